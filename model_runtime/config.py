@@ -1,0 +1,40 @@
+"""How an engine is set up. Frozen; ``app.settings`` fills it from flags and environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Everything an ``Engine`` needs to know.
+
+    Attributes:
+        model: local folder, hub id, or a built-in alias such as ``smollm2-135m-instruct``.
+        revision: pinned hub revision; only for hub ids.
+        served_name: the name clients use; by default the alias, hub id or folder name.
+        dtype: ``float32`` (exact) or ``bfloat16`` products.
+        device: ``cpu`` or ``cuda``; ``auto`` takes CUDA where there is one.
+        threads: torch's intra-op threads; None leaves torch's choice.
+        cache_dir: where fetched models are kept; None is ``~/.cache/chainrule``.
+        max_model_len: lowers the model's own limit on tokens in a path.
+        max_batch_tokens: tokens fed to one forward at most; longer paths are chunked.
+        max_queue_tokens: tokens admitted and unfinished at most; beyond it, overload.
+        kv_cache_bytes: bytes for keys and values; the prefix cache lives in them.
+        prefix_cache: keep computed contexts for later requests.
+    """
+
+    model: str = "smollm2-135m-instruct"
+    revision: str | None = None
+    served_name: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    cache_dir: Path | None = None
+    max_model_len: int | None = None
+    max_batch_tokens: int = 4096
+    max_queue_tokens: int = 65_536
+    kv_cache_bytes: int = 2 << 30
+    prefix_cache: bool = True

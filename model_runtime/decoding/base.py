@@ -1,0 +1,75 @@
+"""What every search strategy is: a machine that asks, is told, and asks again.
+
+Strategies are sans-I/O. They run no model and know no text; the scheduler feeds them on the
+model thread, between forwards. Scoring is the strategy that asks once (``AskOnce``).
+
+    queries() ──> forward ──> advance(results) ──> done? ──no──> queries() ...
+                                                   └──yes─> result()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from model_runtime.errors import ChainruleError
+from model_runtime.types import LogprobQuery, LogprobResult
+
+R_co = TypeVar("R_co", covariant=True)
+
+Answer = LogprobResult | ChainruleError
+"""What comes back for one query: its result, or why it alone failed."""
+
+
+class SearchStrategy(Protocol[R_co]):
+    """One request's search through token paths."""
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the model is fed at most on its behalf; known before it runs."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """True once ``result`` may be called; ``queries`` is not called after that."""
+        ...
+
+    def queries(self) -> Sequence[LogprobQuery]:
+        """What is to be asked next; at least one query while not done."""
+        ...
+
+    def advance(self, answers: Sequence[Answer]) -> None:
+        """Take the answers to the last ``queries``, in their order.
+
+        Raises:
+            ChainruleError: the search cannot go on; the request ends with it.
+        """
+        ...
+
+    def result(self) -> R_co:
+        """The outcome, once done."""
+        ...
+
+
+class AskOnce:
+    """Scoring and next-token requests: one round of queries, answers returned as they come."""
+
+    def __init__(self, queries: Sequence[LogprobQuery], cost: int) -> None:
+        self._queries = tuple(queries)
+        self._answers: tuple[Answer, ...] = ()
+        self._done = False
+        self.cost = cost
+
+    @property
+    def done(self) -> bool:
+        return self._done
+
+    def queries(self) -> Sequence[LogprobQuery]:
+        return self._queries
+
+    def advance(self, answers: Sequence[Answer]) -> None:
+        self._answers = tuple(answers)
+        self._done = True
+
+    def result(self) -> tuple[Answer, ...]:
+        return self._answers

@@ -1,0 +1,108 @@
+"""What the runtime raises. ``app.errors`` alone turns these names into statuses.
+
+    ChainruleError
+    ├── InvalidQuery            the caller's fault; ``param`` names the field
+    │   ├── TokenIdOutOfRange
+    │   ├── PathTooLong         longer than the model's positions
+    │   └── RequestTooLarge     could never fit the queue or the cache
+    ├── EngineOverloaded        the queue is full; ``retry_after_s``
+    ├── DeadlineExceeded
+    ├── EngineUnavailable
+    │   ├── EngineNotReady
+    │   ├── EngineStopping
+    │   └── EngineDied
+    ├── ForwardFailed           the forward raised for this request alone
+    │   ├── OutOfMemory
+    │   └── NonFiniteLogits
+    └── ModelLoadError          one line, fit for the last line of a start-up log
+        ├── ModelNotFound
+        ├── ModelFetchFailed
+        ├── CorruptModel
+        └── UnsupportedModel
+"""
+
+from __future__ import annotations
+
+
+class ChainruleError(Exception):
+    """Base of everything the runtime raises on purpose."""
+
+
+class InvalidQuery(ChainruleError):
+    """The query cannot be answered as it was put. ``param`` names the field at fault."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class TokenIdOutOfRange(InvalidQuery):
+    """An id outside ``0 <= id < vocab_size``."""
+
+
+class PathTooLong(InvalidQuery):
+    """A token path longer than the model can hold."""
+
+
+class RequestTooLarge(InvalidQuery):
+    """A request that the queue or the cache could never hold, however long it waited."""
+
+
+class EngineOverloaded(ChainruleError):
+    """The queue is full. ``retry_after_s`` estimates when there is room, in seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(ChainruleError):
+    """The request's time ran out before it was answered."""
+
+
+class EngineUnavailable(ChainruleError):
+    """No work is taken now."""
+
+
+class EngineNotReady(EngineUnavailable):
+    """The model is still loading or warming up."""
+
+
+class EngineStopping(EngineUnavailable):
+    """The engine drains: what was admitted finishes, nothing new is taken."""
+
+
+class EngineDied(EngineUnavailable):
+    """The model thread ended. Nothing will be answered any more."""
+
+
+class ForwardFailed(ChainruleError):
+    """The forward failed, and went on failing when this request ran alone."""
+
+
+class OutOfMemory(ForwardFailed):
+    """This request alone does not fit into memory."""
+
+
+class NonFiniteLogits(ForwardFailed):
+    """The model produced a NaN, or gave a scored token no probability at all."""
+
+
+class ModelLoadError(ChainruleError):
+    """The model cannot be served. The message is one line."""
+
+
+class ModelNotFound(ModelLoadError):
+    """No such folder, alias or hub id."""
+
+
+class ModelFetchFailed(ModelLoadError):
+    """The model could not be downloaded."""
+
+
+class CorruptModel(ModelLoadError):
+    """Files are missing, truncated, or have the wrong hash."""
+
+
+class UnsupportedModel(ModelLoadError):
+    """The architecture, or how it is stored, is not served; the message says why."""

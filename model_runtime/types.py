@@ -1,0 +1,211 @@
+"""The nouns that cross the runtime's door. Plain data: no torch, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Priority(StrEnum):
+    """Class of service. Each class keeps a reserved share of every batch."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+class TokenLogprob(NamedTuple):
+    """A token id and its natural-log probability."""
+
+    id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobQuery:
+    """The one work item: what is asked along one token path.
+
+    Row p is the distribution of the token at position p given ``tokens[:p]``, so
+    row p comes out of the forward at position p - 1 (the one-position shift)::
+
+        tokens      x0   x1   x2   y0   y1
+        position     0    1    2    3    4    5
+        score_from                  ^
+        rows                        3    4    (5 where ``targets`` is given)
+        fed to the model  x0 x1 x2 y0         (y1 too, where row 5 is asked)
+
+    Asked rows are ``score_from .. len(tokens) - 1``, each scoring the path's own token,
+    and row ``len(tokens)``, the next-token distribution, where ``targets`` is not None.
+
+    Attributes:
+        tokens: token ids of the whole path; at least one.
+        score_from: first scored position, ``1 <= score_from <= len(tokens)``.
+        targets: ids whose log-probability is wanted after the whole path; ``()`` asks for
+            that row without naming ids; None does not ask for it.
+        top_k: so many most probable tokens at each asked row; 0 for none.
+        floor: every token with log-probability >= floor at each asked row; None for none.
+        summary: the entropy, in nats, of each asked row.
+        cache_salt: paths of different salts never share computation.
+    """
+
+    tokens: tuple[int, ...]
+    score_from: int
+    targets: tuple[int, ...] | None = None
+    top_k: int = 0
+    floor: float | None = None
+    summary: bool = False
+    cache_salt: str = ""
+
+    @property
+    def last_row(self) -> int:
+        """The last asked row; its token path has this many tokens, all of them fed."""
+        return len(self.tokens) if self.targets is not None else len(self.tokens) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobResult:
+    """The answer to a ``LogprobQuery`` with S scored tokens and R asked rows (R = S or S + 1).
+
+    Attributes:
+        logprobs: [S] log P(token | all tokens before it), float32 values.
+        ranks: [S] 1 + the number of tokens that are strictly more probable.
+        target_logprobs: [len(targets)] after the whole path.
+        target_ranks: [len(targets)].
+        top: [R][top_k] most probable first, equal ones by smaller id; empty when not asked.
+        above: [R][*] tokens at or above the floor, most probable first; empty when not asked.
+        entropies: [R] in nats; empty when not asked.
+    """
+
+    logprobs: tuple[float, ...] = ()
+    ranks: tuple[int, ...] = ()
+    target_logprobs: tuple[float, ...] = ()
+    target_ranks: tuple[int, ...] = ()
+    top: tuple[tuple[TokenLogprob, ...], ...] = ()
+    above: tuple[tuple[TokenLogprob, ...], ...] = ()
+    entropies: tuple[float, ...] = ()
+
+    def then(self, later: LogprobResult) -> LogprobResult:
+        """The answer over both row ranges, where ``later`` answers the rows that follow."""
+        return LogprobResult(
+            logprobs=self.logprobs + later.logprobs,
+            ranks=self.ranks + later.ranks,
+            target_logprobs=self.target_logprobs + later.target_logprobs,
+            target_ranks=self.target_ranks + later.target_ranks,
+            top=self.top + later.top,
+            above=self.above + later.above,
+            entropies=self.entropies + later.entropies,
+        )
+
+
+def total(logprobs: Sequence[float]) -> float:
+    """Left-to-right float64 sum: the one definition of a sequence log-probability."""
+    result = 0.0
+    for logprob in logprobs:
+        result += logprob
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """How a request wants to be treated while it waits and runs.
+
+    Attributes:
+        priority: class of service.
+        timeout_s: seconds from submission after which it ends in ``DeadlineExceeded``.
+    """
+
+    priority: Priority = Priority.INTERACTIVE
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """A finished request: its value, and what it cost.
+
+    Attributes:
+        value: what was asked for.
+        computed_tokens: tokens the model was fed on behalf of this request.
+        cached_tokens: tokens it needed that were there already: kept from an earlier
+            batch, or computed for a neighbour in the same one.
+        batches: forwards that held a part of this request.
+        shared_batches: those of them that held another request too.
+        queue_s: seconds from submission to its first forward.
+        model_s: seconds from its first forward to its answer.
+    """
+
+    value: T
+    computed_tokens: int
+    cached_tokens: int
+    batches: int
+    shared_batches: int
+    queue_s: float
+    model_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters since start and gauges of this moment, for metrics and health.
+
+    Attributes:
+        ready: a real forward has passed and new work is admitted.
+        alive: the model thread makes progress.
+        queued_requests, queued_tokens: admitted and not finished.
+        running_requests: those of them with work in the current forward.
+        batches, shared_batches: forwards so far; those that held several requests.
+        batch_tokens: tokens fed so far.
+        batch_requests: sum over forwards of the requests that each held.
+        cached_tokens: tokens needed and found computed already.
+        head_rows: rows that went through the head.
+        busy_s: seconds spent in forwards.
+        cache_slots, cache_slots_used: size and fill of the KV cache, in tokens.
+    """
+
+    ready: bool = False
+    alive: bool = True
+    queued_requests: int = 0
+    queued_tokens: int = 0
+    running_requests: int = 0
+    batches: int = 0
+    shared_batches: int = 0
+    batch_tokens: int = 0
+    batch_requests: int = 0
+    cached_tokens: int = 0
+    head_rows: int = 0
+    busy_s: float = 0.0
+    cache_slots: int = 0
+    cache_slots_used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is served, as /v1/models reports it.
+
+    Attributes:
+        name: the name clients use.
+        fingerprint: hex digest of weights, tokenizer, dtype, code and torch version.
+        architecture: the transformers class, such as ``LlamaForCausalLM``.
+        dtype, device: where and in what precision the products run.
+        vocab_size: rows of the head; a valid id is ``0 <= id < vocab_size``.
+        max_model_len: the longest token path, scored token included.
+        bos_token_id: what ``add_bos`` inserts; None where the tokenizer has none.
+        end_token_ids: ids that end a completion.
+        parameters: number of weights, tied ones once.
+        numeric_error: (maximum, RMS) of per-token |log-prob - float64| on a fixed sample.
+        created: unix seconds at which the model was loaded.
+    """
+
+    name: str
+    fingerprint: str
+    architecture: str
+    dtype: str
+    device: str
+    vocab_size: int
+    max_model_len: int
+    bos_token_id: int | None
+    end_token_ids: tuple[int, ...]
+    parameters: int
+    numeric_error: tuple[float, float] | None = None
+    created: int = field(default=0)
