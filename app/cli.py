@@ -1,0 +1,166 @@
+"""The command line: ``chainrule serve``, ``model fetch``, ``model info``, ``version``.
+
+Exit status: 0 as asked, 1 for a failure, 2 for a wrong command line or setting. An expected
+failure is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, Literal, get_args, get_origin
+
+from app.logs import configure_logging
+from app.settings import PREFIX, Settings, SettingsError, env_name, flag_name
+from app.version import version
+
+_GROUPS: Final = {
+    "listening": ("host", "port"),
+    "model": (
+        *("model", "revision", "served_name", "dtype", "device", "threads", "cache_dir"),
+        "max_model_len",
+    ),
+    "capacity": ("max_batch_tokens", "max_queue_tokens", "kv_cache_bytes", "prefix_cache"),
+    "access": ("api_keys", "api_key_file", "allow_unauthenticated"),
+    "limits of a request": (
+        *("max_body_bytes", "max_candidates", "max_top_logprobs", "default_timeout_ms"),
+        "drain_timeout_s",
+    ),
+    "logging": ("log_level", "log_format"),
+}
+"""How --help orders the settings. A test sees to it that none is missing."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    # Importing torch takes seconds, and a signal meanwhile has nothing to finish.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    args = vars(_parser().parse_args(argv))
+    command = args.pop("command")
+    try:
+        return int(command(args))
+    except SettingsError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve_command(flags: dict[str, Any]) -> int:
+    """``chainrule serve``."""
+    settings = Settings.read(flags)
+    configure_logging(settings.log_level, settings.log_format)
+    from app.server import ListenError, serve  # brings torch; a wrong flag need not wait for it
+
+    try:
+        return serve(settings)
+    except ListenError as error:
+        return _fail(error, 1)
+
+
+def fetch_command(flags: dict[str, Any]) -> int:
+    """``chainrule model fetch``: print the folder it is in."""
+    settings = Settings.read(flags)
+    configure_logging(settings.log_level, "text")
+    from model_runtime import ModelLoadError, fetch_model
+
+    try:
+        folder = fetch_model(settings.model, settings.cache_dir)
+    except ModelLoadError as error:
+        return _fail(error, 1)
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+def info_command(flags: dict[str, Any]) -> int:
+    """``chainrule model info``: print what would be served as JSON."""
+    settings = Settings.read(flags)
+    configure_logging(settings.log_level, "text")
+    from model_runtime import ModelLoadError, load_model
+
+    try:
+        info = load_model(settings.engine_config()).info
+    except ModelLoadError as error:
+        return _fail(error, 1)
+    sys.stdout.write(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+    return 0
+
+
+def version_command(_flags: dict[str, Any]) -> int:
+    """``chainrule version``."""
+    sys.stdout.write(f"chainrule {version()}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chainrule",
+        description="Exact sequence log-probabilities from causal language models, over HTTP.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="answer requests until told to stop",
+        description="Load a model and answer requests until SIGTERM.",
+        epilog=f"Each setting is a flag and, in capitals behind {PREFIX}, an environment "
+        "variable. The flag wins. Sizes take suffixes such as MiB.",
+        allow_abbrev=False,
+    )
+    serve.set_defaults(command=serve_command)
+    for title, fields in _GROUPS.items():
+        group = serve.add_argument_group(title)
+        for field in fields:
+            _add_flag(group, field)
+    _add_model_commands(commands)
+    commands.add_parser("version", help="print the version").set_defaults(command=version_command)
+    return parser
+
+
+def _add_model_commands(commands: Any) -> None:
+    model = commands.add_parser("model", help="fetch or describe a model")
+    actions = model.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, command, fields, about in (
+        ("fetch", fetch_command, ("cache_dir",), "get a built-in model and print its folder"),
+        ("info", info_command, _GROUPS["model"][1:], "load a model and print what would be served"),
+    ):
+        action = actions.add_parser(name, help=about, description=f"{about.capitalize()}.")
+        action.set_defaults(command=command)
+        about_model = f"default: {env_name('model')}, or {Settings.model_fields['model'].default}"
+        action.add_argument("model", nargs="?", default=argparse.SUPPRESS, help=about_model)
+        for field in fields:
+            _add_flag(action, field)
+
+
+def _add_flag(parser: Any, field: str) -> None:
+    info = Settings.model_fields[field]
+    about = " ".join((info.description or "").split())
+    default = "" if info.default in (None, ()) else f", default {_shown(info.default)}"
+    options: dict[str, Any] = {
+        "dest": field,
+        "default": argparse.SUPPRESS,
+        "help": f"{about} [{env_name(field)}{default}]".replace("%", "%%"),
+    }
+    if info.annotation is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options["metavar"] = _metavar(field, info.annotation)
+    parser.add_argument(flag_name(field), **options)
+
+
+def _metavar(field: str, annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(map(str, get_args(annotation))) + "}"
+    return field.rsplit("_", 1)[-1].upper()
+
+
+def _shown(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _fail(error: Exception, status: int) -> int:
+    sys.stderr.write(f"chainrule: error: {' '.join(str(error).split())}\n")
+    return status

@@ -1,0 +1,59 @@
+"""What a handler may ask for, as annotated parameters.
+
+All of it hangs on the app's state, put there by ``create_app``; nothing is global. The functions
+are coroutines although they await nothing: FastAPI sends plain functions to a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.lifecycle import Lifecycle
+from app.observability import Metrics
+from app.service import ScoringService
+from model_runtime import Engine
+
+
+async def get_lifecycle(request: Request) -> Lifecycle:
+    """The state of this process."""
+    return cast(Lifecycle, request.app.state.lifecycle)
+
+
+async def get_metrics(request: Request) -> Metrics:
+    """The metrics of this app."""
+    return cast(Metrics, request.app.state.metrics)
+
+
+async def get_request_id(request: Request) -> str:
+    """The id of this request: the caller's own ``X-Request-Id`` where that is sane."""
+    return cast(str, request.scope["request_id"])
+
+
+LifecycleDependency = Annotated[Lifecycle, Depends(get_lifecycle)]
+MetricsDependency = Annotated[Metrics, Depends(get_metrics)]
+RequestId = Annotated[str, Depends(get_request_id)]
+
+
+async def get_engine(lifecycle: LifecycleDependency) -> Engine:
+    """The engine.
+
+    Raises:
+        EngineUnavailable: it is being loaded, is stopping, or has died.
+    """
+    return lifecycle.engine()
+
+
+EngineDependency = Annotated[Engine, Depends(get_engine)]
+
+
+async def get_service(request: Request, engine: EngineDependency) -> ScoringService:
+    """The service over the engine; there is one, made for the first request that wants it."""
+    state = request.app.state
+    if state.service is None:
+        state.service = ScoringService(engine, state.limits)
+    return cast(ScoringService, state.service)
+
+
+ServiceDependency = Annotated[ScoringService, Depends(get_service)]

@@ -1,0 +1,196 @@
+"""POST /v1/next_token in two steps: the query, and what is made of its one row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from app.limits import check_context, check_ids
+from app.prompt import Prompt, read_prompt
+from app.schemas.bounds import MAX_TOP
+from app.schemas.next_token import NextTokenRequest, TokenProbability
+from model_runtime import (
+    InvalidQuery,
+    LogprobQuery,
+    LogprobResult,
+    ModelInfo,
+    Tokenizer,
+    TokenLogprob,
+)
+
+DEFAULT_TOP_K = 10
+
+NEGLIGIBLE = 1e-16
+"""Share of the mass that may be left out of a sum of float64 probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextTokenPlan:
+    """A request in token ids.
+
+    Attributes:
+        request: what was asked.
+        query: the one row; its targets are the request's ids, then its labels' ids.
+    """
+
+    request: NextTokenRequest
+    query: LogprobQuery
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the path that the row follows."""
+        return len(self.query.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The part of a next-token distribution that a response lists."""
+
+    tokens: list[TokenProbability]
+    chosen: list[TokenProbability]
+    entropy: float
+    remaining_probability: float
+
+
+def plan_next_token(
+    tokenizer: Tokenizer, info: ModelInfo, request: NextTokenRequest
+) -> NextTokenPlan:
+    """Tokenize the context and the labels.
+
+    Raises:
+        InvalidQuery: the context, an id, or a label that is not one token is at fault.
+    """
+    check_ids("token_ids", request.token_ids, info)
+    prompt = read_prompt(tokenizer, info, request)
+    prefix = prompt.token_ids(tokenizer)
+    check_context(len(prefix), info, room=0)
+    labels = label_ids(tokenizer, prompt, request.labels)
+    query = LogprobQuery(
+        tokens=prefix,
+        score_from=len(prefix),
+        targets=(*request.token_ids, *labels),
+        top_k=min(_top_k(request), info.vocab_size),
+        floor=_floor(request.temperature, info.vocab_size),
+        summary=True,
+    )
+    return NextTokenPlan(request, query)
+
+
+def read_distribution(
+    tokenizer: Tokenizer, plan: NextTokenPlan, answer: LogprobResult
+) -> Distribution:
+    """Probabilities at the request's temperature; everything else is the model's own."""
+    request, targets = plan.request, plan.query.targets or ()
+    probability = _probability(request.temperature, answer)
+    listed = [
+        _entry(tokenizer, token.id, token.logprob, rank, probability)
+        for token, rank in _with_ranks(answer.top[0] if answer.top else ())
+    ]
+    tokens = _until_mass(listed, request.top_p)
+    chosen = [
+        _entry(tokenizer, token_id, logprob, rank, probability)
+        for token_id, logprob, rank in zip(
+            targets, answer.target_logprobs, answer.target_ranks, strict=True
+        )
+    ]
+    mass = math.fsum(token.probability for token in tokens)
+    return Distribution(tokens, chosen, answer.entropies[0], max(0.0, 1.0 - mass))
+
+
+def label_ids(tokenizer: Tokenizer, prompt: Prompt, labels: Sequence[str]) -> list[int]:
+    """The one token that each label is after the context.
+
+    After a text the two are tokenized together; after ids and messages the label alone.
+
+    Raises:
+        InvalidQuery: a label is several tokens, or merges with the context's end; names it.
+    """
+    if not labels:
+        return []
+    for index, label in enumerate(labels):
+        tokenizer.check_text(label, f"labels.{index}")
+    if not isinstance(prompt.content, str):
+        return [_only(ids, index) for index, ids in enumerate(tokenizer.encode_batch(labels))]
+    context = tokenizer.encode(prompt.content)
+    whole = tokenizer.encode_batch([prompt.content + label for label in labels])
+    return [_only(_after(context, ids, index), index) for index, ids in enumerate(whole)]
+
+
+def _after(context: list[int], whole: list[int], index: int) -> list[int]:
+    if whole[: len(context)] != context:
+        raise _not_one_token(index, "merges with the end of the context")
+    return whole[len(context) :]
+
+
+def _only(ids: list[int], index: int) -> int:
+    if len(ids) != 1:
+        raise _not_one_token(index, f"is {len(ids)} tokens")
+    return ids[0]
+
+
+def _not_one_token(index: int, reason: str) -> InvalidQuery:
+    param = f"labels.{index}"
+    return InvalidQuery(f"{param}: {reason}, not one token; use /v1/score for it", param=param)
+
+
+def _top_k(request: NextTokenRequest) -> int:
+    if request.top_k is not None:
+        return request.top_k
+    return DEFAULT_TOP_K if request.top_p is None else MAX_TOP
+
+
+def _floor(temperature: float, vocab_size: int) -> float | None:
+    """The least log-probability that matters to the softmax at ``temperature``.
+
+    The best token has at least -log(V), so all that lie below this have together at most
+    ``NEGLIGIBLE`` of its weight. At temperature 1 the model's own probabilities are it.
+    """
+    if temperature == 1.0:
+        return None
+    spread = math.log(vocab_size)
+    return -spread + temperature * (math.log(NEGLIGIBLE) - spread)
+
+
+def _probability(temperature: float, answer: LogprobResult) -> Callable[[float], float]:
+    """exp(logprob / T) / sum over the vocabulary, as a function of the log-probability."""
+    if temperature == 1.0:
+        return math.exp
+    best = answer.above[0][0].logprob
+    weights = math.fsum(math.exp((t.logprob - best) / temperature) for t in answer.above[0])
+    return lambda logprob: math.exp((logprob - best) / temperature) / weights
+
+
+def _with_ranks(top: Sequence[TokenLogprob]) -> Iterable[tuple[TokenLogprob, int]]:
+    rank = 0
+    for place, token in enumerate(top, start=1):
+        if place == 1 or token.logprob < top[place - 2].logprob:
+            rank = place
+        yield token, rank
+
+
+def _until_mass(tokens: list[TokenProbability], top_p: float | None) -> list[TokenProbability]:
+    if top_p is None:
+        return tokens
+    mass = 0.0
+    for count, token in enumerate(tokens, start=1):
+        mass += token.probability
+        if mass >= top_p:
+            return tokens[:count]
+    return tokens
+
+
+def _entry(
+    tokenizer: Tokenizer,
+    token_id: int,
+    logprob: float,
+    rank: int,
+    probability: Callable[[float], float],
+) -> TokenProbability:
+    return TokenProbability(
+        id=token_id,
+        text=tokenizer.token_text(token_id),
+        logprob=logprob,
+        probability=probability(logprob),
+        rank=rank,
+    )

@@ -1,0 +1,122 @@
+"""A route whose body is JSON, read so that no two readers could understand it differently."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Coroutine
+from email.message import Message
+from typing import Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+
+from app.errors import AmbiguousBody, MalformedBody, UnsupportedMediaType
+
+
+class JsonRoute(APIRoute):
+    """Use as ``APIRouter(route_class=JsonRoute)`` wherever a route takes a body.
+
+    The body must be declared as uncompressed ``application/json`` in UTF-8 (else 415). Python's
+    reader alone would take the last of two equal keys, and NaN and Infinity for numbers.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, given a request that reads its body strictly."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def handle_json(request: Request) -> Response:
+            strict = _JsonRequest(request.scope, request.receive)
+            await strict.read()
+            return await handle(strict)
+
+        return handle_json
+
+
+def parse_json(body: bytes) -> Any:
+    """The value that ``body`` spells.
+
+    Raises:
+        MalformedBody: it is not JSON in UTF-8, or nested too deep.
+        AmbiguousBody: an object has a key twice, a number is not finite, or a string holds half
+            a surrogate pair, which no text in UTF-8 can.
+    """
+    try:
+        text = body.decode("utf-8")
+        value = _loads(text)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except RecursionError:
+        raise MalformedBody("The request body is nested too deep.") from None
+    except UnicodeDecodeError:
+        raise MalformedBody("The request body is not UTF-8.") from None
+    except UnicodeEncodeError:
+        raise AmbiguousBody("A string holds half of a surrogate pair.") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise MalformedBody(f"The request body is not JSON: {error.msg} at {place}.") from None
+    except ValueError:
+        # What is left is Python's own bound on the digits of an integer.
+        raise AmbiguousBody("The request body holds a number with too many digits.") from None
+
+
+def _loads(text: str) -> Any:
+    return json.loads(
+        text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+    )
+
+
+class _JsonRequest(Request):
+    """A request that hands out the value read by ``read``."""
+
+    async def read(self) -> None:
+        _require_json(self.headers)
+        # Before FastAPI reads: it would answer any failure here with its own 400.
+        body = await self.body()
+        if body:
+            self._json = parse_json(body)
+
+
+def _require_json(headers: Headers) -> None:
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMediaType("A compressed request body is not read; send it as it is.")
+    declared = headers.get("content-type")
+    if declared is None and not _has_body(headers):
+        return
+    media = Message()
+    media["content-type"] = declared or "application/octet-stream"
+    charset = media.get_content_charset("utf-8")
+    if media.get_content_type() != "application/json" or charset not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType("Send the request body as Content-Type: application/json.")
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise AmbiguousBody("This key stands twice in one object.", param=key[:100])
+        seen.add(key)
+    raise RuntimeError("this is a bug: equal keys were counted and not found")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise AmbiguousBody(f"{name} is not a number that JSON knows.")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise AmbiguousBody("The request body holds a number beyond the range of a float.")
+    return number

@@ -1,0 +1,69 @@
+"""What the served model and the operator allow. The schemas bound the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.schemas.bounds import MAX_CANDIDATES, MAX_TOP, MAX_TOP_ENTRIES
+from app.schemas.request import ContextRequest
+from app.schemas.score import ScoreRequest
+from model_runtime import InvalidQuery, ModelInfo, PathTooLong, TokenIdOutOfRange
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The operator's own bounds.
+
+    Attributes:
+        max_candidates: in one request.
+        max_top_logprobs: most probable tokens listed at one position.
+        default_timeout_ms: for requests that name no ``timeout_ms``; None for no limit.
+    """
+
+    max_candidates: int = MAX_CANDIDATES
+    max_top_logprobs: int = MAX_TOP
+    default_timeout_ms: int | None = None
+
+    def check(self, request: ContextRequest) -> None:
+        """Raise ``InvalidQuery``, naming the field, for a request beyond these bounds."""
+        if isinstance(request, ScoreRequest):
+            _check_count("candidates", len(request.candidates), self.max_candidates)
+        for param in ("top_logprobs", "top_k"):
+            _check_count(param, getattr(request, param, None) or 0, self.max_top_logprobs)
+
+
+def check_ids(param: str, token_ids: Sequence[int], info: ModelInfo) -> None:
+    """Raise ``TokenIdOutOfRange``, naming the entry, for an id that the model does not have."""
+    for index, token_id in enumerate(token_ids):
+        if not 0 <= token_id < info.vocab_size:
+            place = f"{param}.{index}"
+            raise TokenIdOutOfRange(
+                f"{place}: {token_id} is no token id; ids run from 0 to {info.vocab_size - 1}",
+                place,
+            )
+
+
+def check_context(prefix_tokens: int, info: ModelInfo, *, room: int) -> None:
+    """Raise ``PathTooLong`` where the context leaves no room for ``room`` more tokens."""
+    limit = info.max_model_len - room
+    if prefix_tokens > limit:
+        raise PathTooLong(
+            f"context: {prefix_tokens} tokens are too many; here the model takes {limit}",
+            param="context",
+        )
+
+
+def check_top_entries(positions: int, top_logprobs: int) -> None:
+    """Raise ``InvalidQuery`` where a response would list too many most probable tokens."""
+    if positions * top_logprobs > MAX_TOP_ENTRIES:
+        raise InvalidQuery(
+            f"top_logprobs: {positions} positions x {top_logprobs} exceeds {MAX_TOP_ENTRIES} "
+            "entries in a response",
+            param="top_logprobs",
+        )
+
+
+def _check_count(param: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise InvalidQuery(f"{param}: {count} is more than this server allows, {limit}", param)

@@ -1,0 +1,99 @@
+"""Log lines: one JSON object each, or text for people. Never two lines for one event.
+
+Whatever a client can put into a log line (a request id, a method) comes out with its control
+characters escaped, so it can neither forge a line nor drive a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, Literal
+
+request_id_var: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being handled, for every line logged meanwhile."""
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "color_message",
+}
+
+_facts_var: ContextVar[dict[str, object] | None] = ContextVar("facts", default=None)
+
+
+@contextmanager
+def request_scope(request_id: str) -> Iterator[dict[str, object]]:
+    """Log lines carry ``request_id`` inside; yields what ``note`` was told meanwhile."""
+    facts: dict[str, object] = {}
+    id_token, facts_token = request_id_var.set(request_id), _facts_var.set(facts)
+    try:
+        yield facts
+    finally:
+        request_id_var.reset(id_token)
+        _facts_var.reset(facts_token)
+
+
+def note(**facts: object) -> None:
+    """Add facts, such as token counts, to the access log's line of the current request."""
+    current = _facts_var.get()
+    if current is not None:
+        current.update(facts)
+
+
+class JsonFormatter(logging.Formatter):
+    """One line of ASCII JSON: time, level, logger, message, request_id, then the event's facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(self._entry(record), default=str)
+
+    def _entry(self, record: logging.LogRecord) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "time": _utc(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        request_id = request_id_var.get()
+        if request_id is not None:
+            entry["request_id"] = request_id
+        entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return entry
+
+
+class TextFormatter(JsonFormatter):
+    """The same facts as ``time LEVEL logger: message key=value``, with a traceback below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = self._entry(record)
+        traceback = entry.pop("traceback", None)
+        head = f"{entry.pop('time')} {entry.pop('level').upper():8} {entry.pop('logger')}: "
+        text = head + _escape(entry.pop("message"))
+        facts = "".join(f" {key}={_escape(str(value))}" for key, value in entry.items())
+        return text + facts if traceback is None else f"{text}{facts}\n{traceback}"
+
+
+def configure_logging(level: str, style: Literal["json", "text"]) -> None:
+    """Send every log line of this process to stderr, ours from ``level`` up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("app", "model_runtime"):
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def _utc(seconds: float) -> str:
+    whole, fraction = divmod(seconds, 1.0)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int(fraction * 1000):03}Z"
+
+
+def _escape(text: str) -> str:
+    # JSON's own escapes, without its quotes.
+    return text if text.isascii() and text.isprintable() else json.dumps(text)[1:-1]

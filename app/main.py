@@ -1,0 +1,122 @@
+"""The app: every room of the HTTP side put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware import Middleware
+
+from app.errors import install_error_handlers
+from app.json_route import JsonRoute
+from app.lifecycle import Lifecycle
+from app.limits import Limits
+from app.middleware.auth import Authorized
+from app.middleware.body_limit import BodyLimit
+from app.middleware.lifetime import Lifetime
+from app.middleware.observed import Observed
+from app.observability import Metrics
+from app.routers import decode, health, models, next_token, score
+from app.settings import Settings
+from app.version import version
+from model_runtime import Engine
+
+DESCRIPTION: Final = """\
+Exact sequence log-probabilities from a causal language model:
+
+    log P(y | x) = sum over t of log P(y_t | x, y_<t)
+
+Logarithms are natural. A score depends on its own tokens and on nothing else: not on the other
+candidates, not on what else the server does. Nothing is ever truncated; what does not fit is
+refused, by the name of the field. Every failure has the same shape, `{"error": {"message",
+"type", "param", "code"}}`.
+
+    curl localhost:8000/v1/score -H 'Content-Type: application/json' -d '
+      {"context": "The capital of France is", "candidates": [" Paris", " London", " banana"]}'
+"""
+
+TAGS: Final[list[dict[str, Any]]] = [
+    {"name": "native", "description": "Scores, distributions and completions, exact to the bit."},
+    {"name": "health", "description": "For probes and dashboards."},
+]
+
+
+def create_app(
+    settings: Settings,
+    engine: Engine | None = None,
+    *,
+    load: Callable[[], Engine] | None = None,
+) -> FastAPI:
+    """The app. ``app.state.lifecycle`` says what it is doing.
+
+    Args:
+        settings: limits, keys and what to load.
+        engine: an engine that is loaded already. The app is ready as soon as it has started.
+        load: makes the engine where none is given; called on a thread of its own while the app
+            answers that it is alive and not ready. By default it loads what the settings name.
+    """
+    lifecycle = Lifecycle()
+    metrics = Metrics(lifecycle.stats)
+    app = FastAPI(
+        title="chainrule",
+        version=version(),
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        redoc_url=None,
+        # A redirect would repeat the Host header, which a client may make up.
+        redirect_slashes=False,
+        # FastAPI's own telemetry records what failed validation: prompts.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        lifespan=_lifespan(lifecycle, engine, load or _loader(settings)),
+        middleware=_middleware(settings, lifecycle, metrics),
+    )
+    app.state.lifecycle = lifecycle
+    app.state.metrics = metrics
+    app.state.limits = Limits(
+        max_candidates=settings.max_candidates,
+        max_top_logprobs=settings.max_top_logprobs,
+        default_timeout_ms=settings.default_timeout_ms,
+    )
+    app.state.service = None
+    install_error_handlers(app)
+    for source in (score, next_token, decode, models, health):
+        app.include_router(_strict(source.router))
+    return app
+
+
+def _lifespan(
+    lifecycle: Lifecycle, engine: Engine | None, load: Callable[[], Engine]
+) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if engine is None:
+            lifecycle.begin(load)
+        else:
+            await lifecycle.adopt(engine)
+        yield
+        await lifecycle.stop(0.0)
+
+    return lifespan
+
+
+def _loader(settings: Settings) -> Callable[[], Engine]:
+    return lambda: Engine.load(settings.engine_config())
+
+
+def _middleware(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> list[Middleware]:
+    return [
+        Middleware(Observed, metrics=metrics),
+        Middleware(Authorized, keys=settings.keys()),
+        Middleware(Lifetime, lifecycle=lifecycle),
+        Middleware(BodyLimit, limit=int(settings.max_body_bytes)),
+    ]
+
+
+def _strict(router: APIRouter) -> APIRouter:
+    for route in router.routes:
+        if isinstance(route, APIRoute) and route.body_field and not isinstance(route, JsonRoute):
+            raise RuntimeError(f"this is a bug: {route.path} takes a body and is no JsonRoute")
+    return router

@@ -1,0 +1,7 @@
+"""What surrounds every route, outermost first. Plain ASGI, so that disconnects stay visible.
+
+Observed      request id, access log, request metrics, the last resort for exceptions
+Authorized    an API key, on everything but health
+Lifetime      no new work while draining; a handler ends when its client leaves
+BodyLimit     413 beyond the limit, declared or not
+"""

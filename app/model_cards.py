@@ -1,0 +1,46 @@
+"""What /v1/models says of a model."""
+
+from __future__ import annotations
+
+from app.limits import Limits
+from app.schemas import bounds
+from app.schemas.models import LimitsCard, ModelCard, NumericError
+from model_runtime import ModelInfo
+
+
+def model_card(info: ModelInfo, limits: Limits) -> ModelCard:
+    """The served model, with the bounds that requests to it must keep."""
+    return ModelCard(
+        id=info.name,
+        created=info.created,
+        fingerprint=info.fingerprint,
+        numeric_error=_numeric_error(info),
+        architecture=info.architecture,
+        parameters=info.parameters,
+        dtype=info.dtype,
+        device=info.device,
+        vocab_size=info.vocab_size,
+        max_model_len=info.max_model_len,
+        bos_token_id=info.bos_token_id,
+        end_token_ids=list(info.end_token_ids),
+        limits=_limits_card(limits),
+    )
+
+
+def _numeric_error(info: ModelInfo) -> NumericError | None:
+    if info.numeric_error is None:
+        return None
+    maximum, rms = info.numeric_error
+    return NumericError(maximum=maximum, rms=rms)
+
+
+def _limits_card(limits: Limits) -> LimitsCard:
+    return LimitsCard(
+        max_candidates=limits.max_candidates,
+        max_text_chars=bounds.MAX_TEXT_CHARS,
+        max_token_ids=bounds.MAX_TOKEN_IDS,
+        max_top_logprobs=limits.max_top_logprobs,
+        max_top_entries=bounds.MAX_TOP_ENTRIES,
+        max_labels=bounds.MAX_LABELS,
+        max_beams=bounds.MAX_BEAMS,
+    )

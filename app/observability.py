@@ -1,0 +1,102 @@
+"""Metrics: what the engine and the routes have done, for Prometheus.
+
+Nothing is counted twice. The engine keeps its own counters and reports them in ``EngineStats``;
+a collector reads them when somebody asks. Only what the engine cannot know, the HTTP requests,
+is counted here. No label takes a value that a client can choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import Scope
+
+from model_runtime import EngineStats
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+UNKNOWN_ROUTE: Final = "unknown"
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_BUCKETS_S: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+
+_GAUGES: Final = (
+    ("ready", "Whether a real forward has passed and new work is admitted."),
+    ("alive", "Whether the model thread makes progress."),
+    ("queued_requests", "Requests admitted and not finished."),
+    ("queued_tokens", "Tokens of the requests admitted and not finished."),
+    ("running_requests", "Requests with work in the current forward."),
+    ("cache_slots", "Size of the KV cache in tokens."),
+    ("cache_slots_used", "Tokens that the KV cache holds now."),
+)
+_COUNTERS: Final = (
+    ("batches", "batches", "Forwards run."),
+    ("shared_batches", "shared_batches", "Forwards that held more than one request."),
+    ("batch_tokens", "batch_tokens", "Tokens fed to forwards."),
+    ("batch_requests", "batch_requests", "Requests held by forwards, summed over forwards."),
+    ("cached_tokens", "cached_tokens", "Tokens needed and found computed already."),
+    ("head_rows", "head_rows", "Rows that went through the head."),
+    ("busy_s", "busy_seconds", "Seconds spent in forwards."),
+)
+
+
+class EngineCollector(Collector):
+    """Reads ``EngineStats`` when it is scraped."""
+
+    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        for field, about in _GAUGES:
+            yield GaugeMetricFamily(f"chainrule_{field}", about, value=getattr(stats, field))
+        for field, name, about in _COUNTERS:
+            yield CounterMetricFamily(f"chainrule_{name}", about, value=getattr(stats, field))
+
+
+class Metrics:
+    """The metrics of one app, in a registry of their own."""
+
+    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(EngineCollector(stats))
+        self._requests = Counter(
+            "chainrule_requests",
+            "Requests answered; 499 means that the client left first.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "chainrule_request_seconds",
+            "Seconds from a request's headers to the end of its answer.",
+            ("route",),
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one finished request."""
+        known = method if method in _METHODS else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+def route_template(scope: Scope) -> str:
+    """The path as the route table spells it, parameters unfilled; one name for all unknown paths.
+
+    FastAPI leaves the matched route in the scope. A plain route without parameters, as for
+    /docs, leaves only its endpoint, and then the path itself is the template.
+    """
+    path = getattr(scope.get("route"), "path", None)
+    if path is None and "endpoint" in scope and not scope.get("path_params"):
+        path = scope["path"]
+    return str(path) if path is not None else UNKNOWN_ROUTE

@@ -1,0 +1,80 @@
+"""Is it alive, is it ready, and what is it doing. Answered without a key, and while draining."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.dependencies import LifecycleDependency, MetricsDependency
+from app.observability import CONTENT_TYPE
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """The answer to a probe."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ok", "unavailable"]
+
+
+class QueueReport(BaseModel):
+    """What waits and runs at this moment."""
+
+    model_config = ConfigDict(frozen=True)
+
+    queued_requests: int = Field(description="Requests admitted and not finished.")
+    queued_tokens: int = Field(description="Tokens of those requests.")
+    running_requests: int = Field(description="Those of them in the current forward.")
+
+
+class HealthReport(BaseModel):
+    """The server in one object."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["loading", "ready", "draining", "stopped", "failed"]
+    model: str | None = Field(description="The served model's name; null until it is loaded.")
+    queue: QueueReport
+
+
+@router.get("/health/live", responses={503: {"model": Health}})
+async def live(lifecycle: LifecycleDependency, response: Response) -> Health:
+    """Whether to keep this process: 503 once the engine is dead."""
+    return _probe(lifecycle.is_alive, response)
+
+
+@router.get("/health/ready", responses={503: {"model": Health}})
+async def ready(lifecycle: LifecycleDependency, response: Response) -> Health:
+    """Whether to send work here: 503 until a real forward has passed, and while draining."""
+    return _probe(lifecycle.is_ready, response)
+
+
+@router.get("/health", responses={503: {"model": HealthReport}})
+async def health(lifecycle: LifecycleDependency, response: Response) -> HealthReport:
+    """What the server is doing; 503 wherever ``/health/ready`` would be."""
+    response.status_code = 200 if lifecycle.is_ready else 503
+    stats = lifecycle.stats()
+    return HealthReport(
+        status=lifecycle.phase.value,
+        model=lifecycle.model_name,
+        queue=QueueReport(
+            queued_requests=stats.queued_requests,
+            queued_tokens=stats.queued_tokens,
+            running_requests=stats.running_requests,
+        ),
+    )
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(source: MetricsDependency) -> Response:
+    """Counters and gauges in Prometheus' text format."""
+    return Response(source.render(), media_type=CONTENT_TYPE)
+
+
+def _probe(passed: bool, response: Response) -> Health:
+    response.status_code = 200 if passed else 503
+    return Health(status="ok" if passed else "unavailable")

@@ -1,0 +1,38 @@
+"""GET /v1/models and /v1/models/{id}."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Response
+
+from app.dependencies import ServiceDependency
+from app.routers.reply import json_reply
+from app.schemas.error import ErrorResponse
+from app.schemas.models import ModelCard, ModelList
+
+router = APIRouter(tags=["models"])
+
+_NOT_SERVED: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"model": ErrorResponse, "description": "No such model is served here"}
+}
+
+
+@router.get("/v1/models", response_model=ModelList, summary="What is served")
+async def list_models(service: ServiceDependency) -> Response:
+    """The served model, its limits, its fingerprint and its numeric error."""
+    return json_reply(service.models())
+
+
+# A hub id holds a slash, so the name takes all that is left of the path.
+@router.get(
+    "/v1/models/{name:path}",
+    response_model=ModelCard,
+    summary="One model by name",
+    responses=_NOT_SERVED,
+)
+async def get_model(
+    name: Annotated[str, Path(description="The model's ``id``.")], service: ServiceDependency
+) -> Response:
+    """The same of one model."""
+    return json_reply(service.model(name))

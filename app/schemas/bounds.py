@@ -1,0 +1,42 @@
+"""How large the parts of a request may be. One place, so that docs and errors agree.
+
+These bound what is read before anything runs. What the model itself can hold (path length,
+vocabulary, queue) is checked against the served model and reported by name.
+"""
+
+from __future__ import annotations
+
+MAX_TEXT_CHARS = 1_000_000
+"""Characters of a context, a candidate or a message."""
+
+MAX_TOKEN_IDS = 131_072
+"""Token ids of a context or a candidate."""
+
+MAX_TOKEN_ID = 2**31 - 1
+"""The largest id that is read where ids are settings; the vocabulary decides what is valid."""
+
+MAX_CANDIDATE_ID = 2**63
+"""Magnitude of an id in a candidate: wider, because a bad id there fails the candidate alone."""
+
+MAX_MESSAGES = 1_024
+MAX_CANDIDATES = 2_048
+MAX_LABELS = 256
+MAX_LABEL_CHARS = 1_024
+MAX_CHOSEN_IDS = 1_024
+
+MAX_TOP = 1_000
+"""Most probable tokens listed at one position."""
+
+MAX_TOP_ENTRIES = 65_536
+"""Positions x ``top_logprobs`` of one response."""
+
+MAX_TEMPERATURE = 1_000.0
+MAX_TIMEOUT_MS = 3_600_000
+
+MAX_NEW_TOKENS = 131_072
+MAX_BEAMS = 64
+MAX_LENGTH_PENALTY = 10.0
+MAX_STOPS = 16
+MAX_STOP_CHARS = 256
+MAX_STOP_IDS = 64
+MAX_MODEL_NAME_CHARS = 512

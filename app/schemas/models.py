@@ -1,0 +1,93 @@
+"""GET /v1/models: what is served, and its limits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from app.schemas.response import Part
+
+
+class NumericError(Part):
+    """Estimated |log-probability - float64| of one token, on a fixed sample."""
+
+    maximum: float
+    rms: float
+
+
+class LimitsCard(Part):
+    """The largest request that is read."""
+
+    max_candidates: int
+    max_text_chars: int
+    max_token_ids: int
+    max_top_logprobs: int
+    max_top_entries: int
+    max_labels: int
+    max_beams: int
+
+
+class ModelCard(Part):
+    """A served model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "smollm2-135m-instruct",
+                    "object": "model",
+                    "created": 1764000000,
+                    "owned_by": "chainrule",
+                    "fingerprint": "5b1f0c7a9d3e4f62",
+                    "numeric_error": None,
+                    "architecture": "LlamaForCausalLM",
+                    "parameters": 134515008,
+                    "dtype": "float32",
+                    "device": "cpu",
+                    "vocab_size": 49152,
+                    "max_model_len": 8192,
+                    "bos_token_id": 1,
+                    "end_token_ids": [2],
+                    "limits": {
+                        "max_candidates": 2048,
+                        "max_text_chars": 1000000,
+                        "max_token_ids": 131072,
+                        "max_top_logprobs": 1000,
+                        "max_top_entries": 65536,
+                        "max_labels": 256,
+                        "max_beams": 64,
+                    },
+                }
+            ]
+        }
+    )
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """Unix seconds at which it was loaded."""
+    owned_by: Literal["chainrule"] = "chainrule"
+    fingerprint: str
+    """Digest of weights, tokenizer, dtype, code and torch version: the same one, the same bits."""
+    numeric_error: NumericError | None
+    """Null if not measured."""
+    architecture: str
+    parameters: int
+    """Number of weights, tied ones once."""
+    dtype: str
+    device: str
+    vocab_size: int
+    """A valid token id is ``0 <= id < vocab_size``."""
+    max_model_len: int
+    """The longest path of context and continuation, in tokens."""
+    bos_token_id: int | None
+    end_token_ids: list[int]
+    limits: LimitsCard
+
+
+class ModelList(Part):
+    """All served models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

@@ -1,0 +1,97 @@
+"""What every response shares. Log-probabilities are natural logs; floats round-trip exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Part(BaseModel):
+    """Base of every object in a response."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Usage(Part):
+    """What the request cost, in tokens."""
+
+    prompt_tokens: int
+    """Tokens of the context, beginning-of-sequence token included."""
+    scored_tokens: int
+    """Tokens whose log-probabilities the answer is made of."""
+    cached_tokens: int
+    """Tokens the model needed that were computed already, earlier or for a neighbour."""
+    computed_tokens: int
+    """Tokens the model was fed on behalf of this request."""
+
+
+class Timings(Part):
+    """Where the time went, in milliseconds."""
+
+    queue: float
+    """From submission to the request's first forward."""
+    tokenize: float
+    """Text to token ids."""
+    model: float
+    """From the first forward to the answer."""
+    total: float
+    """From the validated request to the finished answer."""
+
+
+class Reply(Part):
+    """Base of every answer."""
+
+    id: str
+    object: str
+    """The kind of answer."""
+    created: int
+    """Unix seconds."""
+    model: str
+    fingerprint: str
+    """Digest of weights, tokenizer, dtype, code and torch version: the same one, the same bits."""
+    numeric_error: float | None
+    """Estimated largest error of one token's log-probability against float64; null: unknown."""
+    usage: Usage
+    timings_ms: Timings
+
+
+class TopLogprob(Part):
+    """One of the most probable tokens at a position."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+class TokenDetail(Part):
+    """One token of a scored or generated path."""
+
+    id: int
+    text: str
+    """The token's bytes as UTF-8; bytes that are not valid alone show as U+FFFD."""
+    bytes: list[int]
+    """The exact bytes the token stands for."""
+    start: int | None
+    """Where the token begins: a byte offset in the UTF-8 of the context followed by the text. For
+    token ids and messages the context is the bytes its tokens stand for. Null where the tokenizer
+    has normalized the text, so that no such offset exists."""
+    end: int | None
+    """Where it ends, exclusive."""
+    logprob: float
+    rank: int | None
+    """1 + the number of tokens that are strictly more probable here; null where not computed."""
+    top_logprobs: list[TopLogprob]
+    """The most probable tokens here, best first; empty when not asked for."""
+
+
+def example(**values: Any) -> dict[str, Any]:
+    """A response's example, with the parts that every response has."""
+    return {
+        **values,
+        "created": 1764000000,
+        "model": "smollm2-135m-instruct",
+        "fingerprint": "5b1f0c7a9d3e4f62",
+        "numeric_error": None,
+        "timings_ms": {"queue": 0.1, "tokenize": 0.2, "model": 30.0, "total": 31.0},
+    }

@@ -1,0 +1,125 @@
+"""The process: one listening socket, one event loop, an orderly end.
+
+uvicorn closes its socket first when it is told to stop, so that a late client finds nobody. Here
+a signal begins the drain, the socket stays open, late requests are refused in words, and only
+when the lifecycle is over does uvicorn hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from app.lifecycle import Lifecycle
+from app.main import create_app
+from app.settings import Settings
+from model_runtime import Engine
+
+logger = logging.getLogger(__name__)
+
+BACKLOG: Final = 2048
+KEEP_ALIVE_S: Final = 75
+"""Longer than the idle time of usual load balancers, so that they close first."""
+MAX_HEADER_BYTES: Final = 64 << 10
+CLOSING_S: Final = 1
+"""Seconds in which connections may still send what is answered already."""
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class ListenError(Exception):
+    """The address cannot be listened on. The message is one line."""
+
+
+class Server(uvicorn.Server):
+    """Stops when its lifecycle is over, and begins that end on a signal."""
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_s: float) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._drain_s = drain_s
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second; True ends the main loop."""
+        if self._lifecycle.is_over:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals begin the drain. Behind it they mean nothing: the process is ending already."""
+        loop = asyncio.get_running_loop()
+
+        def handle(sig: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._on_signal, sig)
+
+        for sig in _SIGNALS:
+            signal.signal(sig, handle)
+        try:
+            yield
+        finally:
+            for sig in _SIGNALS:
+                signal.signal(sig, signal.SIG_IGN)
+
+    def _on_signal(self, sig: int) -> None:
+        if sig == signal.SIGINT and not self._lifecycle.takes_requests:
+            # Whoever presses Ctrl+C a second time does not want to wait for the rest.
+            self._lifecycle.in_flight.end_all()
+        self._lifecycle.request_stop(self._drain_s)
+
+
+def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
+    """Serve until told to stop; the exit status.
+
+    Raises:
+        ListenError: the address is taken, or not ours.
+    """
+    listener = _listen(settings.host, settings.port)
+    app = create_app(settings, load=load)
+    lifecycle: Lifecycle = app.state.lifecycle
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=CLOSING_S,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
+    host, port = listener.getsockname()[:2]
+    logger.info("listening", extra={"host": host, "port": port})
+    Server(config, lifecycle, settings.drain_timeout_s).run(sockets=[listener])
+    if lifecycle.leaves_threads_behind:
+        # Python would wait for a thread that still loads or computes, however long it takes.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(lifecycle.exit_code)
+    return lifecycle.exit_code
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        known = error.errno is not None and error.errno > 0
+        reason = os.strerror(error.errno) if known else error.strerror
+        raise ListenError(f"cannot listen on {host} port {port}: {reason}") from None

@@ -1,0 +1,220 @@
+"""Every setting, documented at its field: the only reader of the environment.
+
+A setting is an environment variable (``CHAINRULE_MAX_BODY_BYTES``) and a flag of ``chainrule
+serve`` (``--max-body-bytes``) at once; the flag wins. Nothing changes after start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.schemas.bounds import MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP
+
+if TYPE_CHECKING:
+    from model_runtime import EngineConfig
+
+PREFIX = "CHAINRULE_"
+_MIB = 1 << 20
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used. The message is one line and names the setting."""
+
+
+def env_name(field: str) -> str:
+    """The environment variable of a setting: ``CHAINRULE_MAX_BODY_BYTES``."""
+    return PREFIX + field.upper()
+
+
+def flag_name(field: str) -> str:
+    """The flag of a setting: ``--max-body-bytes``."""
+    return "--" + field.replace("_", "-")
+
+
+def _split_keys(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_keys)]
+
+
+class Settings(BaseSettings):
+    """How the server is set up."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    host: str = Field("127.0.0.1", min_length=1)
+    """Address to listen on. Other than loopback it needs an API key."""
+    port: int = Field(8000, ge=0, le=65_535)
+    """TCP port to listen on; 0 takes any free one."""
+
+    model: str = Field("smollm2-135m-instruct", min_length=1)
+    """What to serve: a local folder, a hub id, or a built-in alias."""
+    revision: str | None = None
+    """Pinned revision of a hub id."""
+    served_name: str | None = None
+    """The name clients use; by default the alias, hub id or folder name."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the products: float32 is exact, bfloat16 is faster."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes CUDA where there is one."""
+    threads: int | None = Field(None, ge=1)
+    """Compute threads; by default torch's own choice."""
+    cache_dir: Path | None = None
+    """Where fetched models are kept; by default ~/.cache/chainrule."""
+    max_model_len: int | None = Field(None, ge=2)
+    """Lowers the model's own limit on the tokens of one path."""
+
+    max_batch_tokens: int = Field(4096, ge=1)
+    """Tokens fed to one forward at most; longer paths are chunked."""
+    max_queue_tokens: int = Field(65_536, ge=1)
+    """Tokens admitted and not finished at most; beyond it requests get 429."""
+    kv_cache_bytes: ByteSize = Field(ByteSize(2048 * _MIB), ge=1)
+    """Memory for keys and values, as in 2147483648 or 2GiB."""
+    prefix_cache: bool = True
+    """Keep computed contexts for later requests."""
+
+    api_keys: Keys = ()
+    """Comma-separated keys, any of which opens every route. A file hides them better."""
+    api_key_file: Path | None = None
+    """File of more such keys, one a line; several at once allow rotation."""
+    allow_unauthenticated: bool = False
+    """Listen beyond loopback without any key."""
+
+    max_body_bytes: ByteSize = Field(ByteSize(4 * _MIB), ge=1)
+    """Largest request body, as in 4194304 or 4MiB; a larger one gets 413."""
+    max_candidates: int = Field(MAX_CANDIDATES, ge=1, le=MAX_CANDIDATES)
+    """Candidates in one request at most."""
+    max_top_logprobs: int = Field(MAX_TOP, ge=0, le=MAX_TOP)
+    """Most probable tokens listed at one position at most."""
+    default_timeout_ms: int = Field(300_000, ge=1, le=MAX_TIMEOUT_MS)
+    """Milliseconds after which a request that names no timeout_ms ends in 504."""
+    drain_timeout_s: float = Field(30.0, ge=0, allow_inf_nan=False)
+    """Seconds that running requests get to finish after SIGTERM."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line to write."""
+    log_format: Literal["json", "text"] = "json"
+    """One JSON object a line, or text for people."""
+
+    @classmethod
+    def read(cls, flags: Mapping[str, Any] | None = None) -> Self:
+        """Settings from ``flags``, then the environment, then the defaults.
+
+        Raises:
+            SettingsError: a value is invalid, or a CHAINRULE_ variable is not a setting.
+        """
+        _refuse_unknown(os.environ, set(cls.model_fields))
+        try:
+            return cls(**(flags or {}))
+        except ValidationError as error:
+            raise SettingsError(_explain(error)) from None
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_are_not_empty(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(key.get_secret_value() for key in keys):
+            raise ValueError("an API key must not be empty")
+        return keys
+
+    @model_validator(mode="after")
+    def _needs_a_key_beyond_loopback(self) -> Self:
+        if not (self.keys() or self.allow_unauthenticated or _is_loopback(self.host)):
+            raise ValueError(
+                f"{env_name('host')} ({flag_name('host')}): {self.host} can be reached from other "
+                f"machines; set {env_name('api_keys')} or {env_name('api_key_file')}, or "
+                f"{env_name('allow_unauthenticated')}=true to do without"
+            )
+        return self
+
+    def keys(self) -> tuple[str, ...]:
+        """Every API key, from the setting and from the file; empty where none is needed.
+
+        Raises:
+            ValueError: the file cannot be read, or holds no key.
+        """
+        given = tuple(key.get_secret_value() for key in self.api_keys)
+        return given if self.api_key_file is None else given + _keys_in(self.api_key_file)
+
+    def engine_config(self) -> EngineConfig:
+        """The part of the settings that the engine wants."""
+        # The runtime brings torch, which takes seconds; --help and a bad flag need not wait.
+        from model_runtime import EngineConfig
+
+        return EngineConfig(
+            model=self.model,
+            revision=self.revision,
+            served_name=self.served_name,
+            dtype=self.dtype,
+            device=self.device,
+            threads=self.threads,
+            cache_dir=self.cache_dir,
+            max_model_len=self.max_model_len,
+            max_batch_tokens=self.max_batch_tokens,
+            max_queue_tokens=self.max_queue_tokens,
+            kv_cache_bytes=int(self.kv_cache_bytes),
+            prefix_cache=self.prefix_cache,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _keys_in(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ValueError(f"{env_name('api_key_file')}: cannot read {path}: {reason}") from None
+    keys = tuple(line.strip() for line in lines if line.strip())
+    if not keys:
+        raise ValueError(f"{env_name('api_key_file')}: {path} holds no key")
+    return keys
+
+
+def _refuse_unknown(environ: Mapping[str, str], fields: set[str]) -> None:
+    known = [env_name(field) for field in fields]
+    for name in sorted(environ):
+        if not name.upper().startswith(PREFIX) or name.upper() in known:
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"{name}: there is no such setting{hint}")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    text = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return text
+    field = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"{field}: there is no such setting"
+    return f"{env_name(field)} ({flag_name(field)}): {text[:1].lower() + text[1:]}"

@@ -1,0 +1,89 @@
+"""What pydantic found wrong with a body, as one sentence and the path of one field.
+
+pydantic reports a union's every branch and names the branch in the location, as in
+``("body", "candidates", 0, "list[int]", 1)``. A caller knows nothing of branches, so a
+segment counts only where the body itself has it: here the field is ``candidates.0.1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+
+_CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field"}
+_WORDS = {
+    "missing": "this field is required",
+    "extra_forbidden": "there is no such field",
+}
+_MAX_SEGMENT = 100
+"""Characters of an unknown key that are repeated to the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One field and what is wrong with it. ``path`` is empty for the body as a whole."""
+
+    path: tuple[str, ...]
+    text: str
+    code: str
+
+    @property
+    def param(self) -> str | None:
+        """The dotted path, or None for the body as a whole."""
+        return ".".join(self.path) or None
+
+    @property
+    def message(self) -> str:
+        """A sentence that names the field."""
+        return f"{self.param or 'request body'}: {self.text}"
+
+
+def complaint(error: RequestValidationError) -> Complaint:
+    """The complaint to report: the first field at fault, at its most precise.
+
+    Where the branches of a union complain about the same value, the branch that got deepest
+    into it knows best; branches that got equally deep are offered as alternatives.
+    """
+    found = [_read(item, error.body) for item in error.errors()]
+    first = found[0]
+    related = [one for one in found if one.path[: len(first.path)] == first.path]
+    path = max((one.path for one in related), key=len)
+    same = [one for one in related if one.path == path]
+    texts = dict.fromkeys(one.text for one in same)
+    return Complaint(path, ", or ".join(texts), same[0].code)
+
+
+def _read(item: Mapping[str, Any], body: object) -> Complaint:
+    kind = item["type"]
+    place, *rest = item["loc"] or ("body",)
+    path = _resolve(rest, body, kind) if place == "body" else tuple(map(str, rest))
+    return Complaint(path, _words(item), _CODES.get(kind, "invalid_value"))
+
+
+def _resolve(segments: Sequence[str | int], body: object, kind: str) -> tuple[str, ...]:
+    path: list[str] = []
+    value = body
+    for place, segment in enumerate(segments):
+        if _holds(value, segment):
+            value = value[segment]  # type: ignore[index]
+        elif kind != "missing" or place < len(segments) - 1:
+            continue
+        path.append(str(segment)[:_MAX_SEGMENT])
+    return tuple(path)
+
+
+def _holds(value: object, segment: str | int) -> bool:
+    if isinstance(value, Mapping):
+        return segment in value
+    return isinstance(value, list) and isinstance(segment, int) and segment < len(value)
+
+
+def _words(item: Mapping[str, Any]) -> str:
+    known = _WORDS.get(item["type"])
+    if known is not None:
+        return known
+    text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,55 @@
+"""One request's stay in the service: its id, its clock and its deadline."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import uuid4
+
+from app.schemas.request import ContextRequest
+from app.schemas.response import Timings
+from model_runtime import DeadlineExceeded, Outcome, Priority, RequestOptions
+
+
+class Visit:
+    """Begins when it is made.
+
+    Args:
+        request: how it wants to be treated.
+        default_timeout_ms: where the request says nothing; None for no limit.
+
+    Attributes:
+        id: 32 hex digits, new for every request.
+        created: unix seconds.
+    """
+
+    def __init__(self, request: ContextRequest, default_timeout_ms: int | None) -> None:
+        self.id = uuid4().hex
+        self.created = int(time.time())
+        self._priority = Priority(request.priority)
+        self._timeout_ms = request.timeout_ms or default_timeout_ms
+        self._began = time.perf_counter()
+        self._tokenized = self._began
+
+    def after_tokenizing(self) -> RequestOptions:
+        """What the engine is told, with the time that is left.
+
+        Raises:
+            DeadlineExceeded: none is.
+        """
+        self._tokenized = time.perf_counter()
+        if self._timeout_ms is None:
+            return RequestOptions(self._priority)
+        left_s = self._timeout_ms / 1000 - (self._tokenized - self._began)
+        if left_s <= 0:
+            raise DeadlineExceeded("the time ran out before the model was asked")
+        return RequestOptions(self._priority, left_s)
+
+    def timings(self, outcome: Outcome[Any]) -> Timings:
+        """Where the time went until now, in milliseconds."""
+        return Timings(
+            queue=1000 * outcome.queue_s,
+            tokenize=1000 * (self._tokenized - self._began),
+            model=1000 * outcome.model_s,
+            total=1000 * (time.perf_counter() - self._began),
+        )

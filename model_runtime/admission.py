@@ -1,0 +1,88 @@
+"""How much may wait: every admitted request holds its cost in tokens until it is finished."""
+
+from __future__ import annotations
+
+from model_runtime.errors import EngineOverloaded, RequestTooLarge
+from model_runtime.types import Priority
+
+DEFAULT_TOKENS_PER_S = 1000.0
+"""Taken for the speed of the model until a forward has been measured."""
+
+SHORTEST_RETRY_S = 0.1
+"""No client is told to come back sooner."""
+
+MEMORY = 0.9
+"""Weight that a measurement keeps when the next one arrives."""
+
+BULK_QUEUE_SHARE = 0.75
+"""The part of the queue that bulk work may fill; the rest stays free for interactive work."""
+
+
+class Throughput:
+    """How fast forwards are; recent and large ones count most.
+
+    Attributes:
+        tokens_per_s: tokens fed per second of forward. Any thread may read it.
+    """
+
+    def __init__(self) -> None:
+        self.tokens_per_s = DEFAULT_TOKENS_PER_S
+        self._tokens = 0.0
+        self._seconds = 0.0
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Take a forward into account; one too short for the clock says nothing."""
+        if tokens > 0 and seconds > 0:
+            self._tokens = self._tokens * MEMORY + tokens
+            self._seconds = self._seconds * MEMORY + seconds
+            self.tokens_per_s = self._tokens / self._seconds
+
+
+class Admission:
+    """The tokens admitted and not finished. Changed on the event loop only.
+
+    Args:
+        max_tokens: the most that may be admitted at a time, in tokens.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._limit = {
+            Priority.INTERACTIVE: max_tokens,
+            Priority.BULK: int(max_tokens * BULK_QUEUE_SHARE),
+        }
+        self._held = dict.fromkeys(Priority, 0)
+
+    @property
+    def queued_tokens(self) -> int:
+        return sum(self._held.values())
+
+    def admit(self, cost: int, priority: Priority, tokens_per_s: float) -> None:
+        """Hold ``cost`` tokens, or refuse at once.
+
+        Raises:
+            RequestTooLarge: the cost exceeds what the class may ever hold.
+            EngineOverloaded: there is no room now; says when enough is worked off.
+        """
+        limit = self._limit[priority]
+        if cost > limit:
+            raise RequestTooLarge(
+                f"the request needs {cost} tokens of work; {priority} requests may need {limit}"
+            )
+        missing = self._missing(cost, priority)
+        if missing > 0:
+            raise EngineOverloaded(
+                f"the queue is full: it holds {self.queued_tokens} of {self._max_tokens} tokens",
+                retry_after_s=max(SHORTEST_RETRY_S, missing / tokens_per_s),
+            )
+        self._held[priority] += cost
+
+    def free(self, cost: int, priority: Priority) -> None:
+        """Give back what ``admit`` took."""
+        self._held[priority] -= cost
+
+    def _missing(self, cost: int, priority: Priority) -> int:
+        """Tokens to be worked off before the cost fits its class and the queue."""
+        over_class = self._held[priority] + cost - self._limit[priority]
+        over_all = self.queued_tokens + cost - self._max_tokens
+        return max(over_class, over_all)

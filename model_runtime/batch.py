@@ -1,0 +1,174 @@
+"""What one forward computes: flat arrays, handed from the planner to the runner.
+
+A batch holds N rows, one per token that is fed, in depth-first order of the trie. The keys
+that a row may attend to are the tokens of its own path, cut into key blocks by absolute
+position. A block is named by the slots of its keys and lists the rows behind it::
+
+    trie          positions 0..127   128..255   256..263
+    context       [ block A ]        [ block B ][ c, ...
+    candidate 1                                 ...., x  ]  block C1 = c + x
+    candidate 2                                 ...., y  ]  block C2 = c + y
+
+    rows of candidate 1 attend to A, B, C1; rows of candidate 2 to A, B, C2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from model_runtime.errors import NonFiniteLogits
+from model_runtime.types import LogprobQuery, LogprobResult, TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A query and how far it has got: rows before ``next_row`` are answered already."""
+
+    query: LogprobQuery
+    next_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBlock:
+    """Keys at consecutive positions of one path, and the rows that attend to them.
+
+    Attributes:
+        start: absolute position of the first key, a multiple of the block size.
+        slots: where each key lies in the KV storage; at most the block size.
+        rows: batch rows; each sees the keys at or before its own position.
+    """
+
+    start: int
+    slots: tuple[int, ...]
+    rows: range
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The part of one ``Work`` that a batch does.
+
+    Attributes:
+        work_index: position in the sequence that was planned.
+        query: what that work asks.
+        rows: the asked rows that this batch answers; empty for a chunk of pure prefill.
+        computed_tokens: tokens fed on behalf of this query, none of them for one before it.
+        head_index: [len(rows)] indices into the batch's ``head_rows``.
+        gather_start: where this extent's entries begin in ``gather_ids``.
+    """
+
+    work_index: int
+    query: LogprobQuery
+    rows: range
+    computed_tokens: int
+    head_index: tuple[int, ...]
+    gather_start: int
+
+    @property
+    def complete(self) -> bool:
+        """These are the last rows of the query."""
+        return self.rows.stop > self.query.last_row
+
+    @property
+    def scored(self) -> int:
+        """Rows that score the path's own token; one less than all where targets are asked."""
+        return min(self.rows.stop, len(self.query.tokens)) - self.rows.start
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Ids gathered after the whole path."""
+        return self.query.targets or () if self.complete else ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPath:
+    """A path whose keys and values stay in the cache after the batch, with their slots."""
+
+    salt: str
+    tokens: tuple[int, ...]
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One forward over N rows, H of which go through the head.
+
+    Attributes:
+        token_ids, positions, slots: [N] the token fed, its position in its path, and where
+            its key and value are written.
+        key_blocks: who attends to what.
+        head_rows: [H] batch rows whose distribution is asked, each once.
+        top_k: [H] how many most probable tokens each wants.
+        floors: [H] every token at or above this log-probability; None for none.
+        summaries: [H] whether the entropy is wanted.
+        gather_head, gather_ids: [G] log-probability of id ``gather_ids[g]`` at head row
+            ``gather_head[g]``.
+        extents: which part of which work is answered; work that did not fit has none.
+        new_slots: slots that were allocated for this batch.
+        kept: what of them the cache keeps once the batch has run; the rest is free again.
+    """
+
+    token_ids: Sequence[int]
+    positions: Sequence[int]
+    slots: Sequence[int]
+    key_blocks: tuple[KeyBlock, ...]
+    head_rows: Sequence[int]
+    top_k: Sequence[int]
+    floors: Sequence[float | None]
+    summaries: Sequence[bool]
+    gather_head: Sequence[int]
+    gather_ids: Sequence[int]
+    extents: tuple[Extent, ...]
+    new_slots: tuple[int, ...] = ()
+    kept: tuple[KeptPath, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutput:
+    """What the runner gives back for a batch.
+
+    Attributes:
+        logprobs, ranks: [G] of the gathered ids.
+        top, above: head row -> tokens, most probable first.
+        entropies: head row -> nats.
+        bad_rows: head rows whose logits are not finite.
+    """
+
+    logprobs: Sequence[float]
+    ranks: Sequence[int]
+    top: Mapping[int, tuple[TokenLogprob, ...]]
+    above: Mapping[int, tuple[TokenLogprob, ...]]
+    entropies: Mapping[int, float]
+    bad_rows: frozenset[int] = frozenset()
+
+
+def assemble(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
+    """The answers of a forward, one per extent, in the extents' order."""
+    return [_answer(batch, output, extent) for extent in batch.extents]
+
+
+def _answer(batch: Batch, output: BatchOutput, extent: Extent) -> LogprobResult | NonFiniteLogits:
+    query, heads = extent.query, extent.head_index
+    first = extent.gather_start
+    split = first + extent.scored
+    end = split + len(extent.targets)
+    if not output.bad_rows.isdisjoint(heads):
+        return NonFiniteLogits("the model's logits are not finite on this token path")
+    if any(logprob == -math.inf for logprob in output.logprobs[first:split]):
+        return NonFiniteLogits("the model gives a scored token probability 0")
+    return LogprobResult(
+        logprobs=tuple(output.logprobs[first:split]),
+        ranks=tuple(output.ranks[first:split]),
+        target_logprobs=tuple(output.logprobs[split:end]),
+        target_ranks=tuple(output.ranks[split:end]),
+        top=tuple(output.top[h][: query.top_k] for h in heads) if query.top_k else (),
+        above=tuple(_above(output.above[h], query.floor) for h in heads)
+        if query.floor is not None
+        else (),
+        entropies=tuple(output.entropies[h] for h in heads) if query.summary else (),
+    )
+
+
+def _above(tokens: tuple[TokenLogprob, ...], floor: float) -> tuple[TokenLogprob, ...]:
+    return tuple(token for token in tokens if token.logprob >= floor)

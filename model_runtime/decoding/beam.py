@@ -1,0 +1,206 @@
+"""Beam search with the semantics of ``generate`` in transformers 5.
+
+One step, with B = num_beams and E end ids::
+
+    live (<= B)      ask each for its next tokens
+       |
+    candidates       the best max(2, 1 + E) x B continuations of all live prefixes, by total
+       |
+       +-- finished by an end token, a stop, or max_tokens:
+       |        among the best B   -> kept if among the B best scores so far
+       |        below them         -> dropped
+       +-- not finished: the best B are the next live prefixes
+
+    score = total / length ** length_penalty        length includes the end token
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from itertools import islice
+from typing import Literal, NamedTuple
+
+from model_runtime.decoding.base import Answer
+from model_runtime.decoding.hypothesis import DecodingResult
+from model_runtime.decoding.limits import DecodingLimits
+from model_runtime.decoding.prefix import Prefix, Row, next_row
+from model_runtime.errors import InvalidQuery, NonFiniteLogits
+from model_runtime.types import LogprobQuery
+
+EarlyStopping = bool | Literal["never"]
+
+LARGEST_EXPONENT = 700.0
+"""exp() of more than this, or of less than its negative, leaves the range of float64."""
+
+
+class Finished(NamedTuple):
+    """A completion and what it is ranked by."""
+
+    score: float
+    prefix: Prefix
+
+
+class BeamSearch:
+    """The ``num_beams`` most probable live prefixes are extended in step. A ``SearchStrategy``.
+
+    It ends when no prefix is live, or when ``num_beams`` completions are finished and
+
+    ============== =========================================================================
+    early_stopping
+    ============== =========================================================================
+    True           at once
+    False          the best live prefix, scored at its present length, is not better than
+                   the worst of them: a heuristic, as longer ones may still score higher
+    "never"        the same, but for a positive ``length_penalty`` scored as if it were
+                   ``max_tokens`` long: no live prefix can improve the result any more
+    ============== =========================================================================
+
+    With one beam it is greedy search under a length-normalised score, whatever
+    ``early_stopping`` says, since that is what ``generate`` does.
+
+    Args:
+        prompt: token ids; at least one.
+        limits: when a completion ends.
+        num_beams: live prefixes, and finished completions kept, at most.
+        num_return_sequences: completions returned, at most ``num_beams``. Fewer come back
+            where the search space holds fewer.
+        length_penalty: the exponent in the score; above 0 favours long completions.
+        early_stopping: see above.
+        vocab_size: rows of the model's head.
+        cache_salt: whom the computation may be shared with.
+
+    Raises:
+        InvalidQuery: an argument is out of its range; ``param`` names it.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        limits: DecodingLimits,
+        *,
+        vocab_size: int,
+        num_beams: int,
+        num_return_sequences: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: EarlyStopping = False,
+        cache_salt: str = "",
+    ) -> None:
+        limits.check_vocabulary(vocab_size)
+        _check_beams(num_beams, num_return_sequences)
+        _check_length_penalty(length_penalty, limits.max_tokens)
+        _check_early_stopping(early_stopping)
+        self._live = [Prefix.start(prompt, limits)]
+        self._finished: list[Finished] = []
+        self._limits = limits
+        self._vocab_size = vocab_size
+        self._num_beams = num_beams
+        self._num_return_sequences = num_return_sequences
+        self._length_penalty = length_penalty
+        self._early_stopping: EarlyStopping = early_stopping if num_beams > 1 else True
+        self._cache_salt = cache_salt
+        # The first step feeds the prompt, each later one a token for every live prefix.
+        self.cost = len(self._live[0].tokens) + num_beams * (limits.max_tokens - 1)
+
+    @property
+    def done(self) -> bool:
+        """Whether the table above ends the search."""
+        if not self._live:
+            return True
+        if len(self._finished) < self._num_beams:
+            return False
+        return self._early_stopping is True or self._best_possible() <= self._finished[-1].score
+
+    def queries(self) -> Sequence[LogprobQuery]:
+        """What comes next after each live prefix, best prefix first; one query at the start."""
+        length = self._live[0].length
+        width = self._limits.row_width(self._row_need(length), length, self._vocab_size)
+        return [prefix.query(width, self._cache_salt) for prefix in self._live]
+
+    def advance(self, answers: Sequence[Answer]) -> None:
+        """Extend the live prefixes by one token. Raises what the first failed query raised."""
+        rows = [next_row(answer) for answer in answers]
+        live: list[Prefix] = []
+        for rank, (beam, place) in enumerate(self._candidates(rows)):
+            if rank >= self._num_beams and len(live) == self._num_beams:
+                break
+            child = self._live[beam].extend(rows[beam], place, self._limits)
+            if child.finish_reason is None:
+                live.append(child)
+            elif rank < self._num_beams:
+                self._keep(child)
+        if not live and not self._finished:
+            raise NonFiniteLogits("no token that may come next has any probability")
+        self._live = live
+
+    def result(self) -> DecodingResult:
+        """The best completions."""
+        best = self._finished[: self._num_return_sequences]
+        return DecodingResult(tuple(prefix.hypothesis(score) for score, prefix in best))
+
+    def _row_need(self, length: int) -> int:
+        # Without stops only end tokens finish a candidate before max_tokens, so a prefix has
+        # given all it can once it has given num_beams others: far less than all candidates.
+        if self._limits.stop is not None:
+            return self._candidate_limit()
+        ends = self._limits.end_token_ids - self._limits.masked_ids(length)
+        return self._num_beams + len(ends)
+
+    def _candidate_limit(self) -> int:
+        return max(2, 1 + len(self._limits.end_token_ids)) * self._num_beams
+
+    def _candidates(self, rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
+        """(index of the live prefix, place in its row), by falling total.
+
+        Of equal totals the better prefix comes first, then the better token. Lazy: rows are
+        read only as far as candidates are taken.
+        """
+        streams = [
+            self._continuations(beam, prefix, row)
+            for beam, (prefix, row) in enumerate(zip(self._live, rows, strict=True))
+        ]
+        for _, beam, place in islice(merge(*streams), self._candidate_limit()):
+            yield beam, place
+
+    def _continuations(
+        self, beam: int, prefix: Prefix, row: Row
+    ) -> Iterator[tuple[float, int, int]]:
+        for place, token in prefix.choices(row, self._limits):
+            yield -(prefix.logprob + token.logprob), beam, place
+
+    def _keep(self, prefix: Prefix) -> None:
+        finished = Finished(self._score(prefix.logprob, prefix.length), prefix)
+        insort(self._finished, finished, key=lambda entry: -entry.score)
+        del self._finished[self._num_beams :]
+
+    def _best_possible(self) -> float:
+        best = self._live[0]
+        hopeful = self._early_stopping == "never" and self._length_penalty > 0
+        return self._score(best.logprob, self._limits.max_tokens if hopeful else best.length)
+
+    def _score(self, logprob: float, length: int) -> float:
+        return logprob / float(length**self._length_penalty)
+
+
+def _check_beams(num_beams: int, num_return_sequences: int) -> None:
+    if num_beams < 1:
+        raise InvalidQuery("num_beams must be at least 1", param="num_beams")
+    if not 1 <= num_return_sequences <= num_beams:
+        raise InvalidQuery(
+            "num_return_sequences must lie in 1 .. num_beams", param="num_return_sequences"
+        )
+
+
+def _check_length_penalty(length_penalty: float, max_tokens: int) -> None:
+    exponent = abs(length_penalty) * math.log(max_tokens)
+    if not math.isfinite(length_penalty) or exponent > LARGEST_EXPONENT:
+        raise InvalidQuery(
+            "max_tokens ** length_penalty must be a finite number", param="length_penalty"
+        )
+
+
+def _check_early_stopping(early_stopping: object) -> None:
+    if not isinstance(early_stopping, bool) and early_stopping != "never":
+        raise InvalidQuery('early_stopping must be true, false or "never"', param="early_stopping")

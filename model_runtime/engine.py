@@ -1,0 +1,256 @@
+"""The runtime's façade: load a model, start it, ask it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from model_runtime.attention.interface import ATTENTION_NAME
+from model_runtime.batch import Batch, Work, assemble
+from model_runtime.batcher import Forward
+from model_runtime.config import EngineConfig
+from model_runtime.decoding.base import Answer, AskOnce, SearchStrategy
+from model_runtime.errors import (
+    ChainruleError,
+    EngineNotReady,
+    InvalidQuery,
+    ModelLoadError,
+    PathTooLong,
+    RequestTooLarge,
+    TokenIdOutOfRange,
+)
+from model_runtime.kv_cache import PrefixCache
+from model_runtime.model_loader import load_model
+from model_runtime.model_runner import ModelRunner
+from model_runtime.planner import plan
+from model_runtime.scheduler import DEFAULT_OPTIONS, Scheduler
+from model_runtime.tokenizer import Tokenizer
+from model_runtime.trie import fed_tokens
+from model_runtime.types import (
+    EngineStats,
+    LogprobQuery,
+    LogprobResult,
+    ModelInfo,
+    Outcome,
+    RequestOptions,
+)
+
+R = TypeVar("R")
+
+WARM_UP_TOKENS = 64
+
+
+class CacheGauge(Protocol):
+    """Size and fill of the KV cache, in tokens."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def used(self) -> int: ...
+
+
+class Engine:
+    """A model that answers questions about token paths. See ``Engine.load``.
+
+    Args:
+        config: how the engine is set up.
+        info: what is served.
+        tokenizer: the model's own.
+        model: what a batch goes through; called on the model thread only.
+        cache: for ``stats`` and for what can never fit.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        model: Forward,
+        cache: CacheGauge,
+    ) -> None:
+        self.config = config
+        self.info = info
+        self.tokenizer = tokenizer
+        self._cache = cache
+        self._scheduler = Scheduler(
+            model,
+            max_batch_tokens=config.max_batch_tokens,
+            max_queue_tokens=config.max_queue_tokens,
+        )
+        self._warm = False
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> Engine:
+        """Load weights and tokenizer. Blocks; may be called off the event loop.
+
+        Raises:
+            ModelLoadError: one of its kinds, in one line.
+        """
+        loaded = load_model(config, ATTENTION_NAME)
+        runner = ModelRunner(loaded.model, config.kv_cache_bytes)
+        cache = PrefixCache(runner.slots)
+        return cls(config, loaded.info, loaded.tokenizer, _forward(runner, cache), cache)
+
+    async def start(self) -> None:
+        """Start the model thread and run a forward on it; the engine is ready afterwards.
+
+        Raises:
+            ModelLoadError: the model is loaded but cannot run.
+        """
+        self._scheduler.start()
+        try:
+            await self._warm_up()
+        except ChainruleError as error:
+            await self._scheduler.stop(0)
+            raise ModelLoadError(f"the warm-up forward failed: {error}") from error
+        self._warm = True
+
+    async def score(
+        self, queries: Sequence[LogprobQuery], options: RequestOptions = DEFAULT_OPTIONS
+    ) -> Outcome[tuple[Answer, ...]]:
+        """Answer queries, in their order. One that cannot be answered is answered by its error.
+
+        Raises:
+            ChainruleError: the whole request failed; the kinds are those of ``Scheduler.submit``.
+        """
+        self._check_warm()
+        errors = [self.check(query) for query in queries]
+        good = [query for query, error in zip(queries, errors, strict=True) if error is None]
+        outcome = await self._ask_once(good, options) if good else _nothing_done()
+        answers = iter(outcome.value)
+        return _with_value(outcome, tuple(error or next(answers) for error in errors))
+
+    async def next_token(
+        self, query: LogprobQuery, options: RequestOptions = DEFAULT_OPTIONS
+    ) -> Outcome[LogprobResult]:
+        """Answer one query.
+
+        Raises:
+            ChainruleError: as ``score``, and what the query itself failed with.
+        """
+        outcome = await self.score((query,), options)
+        (answer,) = outcome.value
+        if isinstance(answer, ChainruleError):
+            raise answer
+        return _with_value(outcome, answer)
+
+    async def decode(
+        self, search: SearchStrategy[R], options: RequestOptions = DEFAULT_OPTIONS
+    ) -> Outcome[R]:
+        """Run a search to its end.
+
+        Raises:
+            ChainruleError: as ``score``, what is wrong with the search's first queries, and
+                what the search raised.
+        """
+        self._check_warm()
+        for query in () if search.done else search.queries():
+            error = self.check(query)
+            if error is not None:
+                raise error
+        return await self._scheduler.submit(search, options)
+
+    def check(self, query: LogprobQuery) -> InvalidQuery | None:
+        """What makes a query unanswerable, found without running it; None where nothing does."""
+        return (
+            _check_rows(query)
+            or self._check_length(query)
+            or self._check_ids("a token id", query.tokens)
+            or self._check_ids("a target id", query.targets or ())
+            or self._check_extras(query)
+        )
+
+    def stats(self) -> EngineStats:
+        """Counters and gauges of this moment. From any thread; never blocks."""
+        stats = self._scheduler.stats()
+        return replace(
+            stats,
+            ready=stats.ready and self._warm,
+            cache_slots=self._cache.capacity,
+            cache_slots_used=self._cache.used,
+        )
+
+    async def stop(self, drain_s: float) -> None:
+        """Refuse new work, finish what is admitted, end the rest after ``drain_s`` seconds."""
+        await self._scheduler.stop(drain_s)
+
+    async def wait_dead(self) -> BaseException:
+        """Return when the model thread has died, with what killed it."""
+        return await self._scheduler.wait_dead()
+
+    async def _warm_up(self) -> None:
+        length = min(WARM_UP_TOKENS, self.info.max_model_len, self._cache.capacity)
+        query = LogprobQuery((0,) * length, score_from=1, targets=(), cache_salt="warm-up")
+        outcome = await self._ask_once([query], DEFAULT_OPTIONS)
+        for answer in outcome.value:
+            if isinstance(answer, ChainruleError):
+                raise answer
+
+    async def _ask_once(
+        self, queries: Sequence[LogprobQuery], options: RequestOptions
+    ) -> Outcome[tuple[Answer, ...]]:
+        strategy = AskOnce(queries, cost=fed_tokens(queries))
+        return await self._scheduler.submit(strategy, options)
+
+    def _check_warm(self) -> None:
+        if not self._warm:
+            raise EngineNotReady("the model is not loaded and warmed up yet")
+
+    def _check_length(self, query: LogprobQuery) -> InvalidQuery | None:
+        length, limit = len(query.tokens), self.info.max_model_len
+        if length > limit:
+            return PathTooLong(f"{length} tokens are too many; the model takes {limit}")
+        if query.last_row > self._cache.capacity:
+            return RequestTooLarge(
+                f"{query.last_row} tokens do not fit the KV cache of {self._cache.capacity}"
+            )
+        return None
+
+    def _check_ids(self, what: str, ids: Sequence[int]) -> InvalidQuery | None:
+        if not ids or (min(ids) >= 0 and max(ids) < self.info.vocab_size):
+            return None
+        wrong = next(i for i in ids if not 0 <= i < self.info.vocab_size)
+        return TokenIdOutOfRange(f"{what} is {wrong}, not in 0 .. {self.info.vocab_size - 1}")
+
+    def _check_extras(self, query: LogprobQuery) -> InvalidQuery | None:
+        if not 0 <= query.top_k <= self.info.vocab_size:
+            return InvalidQuery(f"top_k must lie in 0 .. {self.info.vocab_size}", param="top_k")
+        if query.floor is not None and math.isnan(query.floor):
+            return InvalidQuery("floor must be a number", param="floor")
+        return None
+
+
+def _check_rows(query: LogprobQuery) -> InvalidQuery | None:
+    if not query.tokens:
+        return InvalidQuery("a token path needs at least one token")
+    if not 1 <= query.score_from <= len(query.tokens):
+        return InvalidQuery(f"score_from must lie in 1 .. {len(query.tokens)}", param="score_from")
+    if query.score_from > query.last_row:
+        return InvalidQuery("the query scores no token and asks for no next one")
+    return None
+
+
+def _forward(runner: ModelRunner, cache: PrefixCache) -> Forward:
+    """Planner, runner and cache in a row; the batch is what goes from one to the next."""
+
+    def plan_batch(work: Sequence[Work], budget: int) -> Batch:
+        return plan(work, cache, budget)
+
+    def run(batch: Batch) -> Sequence[Answer]:
+        answers = assemble(batch, runner.run(batch))
+        cache.commit(batch)
+        return answers
+
+    return Forward(plan=plan_batch, run=run, release=cache.abandon)
+
+
+def _nothing_done() -> Outcome[tuple[Answer, ...]]:
+    return Outcome((), 0, 0, 0, 0, 0.0, 0.0)
+
+
+def _with_value(outcome: Outcome[Any], value: R) -> Outcome[R]:
+    result: Outcome[R] = replace(outcome, value=value)
+    return result

@@ -1,0 +1,152 @@
+"""A request on its way through the model thread.
+
+::
+
+    new ──> asking ──> in batches ──> answered ──> the search advances ──┬──> outcome
+              ^                                                          │
+              └───────────────────── its next queries ───────────────────┘
+
+Plain state: what a request asks, what it has been told, what it has cost. Who runs when is
+decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from model_runtime.batch import Extent, Work
+from model_runtime.decoding.base import Answer, SearchStrategy
+from model_runtime.errors import ChainruleError, ForwardFailed
+from model_runtime.trie import fed_tokens
+from model_runtime.types import LogprobQuery, LogprobResult, Outcome, RequestOptions
+
+
+class Ask:
+    """A query, and how much of its answer is there. Batches may answer it part by part."""
+
+    __slots__ = ("_rows_so_far", "answer", "work")
+
+    def __init__(self, query: LogprobQuery) -> None:
+        self.work = Work(query, query.score_from)
+        self.answer: Answer | None = None
+        self._rows_so_far = LogprobResult()
+
+    def take(self, extent: Extent, answer: Answer) -> None:
+        """Join what a batch answered to what is there; an error ends the query alone."""
+        if isinstance(answer, ChainruleError):
+            self.answer = answer
+            return
+        self._rows_so_far = self._rows_so_far.then(answer)
+        self.work = Work(self.work.query, max(self.work.next_row, extent.rows.stop))
+        if extent.complete:
+            self.answer = self._rows_so_far
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a request has cost so far. Fields as in ``Outcome``; ``first_forward`` is a clock's."""
+
+    computed_tokens: int = 0
+    cached_tokens: int = 0
+    batches: int = 0
+    shared_batches: int = 0
+    first_forward: float | None = None
+
+
+class Job:
+    """One admitted request. All of it belongs to the model thread, except ``gone``.
+
+    Args:
+        strategy: the search, which asks and is told.
+        options: priority and timeout.
+        arrival: the clock's seconds at submission.
+
+    Attributes:
+        gone: nobody waits for the outcome any more; the event loop sets it, once.
+        asks: the queries of the present round.
+        usage: the bill.
+    """
+
+    def __init__(
+        self, strategy: SearchStrategy[object], options: RequestOptions, arrival: float
+    ) -> None:
+        self.strategy = strategy
+        self.cost = strategy.cost
+        self.priority = options.priority
+        self.arrival = arrival
+        self.deadline = arrival + (math.inf if options.timeout_s is None else options.timeout_s)
+        self.gone = False
+        self.asks: list[Ask] = []
+        self.usage = Usage()
+        self._rounds = 0
+        self._first_round_tokens = 0
+
+    @property
+    def open_asks(self) -> list[Ask]:
+        """Queries of the present round that are not answered."""
+        return [ask for ask in self.asks if ask.answer is None]
+
+    @property
+    def expected_tokens(self) -> int:
+        """About how many tokens the present round still feeds.
+
+        After the first round a search feeds what it has just generated: a token a query.
+        """
+        if self._rounds == 1:
+            return max(1, self._first_round_tokens - self.usage.computed_tokens)
+        return max(1, len(self.open_asks))
+
+    def virtual_deadline(self, seconds_per_token: float) -> float:
+        """When this request should have been served; the earliest goes first.
+
+        Short work is due soon after it arrived. Work that was given tokens is due later by as
+        many, so a large request yields after each of its chunks, and yet its age counts.
+        """
+        tokens = self.cost + self.usage.computed_tokens
+        return min(self.deadline, self.arrival + seconds_per_token * tokens)
+
+    def record(self, computed_tokens: int, shared: bool, began: float) -> None:
+        """Bill a forward that held a part of this request and began at ``began``."""
+        usage = self.usage
+        usage.computed_tokens += computed_tokens
+        usage.batches += 1
+        usage.shared_batches += shared
+        if usage.first_forward is None:
+            usage.first_forward = began
+
+    def advance(self, now: float) -> Outcome[object] | None:
+        """Tell the search its answers and let it ask on; the outcome once it is done.
+
+        To be called when no query is open. Raises whatever the search raises.
+        """
+        if self._rounds == 1:
+            self.usage.cached_tokens = max(0, self._first_round_tokens - self.usage.computed_tokens)
+        if self._rounds:
+            self.strategy.advance([ask.answer for ask in self.asks if ask.answer is not None])
+        if self.strategy.done:
+            return self._outcome(now)
+        self._ask()
+        return None
+
+    def _ask(self) -> None:
+        queries = self.strategy.queries()
+        if not queries:
+            raise ForwardFailed("the search is not done and asks nothing: this is a bug in it")
+        if not self._rounds:
+            self._first_round_tokens = fed_tokens(queries)
+        self._rounds += 1
+        self.asks = [Ask(query) for query in queries]
+
+    def _outcome(self, now: float) -> Outcome[object]:
+        usage = self.usage
+        began = now if usage.first_forward is None else usage.first_forward
+        return Outcome(
+            value=self.strategy.result(),
+            computed_tokens=usage.computed_tokens,
+            cached_tokens=usage.cached_tokens,
+            batches=usage.batches,
+            shared_batches=usage.shared_batches,
+            queue_s=began - self.arrival,
+            model_s=now - began,
+        )

@@ -1,0 +1,165 @@
+"""Keys and values that are computed already: where they lie, and which path each belongs to.
+
+``KVStorage`` is the tensors, a row of slots a layer. ``PrefixCache`` is the index: a token
+trie whose nodes own slots. A path forks without a copy, since its key blocks name slots::
+
+    [x0 .. x255] slots 1..256 ──┬── [a0 a1] slots 257 258
+                                └── [b0]    slot  259
+
+Slot 0 belongs to nobody: padding reads and writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model_runtime.batch import Batch, KeptPath
+from model_runtime.trie import TokenTrie, TrieNode
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one token's keys and values take: layers x [kv_heads, head_dim], twice."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+    @property
+    def bytes_per_token(self) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+
+class KVStorage:
+    """Per layer, keys and values of every slot: [kv_heads, slots, head_dim] each."""
+
+    def __init__(self, shape: KVShape, slots: int, device: torch.device) -> None:
+        size = (shape.kv_heads, slots, shape.head_dim)
+        self.keys = [_empty(size, shape, device) for _ in range(shape.layers)]
+        self.values = [_empty(size, shape, device) for _ in range(shape.layers)]
+
+    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Store [kv_heads, N, head_dim] keys and values at N slots."""
+        self.keys[layer].index_copy_(1, slots, key)
+        self.values[layer].index_copy_(1, slots, value)
+
+
+def _empty(size: tuple[int, int, int], shape: KVShape, device: torch.device) -> Tensor:
+    """Zeroed pages are not touched until they are written, and hold no NaN."""
+    return torch.zeros(size, dtype=shape.dtype, device=device)
+
+
+class PrefixCache:
+    """The index of computed paths: longest prefix, least recently used leaf first out.
+
+    A batch is bracketed: ``begin``, any number of ``match`` and ``allocate``, then ``commit``
+    or ``abandon``. What was matched within the bracket is not evicted within it.
+    """
+
+    def __init__(self, slots: int) -> None:
+        """``slots`` counts slot 0; ``slots - 1`` tokens can be held."""
+        self.capacity = slots - 1
+        self._free = list(range(slots - 1, 0, -1))
+        self._trie = TokenTrie()
+        self._clock = 0
+        self._touched = 0
+        self._held = 0
+
+    @property
+    def used(self) -> int:
+        """Slots that hold a computed token or one of the batch at hand."""
+        return self.capacity - len(self._free)
+
+    @property
+    def room(self) -> int:
+        """Slots that ``allocate`` can give now: free ones, and those it may evict."""
+        return len(self._free) + self._held - self._touched
+
+    def begin(self) -> None:
+        self._clock += 1
+        self._touched = 0
+
+    def match(self, salt: str, tokens: Sequence[int]) -> list[int]:
+        """Slots of the longest computed prefix of a path, which stays until the batch has run."""
+        slots: list[int] = []
+        for node in self._trie.cut(salt, tokens):
+            if node.last_used < self._clock:
+                node.last_used = self._clock
+                self._touched += len(node.tokens)
+            slots += node.slots
+        return slots
+
+    def allocate(self, count: int) -> list[int]:
+        """Slots for new tokens, evicting what was not used for longest."""
+        if count > len(self._free):
+            self._evict(count - len(self._free))
+        taken = self._free[len(self._free) - count :]
+        del self._free[len(self._free) - count :]
+        return taken[::-1]
+
+    def commit(self, batch: Batch) -> None:
+        """The batch has run: keep its kept paths and free the rest of its slots."""
+        unclaimed = set(batch.new_slots)
+        for path in batch.kept:
+            self._keep(path, unclaimed)
+        self._free += sorted(unclaimed, reverse=True)
+
+    def abandon(self, batch: Batch) -> None:
+        """The batch has not run, or failed: free its slots."""
+        self._free += sorted(batch.new_slots, reverse=True)
+
+    def _keep(self, path: KeptPath, unclaimed: set[int]) -> None:
+        depth = self._trie.depth(path.salt, path.tokens)
+        new = path.slots[depth:]
+        self._trie.insert(path.salt, path.tokens, new, len(path.tokens))
+        nodes = self._trie.cut(path.salt, path.tokens)
+        for node in nodes:
+            node.last_used = self._clock
+        if new:
+            self._trie.join(nodes[-1])
+        self._held += len(new)
+        unclaimed.difference_update(new)
+
+    def _evict(self, count: int) -> None:
+        """Free at least ``count`` slots, whole leaves at a time, oldest first."""
+        while count > 0:
+            leaves = sorted(self._stale_leaves(), key=lambda leaf: leaf.last_used)
+            if not leaves:
+                raise RuntimeError("allocate() was asked for more than room; this is a bug")
+            for leaf in leaves:
+                if count <= 0:
+                    return
+                count -= len(leaf.tokens)
+                self._drop(leaf)
+
+    def _stale_leaves(self) -> list[TrieNode]:
+        return [
+            node
+            for node in self._trie.nodes()
+            if not node.children and node.last_used < self._clock
+        ]
+
+    def _drop(self, leaf: TrieNode) -> None:
+        self._free += leaf.slots
+        self._held -= len(leaf.tokens)
+        self._trie.remove(leaf)
+
+    def check(self) -> None:
+        """Every slot is free or held by one node, once; no node is newer than its parent.
+
+        Raises:
+            RuntimeError: it is not so. For tests, between batches.
+        """
+        nodes = list(self._trie.nodes())
+        held = [slot for node in nodes for slot in node.slots]
+        if sorted(held + self._free) != list(range(1, self.capacity + 1)):
+            raise RuntimeError("slots are lost or held twice; this is a bug")
+        if self._held != len(held) or any(len(n.slots) != len(n.tokens) for n in nodes):
+            raise RuntimeError("the count of held slots is off; this is a bug")
+        if any(n.parent and n.parent.tokens and n.parent.last_used < n.last_used for n in nodes):
+            raise RuntimeError("a node was used without its parent; this is a bug")

@@ -1,0 +1,150 @@
+"""From hidden states to log-probabilities, tile by tile, always over the whole vocabulary.
+
+    logprob(id) = logit[id] - log(sum over the vocabulary of exp(logit))
+
+Only the rows that are asked for come here, and a tile of logits is dropped before the next
+one is made: no [tokens, vocab] tensor exists. Reductions are row by row; a tile is padded to
+two rows at least, since a lone row's sum is split among threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from model_runtime.batch import Batch, BatchOutput
+from model_runtime.types import TokenLogprob
+
+Head = Callable[[Tensor], Tensor]
+"""[M, hidden] hidden states -> [M, vocab] logits."""
+
+_TILE_BYTES = 12 << 20
+"""Bytes of float32 logits in a tile: small enough to stay near the cores."""
+
+
+def reduce_head_rows(hidden: Tensor, head: Head, batch: Batch, vocab_size: int) -> BatchOutput:
+    """Everything that ``batch`` asks of its head rows.
+
+    Args:
+        hidden: [H, hidden_size] final hidden states of the head rows, in their order.
+        head: the output projection.
+        vocab_size: columns of the head; they bound a tile.
+    """
+    reduction = _Reduction(batch)
+    for first, stop in _tiles(hidden.shape[0], vocab_size):
+        reduction.take(first, stop, _logits(hidden[first:stop], head))
+    return reduction.output()
+
+
+def _tiles(rows: int, vocab_size: int) -> Iterator[tuple[int, int]]:
+    height = max(8, _TILE_BYTES // (4 * vocab_size) // 8 * 8)
+    for first in range(0, rows, height):
+        yield first, min(first + height, rows)
+
+
+def _logits(hidden: Tensor, head: Head) -> Tensor:
+    if hidden.shape[0] == 1:
+        hidden = hidden.expand(2, -1)
+    return head(hidden).float()
+
+
+class _Reduction:
+    """Collects the answers of one batch over its tiles."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._gathers = _gathers_by_head(batch)
+        self._logprobs = [0.0] * len(batch.gather_ids)
+        self._ranks = [0] * len(batch.gather_ids)
+        self._top: dict[int, tuple[TokenLogprob, ...]] = {}
+        self._above: dict[int, tuple[TokenLogprob, ...]] = {}
+        self._entropies: dict[int, float] = {}
+        self._bad: set[int] = set()
+
+    def take(self, first: int, stop: int, logits: Tensor) -> None:
+        """Reduce the logits of head rows ``first .. stop - 1``: [at least stop - first, vocab]."""
+        log_sum = logits.logsumexp(-1)
+        finite = log_sum.isfinite().tolist()
+        self._bad.update(head for head in range(first, stop) if not finite[head - first])
+        self._gather(first, stop, logits, log_sum)
+        for head in range(first, stop):
+            if finite[head - first]:
+                self._select(head, logits[head - first], log_sum[head - first])
+        if any(self._batch.summaries[first:stop]):
+            entropies = _entropies(logits, log_sum).tolist()
+            self._entropies.update(zip(range(first, stop), entropies, strict=False))
+
+    def output(self) -> BatchOutput:
+        return BatchOutput(
+            logprobs=self._logprobs,
+            ranks=self._ranks,
+            top=self._top,
+            above=self._above,
+            entropies=self._entropies,
+            bad_rows=frozenset(self._bad),
+        )
+
+    def _gather(self, first: int, stop: int, logits: Tensor, log_sum: Tensor) -> None:
+        wanted = [g for head in range(first, stop) for g in self._gathers[head]]
+        height = stop - first
+        for chunk in (wanted[i : i + height] for i in range(0, len(wanted), height)):
+            rows = torch.tensor([self._batch.gather_head[g] - first for g in chunk])
+            ids = torch.tensor([self._batch.gather_ids[g] for g in chunk])
+            rows, ids = rows.to(logits.device), ids.to(logits.device)
+            chosen = logits[rows, ids]
+            logprobs = (chosen - log_sum[rows]).tolist()
+            ranks = _count_greater(logits, rows, chosen).tolist()
+            for g, logprob, greater in zip(chunk, logprobs, ranks, strict=True):
+                self._logprobs[g], self._ranks[g] = logprob, 1 + int(greater)
+
+    def _select(self, head: int, logits: Tensor, log_sum: Tensor) -> None:
+        """The top k and the tokens above the floor of one row, where they are asked."""
+        count, floor = self._batch.top_k[head], self._batch.floors[head]
+        if count:
+            self._top[head] = _top(logits, log_sum, count)
+        if floor is not None:
+            self._above[head] = _above(logits, log_sum, floor)
+
+
+def _gathers_by_head(batch: Batch) -> list[list[int]]:
+    gathers: list[list[int]] = [[] for _ in batch.head_rows]
+    for g, head in enumerate(batch.gather_head):
+        gathers[head].append(g)
+    return gathers
+
+
+def _count_greater(logits: Tensor, rows: Tensor, chosen: Tensor) -> Tensor:
+    """[G] how many tokens are strictly more probable than the chosen one.
+
+    Ones are added up as float32, which is exact up to 2^24 tokens and fifty times as fast as
+    counting booleans.
+    """
+    picked = logits.index_select(0, rows)
+    return torch.gt(picked, chosen.unsqueeze(1), out=torch.empty_like(picked)).sum(-1)
+
+
+def _top(logits: Tensor, log_sum: Tensor, count: int) -> tuple[TokenLogprob, ...]:
+    """The ``count`` most probable tokens; of equal ones the smaller ids."""
+    count = min(count, logits.shape[0])
+    least = logits.topk(count).values[-1]
+    ids = (logits >= least).nonzero().squeeze(1)
+    return _ordered(logits, log_sum, ids)[:count]
+
+
+def _above(logits: Tensor, log_sum: Tensor, floor: float) -> tuple[TokenLogprob, ...]:
+    return _ordered(logits, log_sum, (logits - log_sum >= floor).nonzero().squeeze(1))
+
+
+def _ordered(logits: Tensor, log_sum: Tensor, ids: Tensor) -> tuple[TokenLogprob, ...]:
+    """Tokens ``ids``, which ascend, as (id, log-prob), most probable first."""
+    chosen, order = logits[ids].sort(descending=True, stable=True)
+    pairs = zip(ids[order].tolist(), (chosen - log_sum).tolist(), strict=True)
+    return tuple(TokenLogprob(token_id, logprob) for token_id, logprob in pairs)
+
+
+def _entropies(logits: Tensor, log_sum: Tensor) -> Tensor:
+    """[M] - sum p log p of each row, in nats; a token of probability 0 adds nothing."""
+    logprobs = logits - log_sum.unsqueeze(1)
+    return -(logprobs.exp() * logprobs.clamp_(min=-1e4)).sum(-1)

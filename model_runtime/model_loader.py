@@ -1,0 +1,202 @@
+"""Weights, tokenizer and description of the model that is served.
+
+Only safetensors are read and no code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from model_runtime import builtin_model
+from model_runtime.config import EngineConfig
+from model_runtime.errors import CorruptModel, UnsupportedModel
+from model_runtime.model_files import check_folder, content_digest, files_digest
+from model_runtime.model_source import default_name, resolve
+from model_runtime.tokenizer import Tokenizer
+from model_runtime.types import ModelInfo
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run: evaluation mode, no gradients, on its device."""
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    info: ModelInfo
+
+
+def load_model(config: EngineConfig, attn_implementation: str = "eager") -> LoadedModel:
+    """Load the model that ``config`` names, fetching it first where that is needed.
+
+    Args:
+        config: what to load, in which precision, onto which device.
+        attn_implementation: a name in transformers' ``AttentionInterface``.
+
+    Raises:
+        ModelLoadError: one of its kinds, in one line.
+    """
+    folder = resolve(config, dequantize)
+    check_folder(folder)
+    device = _device(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model = _load_weights(folder, config, attn_implementation).to(device)
+    head_rows = int(model.get_output_embeddings().weight.shape[0])
+    tokenizer = Tokenizer.load(folder, head_rows=head_rows)
+    info = ModelInfo(
+        name=config.served_name or default_name(config),
+        fingerprint=_fingerprint(folder, config, device, attn_implementation),
+        architecture=type(model).__name__,
+        dtype=config.dtype,
+        device=device,
+        vocab_size=head_rows,
+        max_model_len=_max_model_len(model.config, config.max_model_len),
+        bos_token_id=tokenizer.bos_token_id,
+        end_token_ids=_end_token_ids(model, tokenizer),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        created=int(time.time()),
+    )
+    return LoadedModel(model, tokenizer, info)
+
+
+def fetch_model(alias: str, cache_dir: Path | None = None, *, progress: bool = True) -> Path:
+    """The folder of a built-in model, fetched and converted where it is not there yet.
+
+    Raises:
+        ModelLoadError: one of its kinds, in one line.
+    """
+    return builtin_model.fetch(alias, cache_dir, dequantize, progress=progress)
+
+
+def dequantize(gguf_file: Path, folder: Path, *, progress: bool) -> None:
+    """Write the float32 values of a byte-level GGUF model of the SmolLM family as safetensors.
+
+    The GGUF format names its pre-tokenizer ("smollm") instead of describing it, and transformers
+    does not know that name: it falls back to GPT-2's, which glues a space to a following digit
+    and so splits runs of spaces before numbers differently. The tokenizer that the model was
+    trained with cuts every digit off first, so that step is put back here.
+    """
+    source = {"pretrained_model_name_or_path": gguf_file.parent, "gguf_file": gguf_file.name}
+    shown = progress and sys.stderr.isatty()
+    # one of the bars does not ask the switch, so standard error is turned away as well
+    with _bars(shown=shown), redirect_stderr(sys.stderr if shown else io.StringIO()):
+        # each class by itself and the config handed on: every "auto" step reads the file again
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(**source)
+        tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
+            [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            **source,
+            config=AutoConfig.from_pretrained(**source),
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
+
+
+@contextmanager
+def _bars(*, shown: bool) -> Iterator[None]:
+    """Switch transformers' progress bars on or off for a while."""
+    switch = (transformers_logging.disable_progress_bar, transformers_logging.enable_progress_bar)
+    before = transformers_logging.is_progress_bar_enabled()
+    switch[shown]()
+    try:
+        yield
+    finally:
+        switch[before]()
+
+
+def _device(config: EngineConfig) -> str:
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedModel("device is cuda, but torch finds no CUDA device here")
+    return config.device
+
+
+def _load_weights(folder: Path, config: EngineConfig, attention: str) -> PreTrainedModel:
+    try:
+        with _bars(shown=False):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=_DTYPES[config.dtype],
+                attn_implementation=attention,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (SafetensorError, RuntimeError) as error:
+        raise CorruptModel(f"the weights do not fit the config: {_one_line(error)}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as error:
+        raise UnsupportedModel(f"transformers cannot load it: {_one_line(error)}") from error
+    absent = sorted(report["missing_keys"])
+    if absent:
+        # transformers would have filled these with random numbers
+        raise CorruptModel(f"{len(absent)} weights are missing, the first is {absent[0]}")
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _max_model_len(config: PreTrainedConfig, limit: int | None) -> int:
+    text_config = config.get_text_config()
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        raise UnsupportedModel(f"{text_config.model_type} states no number of positions")
+    return positions if limit is None else min(positions, limit)
+
+
+def _end_token_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids that end a completion: the generation config's, else the config's, else EOS."""
+    stated = model.generation_config.eos_token_id
+    if stated is None:
+        stated = model.config.get_text_config().eos_token_id
+    if stated is None:
+        stated = tokenizer.eos_token_id
+    ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
+    return tuple(dict.fromkeys(ids))
+
+
+def _fingerprint(folder: Path, config: EngineConfig, device: str, attention: str) -> str:
+    """Changes whenever a bit of an answer could: weights, words, code, libraries, machine."""
+    package = Path(__file__).parent
+    facts = (
+        content_digest(folder),
+        files_digest(sorted(package.rglob("*.py")), package),
+        config.dtype,
+        attention,
+        torch.__version__,
+        transformers.__version__,
+        torch.cuda.get_device_name()
+        if device == "cuda"
+        else torch.backends.cpu.get_cpu_capability(),
+    )
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]

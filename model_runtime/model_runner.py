@@ -1,0 +1,121 @@
+"""ModelRunner.run(batch): one forward over the new tokens, the head over the asked rows."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from model_runtime.attention.cpu import PathAttention
+from model_runtime.batch import Batch, BatchOutput
+from model_runtime.errors import OutOfMemory, UnsupportedModel
+from model_runtime.kv_cache import KVShape, KVStorage
+from model_runtime.linear import can_pack, pack_linears
+from model_runtime.logprobs import reduce_head_rows
+
+_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+_SCALED_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+class ModelRunner:
+    """A transformers causal LM, its KV storage, and the one way to run it.
+
+    The decoder is called with a batch as one flat sequence; ``PathAttention`` alone knows
+    that it is many paths. Everything else in a decoder works token by token.
+    """
+
+    def __init__(self, model: PreTrainedModel, kv_bytes: int) -> None:
+        """Take over ``model``, loaded for ``ATTENTION_NAME``; ``kv_bytes`` bounds the storage."""
+        check_supported(model)
+        self.device = model.device
+        self._decoder = model.base_model
+        self._head = _Head(model)
+        if can_pack(self.device):
+            pack_linears(self._decoder)
+            self._head.pack()
+        shape = _kv_shape(model.config.get_text_config(), model.dtype)
+        self.slots = max(2, kv_bytes // shape.bytes_per_token)
+        self._storage = KVStorage(shape, self.slots, self.device)
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> BatchOutput:
+        """Compute a batch.
+
+        Raises:
+            OutOfMemory: it does not fit the device beside what is there.
+        """
+        try:
+            hidden = self._forward(batch)
+            rows = torch.tensor(batch.head_rows, dtype=torch.long, device=self.device)
+            return reduce_head_rows(hidden[rows], self._head, batch, self._head.vocab_size)
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemory(f"a batch of {len(batch.token_ids)} tokens is too large") from error
+
+    def _forward(self, batch: Batch) -> Tensor:
+        """[N, hidden_size] final hidden states."""
+        output = self._decoder(
+            input_ids=torch.tensor([batch.token_ids], device=self.device),
+            position_ids=torch.tensor([batch.positions], device=self.device),
+            use_cache=False,
+            path_attention=PathAttention(batch, self._storage, self.device),
+        )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+
+class _Head:
+    """The output projection, with the model's own soft cap on logits."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._project: nn.Module = model.get_output_embeddings()
+        self.vocab_size = int(self._project.weight.shape[0])
+        config = model.config.get_text_config()
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+
+    def pack(self) -> None:
+        holder = nn.ModuleList([self._project])
+        pack_linears(holder)
+        self._project = holder[0]
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._project(hidden)
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits
+
+
+def check_supported(model: PreTrainedModel) -> None:
+    """Refuse what path attention cannot serve.
+
+    Raises:
+        UnsupportedModel: the architecture by name, and the reason.
+    """
+    name, config = type(model).__name__, model.config.get_text_config()
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    if not layer_types <= _LAYER_TYPES:
+        raise UnsupportedModel(f"{name} has layers of type {sorted(layer_types - _LAYER_TYPES)}")
+    for setting in _SCALED_LOGITS:
+        if getattr(config, setting, None) not in (None, 1, 1.0):
+            raise UnsupportedModel(f"{name} scales its logits by {setting}")
+    if config.is_encoder_decoder:
+        raise UnsupportedModel(f"{name} is an encoder-decoder; only causal decoders are served")
+    if not _passes_keywords(model.base_model):
+        raise UnsupportedModel(f"{name} does not hand keyword arguments to its attention")
+
+
+def _passes_keywords(decoder: nn.Module) -> bool:
+    parameters = inspect.signature(decoder.forward).parameters.values()
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _kv_shape(config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return KVShape(
+        layers=config.num_hidden_layers,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=head_dim,
+        dtype=dtype,
+    )

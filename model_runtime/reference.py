@@ -1,0 +1,46 @@
+"""The oracle and specification: one sequence, one plain forward, no batching, no cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+
+
+class _InDouble(TorchFunctionMode):
+    """Model code casts norms and softmax to float32 by name; here that means float64."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        double = {torch.float32: torch.float64}
+        if func is Tensor.float:
+            func = Tensor.double
+        args = [double.get(arg, arg) if isinstance(arg, torch.dtype) else arg for arg in args]
+        named = {
+            k: double.get(v, v) if isinstance(v, torch.dtype) else v
+            for k, v in (kwargs or {}).items()
+        }
+        return func(*args, **named)
+
+
+@torch.inference_mode()
+def reference_logprobs(model: PreTrainedModel, tokens: Sequence[int]) -> Tensor:
+    """[len(tokens), vocab] log-probabilities; row t is the distribution of token t + 1.
+
+    ``model`` runs eager attention. Where it is in float64, so is every step of the forward.
+    """
+    if model.dtype == torch.float64:
+        with _InDouble():
+            logits = model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
+        return torch.log_softmax(logits, dim=-1)
+    logits = model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
+    return torch.log_softmax(logits.float(), dim=-1)

@@ -1,0 +1,169 @@
+"""Text to token ids and back, byte for byte. Never mutated, so safe to share across threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
+from model_runtime.token_bytes import uncovered_bytes, vocabulary_bytes
+
+
+class Tokenizer:
+    """The model's own tokenizer.
+
+    It keeps two Rust tokenizers: one that recognises control tokens in text and one that does
+    not. Switching a single one back and forth would be a mutation, and a race.
+
+    Attributes:
+        vocab_size: every token's id lies below it, added tokens included.
+        head_rows: every id that the model knows lies below it; at least ``vocab_size``. Ids
+            between the two are rows of the head without a token: their bytes are empty.
+        bos_token_id, eos_token_id: None where the tokenizer has none.
+        adds_bos: the tokenizer's own rule puts BOS before a text.
+    """
+
+    def __init__(self, hf_tokenizer: PreTrainedTokenizerFast, head_rows: int | None = None) -> None:
+        serialized = hf_tokenizer.backend_tokenizer.to_str()
+        self._hf = hf_tokenizer
+        self._parsing = _rust(serialized, parse_special=True)
+        self._plain = _rust(serialized, parse_special=False)
+        _check_injection(self._plain, hf_tokenizer.unk_token_id)
+        spec = json.loads(serialized)
+        self._bytes = vocabulary_bytes(spec, self._plain.get_vocab())
+        self._uncovered = uncovered_bytes(spec, self._bytes)
+        self.vocab_size = len(self._bytes)
+        self.head_rows = self.vocab_size if head_rows is None else head_rows
+        self.bos_token_id: int | None = hf_tokenizer.bos_token_id
+        self.eos_token_id: int | None = hf_tokenizer.eos_token_id
+        first = hf_tokenizer("").input_ids[:1]
+        self.adds_bos = self.bos_token_id is not None and first == [self.bos_token_id]
+
+    @classmethod
+    def load(cls, folder: Path, head_rows: int | None = None) -> Tokenizer:
+        """Load the tokenizer of a model folder.
+
+        Args:
+            folder: a local model folder.
+            head_rows: rows of the model's head; None takes the tokenizer's own size.
+
+        Raises:
+            UnsupportedModel: it cannot be read, or its tokens have no exact bytes.
+            CorruptModel: it has ids that the head has no row for.
+        """
+        try:
+            hf_tokenizer = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:  # a broken file surfaces as whatever its parser raises
+            reason = " ".join(str(error).split())[:300]
+            raise UnsupportedModel(f"the tokenizer cannot be read: {reason}") from error
+        if not isinstance(hf_tokenizer, PreTrainedTokenizerFast):
+            raise UnsupportedModel("the tokenizer has no fast implementation (tokenizer.json)")
+        tokenizer = cls(hf_tokenizer, head_rows)
+        if tokenizer.vocab_size > tokenizer.head_rows:
+            raise CorruptModel(
+                f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, "
+                f"but the model's head has {tokenizer.head_rows} rows"
+            )
+        return tokenizer
+
+    def check_text(self, text: str, param: str | None = None) -> None:
+        """Refuse text whose tokens would not be exactly that text.
+
+        Raises:
+            InvalidQuery: about the field ``param``: a lone surrogate, which is no character,
+                or a byte for which the vocabulary has no token.
+        """
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError as error:
+            message = f"not valid Unicode: lone surrogate at character {error.start}"
+            raise InvalidQuery(message, param) from error
+        lost = set(encoded).intersection(self._uncovered) if self._uncovered else ()
+        if lost:
+            raise InvalidQuery(f"the vocabulary has no token for byte 0x{min(lost):02X}", param)
+
+    def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; never with BOS or EOS added.
+
+        With ``parse_special`` text such as ``<|im_end|>`` becomes that control token; without,
+        it stays text.
+
+        Raises:
+            InvalidQuery: see ``check_text``.
+        """
+        return self.encode_batch([text], parse_special=parse_special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
+        """``encode`` of each text, in parallel and without holding the interpreter's lock."""
+        for text in texts:
+            self.check_text(text)
+        rust = self._parsing if parse_special else self._plain
+        encodings = rust.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the tokens' bytes; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The exact bytes the token stands for; empty for an id without a token."""
+        return self._bytes[token_id] if 0 <= token_id < self.vocab_size else b""
+
+    def token_text(self, token_id: int) -> str:
+        """The token's bytes as text; a token may hold a part of a character (U+FFFD)."""
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def byte_offsets(self, ids: Sequence[int], start: int = 0) -> list[tuple[int, int]]:
+        """Where each token's bytes begin and end, counted from ``start``."""
+        offsets = []
+        for token_id in ids:
+            end = start + len(self.token_bytes(token_id))
+            offsets.append((start, end))
+            start = end
+        return offsets
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The messages in the model's own chat template, up to where the assistant speaks.
+
+        The template runs in a sandbox without access to Python.
+
+        Raises:
+            InvalidQuery: there is no template, or it refuses the messages.
+        """
+        if self._hf.chat_template is None:
+            raise InvalidQuery("the model has no chat template", param="messages")
+        try:
+            rendered = self._hf.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # the template came with the model and may raise anything
+            reason = " ".join(str(error).split())[:300]
+            raise InvalidQuery(f"the chat template failed: {reason}", param="messages") from error
+        return str(rendered)
+
+
+def _rust(serialized: str, *, parse_special: bool) -> tokenizers.Tokenizer:
+    rust = tokenizers.Tokenizer.from_str(serialized)
+    rust.encode_special_tokens = not parse_special
+    rust.no_truncation()  # a tokenizer file may ask for it, and nothing is cut silently here
+    rust.no_padding()
+    return rust
+
+
+def _check_injection(plain: tokenizers.Tokenizer, unknown: int | None) -> None:
+    """Refuse a vocabulary in which the text of a control token still becomes that token."""
+    control = {
+        token_id: token.content
+        for token_id, token in plain.get_added_tokens_decoder().items()
+        if token.special and token_id != unknown
+    }
+    encodings = plain.encode_batch_fast(list(control.values()), add_special_tokens=False)
+    for (token_id, content), encoding in zip(control.items(), encodings, strict=True):
+        if token_id in encoding.ids:
+            raise UnsupportedModel(f"text can spell the control token {content!r}")

@@ -1,0 +1,115 @@
+"""The command line: help that documents every setting, one-line errors, exit statuses."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from app import cli
+from app.cli import main
+from app.settings import Settings, env_name, flag_name
+
+LOGGERS = (None, "app", "model_runtime")
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_trace() -> Iterator[None]:
+    """A command's signal handler and log handlers do not outlive its test."""
+    handler = signal.getsignal(signal.SIGTERM)
+    root = logging.getLogger()
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in LOGGERS}
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each setting appears in ``serve --help`` with its flag, its variable and what it does."""
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--help"])
+    assert caught.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, field in Settings.model_fields.items():
+        assert flag_name(name) in shown
+        assert env_name(name) in shown.replace("- ", "-")
+        assert " ".join((field.description or "").split()[:4]) in shown
+
+
+def test_flags_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags of every kind are read; flags that are not given are not passed on."""
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr(cli, "serve_command", lambda flags: given.append(flags) or 0)
+    assert main(["serve", "--port", "1", "--no-prefix-cache", "--allow-unauthenticated"]) == 0
+    assert given == [{"port": "1", "prefix_cache": False, "allow_unauthenticated": True}]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["serve", "--port", "http"],
+        ["serve", "--host", "0.0.0.0"],
+        ["model", "info", "--dtype", "int8"],
+    ],
+)
+def test_a_bad_setting_is_one_line_and_status_2(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback: the line names the setting, and nothing has been loaded."""
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("chainrule: error: CHAINRULE_")
+
+
+@pytest.mark.parametrize("argv", [[], ["dance"], ["serve", "--prot", "1"], ["model"]])
+def test_a_wrong_command_line_is_status_2(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unknown commands and flags are refused, abbreviations too."""
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert "usage: chainrule" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """The address is named; the model was not loaded for nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--port", str(port)]) == 1
+    err = capsys.readouterr().err
+    assert (
+        err == f"chainrule: error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    )
+
+
+def test_a_foreign_address_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """An address that this machine does not have is refused the same way."""
+    argv = ["serve", "--host", "192.0.2.7", "--port", "0", "--allow-unauthenticated"]
+    assert main(argv) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("chainrule: error: cannot listen on 192.0.2.7 port 0: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["fetch", "info"])
+def test_a_model_that_is_not_there_is_one_line_and_status_1(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the loader says is the whole answer."""
+    assert main(["model", command, "no such model"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("chainrule: error: ")
+    assert err.count("\n") == 1
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """``chainrule version`` names the program and its version."""
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.startswith("chainrule 0")

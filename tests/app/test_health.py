@@ -1,0 +1,115 @@
+"""Liveness means progress, readiness means that work may be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from model_runtime import Engine, ModelNotFound
+from tests.app.conftest import client_of, shell_app
+from tests.app.stub_engine import StubEngine
+
+pytestmark = pytest.mark.anyio
+
+
+async def statuses(client: httpx.AsyncClient) -> tuple[int, int, int, str]:
+    """What live, ready and health answer, and the phase."""
+    live = await client.get("/health/live")
+    ready = await client.get("/health/ready")
+    health = await client.get("/health")
+    return live.status_code, ready.status_code, health.status_code, health.json()["status"]
+
+
+async def test_a_ready_server_says_so(client: httpx.AsyncClient) -> None:
+    """Live, ready and healthy, with the model's name and an empty queue."""
+    assert await statuses(client) == (200, 200, 200, "ready")
+    report = (await client.get("/health")).json()
+    assert report["model"] == "stub"
+    assert report["queue"] == {"queued_requests": 0, "queued_tokens": 0, "running_requests": 0}
+
+
+async def test_a_loading_server_is_live_and_not_ready(engine: StubEngine) -> None:
+    """While the model loads on its thread, probes answer and requests are told to come back."""
+    loaded = threading.Event()
+
+    def load() -> Engine:
+        loaded.wait(10)
+        return engine  # type: ignore[return-value]
+
+    app = shell_app(load=load)
+    async with client_of(app) as client:
+        assert await statuses(client) == (200, 503, 503, "loading")
+        assert (await client.get("/health")).json()["model"] is None
+        refused = await client.post("/work/x", json={})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+        assert int(refused.headers["Retry-After"]) >= 1
+        loaded.set()
+        await until_ready(client)
+        assert await statuses(client) == (200, 200, 200, "ready")
+        assert (await client.post("/work/x", json={})).status_code == 200
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    """Ask until the answer is 200."""
+    while (await client.get("/health/ready")).status_code != 200:
+        await asyncio.sleep(0.001)  # in process, an answer alone does not let the loop go round
+
+
+@pytest.mark.parametrize("cause", [ModelNotFound("no such\nmodel"), ValueError("what?")])
+async def test_a_failed_load_is_never_ready(
+    cause: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Liveness fails, so the process is replaced, and one line says why."""
+
+    def load() -> Engine:
+        raise cause
+
+    app = shell_app(load=load)
+    async with client_of(app) as client:
+        while not app.state.lifecycle.is_over:
+            assert (await client.get("/health/ready")).status_code == 503
+            await asyncio.sleep(0.001)
+        assert await statuses(client) == (503, 503, 503, "failed")
+    assert app.state.lifecycle.exit_code == 1
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "CRITICAL"]
+    assert line.startswith("cannot serve the model: ")
+    assert "\n" not in line
+
+
+async def test_ready_waits_for_the_engine_itself(engine: StubEngine) -> None:
+    """An engine that is started and not yet warm does not count as ready."""
+    async with client_of(shell_app(engine)) as client:
+        engine.counters = replace(engine.counters, ready=False)
+        assert await statuses(client) == (200, 503, 503, "ready")
+
+
+async def test_an_engine_without_progress_fails_liveness(engine: StubEngine) -> None:
+    """A model thread that hangs shows in liveness, although the event loop answers."""
+    async with client_of(shell_app(engine)) as client:
+        engine.counters = replace(engine.counters, alive=False)
+        assert (await statuses(client))[0] == 503
+
+
+async def test_a_dead_engine_fails_liveness_for_good(engine: StubEngine) -> None:
+    """When the model thread has died, nothing is ready any more and requests are told so."""
+    app = shell_app(engine)
+    async with client_of(app) as client:
+        await client.post("/die")
+        while not app.state.lifecycle.is_over:
+            await asyncio.sleep(0.001)
+        assert await statuses(client) == (503, 503, 503, "failed")
+        refused = await client.post("/work/x", json={})
+        assert refused.status_code == 503
+    assert app.state.lifecycle.exit_code == 1
+
+
+async def test_health_shows_the_queue(engine: StubEngine) -> None:
+    """The summary carries the engine's own figures."""
+    engine.counters = replace(engine.counters, queued_tokens=70, running_requests=2)
+    async with client_of(shell_app(engine)) as client:
+        queue = (await client.get("/health")).json()["queue"]
+    assert queue == {"queued_requests": 0, "queued_tokens": 70, "running_requests": 2}

@@ -1,0 +1,357 @@
+"""Keys, limits, departing clients: what surrounds every route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.responses import StreamingResponse
+
+from app.in_flight import Ending, Handler
+from tests.app.conftest import client_of, shell_app
+from tests.app.stub_engine import StubEngine
+
+pytestmark = pytest.mark.anyio
+
+KEYS = "first-key, sécond-key"
+
+
+def bearer(key: bytes) -> dict[bytes, bytes]:
+    """The header that carries a key."""
+    return {b"Authorization": b"Bearer " + key}
+
+
+@pytest.fixture
+async def guarded(engine: StubEngine, anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app with two keys."""
+    async with client_of(shell_app(engine, api_keys=KEYS)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("key", ["first-key".encode(), "sécond-key".encode()])
+async def test_any_of_the_keys_opens(guarded: httpx.AsyncClient, key: bytes) -> None:
+    """Several keys hold at once, so that one can be replaced while both are in use."""
+    assert (await guarded.post("/work/x", json={}, headers=bearer(key))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearer(b""),
+        bearer(b"wrong-key"),
+        bearer(b"first-ke"),
+        bearer(b"first-key1"),
+        bearer(b"FIRST-KEY"),
+        bearer(b"first-key, first-key"),
+        bearer(b"k" * 60_000),
+        bearer("ключ".encode()),
+        bearer(b"\xff\xfe\x00"),
+        {b"Authorization": b"first-key"},
+        {b"Authorization": b"Basic first-key"},
+        {b"Authorization": b"Bearerfirst-key"},
+        {b"X-Api-Key": b"first-key"},
+    ],
+    ids=lambda headers: repr(headers)[:40],
+)
+async def test_any_other_key_is_401(
+    guarded: httpx.AsyncClient, headers: dict[bytes, bytes]
+) -> None:
+    """Missing, wrong, cut short, very long, not ASCII: the same 401, in the one shape."""
+    response = await guarded.post("/work/x", json={}, headers=list(headers.items()))
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert response.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_two_keys_in_one_request_are_401(guarded: httpx.AsyncClient) -> None:
+    """Which header counts is not left to whoever reads first."""
+    twice = [*bearer(b"first-key").items(), *bearer(b"wrong").items()]
+    assert (await guarded.post("/work/x", json={}, headers=twice)).status_code == 401
+
+
+async def test_everything_but_health_needs_the_key(guarded: httpx.AsyncClient) -> None:
+    """The whole route table is shut, the documentation, metrics and unknown paths too."""
+    document = (await guarded.get("/openapi.json", headers=bearer(b"first-key"))).json()
+    documented = [(m, p) for p, item in document["paths"].items() for m in item]
+    others = [("get", path) for path in ("/docs", "/openapi.json", "/docs/oauth2-redirect", "/no")]
+    assert len(documented) > 5
+    for method, path in [*documented, *others]:
+        response = await guarded.request(method.upper(), path)
+        is_open = path in ("/health", "/health/live", "/health/ready")
+        assert (response.status_code == 401) is not is_open, path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//health", "/health/", "/health/../work/x", "/health/%2e%2e/work/x", "/Health", "/health%2f"],
+)
+async def test_no_other_spelling_of_health_opens(guarded: httpx.AsyncClient, path: str) -> None:
+    """Only the three paths themselves are answered without a key."""
+    request = guarded.build_request("GET", "http://test")
+    request.url = httpx.URL("http://test").copy_with(raw_path=path.encode())
+    assert (await guarded.send(request)).status_code == 401
+
+
+async def test_without_keys_everybody_may_pass(client: httpx.AsyncClient) -> None:
+    """On loopback the server works as it comes, and ignores a key it did not ask for."""
+    assert (await client.post("/work/x", json={})).status_code == 200
+    assert (await client.post("/work/x", json={}, headers=bearer(b"any"))).status_code == 200
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    """A body whose length is not declared."""
+    for part in parts:
+        yield part
+
+
+def padded(length: int) -> bytes:
+    """A valid body of exactly so many bytes."""
+    return b"{}".ljust(length)
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+@pytest.mark.parametrize(("length", "status"), [(100, 200), (101, 413)])
+async def test_the_body_limit_is_exact(
+    engine: StubEngine, length: int, status: int, declared: bool
+) -> None:
+    """At the limit 200, one byte more 413, with and without Content-Length."""
+    body: Any = padded(length) if declared else chunks(padded(length)[:60], padded(length)[60:])
+    async with client_of(shell_app(engine, max_body_bytes=100)) as client:
+        response = await client.post(
+            "/work/x", content=body, headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code == status
+    if status == 413:
+        assert response.json()["error"]["code"] == "body_too_large"
+
+
+async def test_a_declared_length_beyond_the_limit_is_refused_unread(engine: StubEngine) -> None:
+    """Not one byte of a body that is too large is waited for."""
+
+    async def never() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    app = shell_app(engine, max_body_bytes=100)
+    sent = await call(app, post(b"", length=101), receive=never().__anext__)
+    assert sent[0]["status"] == 413
+
+
+Message = dict[str, Any]
+
+
+def post(body: bytes, length: int | None = None, path: str = "/work/x") -> Message:
+    """The scope of a POST."""
+    size = len(body) if length is None else length
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(size).encode()),
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+
+
+async def call(app: FastAPI, scope: Message, receive: Callable[[], Any]) -> list[Message]:
+    """What a running app sends for one request."""
+    sent: list[Message] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with app.router.lifespan_context(app):
+        await app(scope, receive, send)
+    return sent
+
+
+class LeavingClient:
+    """Sends its body in two parts, and leaves when told to."""
+
+    def __init__(self, body: bytes) -> None:
+        half = len(body) // 2
+        self._parts = [(body[:half], True), (body[half:], False)]
+        self.left = asyncio.Event()
+        self.reads = 0
+
+    async def receive(self) -> Message:
+        self.reads += 1
+        if self._parts:
+            part, more = self._parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": more}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the loop run until something holds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_handler_ends_when_its_client_leaves(engine: StubEngine) -> None:
+    """The engine sees the cancellation, the place is free, and no task is left behind."""
+    app, leaver = shell_app(engine), LeavingClient(b'{"seconds": 60}')
+    sent: list[Message] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with app.router.lifespan_context(app):
+        before = asyncio.all_tasks()
+        request = asyncio.create_task(app(post(b'{"seconds": 60}'), leaver.receive, send))
+        await until(lambda: engine.working)
+        assert len(app.state.lifecycle.in_flight) == 1
+        leaver.left.set()
+        await request
+        assert (engine.working, engine.finished) == (0, 0)
+        assert len(app.state.lifecycle.in_flight) == 0
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+    assert sent == []
+
+
+async def test_a_client_that_stays_gets_all_of_its_body_read(engine: StubEngine) -> None:
+    """The watcher takes no part of the body, and is gone with the answer."""
+    app, stayer = shell_app(engine), LeavingClient(b'{"candidates": ["a", "b"]}')
+    before = asyncio.all_tasks()
+    sent = await call(app, post(b'{"candidates": ["a", "b"]}'), stayer.receive)
+    assert sent[0]["status"] == 200
+    assert b'"candidates":["a","b"]' in sent[1]["body"]
+    assert stayer.reads <= 3
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_client_that_leaves_in_its_body_is_no_failure(
+    engine: StubEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a body and then nothing: no answer, no traceback."""
+    app, leaver = shell_app(engine), LeavingClient(b"{}")
+    leaver._parts.pop()
+    leaver.left.set()
+    assert await call(app, post(b"{}"), leaver.receive) == []
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_cancellation_from_outside_is_passed_on(engine: StubEngine) -> None:
+    """Only its own cancellation ends at the middleware; the server's goes through."""
+    app, stayer = shell_app(engine), LeavingClient(b'{"seconds": 60}')
+
+    async def send(message: Any) -> None:
+        raise AssertionError(f"sent {message}")
+
+    async with app.router.lifespan_context(app):
+        request = asyncio.create_task(app(post(b'{"seconds": 60}'), stayer.receive, send))
+        await until(lambda: engine.working)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert engine.working == 0
+        assert len(app.state.lifecycle.in_flight) == 0
+
+
+async def test_a_finished_handler_is_not_ended() -> None:
+    """A disconnect that comes with the end of the answer cancels nothing."""
+    task = asyncio.current_task()
+    assert task is not None
+    handler = Handler(task)
+    handler.answered = True
+    handler.end(Ending.CLIENT_LEFT)
+    await asyncio.sleep(0)
+    assert handler.ending is None
+
+
+def streaming_app(engine: StubEngine, parts: int) -> FastAPI:
+    """An app with a route that answers in parts."""
+    app = shell_app(engine)
+
+    @app.post("/stream")
+    async def stream() -> StreamingResponse:
+        async def numbers() -> AsyncIterator[str]:
+            for number in range(parts):
+                await engine.work(0.001)
+                yield f"{number}\n"
+
+        return StreamingResponse(numbers())
+
+    return app
+
+
+async def test_a_stream_is_sent_whole(engine: StubEngine) -> None:
+    """Watching for the disconnect does not disturb a streamed answer."""
+    async with client_of(streaming_app(engine, 5)) as client:
+        assert (await client.post("/stream")).text == "0\n1\n2\n3\n4\n"
+
+
+async def test_a_stream_stops_when_its_client_leaves(engine: StubEngine) -> None:
+    """Whoever stops listening stops the work as well."""
+    app, leaver = streaming_app(engine, 100_000), LeavingClient(b"{}")
+
+    async def send(message: Any) -> None:
+        if engine.finished == 3:
+            leaver.left.set()
+
+    async with app.router.lifespan_context(app):
+        await app(post(b"{}", path="/stream"), leaver.receive, send)
+        assert 3 <= engine.finished < 10
+        assert len(app.state.lifecycle.in_flight) == 0
+
+
+async def test_a_draining_server_refuses_new_work_and_finishes_the_old(engine: StubEngine) -> None:
+    """Late requests get 503 and a closed connection, health answers, work in flight ends well."""
+    app = shell_app(engine)
+    async with client_of(app) as client:
+        early = asyncio.create_task(client.post("/work/x", json={"seconds": 0.2}))
+        await until(lambda: engine.working)
+        app.state.lifecycle.request_stop(5.0)
+        await asyncio.sleep(0)
+        late = await client.post("/work/x", json={})
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "stopping")
+        assert late.headers["Connection"] == "close"
+        assert (await client.get("/health/live")).status_code == 200
+        assert (await client.get("/health/ready")).status_code == 503
+        assert (await client.get("/health")).json()["status"] == "draining"
+        assert (await client.get("/metrics")).status_code == 200
+        assert (await early).status_code == 200
+        await until(lambda: app.state.lifecycle.is_over)
+        assert app.state.lifecycle.exit_code == 0
+
+
+async def test_at_the_drain_timeout_the_rest_gets_503(engine: StubEngine) -> None:
+    """What the engine holds and what only reads its body are both answered, and in time."""
+    app, slow = shell_app(engine), LeavingClient(b"{}")
+    slow._parts.pop()
+    sent: list[Message] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with client_of(app) as client:
+        running = asyncio.create_task(client.post("/work/x", json={"seconds": 60}))
+        reading = asyncio.create_task(app(post(b"{}"), slow.receive, send))
+        await until(lambda: engine.working and slow.reads == 2)
+        began = asyncio.get_running_loop().time()
+        await app.state.lifecycle.stop(0.1)
+        assert asyncio.get_running_loop().time() - began < 2
+        answer = await running
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
+        assert "/some/path" not in answer.text
+        await reading
+        assert sent[0]["status"] == 503
+        assert (b"connection", b"close") in sent[0]["headers"]

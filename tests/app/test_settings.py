@@ -1,0 +1,155 @@
+"""Settings come from flags, then the environment, then defaults; a wrong one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings, SettingsError, env_name, flag_name
+from model_runtime import EngineConfig
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    """Without any configuration the server listens on loopback only."""
+    settings = Settings.read()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.keys() == ()
+
+
+def test_the_engine_gets_the_defaults_it_has_itself() -> None:
+    """Nothing is written twice with different values."""
+    assert Settings.read().engine_config() == EngineConfig()
+
+
+def test_every_engine_setting_arrives() -> None:
+    """Each value that can be set reaches the engine under its own name."""
+    wanted = EngineConfig(
+        model="some/model",
+        revision="abc",
+        served_name="mine",
+        dtype="bfloat16",
+        device="cuda",
+        threads=3,
+        cache_dir=Path("/cache"),
+        max_model_len=77,
+        max_batch_tokens=55,
+        max_queue_tokens=66,
+        kv_cache_bytes=88,
+        prefix_cache=False,
+    )
+    flags = {name: getattr(wanted, name) for name in EngineConfig.__dataclass_fields__}
+    assert Settings.read(flags).engine_config() == wanted
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment is the default of the flag."""
+    monkeypatch.setenv("CHAINRULE_PORT", "9001")
+    assert Settings.read().port == 9001
+    assert Settings.read({"port": "9002"}).port == 9002
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Container files that pass on an unset variable do no harm."""
+    monkeypatch.setenv("CHAINRULE_REVISION", "")
+    monkeypatch.setenv("CHAINRULE_PORT", "")
+    assert Settings.read().revision is None
+    assert Settings.read().port == 8000
+
+
+def test_sizes_may_be_written_with_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes are read as a number or as a number with a unit."""
+    monkeypatch.setenv("CHAINRULE_KV_CACHE_BYTES", "3GiB")
+    assert Settings.read().kv_cache_bytes == 3 << 30
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("port", "http"),
+        ("port", "65536"),
+        ("port", "tcp://10.0.0.1:8000"),
+        ("dtype", "float16"),
+        ("threads", "0"),
+        ("max_body_bytes", "-1"),
+        ("max_body_bytes", "many"),
+        ("max_candidates", "0"),
+        ("drain_timeout_s", "nan"),
+        ("drain_timeout_s", "inf"),
+        ("log_format", "yaml"),
+        ("prefix_cache", "perhaps"),
+        ("api_keys", "a,,b"),
+    ],
+)
+def test_an_invalid_value_is_one_line_that_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: str
+) -> None:
+    """The line has the variable and the flag, so it can be found where it was set."""
+    monkeypatch.setenv(env_name(field), value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.read()
+    line = str(caught.value)
+    assert env_name(field) in line
+    assert flag_name(field) in line
+    assert "\n" not in line
+
+
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt setting is not ignored, and the likely name is offered."""
+    monkeypatch.setenv("CHAINRULE_MAX_BODY_BYTE", "1")
+    with pytest.raises(SettingsError, match=r"MAX_BODY_BYTE: .*did you mean .*MAX_BODY_BYTES"):
+        Settings.read()
+
+
+def test_settings_do_not_change() -> None:
+    """What was read at start is what holds."""
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
+def test_beyond_loopback_a_key_is_needed(host: str) -> None:
+    """The server is not opened to other machines by accident."""
+    with pytest.raises(SettingsError, match=r"CHAINRULE_HOST.*CHAINRULE_API_KEYS"):
+        Settings.read({"host": host})
+    assert Settings.read({"host": host, "api_keys": "k"}).host == host
+    assert Settings.read({"host": host, "allow_unauthenticated": True}).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_on_loopback_no_key_is_needed(host: str) -> None:
+    """Trying it out takes no configuration."""
+    assert Settings.read({"host": host}).keys() == ()
+
+
+def test_keys_come_from_setting_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old and new keys hold at once; blank lines in the file mean nothing."""
+    file = tmp_path / "keys"
+    file.write_text("new\n\n  spaced  \n")
+    monkeypatch.setenv("CHAINRULE_API_KEYS", "old, older")
+    assert Settings.read({"api_key_file": str(file)}).keys() == ("old", "older", "new", "spaced")
+
+
+def test_a_key_file_that_gives_no_key_is_refused(tmp_path: Path) -> None:
+    """A missing or empty file does not leave the server open."""
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    for file in (empty, binary, tmp_path / "missing", tmp_path):
+        with pytest.raises(SettingsError, match="CHAINRULE_API_KEY_FILE"):
+            Settings.read({"api_key_file": str(file)})
+
+
+def test_keys_are_not_shown() -> None:
+    """Neither the settings' text nor an error about them repeats a key."""
+    assert "hunter2" not in repr(Settings.read({"api_keys": "hunter2"}))
+    with pytest.raises(SettingsError) as caught:
+        Settings.read({"api_keys": "hunter2,"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_setting_is_documented() -> None:
+    """Each field says what it does, for --help and for readers."""
+    assert all(field.description for field in Settings.model_fields.values())

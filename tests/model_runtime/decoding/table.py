@@ -1,0 +1,67 @@
+"""A language model that is a function from generated tokens to next-token log-probs."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TypeVar
+
+from model_runtime.decoding.base import SearchStrategy
+from model_runtime.types import LogprobQuery, LogprobResult, TokenLogprob
+
+R = TypeVar("R")
+
+PROMPT = (7, 3)
+"""What every table is conditional on; longer than one token, so that lengths can be confused."""
+
+NextLogprobs = Callable[[tuple[int, ...]], Sequence[float]]
+
+
+def bigrams(start: Sequence[float], after: Sequence[Sequence[float]]) -> NextLogprobs:
+    """Probabilities of the first token, and of each next one by the token before it."""
+
+    def table(generated: tuple[int, ...]) -> Sequence[float]:
+        row = after[generated[-1]] if generated else start
+        return [math.log(p) if p > 0 else -math.inf for p in row]
+
+    return table
+
+
+def random_table(seed: int, vocab_size: int, sharpness: float = 1.5) -> NextLogprobs:
+    """A different random distribution after every path, the same for the same seed."""
+
+    @cache
+    def table(generated: tuple[int, ...]) -> Sequence[float]:
+        source = random.Random(f"{seed} {generated}")
+        logits = [source.gauss(0.0, sharpness) for _ in range(vocab_size)]
+        log_mass = math.log(math.fsum(map(math.exp, logits)))
+        return [logit - log_mass for logit in logits]
+
+    return table
+
+
+def answer(query: LogprobQuery, table: NextLogprobs) -> LogprobResult:
+    """The ``top_k`` next tokens after the query's path."""
+    assert query.tokens[: len(PROMPT)] == PROMPT
+    assert query.score_from == len(query.tokens)
+    assert query.targets == ()
+    logprobs = table(query.tokens[len(PROMPT) :])
+    assert 1 <= query.top_k <= len(logprobs)
+    row = sorted(
+        (TokenLogprob(token_id, logprob) for token_id, logprob in enumerate(logprobs)),
+        key=lambda token: (-token.logprob, token.id),
+    )
+    return LogprobResult(top=(tuple(row[: query.top_k]),))
+
+
+def run(search: SearchStrategy[R], table: NextLogprobs) -> R:
+    """Answer a search from a table until it is done; checks that its cost is an upper bound."""
+    fed: set[tuple[int, ...]] = set()
+    while not search.done:
+        queries = search.queries()
+        fed.update(query.tokens[:end] for query in queries for end in range(len(query.tokens) + 1))
+        search.advance([answer(query, table) for query in queries])
+    assert len(fed) - 1 <= search.cost
+    return search.result()

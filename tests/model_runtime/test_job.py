@@ -1,0 +1,99 @@
+"""A request's own book-keeping: parts joined, rounds advanced, the bill."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_runtime.batch import Extent
+from model_runtime.decoding.base import AskOnce
+from model_runtime.errors import ForwardFailed, NonFiniteLogits
+from model_runtime.job import Ask, Job
+from model_runtime.types import LogprobQuery, RequestOptions
+from tests.model_runtime.fake_model import ask, expected
+
+QUERY = ask(*range(20), score_from=3, targets=(1, 2))
+
+
+def extent(query: LogprobQuery, rows: range) -> Extent:
+    return Extent(0, query, rows, 0, (0,) * len(rows), 0)
+
+
+def job(*queries: LogprobQuery, cost: int = 10, timeout_s: float | None = None) -> Job:
+    return Job(AskOnce(queries, cost=cost), RequestOptions(timeout_s=timeout_s), arrival=100.0)
+
+
+@given(st.lists(st.integers(3, 20)))
+def test_parts_join_to_the_whole_answer(cuts: list[int]) -> None:
+    """However the rows are cut, and with chunks that answer none, the answer is the same."""
+    item = Ask(QUERY)
+    for stop in [*sorted(cuts), 21]:
+        assert item.answer is None
+        rows = range(item.work.next_row, stop)
+        item.take(extent(QUERY, rows), expected(QUERY, rows))
+        assert item.work.next_row == max(3, stop)
+    assert item.answer == expected(QUERY)
+
+
+def test_an_error_ends_the_query() -> None:
+    """A part that fails is the answer, whatever came before it."""
+    item, error = Ask(QUERY), NonFiniteLogits("nan")
+    item.take(extent(QUERY, range(3, 5)), expected(QUERY, range(3, 5)))
+    item.take(extent(QUERY, range(5, 9)), error)
+    assert item.answer is error
+
+
+def test_a_search_that_asks_nothing_fails_instead_of_waiting_forever() -> None:
+    """Not done and no queries is a bug, and is named as one."""
+    with pytest.raises(ForwardFailed, match="bug"):
+        job().advance(now=100.0)
+
+
+def test_the_bill_adds_up() -> None:
+    """Tokens that the first round needed and nobody fed for it were there already."""
+    mine = job(QUERY, ask(0, 1, 99))
+    assert mine.advance(now=100.0) is None
+    mine.record(computed_tokens=6, shared=True, began=103.0)
+    mine.record(computed_tokens=2, shared=False, began=104.0)
+    for item in mine.asks:
+        item.answer = expected(item.work.query)
+    outcome = mine.advance(now=107.0)
+    assert outcome is not None
+    # 20 tokens of QUERY are fed, next-token row included; (0, 1) of the other are among them.
+    assert (outcome.computed_tokens, outcome.cached_tokens) == (8, 12)
+    assert (outcome.batches, outcome.shared_batches) == (2, 1)
+    assert (outcome.queue_s, outcome.model_s) == (3.0, 4.0)
+    assert outcome.value == (expected(QUERY), expected(ask(0, 1, 99)))
+
+
+def test_short_work_is_due_before_long_work_of_the_same_age() -> None:
+    """The virtual deadline grows with the cost."""
+    assert job(QUERY, cost=5).virtual_deadline(0.1) < job(QUERY, cost=6).virtual_deadline(0.1)
+
+
+def test_long_work_is_due_later_with_each_chunk() -> None:
+    """What was fed already postpones what is left, so others get in between."""
+    mine = job(QUERY)
+    before = mine.virtual_deadline(0.1)
+    mine.record(computed_tokens=7, shared=False, began=100.0)
+    assert mine.virtual_deadline(0.1) == pytest.approx(before + 0.7)
+
+
+def test_a_timeout_comes_before_the_virtual_deadline() -> None:
+    """Work is due at its own deadline at the latest; without a timeout there is none."""
+    assert job(QUERY, cost=10**9, timeout_s=2.0).virtual_deadline(0.1) == 102.0
+    assert job(QUERY).deadline == math.inf
+
+
+def test_expected_tokens_shrink_as_chunks_are_fed() -> None:
+    """A first round expects its own trie, less what was fed; never less than a token."""
+    mine = job(QUERY)
+    mine.advance(now=100.0)
+    assert mine.expected_tokens == 20
+    mine.record(computed_tokens=15, shared=False, began=100.0)
+    assert mine.expected_tokens == 5
+    mine.record(computed_tokens=15, shared=False, began=100.0)
+    assert mine.expected_tokens == 1

@@ -1,0 +1,138 @@
+"""The runner against oracles that nobody here tuned: float64, transformers' loss, enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_runtime.errors import UnsupportedModel
+from model_runtime.model_runner import check_supported
+from model_runtime.reference import reference_logprobs
+from model_runtime.types import LogprobQuery, total
+from tests.conftest import TinyFolder
+from tests.offline import Offline, eager_model
+from tests.tiny_models import TINY_KINDS, TINY_VOCAB, tiny_model
+
+SIXTEEN_TOKENS = 2e-4
+"""Largest difference from float64 that a 16-token sum may have in float32, in nats."""
+
+
+def random_path(rng: random.Random, length: int, vocab: int = TINY_VOCAB) -> tuple[int, ...]:
+    return tuple(rng.randrange(vocab) for _ in range(length))
+
+
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_scores_equal_the_float64_reference(kind: str, tiny_folder: TinyFolder) -> None:
+    """Contexts on and off block multiples, merged and cut into chunks, equal plain float64."""
+    rng = random.Random(kind)
+    offline, oracle = Offline(tiny_folder(kind)), eager_model(tiny_folder(kind), torch.float64)
+    longest = 110 if kind == "gpt2" else 300
+    trunk = random_path(rng, longest)
+    queries = [
+        LogprobQuery(trunk[:cut] + random_path(rng, 16), cut, targets=(3,), summary=True)
+        for cut in (1, 7, 100, longest // 2, longest - 44, longest)
+    ]
+    worst = 0.0
+    for budget in (4096, 37):
+        for query, result in zip(queries, offline.answer(queries, budget), strict=True):
+            exact = reference_logprobs(oracle, query.tokens)
+            asked = range(query.score_from, len(query.tokens))
+            want = math.fsum(float(exact[p - 1, query.tokens[p]]) for p in asked)
+            worst = max(worst, abs(total(result.logprobs) - want))
+            assert result.target_logprobs[0] == pytest.approx(float(exact[-1, 3]), abs=1e-4)
+            entropy = -(exact.exp() * exact).sum(-1)[query.score_from - 1 :]
+            assert result.entropies == pytest.approx(entropy.tolist(), abs=1e-4)
+            ranks = [int((exact[p - 1] > exact[p - 1, query.tokens[p]]).sum()) + 1 for p in asked]
+            assert list(result.ranks) == ranks
+    print(f"{kind}: largest difference of a 16-token sum {worst:.1e}")  # noqa: T201
+    assert worst < SIXTEEN_TOKENS
+
+
+@pytest.mark.real_model
+def test_the_real_model_equals_the_float64_reference(
+    real_model: Offline, real_folder: Path
+) -> None:
+    """Sixteen-token sums of the default model stay within 2e-4 of float64."""
+    rng = random.Random(0)
+    oracle = eager_model(real_folder, torch.float64)
+    context = random_path(rng, 150, 49_152)
+    queries = [
+        LogprobQuery(context[:cut] + random_path(rng, 16, 49_152), cut) for cut in (3, 128, 150)
+    ]
+    worst = 0.0
+    for query, result in zip(queries, real_model.answer(queries), strict=True):
+        exact = reference_logprobs(oracle, query.tokens)
+        asked = range(query.score_from, len(query.tokens))
+        want = math.fsum(float(exact[p - 1, query.tokens[p]]) for p in asked)
+        worst = max(worst, abs(total(result.logprobs) - want))
+    print(f"real model: largest difference of a 16-token sum {worst:.1e}")  # noqa: T201
+    assert worst < SIXTEEN_TOKENS
+
+
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_the_whole_vocabulary_sums_to_one(kind: str, tiny_folder: TinyFolder) -> None:
+    """Softmax runs over every head row, and every one of them can be asked for."""
+    offline = Offline(tiny_folder(kind))
+    ids = tuple(range(TINY_VOCAB))
+    query = LogprobQuery((5, 6, 7), 3, targets=ids, top_k=TINY_VOCAB)
+    (result,) = offline.answer([query])
+    assert math.fsum(map(math.exp, result.target_logprobs)) == pytest.approx(1, abs=1e-5)
+    assert sorted(token.id for token in result.top[0]) == list(ids)
+    assert dict(result.top[0]) == dict(zip(ids, result.target_logprobs, strict=True))
+
+
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_the_chain_rule_holds(kind: str, tiny_folder: TinyFolder) -> None:
+    """log P(ab | x) = log P(a | x) + log P(b | xa), to the bit, wherever the cut is."""
+    rng, offline = random.Random(3), Offline(tiny_folder(kind))
+    path = random_path(rng, 100)
+    (whole,) = offline.answer([LogprobQuery(path, 60)])
+    for cut in (61, 70, 99):
+        first, second = offline.answer([LogprobQuery(path[:cut], 60), LogprobQuery(path, cut)])
+        assert first.logprobs + second.logprobs == whole.logprobs
+
+
+def test_all_sequences_of_length_three_sum_to_one(tiny_vocabulary_folder: Path) -> None:
+    """Over a tiny vocabulary the probabilities of all 512 continuations add up to 1."""
+    offline = Offline(tiny_vocabulary_folder)
+    queries = [
+        LogprobQuery((1, 2, *candidate), 2) for candidate in itertools.product(range(8), repeat=3)
+    ]
+    totals = [total(result.logprobs) for result in offline.answer(queries)]
+    assert math.fsum(map(math.exp, totals)) == pytest.approx(1, abs=1e-5)
+    assert len(offline.batches[0].token_ids) == 2 + 8 + 64
+
+
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_mean_negative_logprob_is_the_training_loss(kind: str, tiny_folder: TinyFolder) -> None:
+    """The mean over all tokens but the first equals the loss transformers computes."""
+    path = random_path(random.Random(5), 90)
+    (result,) = Offline(tiny_folder(kind)).answer([LogprobQuery(path, 1)])
+    ids = torch.tensor([path])
+    with torch.inference_mode():
+        loss = eager_model(tiny_folder(kind))(input_ids=ids, labels=ids).loss
+    assert -total(result.logprobs) / 89 == pytest.approx(float(loss), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_floor_and_top_k_name_the_same_tokens(kind: str, tiny_folder: TinyFolder) -> None:
+    """Every token at or above the floor is found, most probable first, and no other."""
+    offline = Offline(tiny_folder(kind))
+    everything = LogprobQuery((9, 8), 2, targets=(), top_k=TINY_VOCAB)
+    floored = LogprobQuery((9, 8), 2, targets=(), floor=-6.0)
+    whole, above = offline.answer([everything, floored])
+    assert above.above[0] == tuple(t for t in whole.top[0] if t.logprob >= -6.0)
+    assert whole.above == () and above.top == ()
+
+
+def test_an_unsupported_architecture_is_refused_by_name() -> None:
+    """Scaled logits would be silently wrong, so the model is not served."""
+    model = tiny_model("llama")
+    model.config.logit_scale = 0.5
+    with pytest.raises(UnsupportedModel, match=r"LlamaForCausalLM.*logit_scale"):
+        check_supported(model)

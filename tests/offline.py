@@ -1,0 +1,53 @@
+"""Queries against a model with no scheduler: plan, run, commit, until all is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from model_runtime.attention.interface import ATTENTION_NAME
+from model_runtime.batch import Batch, Work, assemble
+from model_runtime.kv_cache import PrefixCache
+from model_runtime.model_runner import ModelRunner
+from model_runtime.planner import plan
+from model_runtime.types import LogprobQuery, LogprobResult
+
+
+class Offline:
+    """A runner and its cache, used from one thread."""
+
+    def __init__(self, folder: Path, *, kv_bytes: int = 64 << 20, slots: int | None = None) -> None:
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION_NAME)
+        self.runner = ModelRunner(model.eval(), kv_bytes)
+        self.cache = PrefixCache(slots or self.runner.slots)
+        self.batches: list[Batch] = []
+
+    def answer(self, queries: Sequence[LogprobQuery], budget: int = 4096) -> list[LogprobResult]:
+        """Every query's result, in as many batches as the budget makes it take."""
+        results: dict[int, LogprobResult] = {}
+        next_rows = [query.score_from for query in queries]
+        waiting = list(range(len(queries)))
+        while waiting:
+            batch = plan([Work(queries[i], next_rows[i]) for i in waiting], self.cache, budget)
+            answers = assemble(batch, self.runner.run(batch))
+            self.cache.commit(batch)
+            self.cache.check()
+            self.batches.append(batch)
+            for extent, answer in zip(batch.extents, answers, strict=True):
+                if not isinstance(answer, LogprobResult):
+                    raise answer
+                index = waiting[extent.work_index]
+                results[index] = results.get(index, LogprobResult()).then(answer)
+                next_rows[index] = extent.rows.stop
+            done = {waiting[e.work_index] for e in batch.extents if e.complete}
+            waiting = [i for i in waiting if i not in done]
+        return [results[i] for i in range(len(queries))]
+
+
+def eager_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model as transformers runs it by itself, for the reference."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=dtype)
+    return model.eval()
