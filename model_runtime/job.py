@@ -38,7 +38,7 @@ class Ask:
             self.answer = answer
             return
         self._rows_so_far = self._rows_so_far.then(answer)
-        self.work = Work(self.work.query, max(self.work.next_row, extent.rows.stop))
+        self.work = Work(self.work.query, extent.rows.stop)
         if extent.complete:
             self.answer = self._rows_so_far
 

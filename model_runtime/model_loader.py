@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from model_runtime import builtin_model
 from model_runtime.config import EngineConfig
-from model_runtime.errors import CorruptModel, UnsupportedModel
+from model_runtime.errors import CorruptModel, ModelLoadError, UnsupportedModel
 from model_runtime.model_files import check_folder, content_digest, files_digest
 from model_runtime.model_source import default_name, resolve
 from model_runtime.tokenizer import Tokenizer
@@ -63,7 +63,7 @@ def load_model(config: EngineConfig, attn_implementation: str = "eager") -> Load
     device = _device(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model = _load_weights(folder, config, attn_implementation).to(device)
+    model = _place(_load_weights(folder, config, attn_implementation), device)
     head_rows = int(model.get_output_embeddings().weight.shape[0])
     tokenizer = Tokenizer.load(folder, head_rows=head_rows)
     info = ModelInfo(
@@ -160,6 +160,13 @@ def _load_weights(folder: Path, config: EngineConfig, attention: str) -> PreTrai
         raise CorruptModel(f"{len(absent)} weights are missing, the first is {absent[0]}")
     model.requires_grad_(False)
     return model.eval()
+
+
+def _place(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(f"the weights do not fit into the memory of {device}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -54,7 +54,7 @@ def resolve(config: EngineConfig, convert: Convert) -> Path:
     if config.model and folder.is_dir():
         _refuse_revision(config, "a local folder")
         return folder
-    if folder.exists():
+    if folder.is_file():
         raise UnsupportedModel(f"{config.model} is a file; a model is a folder of safetensors")
     if _HUB_ID.fullmatch(config.model) is None:
         known = ", ".join(BUILTIN_MODELS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.admission import (
@@ -56,6 +56,7 @@ def test_bulk_work_leaves_room_for_interactive_work() -> None:
         Admission(100).admit(76, BULK, tokens_per_s=1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.sampled_from(Priority))))
 def test_the_limit_holds_and_everything_is_given_back(
     requests: list[tuple[int, Priority]],
@@ -93,6 +94,7 @@ def test_throughput_follows_the_model() -> None:
     assert throughput.tokens_per_s == pytest.approx(200, rel=0.01)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4096), st.floats(0.001, 10)), min_size=1))
 def test_throughput_lies_between_the_slowest_and_the_fastest(
     forwards: list[tuple[int, float]],

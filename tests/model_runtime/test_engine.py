@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -228,6 +229,7 @@ async def test_a_model_that_cannot_run_does_not_start(model: Callable[[], FakeMo
         await engine.start()
     assert "\n" not in str(failure.value)
     assert not engine.stats().ready
+    assert not [thread for thread in threading.enumerate() if thread.name == "model"]
 
 
 @on_loop

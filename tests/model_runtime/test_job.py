@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.batch import Extent
@@ -26,6 +26,7 @@ def job(*queries: LogprobQuery, cost: int = 10, timeout_s: float | None = None) 
     return Job(AskOnce(queries, cost=cost), RequestOptions(timeout_s=timeout_s), arrival=100.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(3, 20)))
 def test_parts_join_to_the_whole_answer(cuts: list[int]) -> None:
     """However the rows are cut, and with chunks that answer none, the answer is the same."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -56,6 +58,10 @@ def submit(
 async def at(gate: Gate) -> None:
     """Wait, off the loop, until a forward is at the gate."""
     await asyncio.to_thread(gate.wait_for_forward)
+
+
+def model_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "model"]
 
 
 async def turn() -> None:
@@ -188,6 +194,19 @@ async def test_a_deadline_is_kept_while_a_long_forward_runs() -> None:
 
 
 @on_loop
+async def test_nothing_is_kept_of_a_finished_request() -> None:
+    """An answered request is forgotten at once, however long its timeout still runs."""
+    async with running(scheduler_of(FakeModel())) as scheduler:
+        search = AskOnce([ask(1, 1)], cost=10)
+        await scheduler.submit(search, RequestOptions(timeout_s=1000))
+        kept = weakref.ref(search)
+        del search
+        await submit(scheduler, ask(2, 2))
+        gc.collect()
+        assert kept() is None
+
+
+@on_loop
 async def test_a_timeout_of_zero_never_reaches_the_model() -> None:
     """What has no time is not run."""
     model = FakeModel()
@@ -286,7 +305,7 @@ async def test_stopping_finishes_what_is_admitted_and_takes_nothing_new() -> Non
     assert [outcome.value for outcome in outcomes] == [(expected(ask(i, i)),) for i in range(3)]
     await asyncio.gather(*stops)
     await scheduler.stop(drain_s=5)
-    assert not [thread for thread in threading.enumerate() if thread.name == "model"]
+    assert not model_threads()
 
 
 @on_loop
@@ -305,7 +324,9 @@ async def test_the_drain_ends_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(EngineStopping):
             await task
     assert scheduler.stats().queued_tokens == 0
+    (thread,) = model_threads()
     gate.open()
+    await asyncio.to_thread(thread.join)
 
 
 @on_loop
@@ -378,7 +399,7 @@ def test_a_loop_that_is_gone_ends_the_thread_quietly() -> None:
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
     gate.open()
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "model"]
+    (thread,) = model_threads()
     thread.join(timeout=5)
     assert not thread.is_alive()
     request.close()

@@ -6,9 +6,12 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from model_runtime.decoding.base import SearchStrategy
+from model_runtime.decoding.beam import BeamSearch
+from model_runtime.decoding.hypothesis import Hypothesis
+from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.types import LogprobQuery, LogprobResult, TokenLogprob
 
 R = TypeVar("R")
@@ -65,3 +68,16 @@ def run(search: SearchStrategy[R], table: NextLogprobs) -> R:
         search.advance([answer(query, table) for query in queries])
     assert len(fed) - 1 <= search.cost
     return search.result()
+
+
+def beam(
+    table: NextLogprobs, limits: DecodingLimits, vocab_size: int = 3, **options: Any
+) -> tuple[Hypothesis, ...]:
+    """The completions that a beam search finds on a table."""
+    search = BeamSearch(PROMPT, limits, vocab_size=vocab_size, **options)
+    return run(search, table).hypotheses
+
+
+def letters(token_id: int) -> bytes:
+    """The text of a token: one letter."""
+    return bytes([97 + token_id])

@@ -1,28 +1,27 @@
-"""Beam search on hand-written and random tables."""
+"""Beam search on hand-written tables."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.greedy import GreedySearch
-from model_runtime.decoding.hypothesis import FinishReason, Hypothesis
+from model_runtime.decoding.hypothesis import FinishReason
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.stopping import StopMatcher, StopStrings
+from model_runtime.decoding.stopping import StopStrings
 from model_runtime.errors import ForwardFailed, InvalidQuery, NonFiniteLogits
-from model_runtime.types import LogprobResult, TokenLogprob, total
+from model_runtime.types import LogprobResult, total
 from tests.model_runtime.decoding.table import (
     PROMPT,
     NextLogprobs,
     answer,
+    beam,
     bigrams,
+    letters,
     random_table,
     run,
 )
@@ -34,42 +33,6 @@ GARDEN_PATH = bigrams(
     after=[[0.4, 0.3, 0.3], [0.05, 0.05, 0.9], [0.3, 0.3, 0.4]],
 )
 """Greedy begins with 0; the most probable completion is (1, END)."""
-
-
-def beam(
-    table: NextLogprobs, limits: DecodingLimits, vocab_size: int = 3, **options: Any
-) -> tuple[Hypothesis, ...]:
-    """The completions that a beam search finds on a table."""
-    search = BeamSearch(PROMPT, limits, vocab_size=vocab_size, **options)
-    return run(search, table).hypotheses
-
-
-def letters(token_id: int) -> bytes:
-    """The text of a token: one letter."""
-    return bytes([97 + token_id])
-
-
-def completions(
-    table: NextLogprobs,
-    limits: DecodingLimits,
-    vocab_size: int,
-    path: tuple[int, ...] = (),
-    stop: StopMatcher | None = None,
-) -> Iterator[tuple[int, ...]]:
-    """Every completion under ``limits``, by the definition."""
-    stop = limits.stop if not path else stop
-    for token_id in range(vocab_size):
-        longer = (*path, token_id)
-        if token_id in limits.end_token_ids:
-            if len(longer) > limits.min_tokens:
-                yield longer
-            continue
-        after = stop.push(token_id) if stop is not None else None
-        stopped = after is not None and after.matched and len(longer) > limits.min_tokens
-        if stopped or len(longer) == limits.max_tokens:
-            yield longer
-        else:
-            yield from completions(table, limits, vocab_size, longer, after)
 
 
 def test_finds_the_completion_that_greedy_misses() -> None:
@@ -94,79 +57,6 @@ def test_score_divides_by_the_length_with_the_end_token(length_penalty: float) -
         length = len(hypothesis.token_ids)
         assert hypothesis.score == total(hypothesis.token_logprobs) / length**length_penalty
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    seed=st.integers(0, 10**6),
-    length_penalty=st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]),
-    min_tokens=st.integers(0, 4),
-    ends=st.sets(st.integers(0, 3), max_size=2).map(frozenset),
-    stops=st.lists(st.text("abcd", min_size=1, max_size=3), max_size=2),
-)
-def test_a_beam_wide_enough_for_everything_is_exhaustive(
-    seed: int, length_penalty: float, min_tokens: int, ends: frozenset[int], stops: list[str]
-) -> None:
-    """With room for all paths and no early stop it returns the true best completions."""
-    table = random_table(seed, 4)
-    matcher = StopStrings([stop.encode() for stop in stops], letters) if stops else None
-    limits = DecodingLimits(4, min_tokens, ends, matcher)
-    found = beam(
-        table,
-        limits,
-        vocab_size=4,
-        num_beams=256,
-        num_return_sequences=256,
-        length_penalty=length_penalty,
-        early_stopping="never",
-    )
-    logprobs = {
-        path: total([table(path[:i])[token] for i, token in enumerate(path)])
-        for path in completions(table, limits, 4)
-    }
-    scores = {path: value / len(path) ** length_penalty for path, value in logprobs.items()}
-    assert {h.token_ids: h.score for h in found} == scores
-    assert [h.score for h in found] == sorted(scores.values(), reverse=True)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    seed=st.integers(0, 10**6),
-    min_tokens=st.integers(0, 4),
-    ends=st.sets(st.integers(0, 5), max_size=3).map(frozenset),
-    stop=st.text("abcdef", max_size=2),
-    early_stopping=st.sampled_from([False, True, "never"]),
-)
-def test_one_beam_is_greedy(
-    seed: int, min_tokens: int, ends: frozenset[int], stop: str, early_stopping: Any
-) -> None:
-    """With one beam the tokens, ranks and reason are those of greedy search."""
-    table = random_table(seed, 6)
-    matcher = StopStrings((stop.encode(),), letters) if stop else None
-    limits = DecodingLimits(6, min_tokens, ends, matcher, top_logprobs=2)
-    (found,) = beam(table, limits, vocab_size=6, num_beams=1, early_stopping=early_stopping)
-    (greedy,) = run(GreedySearch(PROMPT, limits, vocab_size=6), table).hypotheses
-    assert found.score == greedy.logprob / len(greedy.token_ids)
-    for name in ("token_ids", "token_logprobs", "token_ranks", "top", "finish_reason", "stop_span"):
-        assert getattr(found, name) == getattr(greedy, name)
-
-
-@settings(deadline=None, max_examples=40)
-@given(seed=st.integers(0, 10**6), num_beams=st.integers(2, 5), min_tokens=st.integers(0, 3))
-def test_numbers_of_every_token_are_the_models_own(
-    seed: int, num_beams: int, min_tokens: int
-) -> None:
-    """Log-prob, rank and top of each token are those after its own path, never renormalised."""
-    table = random_table(seed, 8)
-    limits = DecodingLimits(5, min_tokens, frozenset({1, 6}), top_logprobs=3)
-    options = {"num_beams": num_beams, "num_return_sequences": num_beams}
-    for found in beam(table, limits, vocab_size=8, **options):
-        for length, token_id in enumerate(found.token_ids):
-            row = table(found.token_ids[:length])
-            best = sorted(range(8), key=lambda i: -row[i])[:3]
-            assert found.token_logprobs[length] == row[token_id]
-            assert found.token_ranks[length] == 1 + sum(value > row[token_id] for value in row)
-            assert found.top[length] == tuple(TokenLogprob(i, row[i]) for i in best)
 
 
 def test_early_stopping_true_ends_with_the_first_full_set() -> None:

@@ -1,0 +1,63 @@
+"""Whose turn it is: what one class owes the other."""
+
+from __future__ import annotations
+
+from model_runtime.decoding.base import AskOnce
+from model_runtime.fair_share import FairShare
+from model_runtime.job import Job
+from model_runtime.types import Priority, RequestOptions
+from tests.model_runtime.fake_model import ask
+
+INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
+BATCH = 60
+
+
+def jobs(priority: Priority, count: int, tokens: int = 6) -> list[Job]:
+    """Requests that have asked and expect so many tokens each."""
+    made = []
+    for _ in range(count):
+        search = AskOnce([ask(*range(tokens + 1))], cost=tokens)
+        made.append(Job(search, RequestOptions(priority), arrival=0.0))
+        made[-1].advance(now=0.0)
+    return made
+
+
+def classes(order: list[Job]) -> str:
+    return "".join("i" if job.priority is INTERACTIVE else "b" for job in order)
+
+
+def test_three_tokens_to_one() -> None:
+    """Interactive work leads; bulk work of the same size follows each third of it."""
+    share = FairShare(BATCH)
+    assert classes(share.order(jobs(BULK, 9) + jobs(INTERACTIVE, 9), 1.0)) == "ibiiibiiibiiibbbbb"
+
+
+def test_a_debt_carries_over() -> None:
+    """A class that was fed too much waits in the next batches until it is even."""
+    share = FairShare(BATCH)
+    bulk, interactive = jobs(BULK, 2), jobs(INTERACTIVE, 9)
+    share.order(bulk + interactive, 1.0)
+    share.charge({bulk[0]: 12, interactive[0]: 6})
+    assert classes(share.order(bulk + interactive, 1.0)) == "iiiiiibiiib"
+
+
+def test_a_debt_is_never_more_than_a_batch() -> None:
+    """Many batches full of bulk work delay it by three batches of interactive work at most."""
+    share = FairShare(BATCH)
+    bulk, interactive = jobs(BULK, 1), jobs(INTERACTIVE, 100)
+    for _ in range(10):
+        share.order(bulk + interactive, 1.0)
+        share.charge({bulk[0]: BATCH})
+    ahead = classes(share.order(bulk + interactive, 1.0)).index("b")
+    assert ahead * 6 == 3 * BATCH + 6
+
+
+def test_what_nobody_else_wanted_is_owed_to_nobody() -> None:
+    """Bulk work that ran alone owes nothing, neither for that batch nor from before."""
+    share = FairShare(BATCH)
+    bulk, interactive = jobs(BULK, 1), jobs(INTERACTIVE, 9)
+    share.order(bulk + interactive, 1.0)
+    share.charge({bulk[0]: BATCH})
+    share.order(bulk, 1.0)
+    share.charge({bulk[0]: BATCH})
+    assert classes(share.order(bulk + interactive, 1.0)) == "ibiiiiiiii"
