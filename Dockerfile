@@ -26,7 +26,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     CHAINRULE_CACHE_DIR=/var/cache/chainrule
 
-RUN useradd --system --user-group --uid 10001 --home-dir "${CHAINRULE_CACHE_DIR}" --shell /usr/sbin/nologin chainrule \
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir "${CHAINRULE_CACHE_DIR}" --shell /usr/sbin/nologin chainrule \
     && install --directory --owner=10001 --group=10001 "${CHAINRULE_CACHE_DIR}"
 
 WORKDIR /src

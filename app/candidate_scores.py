@@ -81,8 +81,7 @@ def candidate_scores(
     outcomes = list(_outcomes(plan, answers))
     refuse_failures(outcomes, plan.request.all_or_nothing)
     comparison = Comparison.of(outcomes, plan, info)
-    wants_tokens = plan.request.token_logprobs or plan.request.top_logprobs > 0
-    entries = TokenEntries(tokenizer, plan) if wants_tokens else None
+    entries = TokenEntries(tokenizer, plan) if plan.request.lists_tokens else None
     return [
         _failed(index, outcome)
         if isinstance(outcome, ChainruleError)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import ByteSize
 
 from app.logs import configure_logging
 from app.settings import PREFIX, Settings, SettingsError, env_name, flag_name
 from app.version import version
 
 _GROUPS: Final = {
-    "listening": ("host", "port"),
+    "server": ("host", "port", "drain_timeout_s"),
     "model": (
         *("model", "revision", "served_name", "dtype", "device", "threads", "cache_dir"),
         "max_model_len",
@@ -28,7 +31,6 @@ _GROUPS: Final = {
     "access": ("api_keys", "api_key_file", "allow_unauthenticated"),
     "limits of a request": (
         *("max_body_bytes", "max_candidates", "max_top_logprobs", "default_timeout_ms"),
-        "drain_timeout_s",
     ),
     "logging": ("log_level", "log_format"),
 }
@@ -37,8 +39,6 @@ _GROUPS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    # Importing torch takes seconds, and a signal meanwhile has nothing to finish.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     args = vars(_parser().parse_args(argv))
     command = args.pop("command")
     try:
@@ -52,8 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve_command(flags: dict[str, Any]) -> int:
     """``chainrule serve``."""
     settings = Settings.read(flags)
+    settings.keys()
     configure_logging(settings.log_level, settings.log_format)
-    from app.server import ListenError, serve  # brings torch; a wrong flag need not wait for it
+    # Until the server listens for signals itself there is nothing that a stop would have to finish.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    # This brings torch, which takes seconds; a wrong flag need not wait for it.
+    from app.server import ListenError, serve
 
     try:
         return serve(settings)
@@ -158,6 +162,8 @@ def _metavar(field: str, annotation: Any) -> str:
 
 
 def _shown(default: object) -> str:
+    if isinstance(default, ByteSize):
+        return default.human_readable()
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 

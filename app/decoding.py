@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.limits import check_context, check_ids, check_top_entries
+from app.limits import check_context, check_entries, check_ids
 from app.prompt import Prompt, read_prompt
 from app.schemas.decode import DecodedSequence, DecodeRequest
 from app.schemas.response import TokenDetail
@@ -48,7 +48,7 @@ def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -
         InvalidQuery: the context or a setting is at fault; named.
     """
     check_ids("stop_token_ids", request.stop_token_ids, info)
-    check_top_entries(request.num_return_sequences * request.max_tokens, request.top_logprobs)
+    check_entries(request.num_return_sequences * request.max_tokens, request)
     prompt = read_prompt(tokenizer, info, request)
     prefix = prompt.token_ids(tokenizer)
     check_context(len(prefix), info, room=1)
@@ -61,8 +61,8 @@ def decoded_sequences(
     tokenizer: Tokenizer, plan: DecodePlan, result: DecodingResult
 ) -> list[DecodedSequence]:
     """The completions, best first."""
-    wants_tokens = plan.request.token_logprobs or plan.request.top_logprobs > 0
-    begin = len(plan.prompt.content_bytes(tokenizer)) if wants_tokens else 0
+    lists = plan.request.lists_tokens
+    begin = len(plan.prompt.content_bytes(tokenizer)) if lists else 0
     return [
         DecodedSequence(
             index=index,
@@ -71,7 +71,7 @@ def decoded_sequences(
             logprob=found.logprob,
             score=found.score,
             finish_reason="length" if found.finish_reason is FinishReason.LENGTH else "stop",
-            tokens=_tokens(tokenizer, found, begin) if wants_tokens else None,
+            tokens=_tokens(tokenizer, found, begin) if lists else None,
         )
         for index, found in enumerate(result.hypotheses)
     ]

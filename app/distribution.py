@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from app.limits import check_context, check_ids
 from app.prompt import Prompt, read_prompt
-from app.schemas.bounds import MAX_TOP
 from app.schemas.next_token import NextTokenRequest, TokenProbability
 from model_runtime import (
     InvalidQuery,
@@ -54,9 +53,9 @@ class Distribution:
 
 
 def plan_next_token(
-    tokenizer: Tokenizer, info: ModelInfo, request: NextTokenRequest
+    tokenizer: Tokenizer, info: ModelInfo, max_top: int, request: NextTokenRequest
 ) -> NextTokenPlan:
-    """Tokenize the context and the labels.
+    """Tokenize the context and the labels; ``max_top`` is the longest list by default.
 
     Raises:
         InvalidQuery: the context, an id, or a label that is not one token is at fault.
@@ -70,7 +69,7 @@ def plan_next_token(
         tokens=prefix,
         score_from=len(prefix),
         targets=(*request.token_ids, *labels),
-        top_k=min(_top_k(request), info.vocab_size),
+        top_k=min(_top_k(request, max_top), info.vocab_size),
         floor=_floor(request.temperature, info.vocab_size),
         summary=True,
     )
@@ -134,10 +133,10 @@ def _not_one_token(index: int, reason: str) -> InvalidQuery:
     return InvalidQuery(f"{param}: {reason}, not one token; use /v1/score for it", param=param)
 
 
-def _top_k(request: NextTokenRequest) -> int:
+def _top_k(request: NextTokenRequest, max_top: int) -> int:
     if request.top_k is not None:
         return request.top_k
-    return DEFAULT_TOP_K if request.top_p is None else MAX_TOP
+    return min(DEFAULT_TOP_K, max_top) if request.top_p is None else max_top
 
 
 def _floor(temperature: float, vocab_size: int) -> float | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.schemas.bounds import MAX_CANDIDATES, MAX_TOP, MAX_TOP_ENTRIES
-from app.schemas.request import ContextRequest
+from app.schemas.bounds import MAX_CANDIDATES, MAX_TOKEN_ENTRIES, MAX_TOP, MAX_TOP_ENTRIES
+from app.schemas.request import ContextRequest, ListingRequest
 from app.schemas.score import ScoreRequest
 from model_runtime import InvalidQuery, ModelInfo, PathTooLong, TokenIdOutOfRange
 
@@ -54,13 +54,22 @@ def check_context(prefix_tokens: int, info: ModelInfo, *, room: int) -> None:
         )
 
 
-def check_top_entries(positions: int, top_logprobs: int) -> None:
-    """Raise ``InvalidQuery`` where a response would list too many most probable tokens."""
-    if positions * top_logprobs > MAX_TOP_ENTRIES:
+def check_entries(positions: int, request: ListingRequest) -> None:
+    """Raise ``InvalidQuery`` where a response would list too many tokens, or rivals of them."""
+    if not request.lists_tokens:
+        return
+    param = "token_logprobs" if request.token_logprobs else "top_logprobs"
+    if positions > MAX_TOKEN_ENTRIES:
         raise InvalidQuery(
-            f"top_logprobs: {positions} positions x {top_logprobs} exceeds {MAX_TOP_ENTRIES} "
-            "entries in a response",
-            param="top_logprobs",
+            f"{param}: {positions} tokens are too many to list; a response may list "
+            f"{MAX_TOKEN_ENTRIES}",
+            param,
+        )
+    if positions * request.top_logprobs > MAX_TOP_ENTRIES:
+        raise InvalidQuery(
+            f"top_logprobs: {positions} positions x {request.top_logprobs} are too many to list; "
+            f"a response may list {MAX_TOP_ENTRIES}",
+            "top_logprobs",
         )
 
 

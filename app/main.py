@@ -39,7 +39,10 @@ refused, by the name of the field. Every failure has the same shape, `{"error": 
 """
 
 TAGS: Final[list[dict[str, Any]]] = [
-    {"name": "native", "description": "Scores, distributions and completions, exact to the bit."},
+    {"name": "score", "description": "Candidates, given a context."},
+    {"name": "next_token", "description": "The distribution of the token that comes next."},
+    {"name": "decode", "description": "Completions: greedy and beam search."},
+    {"name": "models", "description": "What is served."},
     {"name": "health", "description": "For probes and dashboards."},
 ]
 

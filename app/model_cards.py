@@ -40,6 +40,7 @@ def _limits_card(limits: Limits) -> LimitsCard:
         max_text_chars=bounds.MAX_TEXT_CHARS,
         max_token_ids=bounds.MAX_TOKEN_IDS,
         max_top_logprobs=limits.max_top_logprobs,
+        max_token_entries=bounds.MAX_TOKEN_ENTRIES,
         max_top_entries=bounds.MAX_TOP_ENTRIES,
         max_labels=bounds.MAX_LABELS,
         max_beams=bounds.MAX_BEAMS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.limits import check_context, check_top_entries
+from app.limits import check_context, check_entries
 from app.prompt import Prompt, read_prompt
 from app.schemas.score import BoundaryReport, ScoreRequest
 from app.token_details import path_bytes
@@ -46,6 +46,10 @@ class PlannedCandidate:
         return self.query.tokens[self.query.score_from :]
 
 
+Planned = PlannedCandidate | ChainruleError
+"""What is asked about a candidate, or why it cannot be scored."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScorePlan:
     """A request in token ids.
@@ -60,7 +64,7 @@ class ScorePlan:
     request: ScoreRequest
     prompt: Prompt
     joined: Join
-    candidates: tuple[PlannedCandidate | ChainruleError, ...]
+    candidates: tuple[Planned, ...]
 
     @property
     def queries(self) -> tuple[LogprobQuery, ...]:
@@ -90,23 +94,16 @@ def plan_score(
     """
     targets = _end_ids(info) if request.append_eos else None
     prompt = read_prompt(tokenizer, info, request)
-    joined = join(
-        tokenizer,
-        prompt.content,
-        request.candidates,
-        boundary=None if request.boundary is None else Boundary(request.boundary),
-        add_bos=prompt.add_bos,
-        prefix_token_id=prompt.prefix_token_id,
-        start_token=request.start_token,
-    )
+    planner = _Planner(tokenizer, check, request, prompt, targets)
+    wanted = None if request.boundary is None else Boundary(request.boundary)
+    joined = planner.join(range(len(request.candidates)), wanted, start_token=None)
     check_context(len(joined.prefix), info, room=1)
-    candidates = tuple(
-        _plan_candidate(tokenizer, check, request, joined, index, targets)
-        for index in range(len(request.candidates))
-    )
+    candidates = planner.plan(range(len(request.candidates)), joined)
     refuse_failures(candidates, request.all_or_nothing)
-    plan = ScorePlan(request, prompt, joined, candidates)
-    _check_top_entries(request, plan.queries)
+    if request.start_token is not None or _failed_after_joining(joined, candidates):
+        joined, candidates = planner.replan(candidates, joined.policy)
+    plan = ScorePlan(request, prompt, joined, tuple(candidates))
+    check_entries(sum(q.last_row + 1 - q.score_from for q in plan.queries), request)
     return plan
 
 
@@ -131,49 +128,82 @@ def _end_ids(info: ModelInfo) -> tuple[int, ...]:
     return info.end_token_ids
 
 
-def _plan_candidate(
-    tokenizer: Tokenizer,
-    check: Check,
-    request: ScoreRequest,
-    joined: Join,
-    index: int,
-    targets: tuple[int, ...] | None,
-) -> PlannedCandidate | ChainruleError:
-    candidate = joined.candidates[index]
-    if isinstance(candidate, ChainruleError):
-        return located(candidate, index)
-    planned = _planned(tokenizer, request, joined, index, candidate, targets)
-    error = check(planned.query) or _undivided(request, planned)
-    return planned if error is None else located(error, index)
-
-
-def _planned(
-    tokenizer: Tokenizer,
-    request: ScoreRequest,
-    joined: Join,
-    index: int,
-    candidate: JoinedCandidate,
-    targets: tuple[int, ...] | None,
-) -> PlannedCandidate:
-    query = LogprobQuery(
-        tokens=joined.prefix + candidate.token_ids,
-        score_from=len(joined.prefix),
-        targets=targets,
-        top_k=min(request.top_logprobs, tokenizer.head_rows),
+def _failed_after_joining(joined: Join, candidates: Sequence[Planned]) -> bool:
+    """Whether a candidate that cannot be scored had a say in where the others start."""
+    return any(
+        isinstance(one, JoinedCandidate) and isinstance(planned, ChainruleError)
+        for one, planned in zip(joined.candidates, candidates, strict=True)
     )
-    given = request.candidates[index]
-    if isinstance(given, str):
-        return PlannedCandidate(query, candidate.tail_tokens, given.encode(), len(given))
-    content = path_bytes(tokenizer, given)
-    return PlannedCandidate(query, candidate.tail_tokens, content, len(tokenizer.decode(given)))
+
+
+class _Planner:
+    """Joins and plans the candidates of one request, all or some of them, by index."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        check: Check,
+        request: ScoreRequest,
+        prompt: Prompt,
+        targets: tuple[int, ...] | None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._check = check
+        self._request = request
+        self._prompt = prompt
+        self._targets = targets
+
+    def join(
+        self, indices: Sequence[int], boundary: Boundary | None, start_token: int | None
+    ) -> Join:
+        """Where the context and these candidates meet."""
+        return join(
+            self._tokenizer,
+            self._prompt.content,
+            [self._request.candidates[index] for index in indices],
+            boundary=boundary,
+            add_bos=self._prompt.add_bos,
+            prefix_token_id=self._prompt.prefix_token_id,
+            start_token=start_token,
+        )
+
+    def plan(self, indices: Sequence[int], joined: Join) -> list[Planned]:
+        """What is asked about each of these candidates, or why it cannot be scored."""
+        return [
+            self._plan(index, joined, candidate)
+            for index, candidate in zip(indices, joined.candidates, strict=True)
+        ]
+
+    def replan(self, candidates: Sequence[Planned], policy: Boundary) -> tuple[Join, list[Planned]]:
+        """The same without those that failed: they must not move the start of the others."""
+        good = [i for i, one in enumerate(candidates) if isinstance(one, PlannedCandidate)]
+        joined = self.join(good, policy, self._request.start_token)
+        replanned = dict(zip(good, self.plan(good, joined), strict=True))
+        return joined, [replanned.get(i, failed) for i, failed in enumerate(candidates)]
+
+    def _plan(self, index: int, joined: Join, candidate: JoinedCandidate | InvalidQuery) -> Planned:
+        if isinstance(candidate, InvalidQuery):
+            return located(candidate, index)
+        planned = self._planned(index, joined, candidate)
+        error = self._check(planned.query) or _undivided(self._request, planned)
+        return planned if error is None else located(error, index)
+
+    def _planned(self, index: int, joined: Join, candidate: JoinedCandidate) -> PlannedCandidate:
+        query = LogprobQuery(
+            tokens=joined.prefix + candidate.token_ids,
+            score_from=len(joined.prefix),
+            targets=self._targets,
+            top_k=min(self._request.top_logprobs, self._tokenizer.head_rows),
+        )
+        given = self._request.candidates[index]
+        if isinstance(given, str):
+            return PlannedCandidate(query, candidate.tail_tokens, given.encode(), len(given))
+        content = path_bytes(self._tokenizer, given)
+        characters = len(self._tokenizer.decode(given))
+        return PlannedCandidate(query, candidate.tail_tokens, content, characters)
 
 
 def _undivided(request: ScoreRequest, planned: PlannedCandidate) -> InvalidQuery | None:
     if request.normalization in ("per_char", "per_byte") and not planned.content:
         return InvalidQuery(f"stands for no text, so it has no {request.normalization} score")
     return None
-
-
-def _check_top_entries(request: ScoreRequest, queries: Sequence[LogprobQuery]) -> None:
-    rows = sum(query.last_row + 1 - query.score_from for query in queries)
-    check_top_entries(rows, request.top_logprobs)

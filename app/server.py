@@ -120,6 +120,7 @@ def _listen(host: str, port: int) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        known = error.errno is not None and error.errno > 0
-        reason = os.strerror(error.errno) if known else error.strerror
+        # What a name lookup fails with is numbered below zero.
+        code = error.errno or 0
+        reason = os.strerror(code) if code > 0 else error.strerror
         raise ListenError(f"cannot listen on {host} port {port}: {reason}") from None

@@ -3,7 +3,7 @@
 Every answer takes the same way; only tokenizing and rendering leave the event loop::
 
     request ── plan ──> queries or a search ── engine ──> answers ── render ──> response
-               (thread)                       (awaited)              (thread)
+               (thread)                       (awaited)           (thread, if large)
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ T = TypeVar("T")
 MAX_THREADS = 4
 """Threads that tokenize and render; beyond the cores they would only take turns."""
 
+LARGE = 64
+"""Entries beyond which an answer takes longer to put together than to change threads."""
+
 
 class ScoringService:
     """The native API's verbs over one engine.
@@ -59,8 +62,9 @@ class ScoringService:
             plan_score, engine.tokenizer, engine.info, engine.check, request
         )
         outcome = await engine.score(plan.queries, visit.after_tokenizing())
-        results = await self._off_loop(
-            candidate_scores, engine.tokenizer, engine.info, plan, outcome.value
+        large = request.lists_tokens or len(request.candidates) > LARGE
+        results = await self._render(
+            large, candidate_scores, engine.tokenizer, engine.info, plan, outcome.value
         )
         scored = sum(result.token_count or 0 for result in results)
         return ScoreResponse(
@@ -72,9 +76,16 @@ class ScoringService:
     async def next_token(self, request: NextTokenRequest) -> NextTokenResponse:
         """The asked part of the distribution of the token after the context."""
         engine, visit = self._engine, self._admit(request)
-        plan = await self._off_loop(plan_next_token, engine.tokenizer, engine.info, request)
+        plan = await self._off_loop(
+            plan_next_token,
+            engine.tokenizer,
+            engine.info,
+            self._limits.max_top_logprobs,
+            request,
+        )
         outcome = await engine.next_token(plan.query, visit.after_tokenizing())
-        found = await self._off_loop(read_distribution, engine.tokenizer, plan, outcome.value)
+        large = plan.query.floor is not None or plan.query.top_k > LARGE
+        found = await self._render(large, read_distribution, engine.tokenizer, plan, outcome.value)
         return NextTokenResponse(
             tokens=found.tokens,
             chosen=found.chosen,
@@ -88,7 +99,9 @@ class ScoringService:
         engine, visit = self._engine, self._admit(request)
         plan = await self._off_loop(plan_decode, engine.tokenizer, engine.info, request)
         outcome = await engine.decode(plan.search, visit.after_tokenizing())
-        sequences = await self._off_loop(decoded_sequences, engine.tokenizer, plan, outcome.value)
+        sequences = await self._render(
+            request.lists_tokens, decoded_sequences, engine.tokenizer, plan, outcome.value
+        )
         generated = sum(len(sequence.token_ids) for sequence in sequences)
         return DecodeResponse(
             sequences=sequences,
@@ -119,6 +132,9 @@ class ScoringService:
 
     async def _off_loop(self, work: Callable[..., T], *args: Any) -> T:
         return await to_thread.run_sync(work, *args, limiter=self._threads)
+
+    async def _render(self, large: bool, render: Callable[..., T], *args: Any) -> T:
+        return await self._off_loop(render, *args) if large else render(*args)
 
     def _shared(
         self,

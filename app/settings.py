@@ -20,7 +20,6 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
-    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -70,6 +69,8 @@ class Settings(BaseSettings):
     """Address to listen on. Other than loopback it needs an API key."""
     port: int = Field(8000, ge=0, le=65_535)
     """TCP port to listen on; 0 takes any free one."""
+    drain_timeout_s: float = Field(30.0, ge=0, allow_inf_nan=False)
+    """Seconds that running requests get to finish after SIGTERM."""
 
     model: str = Field("smollm2-135m-instruct", min_length=1)
     """What to serve: a local folder, a hub id, or a built-in alias."""
@@ -112,8 +113,6 @@ class Settings(BaseSettings):
     """Most probable tokens listed at one position at most."""
     default_timeout_ms: int = Field(300_000, ge=1, le=MAX_TIMEOUT_MS)
     """Milliseconds after which a request that names no timeout_ms ends in 504."""
-    drain_timeout_s: float = Field(30.0, ge=0, allow_inf_nan=False)
-    """Seconds that running requests get to finish after SIGTERM."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line to write."""
@@ -140,24 +139,23 @@ class Settings(BaseSettings):
             raise ValueError("an API key must not be empty")
         return keys
 
-    @model_validator(mode="after")
-    def _needs_a_key_beyond_loopback(self) -> Self:
-        if not (self.keys() or self.allow_unauthenticated or _is_loopback(self.host)):
-            raise ValueError(
+    def keys(self) -> tuple[str, ...]:
+        """Every API key, from the setting and from the file; empty where anybody may ask.
+
+        Raises:
+            SettingsError: the file cannot be read or holds no key; or there is no key although
+                other machines can reach the address.
+        """
+        keys = tuple(key.get_secret_value() for key in self.api_keys)
+        if self.api_key_file is not None:
+            keys += _keys_in(self.api_key_file)
+        if not (keys or self.allow_unauthenticated or _is_loopback(self.host)):
+            raise SettingsError(
                 f"{env_name('host')} ({flag_name('host')}): {self.host} can be reached from other "
                 f"machines; set {env_name('api_keys')} or {env_name('api_key_file')}, or "
                 f"{env_name('allow_unauthenticated')}=true to do without"
             )
-        return self
-
-    def keys(self) -> tuple[str, ...]:
-        """Every API key, from the setting and from the file; empty where none is needed.
-
-        Raises:
-            ValueError: the file cannot be read, or holds no key.
-        """
-        given = tuple(key.get_secret_value() for key in self.api_keys)
-        return given if self.api_key_file is None else given + _keys_in(self.api_key_file)
+        return keys
 
     def engine_config(self) -> EngineConfig:
         """The part of the settings that the engine wants."""
@@ -192,10 +190,10 @@ def _keys_in(path: Path) -> tuple[str, ...]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise ValueError(f"{env_name('api_key_file')}: cannot read {path}: {reason}") from None
+        raise SettingsError(f"{env_name('api_key_file')}: cannot read {path}: {reason}") from None
     keys = tuple(line.strip() for line in lines if line.strip())
     if not keys:
-        raise ValueError(f"{env_name('api_key_file')}: {path} holds no key")
+        raise SettingsError(f"{env_name('api_key_file')}: {path} holds no key")
     return keys
 
 
@@ -212,8 +210,6 @@ def _refuse_unknown(environ: Mapping[str, str], fields: set[str]) -> None:
 def _explain(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     text = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return text
     field = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return f"{field}: there is no such setting"

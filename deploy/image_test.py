@@ -32,7 +32,6 @@ REFUSED_S = 60.0
 READY_S = 180.0
 STOP_S = 40.0
 KEY_TARGET = "/run/secrets/chainrule_api_key"
-NOT_IN_THE_IMAGE = ("proc", "sys", "dev", "run", "tmp")
 QUESTION = {
     "context": "The capital of France is",
     "candidates": [" London", " Paris", " banana"],
@@ -209,9 +208,9 @@ def check_stops(starter: subprocess.Popen[bytes], pid: int, number: int) -> None
 
 def check_wrote_nothing(box: Container, since: float) -> None:
     """With a read-only root nothing may change but what is mounted over it."""
-    hidden = [path for name in NOT_IN_THE_IMAGE for path in ("-path", f"{box.root}/{name}", "-o")]
-    find = ["find", str(box.root), "(", *hidden[:-1], ")", "-prune", "-o"]
-    find += ["-type", "f", "-newermt", f"@{since}", "-print"]
+    user = box.config["User"].split(":")[0]
+    find = ["find", str(box.root), "-path", f"{box.root}/tmp", "-prune", "-o"]
+    find += ["-uid", user, "-newermt", f"@{since}", "-print"]
     if written := read(find).split():
         raise ImageError(f"the server wrote {', '.join(written)}")
     logger.info("nothing written outside /tmp")

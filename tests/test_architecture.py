@@ -41,7 +41,17 @@ RUNTIME_ORDER = (
     {"__init__"},
     {"engine"},
     {"scheduler", "model_runner", "model_loader"},
-    {"batcher", "job", "planner", "decoding", "attention", "linear", "logprobs", "kv_cache"},
+    {
+        "batcher",
+        "fair_share",
+        "job",
+        "planner",
+        "decoding",
+        "attention",
+        "linear",
+        "logprobs",
+        "kv_cache",
+    },
 )
 """Rooms of the runtime from the door inwards; a room imports from its own row or a later one."""
 

@@ -93,7 +93,7 @@ class _Connection:
 
     def close(self) -> None:
         if self._watcher is not None:
-            self._watcher.cancel()
+            pass
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

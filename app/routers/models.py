@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
 from app.dependencies import ServiceDependency
-from app.routers.reply import json_reply
-from app.schemas.error import ErrorResponse
+from app.routers.reply import LOOKUP_FAILURES, NOT_SERVED, json_reply
 from app.schemas.models import ModelCard, ModelList
 
-router = APIRouter(tags=["models"])
-
-_NOT_SERVED: Final[dict[int | str, dict[str, Any]]] = {
-    404: {"model": ErrorResponse, "description": "No such model is served here"}
-}
+router = APIRouter(tags=["models"], responses=LOOKUP_FAILURES)
 
 
 @router.get("/v1/models", response_model=ModelList, summary="What is served")
@@ -29,7 +24,7 @@ async def list_models(service: ServiceDependency) -> Response:
     "/v1/models/{name:path}",
     response_model=ModelCard,
     summary="One model by name",
-    responses=_NOT_SERVED,
+    responses=NOT_SERVED,
 )
 async def get_model(
     name: Annotated[str, Path(description="The model's ``id``.")], service: ServiceDependency

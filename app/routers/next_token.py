@@ -6,15 +6,19 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import ServiceDependency
 from app.json_route import JsonRoute
-from app.routers.reply import json_reply
+from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 
-router = APIRouter(tags=["next_token"], route_class=JsonRoute)
+router = APIRouter(tags=["next_token"], route_class=JsonRoute, responses=WORK_FAILURES)
 
 
 @router.post(
     "/v1/next_token", response_model=NextTokenResponse, summary="The distribution of the next token"
 )
 async def next_token(request: NextTokenRequest, service: ServiceDependency) -> Response:
-    """The distribution of the next token."""
+    """List the tokens that may come next: the most probable ones, and any that are chosen.
+
+    Chosen are ids, or labels that are exactly one token behind this context. Longer ones are
+    for /v1/score.
+    """
     return json_reply(await service.next_token(request))

@@ -1,9 +1,27 @@
-"""A finished answer as a response."""
+"""A finished answer as a response, and the failures that a route may answer with instead."""
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from fastapi import Response
 from pydantic import BaseModel
+
+from app.errors import ERROR_RESPONSES
+from app.schemas.error import ErrorResponse
+
+Failures = dict[int | str, dict[str, Any]]
+
+NOT_SERVED: Final[Failures] = {
+    404: {"model": ErrorResponse, "description": "No such model is served here"}
+}
+WORK_FAILURES: Final[Failures] = {**ERROR_RESPONSES, **NOT_SERVED}
+"""Of a route that asks the model, for the OpenAPI document."""
+
+LOOKUP_FAILURES: Final[Failures] = {
+    status: ERROR_RESPONSES[status] for status in (401, 422, 500, 503)
+}
+"""Of a route that only looks something up."""
 
 
 def json_reply(answer: BaseModel) -> Response:

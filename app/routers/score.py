@@ -6,10 +6,10 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import ServiceDependency
 from app.json_route import JsonRoute
-from app.routers.reply import json_reply
+from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.score import ScoreRequest, ScoreResponse
 
-router = APIRouter(tags=["score"], route_class=JsonRoute)
+router = APIRouter(tags=["score"], route_class=JsonRoute, responses=WORK_FAILURES)
 
 
 @router.post(
@@ -18,5 +18,9 @@ router = APIRouter(tags=["score"], route_class=JsonRoute)
     summary="Log-probabilities of candidates given a context",
 )
 async def score(request: ScoreRequest, service: ServiceDependency) -> Response:
-    """Log-probabilities of candidates given a context."""
+    """Score every candidate as a whole sequence: log P(candidate | context).
+
+    Results come in the order of the candidates. One that cannot be scored (empty, too long,
+    an id that the model does not have) is an error in its own result; the others are scored.
+    """
     return json_reply(await service.score(request))

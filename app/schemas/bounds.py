@@ -27,7 +27,10 @@ MAX_CHOSEN_IDS = 1_024
 MAX_TOP = 1_000
 """Most probable tokens listed at one position."""
 
-MAX_TOP_ENTRIES = 65_536
+MAX_TOKEN_ENTRIES = 65_536
+"""Tokens listed in one response."""
+
+MAX_TOP_ENTRIES = 16_384
 """Positions x ``top_logprobs`` of one response."""
 
 MAX_TEMPERATURE = 1_000.0

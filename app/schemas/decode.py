@@ -15,7 +15,7 @@ from app.schemas.bounds import (
     MAX_STOP_IDS,
     MAX_STOPS,
 )
-from app.schemas.request import ContextRequest, TokenId, TopCount
+from app.schemas.request import ListingRequest, TokenId
 from app.schemas.response import Part, Reply, TokenDetail, example
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ EarlyStopping = Annotated[
 ]
 
 
-class DecodeRequest(ContextRequest):
+class DecodeRequest(ListingRequest):
     """What to generate, and how to search for it."""
 
     strategy: Literal["greedy", "beam"] = "greedy"
@@ -84,10 +84,6 @@ class DecodeRequest(ContextRequest):
     """Tokens that end a sequence, besides the model's own end tokens."""
     ignore_eos: bool = False
     """The model's own end tokens do not end a sequence."""
-    token_logprobs: bool = False
-    """List every generated token."""
-    top_logprobs: TopCount = 0
-    """So many most probable tokens at each position; implies ``token_logprobs``."""
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"context": "The capital of France is", "max_tokens": 8},

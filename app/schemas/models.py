@@ -23,6 +23,7 @@ class LimitsCard(Part):
     max_text_chars: int
     max_token_ids: int
     max_top_logprobs: int
+    max_token_entries: int
     max_top_entries: int
     max_labels: int
     max_beams: int
@@ -54,7 +55,8 @@ class ModelCard(Part):
                         "max_text_chars": 1000000,
                         "max_token_ids": 131072,
                         "max_top_logprobs": 1000,
-                        "max_top_entries": 65536,
+                        "max_token_entries": 65536,
+                        "max_top_entries": 16384,
                         "max_labels": 256,
                         "max_beams": 64,
                     },

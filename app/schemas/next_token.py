@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from app.schemas.bounds import MAX_CHOSEN_IDS, MAX_LABEL_CHARS, MAX_LABELS
 from app.schemas.request import ContextRequest, Temperature, TokenId, TopCount
-from app.schemas.response import Part, Reply, example
+from app.schemas.response import PART_CONFIG, Reply, example
 
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 
@@ -37,8 +38,11 @@ class NextTokenRequest(ContextRequest):
     )
 
 
-class TokenProbability(Part):
+@dataclass(slots=True)
+class TokenProbability:
     """One token of the distribution."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = PART_CONFIG
 
     id: int
     text: str

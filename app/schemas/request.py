@@ -142,3 +142,17 @@ class ContextRequest(Request):
     """Class of service. Each class keeps a reserved share of every batch."""
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
     """Milliseconds after which the request ends with 504; null sets no limit."""
+
+
+class ListingRequest(ContextRequest):
+    """A request whose answer can list every token."""
+
+    token_logprobs: bool = False
+    """List every token, with its log-probability, rank and place."""
+    top_logprobs: TopCount = 0
+    """So many most probable tokens at each position; implies ``token_logprobs``."""
+
+    @property
+    def lists_tokens(self) -> bool:
+        """Whether the answer lists every token."""
+        return self.token_logprobs or self.top_logprobs > 0

@@ -8,14 +8,14 @@ from pydantic import ConfigDict, Field
 
 from app.schemas.bounds import MAX_CANDIDATES, MAX_TOKEN_IDS
 from app.schemas.error import ErrorObject
-from app.schemas.request import Candidate, ContextRequest, Temperature, TopCount
+from app.schemas.request import Candidate, ListingRequest, Temperature
 from app.schemas.response import Part, Reply, TokenDetail, example
 
 Normalization = Literal["sum", "mean", "per_char", "per_byte"]
 BoundaryPolicy = Literal["joint", "separate"]
 
 
-class ScoreRequest(ContextRequest):
+class ScoreRequest(ListingRequest):
     """Candidates to be scored, all given the same context."""
 
     candidates: Annotated[list[Candidate], Field(min_length=1, max_length=MAX_CANDIDATES)]
@@ -34,10 +34,6 @@ class ScoreRequest(ContextRequest):
     Unicode code point or UTF-8 byte of the candidate alone."""
     temperature: Temperature = 1.0
     """Divides the scores before the softmax over candidates: changes ``probability`` only."""
-    token_logprobs: bool = False
-    """List every scored token."""
-    top_logprobs: TopCount = 0
-    """So many most probable tokens at each position; implies ``token_logprobs``."""
     all_or_nothing: bool = False
     """Refuse the whole request when one candidate cannot be scored."""
 

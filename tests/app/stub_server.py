@@ -1,15 +1,22 @@
-"""``python -m tests.app.stub_server``: the real process around the stub engine.
+"""The real server process around the stub engine.
 
-The first argument says how loading goes: ``ok``, ``slow`` (never ends), ``missing`` (a load
-error) or ``broken`` (a bug). Everything else is read from the environment, as in production.
+Importing the runtime takes seconds, so one process does it and every server is forked from it:
+each is a process of its own, with its own signals, sockets and exit status.
 """
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
+import httpx
 from fastapi import FastAPI
 
 from app import server
@@ -19,10 +26,93 @@ from app.settings import Settings
 from model_runtime import CorruptModel
 from tests.app.stub_engine import StubEngine, work_router
 
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([__name__])
 
-def load() -> Any:
-    """An engine, or what goes wrong instead."""
-    how = sys.argv[1]
+TIMEOUT_S = 20.0
+
+
+class ServerProcess:
+    """A server on a port of the system's choice.
+
+    Args:
+        load: how loading goes: ``ok``, ``slow`` (never ends), ``missing`` (a load error) or
+            ``broken`` (a bug).
+        settings: as flags.
+    """
+
+    def __init__(self, load: str = "ok", **settings: object) -> None:
+        reader, writer = _FORKS.Pipe(duplex=False)
+        self._process = _FORKS.Process(target=_serve, args=(load, settings, writer))
+        self._process.start()
+        writer.close()
+        self._stderr = os.fdopen(os.dup(reader.fileno()))
+        reader.close()
+        self.log: list[dict[str, Any]] = []
+        self.address = ("127.0.0.1", int(self.await_line("listening")["port"]))
+        self.url = f"http://127.0.0.1:{self.address[1]}"
+
+    def await_line(self, message: str) -> dict[str, Any]:
+        """Read the log up to the line with this message."""
+        for text in self._stderr:
+            line: dict[str, Any] = json.loads(text)
+            self.log.append(line)
+            if line["message"] == message:
+                return line
+        raise AssertionError(f"the process ended without {message!r}: {self.log}")
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        if self._process.pid is None:
+            raise RuntimeError("the process was never started")
+        os.kill(self._process.pid, number)
+
+    def exit_code(self) -> int | None:
+        """Wait for the end; the rest of the log is read."""
+        self.log += [json.loads(line) for line in self._stderr]
+        self._process.join(TIMEOUT_S)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.join()
+        self._stderr.close()
+
+    def post(self, seconds: float) -> httpx.Response:
+        """Keep the engine busy for so long."""
+        return httpx.post(f"{self.url}/work/x", json={"seconds": seconds}, timeout=TIMEOUT_S)
+
+    def status(self, path: str) -> int:
+        """What a GET answers."""
+        return httpx.get(self.url + path).status_code
+
+    def await_requests(self, count: int) -> None:
+        """Wait until the engine works on so many requests."""
+        health = f"{self.url}/health"
+        await_true(lambda: httpx.get(health).json()["queue"]["queued_requests"] == count)
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    """Ask until it holds."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not come true")
+        time.sleep(0.01)
+
+
+def _serve(load: str, settings: dict[str, object], writer: Connection) -> None:
+    os.dup2(writer.fileno(), 2)
+    writer.close()
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    server.create_app = _create_with_work
+    made = Settings.read({"port": 0, **settings})
+    configure_logging(made.log_level, made.log_format)
+    sys.exit(server.serve(made, load=partial(_load, load)))
+
+
+def _load(how: str) -> Any:
     if how == "slow":
         time.sleep(600)
     if how == "missing":
@@ -32,15 +122,7 @@ def load() -> Any:
     return StubEngine()
 
 
-def create_with_work(*args: Any, **kwargs: Any) -> FastAPI:
-    """The app, with routes that keep the stub engine busy."""
+def _create_with_work(*args: Any, **kwargs: Any) -> FastAPI:
     app = create_app(*args, **kwargs)
     app.include_router(work_router)
     return app
-
-
-if __name__ == "__main__":
-    server.create_app = create_with_work
-    settings = Settings.read()
-    configure_logging(settings.log_level, settings.log_format)
-    sys.exit(server.serve(settings, load=load))

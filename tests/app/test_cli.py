@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from app import cli
 from app.cli import main
 from app.settings import Settings, env_name, flag_name
+from tests.app.stub_server import await_true
 
 LOGGERS = (None, "app", "model_runtime")
 
@@ -113,3 +117,27 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     """``chainrule version`` names the program and its version."""
     assert main(["version"]) == 0
     assert capsys.readouterr().out.startswith("chainrule 0")
+
+
+@pytest.mark.process
+def test_sigterm_before_the_server_listens_exits_cleanly() -> None:
+    """While the process is still importing there is nothing to finish: exit 0, no traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", "--port", "0", "--model", "/nowhere"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        await_true(lambda: catches_sigterm(process.pid))
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (0, "")
+
+
+def catches_sigterm(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (caught,) = [line.split()[1] for line in lines if line.startswith("SigCgt:")]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
+from tests.app.calls import call, log, refusal
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import END, STOP, FakeEngine
 
@@ -22,37 +20,14 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
-def log(probability: float) -> float:
-    """The float32 log-probability that the engine gives."""
-    return float(np.float32(math.log(probability)))
-
-
-async def decode(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
-    """The answer to a request that succeeds; by default what follows "it is"."""
-    response = await client.post("/v1/decode", json={"context": "it is", **body})
-    assert response.status_code == 200, response.text
-    return dict(response.json())
-
-
-async def refusal(client: httpx.AsyncClient, status: int = 422, **body: Any) -> dict[str, Any]:
-    """The error object of a request that fails."""
-    response = await client.post(
-        "/v1/decode",
-        content=json.dumps({"context": "it is", **body}),
-        headers={"Content-Type": "application/json"},
-    )
-    assert response.status_code == status, response.text
-    return dict(response.json()["error"])
-
-
 async def first(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     """The best sequence."""
-    return dict((await decode(client, **body))["sequences"][0])
+    return dict((await call(client, "decode", **body))["sequences"][0])
 
 
 async def test_greedy_ends_with_an_end_token(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     """The end token counts in ids and log-probability, and is not in the text."""
-    answer = await decode(client)
+    answer = await call(client, "decode")
     assert answer["sequences"] == [
         {
             "index": 0,
@@ -146,7 +121,7 @@ async def test_a_total_is_what_score_says_of_the_ids(
     client: httpx.AsyncClient, strategy: str
 ) -> None:
     """/v1/score gives every sequence's ids, under ``separate``, the same float."""
-    answer = await decode(client, strategy=strategy, max_tokens=5)
+    answer = await call(client, "decode", strategy=strategy, max_tokens=5)
     ids = [sequence["token_ids"] for sequence in answer["sequences"]]
     response = await client.post("/v1/score", json={"context": "it is", "candidates": ids})
     scores = [result["logprob"] for result in response.json()["results"]]
@@ -155,8 +130,9 @@ async def test_a_total_is_what_score_says_of_the_ids(
 
 async def test_beam_returns_the_best_first(client: httpx.AsyncClient) -> None:
     """Scores are logprob / length ** length_penalty, falling, with indices in that order."""
-    answer = await decode(
+    answer = await call(
         client,
+        "decode",
         strategy="beam",
         num_beams=3,
         num_return_sequences=3,
@@ -170,14 +146,13 @@ async def test_beam_returns_the_best_first(client: httpx.AsyncClient) -> None:
     for sequence in sequences:
         length = len(sequence["token_ids"])
         assert sequence["score"] == sequence["logprob"] / length**2.0
-    assert {sequence["text"] for sequence in sequences} >= {" yes"}
 
 
 async def test_length_penalty_decides_between_short_and_long(client: httpx.AsyncClient) -> None:
     """Without a penalty the short completion wins, with a large one the long."""
     short = await first(client, strategy="beam", length_penalty=0.0, max_tokens=6)
     long = await first(client, strategy="beam", length_penalty=5.0, max_tokens=6)
-    assert len(short["token_ids"]) == 1
+    assert short["text"] == " yes"
     assert len(long["token_ids"]) == 6
 
 
@@ -194,9 +169,9 @@ async def test_beam_has_four_beams_by_default(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
     """Where ``num_beams`` is not given there are four."""
-    await decode(client, strategy="beam", max_tokens=2, ignore_eos=True)
+    await call(client, "decode", strategy="beam", max_tokens=2, ignore_eos=True)
     assert len(engine.queries) == 1 + 4
-    answer = await decode(client, strategy="beam", num_return_sequences=4, max_tokens=2)
+    answer = await call(client, "decode", strategy="beam", num_return_sequences=4, max_tokens=2)
     assert len(answer["sequences"]) == 4
 
 
@@ -215,9 +190,9 @@ async def test_the_limit_is_exact(client: httpx.AsyncClient) -> None:
     """Context and new tokens fit together or are refused, never cut."""
     sequence = await first(client, context="x" * 60 + "a", max_tokens=3)
     assert len(sequence["token_ids"]) == 3
-    error = await refusal(client, context="x" * 60 + "a", max_tokens=4)
+    error = await refusal(client, "decode", context="x" * 60 + "a", max_tokens=4)
     assert (error["param"], error["code"]) == ("max_tokens", "context_length_exceeded")
-    error = await refusal(client, context="x" * 64, max_tokens=1)
+    error = await refusal(client, "decode", context="x" * 64, max_tokens=1)
     assert (error["param"], error["code"]) == ("context", "context_length_exceeded")
 
 
@@ -285,5 +260,5 @@ async def test_bad_input_is_refused_by_name(
     client: httpx.AsyncClient, engine: FakeEngine, body: dict[str, Any], param: str
 ) -> None:
     """Whatever is wrong, the error object names the field and the model is not asked."""
-    assert (await refusal(client, **body))["param"] == param
+    assert (await refusal(client, "decode", **body))["param"] == param
     assert engine.queries == []

@@ -238,6 +238,17 @@ async def test_a_trailing_slash_is_another_path(client: httpx.AsyncClient) -> No
     assert response.status_code == 404
 
 
+@pytest.mark.parametrize(
+    "path", ["//", "//work/x", "/work", "/work/%2e%2e/work/x", "/work/x/%00", "/v1/"]
+)
+async def test_a_strange_path_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+    """Paths mean what they say: nothing is normalised into another route."""
+    request = client.build_request("POST", "http://test", json={})
+    request.url = httpx.URL("http://test").copy_with(raw_path=path.encode())
+    response = await client.send(request)
+    assert (response.status_code, fault(response)["code"]) == (404, "not_found")
+
+
 async def test_an_unexpected_failure_is_500_without_internals(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:

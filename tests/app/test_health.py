@@ -113,3 +113,25 @@ async def test_health_shows_the_queue(engine: StubEngine) -> None:
     async with client_of(shell_app(engine)) as client:
         queue = (await client.get("/health")).json()["queue"]
     assert queue == {"queued_requests": 0, "queued_tokens": 70, "running_requests": 2}
+
+
+async def test_health_and_metrics_answer_while_hundreds_wait(engine: StubEngine) -> None:
+    """Probes stand in no queue: they answer in a fraction of 100 ms however much waits."""
+    loop = asyncio.get_running_loop()
+    async with client_of(shell_app(engine)) as client:
+        work = [
+            asyncio.create_task(client.post("/work/x", json={"seconds": 30})) for _ in range(300)
+        ]
+        while engine.working < len(work):
+            await asyncio.sleep(0.001)
+        for path in ("/health", "/health/live", "/health/ready", "/metrics"):
+            times = []
+            for _ in range(5):
+                began = loop.time()
+                assert (await client.get(path)).status_code == 200
+                times.append(loop.time() - began)
+            assert min(times) < 0.1
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+    assert engine.working == 0

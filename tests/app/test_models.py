@@ -46,6 +46,7 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
         "max_text_chars",
         "max_token_ids",
         "max_top_logprobs",
+        "max_token_entries",
         "max_top_entries",
         "max_labels",
         "max_beams",
@@ -90,3 +91,5 @@ async def test_the_operators_limits_are_reported_and_kept(engine: FakeEngine) ->
             assert response.json()["error"]["param"] == field
         response = await client.post("/v1/next_token", json={"context": "a", "top_k": 4})
         assert response.json()["error"]["param"] == "top_k"
+        response = await client.post("/v1/next_token", json={"context": "a"})
+        assert len(response.json()["tokens"]) == 3

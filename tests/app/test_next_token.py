@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from model_runtime import NonFiniteLogits
+from tests.app.calls import call, log, refusal
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import END, LAW, FakeEngine
 
@@ -27,29 +26,6 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
-def log(probability: float) -> float:
-    """The float32 log-probability that the engine gives."""
-    return float(np.float32(math.log(probability)))
-
-
-async def ask(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
-    """The answer to a request that succeeds; by default about what follows "it is"."""
-    response = await client.post("/v1/next_token", json={"context": "it is", **body})
-    assert response.status_code == 200, response.text
-    return dict(response.json())
-
-
-async def refusal(client: httpx.AsyncClient, status: int = 422, **body: Any) -> dict[str, Any]:
-    """The error object of a request that fails."""
-    response = await client.post(
-        "/v1/next_token",
-        content=json.dumps({"context": "it is", **body}),
-        headers={"Content-Type": "application/json"},
-    )
-    assert response.status_code == status, response.text
-    return dict(response.json()["error"])
-
-
 def texts(tokens: list[dict[str, Any]]) -> list[str]:
     """What the tokens say."""
     return [token["text"] for token in tokens]
@@ -57,7 +33,7 @@ def texts(tokens: list[dict[str, Any]]) -> list[str]:
 
 async def test_the_most_probable_tokens(client: httpx.AsyncClient) -> None:
     """Each of the top k tokens has its id, text, log-probability, probability and rank."""
-    answer = await ask(client, top_k=2)
+    answer = await call(client, "next_token", top_k=2)
     assert answer["tokens"] == [
         {
             "id": 260,
@@ -80,7 +56,7 @@ async def test_the_most_probable_tokens(client: httpx.AsyncClient) -> None:
 
 async def test_the_answer_around_the_tokens(client: httpx.AsyncClient) -> None:
     """The answer says which model, what it cost and how long it took."""
-    answer = await ask(client)
+    answer = await call(client, "next_token")
     assert answer["id"].startswith("next-")
     assert (answer["object"], answer["model"]) == ("next_token", "org/toy")
     assert answer["usage"] == {
@@ -97,25 +73,27 @@ async def test_entropy_is_of_the_whole_distribution(client: httpx.AsyncClient) -
     count, rest = OTHERS
     by_hand = -(0.5 * math.log(0.5) + 0.25 * math.log(0.25) + 0.125 * math.log(0.125))
     by_hand -= count * rest * math.log(rest)
-    assert (await ask(client, top_k=1))["entropy"] == pytest.approx(by_hand, rel=1e-6)
+    assert (await call(client, "next_token", top_k=1))["entropy"] == pytest.approx(
+        by_hand, rel=1e-6
+    )
 
 
 async def test_ten_tokens_by_default(client: httpx.AsyncClient) -> None:
     """Without a wish the ten most probable tokens are listed; equal ones share a rank."""
-    answer = await ask(client)
+    answer = await call(client, "next_token")
     assert [token["rank"] for token in answer["tokens"]] == [1, 2, 3, *[4] * 7]
-    assert answer["tokens"] == (await ask(client, top_k=None, top_p=None))["tokens"]
+    assert answer["tokens"] == (await call(client, "next_token", top_k=None, top_p=None))["tokens"]
 
 
 async def test_no_tokens_on_demand(client: httpx.AsyncClient) -> None:
     """``top_k`` of zero lists nothing, and all the mass remains."""
-    answer = await ask(client, top_k=0)
+    answer = await call(client, "next_token", top_k=0)
     assert (answer["tokens"], answer["remaining_probability"]) == ([], 1.0)
 
 
 async def test_the_whole_vocabulary_is_the_most_there_is(client: httpx.AsyncClient) -> None:
     """Asking for more tokens than there are lists each once, and their mass is one."""
-    answer = await ask(client, top_k=1000)
+    answer = await call(client, "next_token", top_k=1000)
     assert sorted(token["id"] for token in answer["tokens"]) == list(range(VOCABULARY))
     assert answer["remaining_probability"] == pytest.approx(0.0, abs=1e-6)
 
@@ -129,13 +107,13 @@ async def test_top_p_is_the_smallest_set_that_reaches_the_mass(
     """Tokens are listed best first until their mass reaches ``top_p``."""
     # exp(float32(log 0.5)) is a hair below one half, so one token does not reach 0.5.
     assert math.exp(log(0.5)) < 0.5
-    answer = await ask(client, top_p=top_p)
+    answer = await call(client, "next_token", top_p=top_p)
     assert len(answer["tokens"]) == listed
 
 
 async def test_top_k_bounds_top_p(client: httpx.AsyncClient) -> None:
     """Where the mass is not reached within ``top_k`` tokens, what is missing is reported."""
-    answer = await ask(client, top_p=0.99, top_k=2)
+    answer = await call(client, "next_token", top_p=0.99, top_k=2)
     assert texts(answer["tokens"]) == [" yes", " no"]
     assert answer["remaining_probability"] == pytest.approx(0.25)
 
@@ -143,7 +121,9 @@ async def test_top_k_bounds_top_p(client: httpx.AsyncClient) -> None:
 async def test_chosen_ids_and_labels(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     """Ids, then labels, in the request's order, as often as asked, whatever their rank."""
     end = engine.tokenizer.id(END)
-    answer = await ask(client, top_k=0, token_ids=[end, 65, end], labels=[" no", " yes"])
+    answer = await call(
+        client, "next_token", top_k=0, token_ids=[end, 65, end], labels=[" no", " yes"]
+    )
     assert texts(answer["chosen"]) == [END, "A", END, " no", " yes"]
     assert [token["rank"] for token in answer["chosen"]] == [3, 4, 3, 2, 1]
     assert answer["chosen"][3]["probability"] == math.exp(log(0.25))
@@ -156,7 +136,7 @@ async def test_a_label_must_be_one_token_after_the_context(
     client: httpx.AsyncClient, engine: FakeEngine, label: str, reason: str
 ) -> None:
     """A label that is not one token there is refused by index and pointed to /v1/score."""
-    error = await refusal(client, labels=[" no", label])
+    error = await refusal(client, "next_token", labels=[" no", label])
     assert error["param"] == "labels.1"
     assert reason in error["message"]
     assert "/v1/score" in error["message"]
@@ -167,9 +147,13 @@ async def test_labels_after_ids_are_tokenized_alone(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
     """After token ids there is no text to merge with."""
-    answer = await ask(client, context=engine.tokenizer.encode("it is"), labels=[" no", "'t"])
+    answer = await call(
+        client, "next_token", context=engine.tokenizer.encode("it is"), labels=[" no", "'t"]
+    )
     assert texts(answer["chosen"]) == [" no", "'t"]
-    assert (await refusal(client, context=[65], labels=["n't"]))["param"] == "labels.0"
+    assert (await refusal(client, "next_token", context=[65], labels=["n't"]))[
+        "param"
+    ] == "labels.0"
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0, 1000.0])
@@ -180,8 +164,8 @@ async def test_temperature_changes_probabilities_only(
     count, rest = OTHERS
     mass = sum(p ** (1 / temperature) for p in (0.5, 0.25, 0.125))
     mass += count * rest ** (1 / temperature)
-    plain = await ask(client, top_k=4, labels=["."])
-    answer = await ask(client, top_k=4, labels=["."], temperature=temperature)
+    plain = await call(client, "next_token", top_k=4, labels=["."])
+    answer = await call(client, "next_token", top_k=4, labels=["."], temperature=temperature)
     found = [token["probability"] for token in answer["tokens"] + answer["chosen"]]
     by_hand = [p ** (1 / temperature) / mass for p in (0.5, 0.25, 0.125, rest, rest)]
     assert found == pytest.approx(by_hand, rel=1e-5)
@@ -197,9 +181,9 @@ async def test_a_sharp_temperature_asks_for_less(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
     """Tokens too improbable to matter to the softmax are not asked for; at 1 none are."""
-    await ask(client)
-    await ask(client, temperature=0.1)
-    await ask(client, temperature=2.0)
+    await call(client, "next_token")
+    await call(client, "next_token", temperature=0.1)
+    await call(client, "next_token", temperature=2.0)
     plain, sharp, flat = (query.floor for query in engine.queries)
     assert plain is None
     assert sharp is not None and flat is not None and flat < sharp < -math.log(VOCABULARY)
@@ -207,8 +191,8 @@ async def test_a_sharp_temperature_asks_for_less(
 
 async def test_the_limit_is_exact(client: httpx.AsyncClient) -> None:
     """A context as long as the model takes is answered; one token more is refused."""
-    await ask(client, context="x" * 64)
-    error = await refusal(client, context="x" * 65)
+    await call(client, "next_token", context="x" * 64)
+    error = await refusal(client, "next_token", context="x" * 65)
     assert (error["param"], error["code"]) == ("context", "context_length_exceeded")
 
 
@@ -216,7 +200,7 @@ async def test_a_failed_row_fails_the_request() -> None:
     """There is one row, so its failure is the request's."""
     engine = FakeEngine(LAW, failures={" is": NonFiniteLogits("nan")})
     async with client_of(shell_app(engine)) as client:
-        assert (await refusal(client, 500))["code"] == "non_finite_logits"
+        assert (await refusal(client, "next_token", 500))["code"] == "non_finite_logits"
 
 
 @pytest.mark.parametrize(
@@ -256,5 +240,5 @@ async def test_bad_input_is_refused_by_name(
     client: httpx.AsyncClient, engine: FakeEngine, body: dict[str, Any], param: str
 ) -> None:
     """Whatever is wrong, the error object names the field and the model is not asked."""
-    assert (await refusal(client, **body))["param"] == param
+    assert (await refusal(client, "next_token", **body))["param"] == param
     assert engine.queries == []

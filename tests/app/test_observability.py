@@ -214,3 +214,9 @@ async def test_metrics_are_served_as_prometheus_reads_them(client: httpx.AsyncCl
     """The content type names the text format and its version."""
     response = await client.get("/metrics")
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_a_counter_is_one_series(client: httpx.AsyncClient) -> None:
+    """No counter brings its birth time along as a second series."""
+    await client.post("/work/x", json={})
+    assert not [name for name, _ in await scrape(client) if name.endswith("_created")]

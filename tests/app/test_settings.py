@@ -112,9 +112,9 @@ def test_settings_do_not_change() -> None:
 def test_beyond_loopback_a_key_is_needed(host: str) -> None:
     """The server is not opened to other machines by accident."""
     with pytest.raises(SettingsError, match=r"CHAINRULE_HOST.*CHAINRULE_API_KEYS"):
-        Settings.read({"host": host})
-    assert Settings.read({"host": host, "api_keys": "k"}).host == host
-    assert Settings.read({"host": host, "allow_unauthenticated": True}).host == host
+        Settings.read({"host": host}).keys()
+    assert Settings.read({"host": host, "api_keys": "k"}).keys() == ("k",)
+    assert Settings.read({"host": host, "allow_unauthenticated": True}).keys() == ()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
@@ -139,7 +139,7 @@ def test_a_key_file_that_gives_no_key_is_refused(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe")
     for file in (empty, binary, tmp_path / "missing", tmp_path):
         with pytest.raises(SettingsError, match="CHAINRULE_API_KEY_FILE"):
-            Settings.read({"api_key_file": str(file)})
+            Settings.read({"api_key_file": str(file)}).keys()
 
 
 def test_keys_are_not_shown() -> None:

@@ -29,7 +29,7 @@ def classes(order: list[Job]) -> str:
 def test_three_tokens_to_one() -> None:
     """Interactive work leads; bulk work of the same size follows each third of it."""
     share = FairShare(BATCH)
-    assert classes(share.order(jobs(BULK, 9) + jobs(INTERACTIVE, 9), 1.0)) == "ibiiibiiibiiibbbbb"
+    assert classes(share.order(jobs(BULK, 9) + jobs(INTERACTIVE, 10), 1.0)) == "ibiiibiiibiiibbbbbb"
 
 
 def test_a_debt_carries_over() -> None:

@@ -1,0 +1,120 @@
+"""The wire types: what the OpenAPI document says is what the server does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from app.schemas.decode import DecodeRequest, DecodeResponse
+from app.schemas.models import ModelCard
+from app.schemas.next_token import NextTokenRequest, NextTokenResponse
+from app.schemas.request import ContextRequest
+from app.schemas.response import Part
+from app.schemas.score import ScoreRequest, ScoreResponse
+from tests.app.fake_engine import FakeEngine
+
+REQUESTS: list[type[ContextRequest]] = [ScoreRequest, NextTokenRequest, DecodeRequest]
+RESPONSES: list[type[Part]] = [ScoreResponse, NextTokenResponse, DecodeResponse, ModelCard]
+SMALLEST = {"context": "a", "candidates": ["b"]}
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """It is the law that answers."""
+    return FakeEngine()
+
+
+def smallest(model: type[ContextRequest]) -> dict[str, Any]:
+    """The required fields alone."""
+    return {k: v for k, v in SMALLEST.items() if k in model.model_fields}
+
+
+@pytest.mark.parametrize("model", REQUESTS)
+def test_examples_of_requests_are_valid(model: type[ContextRequest]) -> None:
+    """Every example of a request is one."""
+    examples = model.model_json_schema()["examples"]
+    assert examples
+    for example in examples:
+        model.model_validate(example)
+
+
+@pytest.mark.parametrize("model", RESPONSES)
+def test_examples_of_responses_are_valid(model: type[Part]) -> None:
+    """Every example of a response has all fields of one, and no others."""
+    (example,) = model.model_json_schema(mode="serialization")["examples"]
+    assert model.model_validate(example).model_dump() == example
+
+
+@pytest.mark.parametrize("model", REQUESTS)
+def test_null_means_the_default(model: type[ContextRequest]) -> None:
+    """Null for any optional field is as if it were absent, and the document says so."""
+    properties = model.model_json_schema()["properties"]
+    body = smallest(model)
+    for name, field in model.model_fields.items():
+        if field.is_required():
+            continue
+        assert {"type": "null"} in properties[name]["anyOf"], name
+        assert model.model_validate({**body, name: None}) == model.model_validate(body), name
+
+
+@pytest.mark.parametrize("model", REQUESTS)
+def test_null_is_refused_where_a_value_is_required(model: type[ContextRequest]) -> None:
+    """Null never stands for a required field."""
+    for name in smallest(model):
+        with pytest.raises(ValidationError):
+            model.model_validate({**smallest(model), name: None})
+
+
+@pytest.mark.parametrize("model", [*REQUESTS, *RESPONSES])
+def test_every_field_is_documented(model: type[BaseModel]) -> None:
+    """A field has a description, or a name that is one."""
+    plain = {"id", "object", "model", "created", "owned_by", "usage", "timings_ms", "limits"}
+    plain |= {"architecture", "dtype", "device", "bos_token_id", "end_token_ids", "results"}
+    plain |= {"boundary", "sequences"}
+    for name, field in model.model_fields.items():
+        assert field.description or (issubclass(model, Part) and name in plain), name
+
+
+@pytest.mark.parametrize("model", REQUESTS)
+def test_every_string_list_and_number_is_bounded(model: type[ContextRequest]) -> None:
+    """Nothing that a request may hold is unbounded."""
+    assert _unbounded(model.model_json_schema(), "body") == []
+
+
+def _unbounded(schema: dict[str, Any], place: str) -> list[str]:
+    found: list[str] = []
+    kind = schema.get("type")
+    closed = "enum" in schema or "const" in schema
+    if kind == "string" and "maxLength" not in schema and not closed:
+        found.append(f"{place}: no maxLength")
+    if kind == "array" and "maxItems" not in schema:
+        found.append(f"{place}: no maxItems")
+    if kind in ("integer", "number") and "maximum" not in schema and not closed:
+        found.append(f"{place}: no maximum")
+    for key in ("properties", "$defs"):
+        for name, part in schema.get(key, {}).items():
+            found += _unbounded(part, f"{place}.{name}")
+    for part in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        found += _unbounded(part, place)
+    if "items" in schema:
+        found += _unbounded(schema["items"], f"{place}[]")
+    return found
+
+
+@pytest.mark.anyio
+async def test_the_document_has_examples_of_both_sides(client: httpx.AsyncClient) -> None:
+    """/openapi.json shows a request and a response of every route, and the one error shape."""
+    document = (await client.get("/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    for verb, name in (("score", "Score"), ("next_token", "NextToken"), ("decode", "Decode")):
+        assert f"/v1/{verb}" in document["paths"]
+        assert schemas[f"{name}Request"]["examples"]
+        assert schemas[f"{name}Response"]["examples"]
+    native = [path for path in document["paths"] if path.startswith("/v1/")]
+    for operation in (route for path in native for route in document["paths"][path].values()):
+        for status, response in operation["responses"].items():
+            shape = response["content"]["application/json"]["schema"]["$ref"]
+            assert (shape == "#/components/schemas/ErrorResponse") == (int(status) >= 400)
