@@ -231,10 +231,12 @@ def _digest(path: Path) -> str:
 
 def _seal(model: BuiltinModel, built: Path) -> None:
     """Write the manifest, and let every user read what one of them fetched."""
-    files = {}
-    for path in sorted(built.iterdir()):
-        path.chmod(0o644)
-        files[path.name] = {"size": path.stat().st_size, "sha256": _digest(path)}
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": _digest(path)}
+        for path in sorted(built.iterdir())
+    }
     manifest = {"source": model.requirement, "member": model.member, "files": files}
     (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    for path in built.iterdir():
+        path.chmod(0o644)
     built.chmod(0o755)

@@ -18,7 +18,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -127,6 +135,23 @@ def tiny_tokenizer(kind: str, vocab_size: int = TINY_VOCAB) -> PreTrainedTokeniz
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
+    """A few letters in the manner of Llama 2: a space put first, unknown letters as bytes."""
+    letters = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abis"]
+    vocab = {letter: index for index, letter in enumerate([*letters, "is", "▁is"])}
+    merges = [("i", "s"), ("▁", "is")]
+    rust = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>"))
+    rust.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    rust.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=rust, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 def _trained(size: int, specials: list[str]) -> Tokenizer:

@@ -93,7 +93,7 @@ class _Connection:
 
     def close(self) -> None:
         if self._watcher is not None:
-            pass
+            self._watcher.cancel()
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
 from app.in_flight import Ending, Handler
@@ -180,15 +181,51 @@ async def test_cancellation_from_outside_is_passed_on(engine: StubEngine) -> Non
         assert len(app.state.lifecycle.in_flight) == 0
 
 
-async def test_a_finished_handler_is_not_ended() -> None:
-    """A disconnect that comes with the end of the answer cancels nothing."""
-    task = asyncio.current_task()
-    assert task is not None
-    handler = Handler(task)
-    handler.answered = True
-    handler.end(Ending.CLIENT_LEFT)
-    await asyncio.sleep(0)
-    assert handler.ending is None
+async def test_the_servers_cancellation_is_not_taken_for_the_clients() -> None:
+    """When the client leaves and the server cancels as well, the server's wish is passed on."""
+    passed_on: list[bool] = []
+    handlers: list[Handler] = []
+
+    async def handle() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.append(Handler(task))
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            passed_on.append(not handlers[-1].swallow())
+
+    for also_cancelled in (False, True):
+        task = asyncio.create_task(handle())
+        await asyncio.sleep(0)
+        handlers[-1].end(Ending.CLIENT_LEFT)
+        if also_cancelled:
+            task.cancel()
+        await task
+    assert passed_on == [False, True]
+
+
+async def test_what_a_handler_does_after_its_answer_is_not_cut_off(engine: StubEngine) -> None:
+    """The server reports a finished answer as a disconnect, and that ends nothing."""
+    app, client = shell_app(engine), LeavingClient(b"{}")
+    done: list[bool] = []
+
+    async def clean_up() -> None:
+        await asyncio.sleep(0.05)
+        done.append(True)
+
+    @app.post("/after")
+    async def after(request: Request) -> Response:
+        await request.body()
+        return Response("ok", background=BackgroundTask(clean_up))
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            client.left.set()
+
+    async with app.router.lifespan_context(app):
+        await app(post(b"{}", path="/after"), client.receive, send)
+    assert done == [True]
 
 
 def streaming_app(engine: StubEngine, parts: int) -> FastAPI:

@@ -16,7 +16,7 @@ from tests.end_to_end.live_server import LiveServer
 pytestmark = pytest.mark.process
 
 
-def long_decode(first: int, tokens: int = 900) -> dict[str, Any]:
+def long_decode(first: int, tokens: int = 480) -> dict[str, Any]:
     """Work for some seconds, on a path that no other request shares."""
     return {"context": [first], "strategy": "greedy", "max_tokens": tokens, "ignore_eos": True}
 
@@ -39,7 +39,7 @@ def test_a_full_queue_answers_429_and_loses_nobody(tiny_server: LiveServer) -> N
             pool.submit(tiny_server.client.post, "/v1/decode", json=long_decode(first))
             for first in (5, 6, 7, 8)
         ]
-        settle(lambda: queued(tiny_server) > 3500)
+        settle(lambda: queued(tiny_server) > 1900)
         began = time.monotonic()
         refused = tiny_server.client.post("/v1/decode", json=long_decode(9))
         assert time.monotonic() - began < 0.5
@@ -53,7 +53,7 @@ def test_a_full_queue_answers_429_and_loses_nobody(tiny_server: LiveServer) -> N
 
 def test_a_request_that_could_never_fit_is_422(tiny_server: LiveServer) -> None:
     """Waiting would not help, so it is not told to wait."""
-    body = {"context": [5], "candidates": [[i, *[7] * 900] for i in range(9)]}
+    body = {"context": [5], "candidates": [[i, *[7] * 400] for i in range(9)]}
     response = tiny_server.client.post("/v1/score", json=body)
     assert response.status_code == 422
 

@@ -125,7 +125,11 @@ def test_a_model_is_fetched_once(through_pip: BuiltinModel, cache: Path) -> None
 
 def test_other_users_can_read_what_was_fetched(tiny: BuiltinModel, cache: Path) -> None:
     """A server may run as another user than the one that fetched, as it does in an image."""
-    folder = fetch("tiny", cache, copy, progress=False)
+    before = os.umask(0o077)
+    try:
+        folder = fetch("tiny", cache, copy, progress=False)
+    finally:
+        os.umask(before)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
@@ -161,8 +165,11 @@ def test_an_interrupted_fetch_leaves_nothing(
 def test_a_killed_fetch_leaves_no_model(through_pip: BuiltinModel, cache: Path) -> None:
     """What a killed process was writing never has the final name; the next fetch clears it."""
     script = (
-        "import sys, time\n"
+        "import sys, time, types\n"
         "from pathlib import Path\n"
+        "package = types.ModuleType('model_runtime')  # the real one imports torch, for seconds\n"
+        f"package.__path__ = [{str(Path(builtin_model.__file__).parent)!r}]\n"
+        "sys.modules['model_runtime'] = package\n"
         "from model_runtime import builtin_model\n"
         "from model_runtime.builtin_model import BuiltinModel, fetch\n"
         "def convert(gguf_file, folder, *, progress):\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model_runtime.errors import InvalidQuery, TokenIdOutOfRange
 from model_runtime.join import Boundary, Join, JoinedCandidate, join
 from model_runtime.tokenizer import Tokenizer
-from tests.tiny_models import END, TINY_KINDS, tiny_tokenizer
+from tests.tiny_models import END, TINY_KINDS, sentencepiece_tokenizer, tiny_tokenizer
 
 TOKENIZERS = {kind: Tokenizer(tiny_tokenizer(kind)) for kind in TINY_KINDS}
 
@@ -200,6 +200,16 @@ def test_with_bos_it_can_be_scored(gemma: Tokenizer) -> None:
     assert (joined.start_token, joined.shift_bytes, joined.context_tokens) == (1, 3, 2)
     assert pieces(gemma, joined.candidates[0]) == [" isn", "'t"]
     assert pieces(gemma, joined.candidates[1]) == [" is", " yes"]
+
+
+def test_a_space_that_the_tokenizer_put_first_is_no_byte_of_the_context() -> None:
+    """SentencePiece starts every text with a space of its own; it is not counted as shifted."""
+    tokenizer = Tokenizer(sentencepiece_tokenizer())
+    joined = join(tokenizer, "i", ["s", "a"], add_bos=True)
+    assert (joined.start_token, joined.shift_bytes, joined.context_tokens) == (1, 1, 3)
+    assert pieces(tokenizer, joined.candidates[0]) == [" is"]
+    assert pieces(tokenizer, joined.candidates[1]) == [" ", "i", "a"]
+    assert [good(candidate).tail_tokens for candidate in joined.candidates] == [0, 2]
 
 
 def test_bos_follows_the_tokenizers_rule_unless_told(llama: Tokenizer, gemma: Tokenizer) -> None:

@@ -289,13 +289,16 @@ async def test_whenever_clients_leave_everything_returns_to_zero(
 
 @on_loop
 async def test_stopping_finishes_what_is_admitted_and_takes_nothing_new() -> None:
-    """During the drain the door is closed; what is inside is answered, and the thread ends."""
+    """During the drain the door is closed, what is inside is answered, the thread ends.
+
+    A second stop changes nothing about it.
+    """
     gate = Gate()
     scheduler = scheduler_of(FakeModel(gate.hold))
     scheduler.start()
     admitted = [submit(scheduler, ask(i, i)) for i in range(3)]
     await at(gate)
-    stops = [asyncio.create_task(scheduler.stop(drain_s=5)) for _ in range(2)]
+    stops = [asyncio.create_task(scheduler.stop(drain_s)) for drain_s in (5, 0)]
     await turn()
     assert not scheduler.stats().ready
     with pytest.raises(EngineStopping):

@@ -11,12 +11,21 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, normalizers
+from tokenizers import decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
 from model_runtime.tokenizer import Tokenizer
-from tests.tiny_models import BOS, CORPUS, END, START, TINY_KINDS, UNUSED_ROWS, tiny_tokenizer
+from tests.tiny_models import (
+    BOS,
+    CORPUS,
+    END,
+    START,
+    TINY_KINDS,
+    UNUSED_ROWS,
+    sentencepiece_tokenizer,
+    tiny_tokenizer,
+)
 
 TOKENIZERS = {kind: Tokenizer(tiny_tokenizer(kind)) for kind in TINY_KINDS}
 MESSAGES = [{"role": "user", "content": "Is the sky blue?"}]
@@ -36,27 +45,6 @@ def llama() -> Tokenizer:
 def real(real_folder: Path) -> Tokenizer:
     """The default model's tokenizer."""
     return Tokenizer.load(real_folder)
-
-
-def sentencepiece() -> Tokenizer:
-    """A vocabulary in the manner of Llama 2: a space put first, unknown letters as bytes."""
-    letters = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abis"]
-    vocab = {letter: index for index, letter in enumerate([*letters, "is", "▁is"])}
-    merges = [("i", "s"), ("▁", "is")]
-    rust = tokenizers.Tokenizer(
-        models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>")
-    )
-    rust.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    rust.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    return Tokenizer(
-        PreTrainedTokenizerFast(
-            tokenizer_object=rust, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-        )
-    )
 
 
 @many
@@ -225,7 +213,7 @@ def test_threads_share_one_tokenizer(llama: Tokenizer) -> None:
 @given(text=st.text(alphabet="abis é\n😀", max_size=30))
 def test_sentencepiece_bytes_are_the_text_behind_one_space(text: str) -> None:
     """The space that such a tokenizer puts first is all that its tokens add."""
-    tokenizer = sentencepiece()
+    tokenizer = Tokenizer(sentencepiece_tokenizer())
     ids = tokenizer.encode(text)
     assert b"".join(map(tokenizer.token_bytes, ids)) == (f" {text}" if text else "").encode()
 
