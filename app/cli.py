@@ -27,7 +27,7 @@ _GROUPS: Final = {
         *("model", "revision", "served_name", "dtype", "device", "threads", "cache_dir"),
         "max_model_len",
     ),
-    "capacity": ("max_batch_tokens", "max_queue_tokens", "kv_cache_bytes", "prefix_cache"),
+    "capacity": ("max_batch_tokens", "max_queue_tokens", "kv_cache_bytes"),
     "access": ("api_keys", "api_key_file", "allow_unauthenticated"),
     "limits of a request": (
         *("max_body_bytes", "max_candidates", "max_top_logprobs", "default_timeout_ms"),

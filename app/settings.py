@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     served_name: str | None = None
     """The name clients use; by default the alias, hub id or folder name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the products: float32 is exact, bfloat16 is faster."""
+    """Precision of the matrix products: float32 is exact, bfloat16 faster on fitting hardware."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes CUDA where there is one."""
     threads: int | None = Field(None, ge=1)
@@ -95,8 +95,6 @@ class Settings(BaseSettings):
     """Tokens admitted and not finished at most; beyond it requests get 429."""
     kv_cache_bytes: ByteSize = Field(ByteSize(2048 * _MIB), ge=1)
     """Memory for keys and values, as in 2147483648 or 2GiB."""
-    prefix_cache: bool = True
-    """Keep computed contexts for later requests."""
 
     api_keys: Keys = ()
     """Comma-separated keys, any of which opens every route. A file hides them better."""
@@ -174,7 +172,6 @@ class Settings(BaseSettings):
             max_batch_tokens=self.max_batch_tokens,
             max_queue_tokens=self.max_queue_tokens,
             kv_cache_bytes=int(self.kv_cache_bytes),
-            prefix_cache=self.prefix_cache,
         )
 
 

@@ -15,7 +15,8 @@ class EngineConfig:
         model: local folder, hub id, or a built-in alias such as ``smollm2-135m-instruct``.
         revision: pinned hub revision; only for hub ids.
         served_name: the name clients use; by default the alias, hub id or folder name.
-        dtype: ``float32`` (exact) or ``bfloat16`` products.
+        dtype: of the decoder's matrix products, ``float32`` (exact) or ``bfloat16``. Head,
+            softmax, norms and residual are float32 in both.
         device: ``cpu`` or ``cuda``; ``auto`` takes CUDA where there is one.
         threads: torch's intra-op threads; None leaves torch's choice.
         cache_dir: where fetched models are kept; None is ``~/.cache/chainrule``.
@@ -23,7 +24,6 @@ class EngineConfig:
         max_batch_tokens: tokens fed to one forward at most; longer paths are chunked.
         max_queue_tokens: tokens admitted and unfinished at most; beyond it, overload.
         kv_cache_bytes: bytes for keys and values; the prefix cache lives in them.
-        prefix_cache: keep computed contexts for later requests.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -37,4 +37,3 @@ class EngineConfig:
     max_batch_tokens: int = 4096
     max_queue_tokens: int = 65_536
     kv_cache_bytes: int = 2 << 30
-    prefix_cache: bool = True

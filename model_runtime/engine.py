@@ -23,7 +23,8 @@ from model_runtime.errors import (
 )
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.model_loader import load_model
-from model_runtime.model_runner import ModelRunner
+from model_runtime.model_runner import DTYPES, ModelRunner
+from model_runtime.numeric_error import Sample, take_sample
 from model_runtime.planner import plan
 from model_runtime.scheduler import DEFAULT_OPTIONS, Scheduler
 from model_runtime.tokenizer import Tokenizer
@@ -61,6 +62,7 @@ class Engine:
         tokenizer: the model's own.
         model: what a batch goes through; called on the model thread only.
         cache: for ``stats`` and for what can never fit.
+        sample: what the warm-up forward is compared with.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Engine:
         tokenizer: Tokenizer,
         model: Forward,
         cache: CacheGauge,
+        sample: Sample | None = None,
     ) -> None:
         self.config = config
         self.info = info
@@ -80,6 +83,7 @@ class Engine:
             max_batch_tokens=config.max_batch_tokens,
             max_queue_tokens=config.max_queue_tokens,
         )
+        self._sample = sample
         self._warm = False
 
     @classmethod
@@ -90,9 +94,11 @@ class Engine:
             ModelLoadError: one of its kinds, in one line.
         """
         loaded = load_model(config, ATTENTION_NAME)
-        runner = ModelRunner(loaded.model, config.kv_cache_bytes)
+        sample = take_sample(loaded.model)
+        runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[config.dtype])
         cache = PrefixCache(runner.slots)
-        return cls(config, loaded.info, loaded.tokenizer, _forward(runner, cache), cache)
+        forward = _forward(runner, cache)
+        return cls(config, loaded.info, loaded.tokenizer, forward, cache, sample)
 
     async def start(self) -> None:
         """Start the model thread and run a forward on it; the engine is ready afterwards.
@@ -182,12 +188,17 @@ class Engine:
         return await self._scheduler.wait_dead()
 
     async def _warm_up(self) -> None:
-        length = min(WARM_UP_TOKENS, self.info.max_model_len, self._cache.capacity)
-        query = LogprobQuery((0,) * length, score_from=1, targets=(), cache_salt="warm-up")
+        """Run a real forward, and compare it with the reference where there is one."""
+        tokens = self._sample.tokens if self._sample else (0,) * WARM_UP_TOKENS
+        tokens = tokens[: min(self.info.max_model_len, self._cache.capacity)]
+        query = LogprobQuery(tokens, score_from=1, targets=(), cache_salt="warm-up")
         outcome = await self._ask_once([query], DEFAULT_OPTIONS)
         for answer in outcome.value:
             if isinstance(answer, ChainruleError):
                 raise answer
+            if self._sample is not None:
+                error = self._sample.error_of(answer.logprobs, self.info)
+                self.info = replace(self.info, numeric_error=error)
 
     async def _ask_once(
         self, queries: Sequence[LogprobQuery], options: RequestOptions

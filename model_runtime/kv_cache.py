@@ -50,8 +50,10 @@ class KVStorage:
 
 
 def _empty(size: tuple[int, int, int], shape: KVShape, device: torch.device) -> Tensor:
-    """Zeroed pages are not touched until they are written, and hold no NaN."""
-    return torch.zeros(size, dtype=shape.dtype, device=device)
+    """Pages stay untouched until written. Slot 0 alone is read before that, and must be finite."""
+    store = torch.empty(size, dtype=shape.dtype, device=device)
+    store[:, 0] = 0
+    return store
 
 
 class PrefixCache:

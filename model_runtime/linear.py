@@ -1,7 +1,8 @@
-"""Linear layers whose weights are laid out once in the order that the CPU's product wants.
+"""Linear layers laid out once the way the device's products want them.
 
-oneDNN's blocked layout, called eagerly: exact float32, and every row's bits are the same for
-any number of rows from 2 on. One row takes another code path, so a single row is padded.
+On CPU that is oneDNN's blocked layout, called eagerly: exact in float32, and every row's bits
+are the same for any number of rows from 2 on. One row takes another code path, so a single row
+is padded. In bfloat16 only the product is rounded; what goes in and comes out stays float32.
 """
 
 from __future__ import annotations
@@ -15,39 +16,74 @@ _mkldnn = torch.ops.mkldnn
 
 
 class PackedLinear(nn.Module):
-    """y = x W^T + b over rows; holds the packed weight only."""
+    """y = x W^T + b on CPU; holds the packed weight only."""
 
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """``weight`` is [out_features, in_features]; the caller may drop it afterwards."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        """``weight`` is [out_features, in_features]; ``dtype`` that of the product."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.weight = _mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS_HINT)
-        self.register_buffer("bias", None if bias is None else bias.detach())
+        self.dtype = dtype
+        self.weight = _mkldnn._reorder_linear_weight(weight.to(dtype).contiguous(), _ROWS_HINT)
+        self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)
         count = rows.shape[0]
         if count == 1:
             rows = rows.expand(2, -1)
-        y: Tensor = _mkldnn._linear_pointwise(
-            rows.contiguous(), self.weight, self.bias, "none", [], ""
-        )
-        return y[:count].view(*x.shape[:-1], self.out_features)
+        y = self._product(rows.to(self.dtype).contiguous())[:count]
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _product(self, rows: Tensor) -> Tensor:
+        if self.dtype is torch.float32:
+            return _pointwise(rows, self.weight, self.bias)
+        y = _pointwise(rows, self.weight, None).float()
+        return y if self.bias is None else y.add_(self.bias)
 
 
-def can_pack(device: torch.device) -> bool:
-    """Packed products exist for this device."""
-    return device.type == "cpu" and torch._C._has_mkldnn
+class RoundedLinear(nn.Module):
+    """y = x W^T + b whose product alone is in a lower precision; for every other device."""
+
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        """``weight`` is [out_features, in_features]; ``dtype`` that of the product."""
+        super().__init__()
+        self.dtype = dtype
+        self.register_buffer("weight", weight.to(dtype))
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.linear(x.to(self.dtype), self.weight).to(x.dtype)  # type: ignore[arg-type]
+        return y if self.bias is None else y.add_(self.bias)
 
 
-def pack_linears(module: nn.Module) -> None:
+def _pointwise(rows: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    y: Tensor = _mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+    return y
+
+
+def lay_out_linears(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Replace every linear layer below ``module``, one at a time, freeing as it goes."""
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, PackedLinear(child.weight, child.bias))
-        elif isinstance(child, Conv1D):
-            setattr(module, name, PackedLinear(child.weight.t(), child.bias))
-        else:
-            pack_linears(child)
+        weight = _weight(child)
+        if weight is None:
+            lay_out_linears(child, device, dtype)
+        elif device.type == "cpu" and torch._C._has_mkldnn:
+            setattr(module, name, PackedLinear(weight, _bias(child), dtype))
+        elif dtype is not weight.dtype:
+            setattr(module, name, RoundedLinear(weight, _bias(child), dtype))
+
+
+def _weight(module: nn.Module) -> Tensor | None:
+    """[out_features, in_features] of a linear layer; None for any other."""
+    if isinstance(module, nn.Linear):
+        return module.weight.detach()
+    return module.weight.detach().t() if isinstance(module, Conv1D) else None
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    bias = module.bias
+    return bias.detach() if isinstance(bias, Tensor) else None

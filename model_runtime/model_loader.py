@@ -36,8 +36,6 @@ from model_runtime.model_source import default_name, resolve
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.types import ModelInfo
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -143,7 +141,7 @@ def _load_weights(folder: Path, config: EngineConfig, attention: str) -> PreTrai
         with _bars(shown=False):
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=_DTYPES[config.dtype],
+                dtype=torch.float32,
                 attn_implementation=attention,
                 use_safetensors=True,
                 trust_remote_code=False,

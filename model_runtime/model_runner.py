@@ -12,8 +12,11 @@ from model_runtime.attention.cpu import PathAttention
 from model_runtime.batch import Batch, BatchOutput
 from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.kv_cache import KVShape, KVStorage
-from model_runtime.linear import can_pack, pack_linears
+from model_runtime.linear import lay_out_linears
 from model_runtime.logprobs import reduce_head_rows
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Precisions of the decoder's products, by the name that settings use."""
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 _SCALED_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -26,15 +29,23 @@ class ModelRunner:
     that it is many paths. Everything else in a decoder works token by token.
     """
 
-    def __init__(self, model: PreTrainedModel, kv_bytes: int) -> None:
-        """Take over ``model``, loaded for ``ATTENTION_NAME``; ``kv_bytes`` bounds the storage."""
+    def __init__(
+        self, model: PreTrainedModel, kv_bytes: int, product_dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Take over a model.
+
+        Args:
+            model: in float32, loaded for ``ATTENTION_NAME``.
+            kv_bytes: bounds the storage of keys and values.
+            product_dtype: of the decoder's matrix products. The head, softmax, norms and the
+                residual stay in float32.
+        """
         check_supported(model)
         self.device = model.device
         self._decoder = model.base_model
         self._head = _Head(model)
-        if can_pack(self.device):
-            pack_linears(self._decoder)
-            self._head.pack()
+        lay_out_linears(self._decoder, self.device, product_dtype)
+        self._head.lay_out(self.device)
         shape = _kv_shape(model.config.get_text_config(), model.dtype)
         self.slots = max(2, kv_bytes // shape.bytes_per_token)
         self._storage = KVStorage(shape, self.slots, self.device)
@@ -74,9 +85,9 @@ class _Head:
         config = model.config.get_text_config()
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
 
-    def pack(self) -> None:
+    def lay_out(self, device: torch.device) -> None:
         holder = nn.ModuleList([self._project])
-        pack_linears(holder)
+        lay_out_linears(holder, device, torch.float32)
         self._project = holder[0]
 
     def __call__(self, hidden: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -38,9 +39,8 @@ def reference_logprobs(model: PreTrainedModel, tokens: Sequence[int]) -> Tensor:
 
     ``model`` runs eager attention. Where it is in float64, so is every step of the forward.
     """
-    if model.dtype == torch.float64:
-        with _InDouble():
-            logits = model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
-        return torch.log_softmax(logits, dim=-1)
-    logits = model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
-    return torch.log_softmax(logits.float(), dim=-1)
+    ids = torch.tensor([list(tokens)], device=model.device)
+    double = model.dtype == torch.float64
+    with _InDouble() if double else nullcontext():
+        logits = model(input_ids=ids, use_cache=False).logits[0]
+    return torch.log_softmax(logits if double else logits.float(), dim=-1)

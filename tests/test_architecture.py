@@ -20,6 +20,7 @@ TENSOR_FILES = {
     "model_runtime/logprobs.py",
     "model_runtime/model_loader.py",
     "model_runtime/model_runner.py",
+    "model_runtime/numeric_error.py",
     "model_runtime/reference.py",
 }
 TRANSFORMERS_FILES = TENSOR_FILES | {"model_runtime/tokenizer.py"}

@@ -49,8 +49,8 @@ def test_flags_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flags of every kind are read; flags that are not given are not passed on."""
     given: list[dict[str, object]] = []
     monkeypatch.setattr(cli, "serve_command", lambda flags: given.append(flags) or 0)
-    assert main(["serve", "--port", "1", "--no-prefix-cache", "--allow-unauthenticated"]) == 0
-    assert given == [{"port": "1", "prefix_cache": False, "allow_unauthenticated": True}]
+    assert main(["serve", "--port", "1", "--no-allow-unauthenticated"]) == 0
+    assert given == [{"port": "1", "allow_unauthenticated": False}]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ def test_every_engine_setting_arrives() -> None:
         max_batch_tokens=55,
         max_queue_tokens=66,
         kv_cache_bytes=88,
-        prefix_cache=False,
     )
     flags = {name: getattr(wanted, name) for name in EngineConfig.__dataclass_fields__}
     assert Settings.read(flags).engine_config() == wanted
@@ -78,7 +77,7 @@ def test_sizes_may_be_written_with_units(monkeypatch: pytest.MonkeyPatch) -> Non
         ("drain_timeout_s", "nan"),
         ("drain_timeout_s", "inf"),
         ("log_format", "yaml"),
-        ("prefix_cache", "perhaps"),
+        ("allow_unauthenticated", "perhaps"),
         ("api_keys", "a,,b"),
     ],
 )
