@@ -4,12 +4,16 @@ While both classes wait, interactive work is given three tokens for each token o
 What a class does not need goes to the other at no debt. The planner cuts work only where the
 batch is full, so one long prompt may fill a batch; the balance carries over and the other
 class leads the next ones. Both stay within one batch of their share, however long they wait.
+
+Where the cache is too small for what is in hand, requests that take turns would evict each
+other's chunks forever. Whoever has lost work that way goes before all others until it ends,
+the oldest first: what leads a batch is matched first and not evicted by it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from model_runtime.job import Job
 from model_runtime.types import Priority
@@ -32,16 +36,18 @@ class FairShare:
         self._contested = False
         self._bulk_owed = 0.0
 
-    def order(self, jobs: Iterable[Job], tokens_per_s: float) -> list[Job]:
+    def order(self, jobs: Collection[Job], tokens_per_s: float) -> list[Job]:
         """All jobs, most urgent first. Jobs that are equally urgent keep their order."""
         pace = PATIENCE / tokens_per_s
-        urgent_first = sorted(jobs, key=lambda job: job.virtual_deadline(pace))
-        interactive = [job for job in urgent_first if job.priority is Priority.INTERACTIVE]
-        bulk = [job for job in urgent_first if job.priority is Priority.BULK]
+        evicted = sorted((job for job in jobs if job.overrun), key=lambda job: job.arrival)
+        others = [job for job in jobs if not job.overrun]
+        others.sort(key=lambda job: job.virtual_deadline(pace))
+        interactive = [job for job in others if job.priority is Priority.INTERACTIVE]
+        bulk = [job for job in others if job.priority is Priority.BULK]
         self._contested = bool(interactive and bulk)
         if not self._contested:
             self._bulk_owed = 0.0
-        return self._interleave(interactive, bulk)
+        return [*evicted, *self._interleave(interactive, bulk)]
 
     def charge(self, fed: Mapping[Job, int]) -> None:
         """Account for the tokens that a batch, formed in the last order, fed for each job."""

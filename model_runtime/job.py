@@ -97,6 +97,11 @@ class Job:
             return max(1, self._first_round_tokens - self.usage.computed_tokens)
         return max(1, len(self.open_asks))
 
+    @property
+    def overrun(self) -> bool:
+        """More was fed than all of it costs: what it had computed was evicted in between."""
+        return self.usage.computed_tokens > self.cost
+
     def virtual_deadline(self, seconds_per_token: float) -> float:
         """When this request should have been served; the earliest goes first.
 

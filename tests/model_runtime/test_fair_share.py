@@ -61,3 +61,13 @@ def test_what_nobody_else_wanted_is_owed_to_nobody() -> None:
     share.order(bulk, 1.0)
     share.charge({bulk[0]: BATCH})
     assert classes(share.order(bulk + interactive, 1.0)) == "ibiiiiiiii"
+
+
+def test_who_was_evicted_goes_first_and_the_oldest_of_them_leads() -> None:
+    """A request fed more than its cost leads every batch until it ends, whatever its class."""
+    share = FairShare(BATCH)
+    bulk, interactive = jobs(BULK, 3), jobs(INTERACTIVE, 2)
+    for job, tokens in ((bulk[1], 7), (bulk[2], 100), (interactive[1], 6)):
+        job.record(tokens, shared=False, began=0.0)
+    order = share.order([*bulk, *interactive], 1.0)
+    assert order == [bulk[1], bulk[2], interactive[0], bulk[0], interactive[1]]
