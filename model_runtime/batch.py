@@ -105,8 +105,7 @@ class Batch:
         gather_head, gather_ids: [G] log-probability of id ``gather_ids[g]`` at head row
             ``gather_head[g]``.
         extents: which part of which work is answered; work that did not fit has none.
-        new_slots: slots that were allocated for this batch.
-        kept: what of them the cache keeps once the batch has run; the rest is free again.
+        kept: what the cache keeps once the batch has run; its other slots are free again.
     """
 
     token_ids: Sequence[int]
@@ -120,7 +119,6 @@ class Batch:
     gather_head: Sequence[int]
     gather_ids: Sequence[int]
     extents: tuple[Extent, ...]
-    new_slots: tuple[int, ...] = ()
     kept: tuple[KeptPath, ...] = ()
 
 

@@ -255,7 +255,7 @@ def _forward(runner: ModelRunner, cache: PrefixCache) -> Forward:
         cache.commit(batch)
         return answers
 
-    return Forward(plan=plan_batch, run=run, release=cache.abandon)
+    return Forward(plan=plan_batch, run=run, release=lambda _batch: cache.abandon())
 
 
 def _nothing_done() -> Outcome[tuple[Answer, ...]]:

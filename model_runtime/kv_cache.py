@@ -60,13 +60,15 @@ class PrefixCache:
     """The index of computed paths: longest prefix, least recently used leaf first out.
 
     A batch is bracketed: ``begin``, any number of ``match`` and ``allocate``, then ``commit``
-    or ``abandon``. What was matched within the bracket is not evicted within it.
+    or ``abandon``. What was matched within the bracket is not evicted within it; what was
+    allocated is free again after it, but for the paths that ``commit`` keeps.
     """
 
     def __init__(self, slots: int) -> None:
         """``slots`` counts slot 0; ``slots - 1`` tokens can be held."""
         self.capacity = slots - 1
         self._free = list(range(slots - 1, 0, -1))
+        self._lent: set[int] = set()
         self._trie = TokenTrie()
         self._clock = 0
         self._touched = 0
@@ -83,6 +85,7 @@ class PrefixCache:
         return len(self._free) + self._held - self._touched
 
     def begin(self) -> None:
+        self.abandon()
         self._clock += 1
         self._touched = 0
 
@@ -102,20 +105,21 @@ class PrefixCache:
             self._evict(count - len(self._free))
         taken = self._free[len(self._free) - count :]
         del self._free[len(self._free) - count :]
+        self._lent.update(taken)
         return taken[::-1]
 
     def commit(self, batch: Batch) -> None:
         """The batch has run: keep its kept paths and free the rest of its slots."""
-        unclaimed = set(batch.new_slots)
         for path in batch.kept:
-            self._keep(path, unclaimed)
-        self._free += sorted(unclaimed, reverse=True)
+            self._keep(path)
+        self.abandon()
 
-    def abandon(self, batch: Batch) -> None:
-        """The batch has not run, or failed: free its slots."""
-        self._free += sorted(batch.new_slots, reverse=True)
+    def abandon(self) -> None:
+        """Free what was allocated and is not kept: all of it, where the batch has not run."""
+        self._free += sorted(self._lent, reverse=True)
+        self._lent.clear()
 
-    def _keep(self, path: KeptPath, unclaimed: set[int]) -> None:
+    def _keep(self, path: KeptPath) -> None:
         depth = self._trie.depth(path.salt, path.tokens)
         new = path.slots[depth:]
         self._trie.insert(path.salt, path.tokens, new, len(path.tokens))
@@ -125,7 +129,7 @@ class PrefixCache:
         if new:
             self._trie.join(nodes[-1])
         self._held += len(new)
-        unclaimed.difference_update(new)
+        self._lent.difference_update(new)
 
     def _evict(self, count: int) -> None:
         """Free at least ``count`` slots, whole leaves at a time, oldest first."""

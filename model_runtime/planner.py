@@ -88,7 +88,6 @@ class _Planning:
         self.budget = budget
         self.trie = TokenTrie()
         self.admitted: list[_Admitted] = []
-        self.new_slots: list[int] = []
 
     def admit(self, index: int, work: Work) -> bool:
         """Take as much of the work as fits; False when the batch is full after it."""
@@ -116,7 +115,6 @@ class _Planning:
     def _insert(self, salt: str, path: tuple[int, ...], cached: list[int], fed_from: int) -> None:
         depth = self.trie.depth(salt, path)
         new = self.cache.allocate(len(path) - max(depth, min(len(cached), len(path))))
-        self.new_slots += new
         self.trie.insert(salt, path, cached[depth : len(path)] + new, fed_from)
 
     def batch(self, block_size: int) -> Batch:
@@ -135,7 +133,6 @@ class _Planning:
             gather_head=heads.gather_head,
             gather_ids=heads.gather_ids,
             extents=extents,
-            new_slots=tuple(self.new_slots),
             kept=tuple(self._keep(item) for item in self.admitted),
         )
 

@@ -86,7 +86,7 @@ class FakeModel:
         self.seen |= {extent.query.tokens for extent in batch.extents}
         self.on_run(batch)
         self.ran.append(batch)
-        self._cache |= set(batch.new_slots)
+        self._cache |= set(batch.token_ids)
         return [self.answer(extent) for extent in batch.extents]
 
     def answer(self, extent: Extent) -> Answer:
@@ -114,7 +114,6 @@ def _batch(fed: list[int], extents: list[Extent]) -> Batch:
         gather_head=(),
         gather_ids=(),
         extents=tuple(extents),
-        new_slots=tuple(fed),
     )
 
 

@@ -39,7 +39,7 @@ class CachedModel(FakeModel):
 
     def release(self, batch: Batch) -> None:
         super().release(batch)
-        self.cache.abandon(batch)
+        self.cache.abandon()
         self.cache.check()
 
 

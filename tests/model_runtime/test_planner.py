@@ -133,7 +133,8 @@ def test_an_abandoned_batch_leaves_the_cache_as_it_was() -> None:
     """Slots of a batch that failed are free again, and nothing of it is matched later."""
     cache = PrefixCache(100)
     work = [Work(LogprobQuery(tuple(range(50)), 40), 40)]
-    cache.abandon(plan(work, cache, 4096))
+    plan(work, cache, 4096)
+    cache.abandon()
     cache.check()
     assert cache.used == 0
     assert len(plan(work, cache, 4096).token_ids) == 49
