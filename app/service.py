@@ -19,6 +19,7 @@ from app.decoding import decoded_sequences, plan_decode
 from app.distribution import plan_next_token, read_distribution
 from app.errors import ModelNotServed
 from app.limits import Limits
+from app.logs import note
 from app.model_cards import model_card
 from app.schemas.decode import DecodeRequest, DecodeResponse
 from app.schemas.models import ModelCard, ModelList
@@ -144,19 +145,21 @@ class ScoringService:
         prompt_tokens: int,
         scored_tokens: int,
     ) -> dict[str, Any]:
-        """The fields of ``Reply``."""
+        """The fields of ``Reply``; what it cost goes into the access log as well."""
         info = self._engine.info
+        usage = Usage(
+            prompt_tokens=prompt_tokens,
+            scored_tokens=scored_tokens,
+            cached_tokens=outcome.cached_tokens,
+            computed_tokens=outcome.computed_tokens,
+        )
+        note(**usage.model_dump())
         return {
             "id": f"{kind}-{visit.id}",
             "created": visit.created,
             "model": info.name,
             "fingerprint": info.fingerprint,
             "numeric_error": info.numeric_error and info.numeric_error[0],
-            "usage": Usage(
-                prompt_tokens=prompt_tokens,
-                scored_tokens=scored_tokens,
-                cached_tokens=outcome.cached_tokens,
-                computed_tokens=outcome.computed_tokens,
-            ),
+            "usage": usage,
             "timings_ms": visit.timings(outcome),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,6 +42,8 @@ from model_runtime.types import (
 R = TypeVar("R")
 
 WARM_UP_TOKENS = 64
+TOKENS_ON_LOOP = 20_000
+"""Tokens of a request that are checked on the event loop; it takes about a millisecond."""
 
 
 class CacheGauge(Protocol):
@@ -123,9 +126,10 @@ class Engine:
             ChainruleError: the whole request failed; the kinds are those of ``Scheduler.submit``.
         """
         self._check_warm()
-        errors = [self.check(query) for query in queries]
-        good = [query for query, error in zip(queries, errors, strict=True) if error is None]
-        outcome = await self._ask_once(good, options) if good else _nothing_done()
+        errors, strategy = await self._admit(queries)
+        if strategy is None:
+            return _nothing_done(tuple(error for error in errors if error is not None))
+        outcome = await self._scheduler.submit(strategy, options)
         answers = iter(outcome.value)
         return _with_value(outcome, tuple(error or next(answers) for error in errors))
 
@@ -192,7 +196,8 @@ class Engine:
         tokens = self._sample.tokens if self._sample else (0,) * WARM_UP_TOKENS
         tokens = tokens[: min(self.info.max_model_len, self._cache.capacity)]
         query = LogprobQuery(tokens, score_from=1, targets=(), cache_salt="warm-up")
-        outcome = await self._ask_once([query], DEFAULT_OPTIONS)
+        strategy = AskOnce([query], cost=query.last_row)
+        outcome = await self._scheduler.submit(strategy, DEFAULT_OPTIONS)
         for answer in outcome.value:
             if isinstance(answer, ChainruleError):
                 raise answer
@@ -200,11 +205,23 @@ class Engine:
                 error = self._sample.error_of(answer.logprobs, self.info)
                 self.info = replace(self.info, numeric_error=error)
 
-    async def _ask_once(
-        self, queries: Sequence[LogprobQuery], options: RequestOptions
-    ) -> Outcome[tuple[Answer, ...]]:
-        strategy = AskOnce(queries, cost=fed_tokens(queries))
-        return await self._scheduler.submit(strategy, options)
+    async def _admit(
+        self, queries: Sequence[LogprobQuery]
+    ) -> tuple[list[InvalidQuery | None], AskOnce | None]:
+        """What is wrong with each query, and the strategy that asks the others, if there are any.
+
+        Every token is looked at, so a large request is looked at off the event loop.
+        """
+        if sum(len(query.tokens) for query in queries) > TOKENS_ON_LOOP:
+            return await asyncio.to_thread(self._examine, queries)
+        return self._examine(queries)
+
+    def _examine(
+        self, queries: Sequence[LogprobQuery]
+    ) -> tuple[list[InvalidQuery | None], AskOnce | None]:
+        errors = [self.check(query) for query in queries]
+        good = [query for query, error in zip(queries, errors, strict=True) if error is None]
+        return errors, AskOnce(good, cost=fed_tokens(good)) if good else None
 
     def _check_warm(self) -> None:
         if not self._warm:
@@ -258,8 +275,8 @@ def _forward(runner: ModelRunner, cache: PrefixCache) -> Forward:
     return Forward(plan=plan_batch, run=run, release=lambda _batch: cache.abandon())
 
 
-def _nothing_done() -> Outcome[tuple[Answer, ...]]:
-    return Outcome((), 0, 0, 0, 0, 0.0, 0.0)
+def _nothing_done(errors: tuple[Answer, ...]) -> Outcome[tuple[Answer, ...]]:
+    return Outcome(errors, 0, 0, 0, 0, 0.0, 0.0)
 
 
 def _with_value(outcome: Outcome[Any], value: R) -> Outcome[R]:

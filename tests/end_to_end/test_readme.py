@@ -1,0 +1,57 @@
+"""The README's calls are made, and its answers are the ones that come back."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.live_server import LiveServer
+
+pytestmark = [pytest.mark.real_model, pytest.mark.process]
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+CALL = re.compile(
+    r"```sh\ncurl -s localhost:8000(?P<path>\S+)(?: -H [^\n]*-d '\n\s*(?P<body>.*?)')?\n```\n+"
+    r"```json\n(?P<answer>.*?)```",
+    re.DOTALL,
+)
+CALLS = [match.groupdict() for match in CALL.finditer(README)]
+
+VARIES = {"id", "created", "fingerprint", "numeric_error", "usage", "timings_ms"}
+"""Of the run or of the machine; everything else is the model's."""
+
+
+def test_the_readme_has_its_calls() -> None:
+    """Every route of the native API is shown with an answer."""
+    shown = {call["path"] for call in CALLS}
+    assert {"/v1/score", "/v1/next_token", "/v1/decode", "/v1/models", "/health"} <= shown
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: str(call["path"]))
+def test_the_answer_is_the_one_that_is_shown(call: dict[str, str], real_server: LiveServer) -> None:
+    """Same fields, same texts, same ranks; numbers agree to what another machine may round."""
+    if call["body"] is None:
+        got = real_server.client.get(call["path"]).json()
+    else:
+        headers = {"Content-Type": "application/json"}
+        got = real_server.client.post(call["path"], content=call["body"], headers=headers).json()
+    check_alike(got, json.loads(call["answer"]))
+
+
+def check_alike(got: Any, shown: Any) -> None:
+    if isinstance(shown, dict):
+        assert list(got) == list(shown)
+        for key in shown.keys() - VARIES:
+            check_alike(got[key], shown[key])
+    elif isinstance(shown, list):
+        assert len(got) == len(shown)
+        for one, other in zip(got, shown, strict=True):
+            check_alike(one, other)
+    elif isinstance(shown, float):
+        assert got == pytest.approx(shown, rel=1e-3, abs=1e-3)
+    else:
+        assert got == shown
