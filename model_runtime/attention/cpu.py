@@ -165,14 +165,21 @@ class _Merged:
     def add(self, tiles: _Tiles, partial: _Partial) -> None:
         """Merge the next block in; each row is in a group once."""
         new = partial.rows(tiles.source)
+        if tiles.start == 0:
+            # Nothing is there yet, so a merge would multiply it by exactly 1.
+            self._put(tiles.target, new)
+            return
         old = _Partial(self._peak, self._total, self._weighted).rows(tiles.target)
         peak = torch.maximum(old.peak, new.peak)
         old_scale, new_scale = (old.peak - peak).exp_(), (new.peak - peak).exp_()
         total = old.total * old_scale + new.total * new_scale
         weighted = old.weighted * old_scale + new.weighted * new_scale
-        self._peak.index_copy_(1, tiles.target, peak)
-        self._total.index_copy_(1, tiles.target, total)
-        self._weighted.index_copy_(1, tiles.target, weighted)
+        self._put(tiles.target, _Partial(peak, total, weighted))
+
+    def _put(self, rows: Tensor, partial: _Partial) -> None:
+        self._peak.index_copy_(1, rows, partial.peak)
+        self._total.index_copy_(1, rows, partial.total)
+        self._weighted.index_copy_(1, rows, partial.weighted)
 
     def result(self) -> Tensor:
         """[N, heads, head_dim]"""
