@@ -69,13 +69,15 @@ class _Admitted:
 def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = BLOCK_SIZE) -> Batch:
     """Lay work into one batch, in the order given, until ``budget`` fed tokens are spent.
 
-    Work that does not fit whole is cut, and what comes after it waits for the next batch.
-    The first piece always advances, provided that the cache could hold its path alone.
+    Work that does not fit whole is cut. Behind a cut only work that shares what is fed already
+    comes along, as far as it shares it: its rows there cost nothing now, and the whole prefix
+    again later. The first piece always advances, provided that the cache can hold its path.
     """
     planning = _Planning(cache, budget)
+    full = False
     for index, item in enumerate(work):
-        if not planning.admit(index, item):
-            break
+        if not full or planning.shares(item):
+            full = not planning.admit(index, item) or full
     return planning.batch(block_size)
 
 
@@ -89,12 +91,16 @@ class _Planning:
         self.trie = TokenTrie()
         self.admitted: list[_Admitted] = []
 
+    def shares(self, work: Work) -> bool:
+        """Whether some row that the work asks next is of a token in the batch already."""
+        return self.trie.depth(work.query.cache_salt, work.query.tokens) >= work.next_row
+
     def admit(self, index: int, work: Work) -> bool:
         """Take as much of the work as fits; False when the batch is full after it."""
         salt, path = work.query.cache_salt, work.query.tokens[: work.query.last_row]
         cached = self.cache.match(salt, path)
         fed_from = min(len(cached), work.next_row - 1)
-        stop, cost = self._cut(salt, path, fed_from)
+        stop, cost = self._cut(salt, path, len(cached), fed_from)
         if stop <= fed_from:
             return False
         self._insert(salt, path[:stop], cached, fed_from)
@@ -102,13 +108,15 @@ class _Planning:
         self.admitted.append(_Admitted(index, work, stop, cost))
         return stop == len(path)
 
-    def _cut(self, salt: str, path: tuple[int, ...], fed_from: int) -> tuple[int, int]:
-        """How far the path can be fed, and how many tokens that feeds anew."""
-        room = min(self.budget, self.cache.room)
-        stop = len(path)
-        cost = self.trie.unfed(salt, path, fed_from)
-        while cost > room and stop > fed_from:
-            stop -= cost - room
+    def _cut(self, salt: str, path: tuple[int, ...], cached: int, fed_from: int) -> tuple[int, int]:
+        """How far the path can be fed, and how many tokens that feeds anew.
+
+        What is fed anew counts against the budget; what has no slot yet, against the room.
+        """
+        stop = min(len(path), max(self.trie.depth(salt, path), cached) + self.cache.room)
+        cost = self.trie.unfed(salt, path[:stop], fed_from)
+        while cost > self.budget and stop > fed_from:
+            stop -= cost - self.budget
             cost = self.trie.unfed(salt, path[:stop], fed_from)
         return stop, cost
 

@@ -111,6 +111,23 @@ def test_the_same_query_twice_is_computed_once() -> None:
     assert batch.extents[1].computed_tokens == 0
 
 
+def test_rows_of_a_shared_prefix_are_answered_together() -> None:
+    """Candidates that are scored from the path's start cost its length once, not once each."""
+    context, cache, runner = tuple(range(60)), PrefixCache(1000), SymbolicRunner(BLOCK)
+    asked = [LogprobQuery((*context, 100 + i, 7, 8), 1) for i in range(20)]
+    _, batches = answer_all(asked, cache, runner, 16)
+    fed = sum(len(batch.token_ids) for batch in batches)
+    assert fed <= fed_tokens(asked) + len(batches)
+
+
+def test_a_path_that_fills_the_cache_can_be_scored_again() -> None:
+    """Tokens that are fed again for their rows take no second slot."""
+    path, cache, runner = tuple(range(200)), PrefixCache(201), SymbolicRunner(BLOCK)
+    answer_all([LogprobQuery(path, 200, ())], cache, runner, 4096)
+    _, batches = answer_all([LogprobQuery(path, 1)], cache, runner, 4096)
+    assert [len(batch.token_ids) for batch in batches] == [199]
+
+
 def test_work_beyond_the_budget_waits_in_order() -> None:
     """The query at the budget's edge is cut, and none behind it overtakes it."""
     asked = [LogprobQuery(tuple(range(first, first + 40)), 1) for first in (0, 100, 200)]
