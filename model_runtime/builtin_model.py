@@ -104,22 +104,30 @@ def fetch(alias: str, cache_dir: Path | None, convert: Convert, *, progress: boo
 
 
 def verify(folder: Path) -> None:
-    """Compare the sizes of a fetched folder's files with its manifest.
+    """Compare a fetched folder's files with its manifest, byte for byte.
 
     Raises:
-        CorruptModel: a file is missing or has another size.
+        CorruptModel: a file is missing, cannot be read or has other bytes.
     """
     again = f"delete {folder} and fetch the model again"
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        wanted = {name: entry["size"] for name, entry in manifest["files"].items()}
-    except (OSError, ValueError, KeyError) as error:
+        wanted = {
+            name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptModel(f"{MANIFEST} cannot be read; {again}") from error
-    for name, size in wanted.items():
+    for name, (size, sha256) in wanted.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else 0
         if found != size:
             raise CorruptModel(f"{name} has {found} bytes instead of {size}; {again}")
+        try:
+            intact = _digest(path) == sha256
+        except OSError as error:
+            raise CorruptModel(f"{name} cannot be read ({error.strerror}); {again}") from error
+        if not intact:
+            raise CorruptModel(f"{name} does not have the SHA-256 it was kept with; {again}")
 
 
 def _models_dir(cache_dir: Path | None) -> Path:

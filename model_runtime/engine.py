@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -18,15 +17,13 @@ from model_runtime.errors import (
     EngineNotReady,
     InvalidQuery,
     ModelLoadError,
-    PathTooLong,
-    RequestTooLarge,
-    TokenIdOutOfRange,
 )
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.model_loader import load_model
 from model_runtime.model_runner import DTYPES, ModelRunner
-from model_runtime.numeric_error import Sample, take_sample
+from model_runtime.numeric_error import Sample, check_company, take_sample
 from model_runtime.planner import plan
+from model_runtime.query_limits import QueryLimits
 from model_runtime.scheduler import DEFAULT_OPTIONS, Scheduler
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.trie import fed_tokens
@@ -86,6 +83,7 @@ class Engine:
             max_batch_tokens=config.max_batch_tokens,
             max_queue_tokens=config.max_queue_tokens,
         )
+        self._limits = QueryLimits(info.vocab_size, info.max_model_len, cache.capacity)
         self._sample = sample
         self._warm = False
 
@@ -112,8 +110,10 @@ class Engine:
         self._scheduler.start()
         try:
             await self._warm_up()
-        except ChainruleError as error:
+        except BaseException as error:
             await self._scheduler.stop(0)
+            if isinstance(error, ModelLoadError) or not isinstance(error, Exception):
+                raise
             raise ModelLoadError(f"the warm-up forward failed: {error}") from error
         self._warm = True
 
@@ -157,21 +157,16 @@ class Engine:
                 what the search raised.
         """
         self._check_warm()
-        for query in () if search.done else search.queries():
-            error = self.check(query)
+        queries = () if search.done else search.queries()
+        errors = (self._limits.check_path(search.longest_path), *map(self.check, queries))
+        for error in errors:
             if error is not None:
                 raise error
         return await self._scheduler.submit(search, options)
 
     def check(self, query: LogprobQuery) -> InvalidQuery | None:
         """What makes a query unanswerable, found without running it; None where nothing does."""
-        return (
-            _check_rows(query)
-            or self._check_length(query)
-            or self._check_ids("a token id", query.tokens)
-            or self._check_ids("a target id", query.targets or ())
-            or self._check_extras(query)
-        )
+        return self._limits.check(query)
 
     def stats(self) -> EngineStats:
         """Counters and gauges of this moment. From any thread; never blocks."""
@@ -192,18 +187,30 @@ class Engine:
         return await self._scheduler.wait_dead()
 
     async def _warm_up(self) -> None:
-        """Run a real forward, and compare it with the reference where there is one."""
-        tokens = self._sample.tokens if self._sample else (0,) * WARM_UP_TOKENS
-        tokens = tokens[: min(self.info.max_model_len, self._cache.capacity)]
-        query = LogprobQuery(tokens, score_from=1, targets=(), cache_salt="warm-up")
-        strategy = AskOnce([query], cost=query.last_row)
+        """Run real forwards. A path must score alone what it scores beside another."""
+        longest = min(self.info.max_model_len, self._cache.capacity)
+        if self._sample is None:
+            await self._probe("alone", (0,) * min(WARM_UP_TOKENS, longest))
+            return
+        path, fork = self._sample.paths(longest)
+        (alone,) = await self._probe("alone", path)
+        (fork_alone,) = await self._probe("fork", fork)
+        fork_together, together = await self._probe("together", fork, path)
+        check_company(fork_alone + alone, fork_together + together, self.info)
+        error = self._sample.error_of(alone, self.info)
+        self.info = replace(self.info, numeric_error=error)
+
+    async def _probe(self, salt: str, *paths: tuple[int, ...]) -> list[tuple[float, ...]]:
+        """Log-probabilities of whole paths, computed together and apart from everything else."""
+        queries = [LogprobQuery(path, 1, (), cache_salt=f"warm-up {salt}") for path in paths]
+        strategy = AskOnce(queries, cost=fed_tokens(queries))
         outcome = await self._scheduler.submit(strategy, DEFAULT_OPTIONS)
+        logprobs = []
         for answer in outcome.value:
             if isinstance(answer, ChainruleError):
                 raise answer
-            if self._sample is not None:
-                error = self._sample.error_of(answer.logprobs, self.info)
-                self.info = replace(self.info, numeric_error=error)
+            logprobs.append(answer.logprobs)
+        return logprobs
 
     async def _admit(
         self, queries: Sequence[LogprobQuery]
@@ -226,39 +233,6 @@ class Engine:
     def _check_warm(self) -> None:
         if not self._warm:
             raise EngineNotReady("the model is not loaded and warmed up yet")
-
-    def _check_length(self, query: LogprobQuery) -> InvalidQuery | None:
-        length, limit = len(query.tokens), self.info.max_model_len
-        if length > limit:
-            return PathTooLong(f"{length} tokens are too many; the model takes {limit}")
-        if query.last_row > self._cache.capacity:
-            return RequestTooLarge(
-                f"{query.last_row} tokens do not fit the KV cache of {self._cache.capacity}"
-            )
-        return None
-
-    def _check_ids(self, what: str, ids: Sequence[int]) -> InvalidQuery | None:
-        if not ids or (min(ids) >= 0 and max(ids) < self.info.vocab_size):
-            return None
-        wrong = next(i for i in ids if not 0 <= i < self.info.vocab_size)
-        return TokenIdOutOfRange(f"{what} is {wrong}, not in 0 .. {self.info.vocab_size - 1}")
-
-    def _check_extras(self, query: LogprobQuery) -> InvalidQuery | None:
-        if not 0 <= query.top_k <= self.info.vocab_size:
-            return InvalidQuery(f"top_k must lie in 0 .. {self.info.vocab_size}", param="top_k")
-        if query.floor is not None and math.isnan(query.floor):
-            return InvalidQuery("floor must be a number", param="floor")
-        return None
-
-
-def _check_rows(query: LogprobQuery) -> InvalidQuery | None:
-    if not query.tokens:
-        return InvalidQuery("a token path needs at least one token")
-    if not 1 <= query.score_from <= len(query.tokens):
-        return InvalidQuery(f"score_from must lie in 1 .. {len(query.tokens)}", param="score_from")
-    if query.score_from > query.last_row:
-        return InvalidQuery("the query scores no token and asks for no next one")
-    return None
 
 
 def _forward(runner: ModelRunner, cache: PrefixCache) -> Forward:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -73,6 +75,7 @@ class PrefixCache:
         self._clock = 0
         self._touched = 0
         self._held = 0
+        self._stale: _StaleLeaves | None = None
 
     @property
     def used(self) -> int:
@@ -118,6 +121,7 @@ class PrefixCache:
         """Free what was allocated and is not kept: all of it, where the batch has not run."""
         self._free += sorted(self._lent, reverse=True)
         self._lent.clear()
+        self._stale = None
 
     def _keep(self, path: KeptPath) -> None:
         depth = self._trie.depth(path.salt, path.tokens)
@@ -131,24 +135,15 @@ class PrefixCache:
         self._held += len(new)
         self._lent.difference_update(new)
 
-    def _evict(self, count: int) -> None:
-        """Free at least ``count`` slots, whole leaves at a time, oldest first."""
-        while count > 0:
-            leaves = sorted(self._stale_leaves(), key=lambda leaf: leaf.last_used)
-            if not leaves:
-                raise RuntimeError("allocate() was asked for more than room; this is a bug")
-            for leaf in leaves:
-                if count <= 0:
-                    return
-                count -= len(leaf.tokens)
-                self._drop(leaf)
-
-    def _stale_leaves(self) -> list[TrieNode]:
-        return [
-            node
-            for node in self._trie.nodes()
-            if not node.children and node.last_used < self._clock
-        ]
+    def _evict(self, wanted: int) -> None:
+        """Free at least ``wanted`` slots, whole leaves at a time, oldest first."""
+        if self._stale is None:
+            self._stale = _StaleLeaves(self._trie, self._clock)
+        while wanted > 0:
+            leaf = self._stale.pop()
+            wanted -= len(leaf.tokens)
+            self._drop(leaf)
+            self._stale.add(leaf.parent)
 
     def _drop(self, leaf: TrieNode) -> None:
         self._free += leaf.slots
@@ -156,16 +151,50 @@ class PrefixCache:
         self._trie.remove(leaf)
 
     def check(self) -> None:
-        """Every slot is free or held by one node, once; no node is newer than its parent.
+        """Every slot is free, lent or held by one node, once; no node is newer than its parent.
 
         Raises:
-            RuntimeError: it is not so. For tests, between batches.
+            RuntimeError: it is not so. For tests, at any moment.
         """
         nodes = list(self._trie.nodes())
         held = [slot for node in nodes for slot in node.slots]
-        if sorted(held + self._free) != list(range(1, self.capacity + 1)):
+        if sorted([*held, *self._free, *self._lent]) != list(range(1, self.capacity + 1)):
             raise RuntimeError("slots are lost or held twice; this is a bug")
         if self._held != len(held) or any(len(n.slots) != len(n.tokens) for n in nodes):
             raise RuntimeError("the count of held slots is off; this is a bug")
         if any(n.parent and n.parent.tokens and n.parent.last_used < n.last_used for n in nodes):
             raise RuntimeError("a node was used without its parent; this is a bug")
+
+
+class _StaleLeaves:
+    """Leaves that the batch at hand has not matched, least recently used first.
+
+    Found by one walk over the trie. Good for one bracket: within it leaves are dropped and
+    nodes are touched or split, but none is added, so a leaf stays a leaf (a split leaves it the
+    tail) and new leaves are only the parents of dropped ones.
+    """
+
+    def __init__(self, trie: TokenTrie, clock: int) -> None:
+        self._clock = clock
+        self._ties = count()
+        self._heap = [
+            (node.last_used, next(self._ties), node)
+            for node in trie.nodes()
+            if not node.children and node.last_used < clock
+        ]
+        heapify(self._heap)
+
+    def pop(self) -> TrieNode:
+        """The oldest of them; what was matched since it came in is passed over."""
+        while self._heap:
+            _, _, leaf = heappop(self._heap)
+            if leaf.last_used < self._clock:
+                return leaf
+        raise RuntimeError("allocate() was asked for more than room; this is a bug")
+
+    def add(self, parent: TrieNode | None) -> None:
+        """A leaf was dropped, so its parent may be one now."""
+        if parent is None or not parent.tokens or parent.children:
+            return
+        if parent.last_used < self._clock:
+            heappush(self._heap, (parent.last_used, next(self._ties), parent))

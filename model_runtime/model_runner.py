@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from model_runtime.activations import replace_activations
 from model_runtime.attention.cpu import PathAttention
 from model_runtime.batch import Batch, BatchOutput
 from model_runtime.errors import OutOfMemory, UnsupportedModel
@@ -20,6 +22,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 _SCALED_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 class ModelRunner:
@@ -42,12 +45,20 @@ class ModelRunner:
         """
         check_supported(model)
         self.device = model.device
+        self._name = type(model).__name__
         self._decoder = model.base_model
+        replace_activations(self._decoder)
         self._head = _Head(model)
         lay_out_linears(self._decoder, self.device, product_dtype)
         self._head.lay_out(self.device)
         shape = _kv_shape(model.config.get_text_config(), model.dtype)
-        self.slots = max(2, kv_bytes // shape.bytes_per_token)
+        self._layers = shape.layers
+        self.slots = kv_bytes // shape.bytes_per_token
+        if self.slots < 2:
+            raise UnsupportedModel(
+                f"a KV cache of {kv_bytes} bytes is too small: one token takes "
+                f"{shape.bytes_per_token}, and two are the least"
+            )
         self._storage = KVStorage(shape, self.slots, self.device)
 
     @torch.inference_mode()
@@ -66,12 +77,18 @@ class ModelRunner:
 
     def _forward(self, batch: Batch) -> Tensor:
         """[N, hidden_size] final hidden states."""
+        attention = PathAttention(batch, self._storage, self.device)
         output = self._decoder(
             input_ids=torch.tensor([batch.token_ids], device=self.device),
             position_ids=torch.tensor([batch.positions], device=self.device),
             use_cache=False,
-            path_attention=PathAttention(batch, self._storage, self.device),
+            path_attention=attention,
         )
+        if len(attention.layers) != self._layers:
+            raise UnsupportedModel(
+                f"{self._name} calls attention of its own: {len(attention.layers)} of its "
+                f"{self._layers} layers attended along the paths"
+            )
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
@@ -110,6 +127,11 @@ def check_supported(model: PreTrainedModel) -> None:
     for setting in _SCALED_LOGITS:
         if getattr(config, setting, None) not in (None, 1, 1.0):
             raise UnsupportedModel(f"{name} scales its logits by {setting}")
+    if any(getattr(config, setting, None) for setting in _EXPERTS):
+        raise UnsupportedModel(f"{name} routes tokens to experts, whose products are not served")
+    if "longrope" in json.dumps(getattr(config, "rope_parameters", None), default=str):
+        # Its factors depend on the longest position in the batch, so on the neighbours.
+        raise UnsupportedModel(f"{name} scales its positions by longrope")
     if config.is_encoder_decoder:
         raise UnsupportedModel(f"{name} is an encoder-decoder; only causal decoders are served")
     if not _passes_keywords(model.base_model):

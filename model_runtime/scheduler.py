@@ -10,6 +10,10 @@
 
 The event loop alone knows who waits and how much is admitted; the model thread alone knows
 what is asked and run. A job's ``gone`` is the only thing that one tells the other in between.
+
+Memory: what leaves the inbox again is forgotten at once, and what the model thread has in hand
+was all admitted at the moment it was last settled. So however many requests come and go during
+one forward, at most two full queues of them are held.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from model_runtime.admission import Admission
@@ -44,6 +47,41 @@ LAST_FORWARD_S = 5.0
 """How long ``stop`` waits for a forward that still runs when the drain time is over."""
 
 
+class _Inbox:
+    """Requests on their way to the model thread, in order of arrival.
+
+    Either side holds the lock for a moment only, so that the event loop is never kept waiting.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._jobs: dict[Job, None] = {}
+        self._closed = False
+
+    def put(self, job: Job) -> None:
+        with self._changed:
+            self._jobs[job] = None
+            self._changed.notify()
+
+    def discard(self, job: Job) -> None:
+        """Forget a job, if it was not taken yet."""
+        with self._changed:
+            self._jobs.pop(job, None)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def take(self, *, wait: bool) -> list[Job] | None:
+        """All that is there, at least one job with ``wait``; None once it is closed."""
+        with self._changed:
+            while wait and not self._jobs and not self._closed:
+                self._changed.wait()
+            jobs, self._jobs = list(self._jobs), {}
+            return None if self._closed else jobs
+
+
 class Scheduler:
     """Admits requests, and keeps one thread busy with them.
 
@@ -65,7 +103,7 @@ class Scheduler:
         self._batcher = Batcher(model, max_batch_tokens, clock)
         self._admission = Admission(max_queue_tokens)
         self._clock = clock
-        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self._inbox = _Inbox()
         self._waiting: dict[Job, asyncio.Future[Outcome[Any]]] = {}
         self._thread: threading.Thread | None = None
         self._thread_ended = asyncio.Event()
@@ -166,6 +204,7 @@ class Scheduler:
     def _leave(self, job: Job) -> asyncio.Future[Outcome[Any]] | None:
         """Free the job's place, once; returns the waiter if it was still there."""
         job.gone = True
+        self._inbox.discard(job)
         waiter = self._waiting.pop(job, None)
         if waiter is not None:
             self._admission.free(job.cost, job.priority)
@@ -180,7 +219,7 @@ class Scheduler:
         self._resolve_all(lambda: EngineStopping("the engine stopped before this was answered"))
         if self._thread is None:
             return
-        self._inbox.put(None)
+        self._inbox.close()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._thread_ended.wait(), LAST_FORWARD_S)
             self._thread.join()
@@ -208,14 +247,10 @@ class Scheduler:
 
     def _take_in(self) -> bool:
         """Give new requests to the batcher; waits while there is nothing to do. False: end."""
-        wait = self._batcher.idle
-        while wait or not self._inbox.empty():
-            job = self._inbox.get()
-            if job is None:
-                return False
+        jobs = self._inbox.take(wait=self._batcher.idle)
+        for job in jobs or ():
             self._batcher.admit(job)
-            wait = False
-        return True
+        return jobs is not None
 
     def _hand_off(self, loop: asyncio.AbstractEventLoop, finished: list[Finished]) -> None:
         if finished:

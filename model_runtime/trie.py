@@ -76,11 +76,21 @@ class TrieNode:
         return head
 
 
+class _Root(TrieNode):
+    """Where all paths of a salt begin: no tokens, no slots."""
+
+    __slots__ = ("salt",)
+
+    def __init__(self, salt: str) -> None:
+        super().__init__((), 0, None)
+        self.salt = salt
+
+
 class TokenTrie:
     """Paths by salt and tokens. Nodes are visited depth first, children in order of insertion."""
 
     def __init__(self) -> None:
-        self.roots: dict[str, TrieNode] = {}
+        self.roots: dict[str, _Root] = {}
 
     def unfed(self, salt: str, tokens: Sequence[int], fed_from: int) -> int:
         """How many tokens of this path from ``fed_from`` on nobody feeds yet."""
@@ -102,7 +112,7 @@ class TokenTrie:
         ``leaf_slots`` are those of the tokens that the trie does not hold yet.
         """
         position = 0
-        last = self.roots.setdefault(salt, TrieNode((), 0, None))
+        last: TrieNode = self.roots.setdefault(salt, _Root(salt))
         for last in self.cut(salt, tokens):
             last.fed_from = min(last.fed_from, max(fed_from, last.start))
             position = last.stop
@@ -141,8 +151,8 @@ class TokenTrie:
         if parent is None:
             return
         del parent.children[leaf.tokens[0]]
-        if parent.parent is None and not parent.children:
-            self.roots = {salt: root for salt, root in self.roots.items() if root is not parent}
+        if isinstance(parent, _Root) and not parent.children:
+            del self.roots[parent.salt]
 
     @staticmethod
     def join(node: TrieNode) -> None:
@@ -158,7 +168,7 @@ class TokenTrie:
 
     def nodes(self) -> Iterator[TrieNode]:
         """Every node but the roots, parents before children."""
-        pending = list(reversed(self.roots.values()))
+        pending: list[TrieNode] = list(reversed(self.roots.values()))
         while pending:
             node = pending.pop()
             if node.tokens:
@@ -167,7 +177,8 @@ class TokenTrie:
 
     def _walk(self, salt: str, tokens: Sequence[int]) -> Iterator[tuple[TrieNode, int]]:
         """Nodes along the path with the position up to which each agrees with it."""
-        node, position = self.roots.get(salt), 0
+        node: TrieNode | None = self.roots.get(salt)
+        position = 0
         while node is not None and position < len(tokens):
             node = node.children.get(tokens[position])
             if node is None:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("app", "model_runtime") for p in (ROOT / room).rglob("*.py"))
 
 TENSOR_FILES = {
+    "model_runtime/activations.py",
     "model_runtime/attention/cpu.py",
     "model_runtime/attention/interface.py",
     "model_runtime/kv_cache.py",

@@ -55,7 +55,11 @@ class _Tiles:
 
 
 class PathAttention:
-    """The attention of one batch: laid out once, applied by every layer."""
+    """The attention of one batch: laid out once, applied by every layer.
+
+    Attributes:
+        layers: which layers have come here.
+    """
 
     def __init__(self, batch: Batch, storage: KVStorage, device: torch.device) -> None:
         self._storage = storage
@@ -66,6 +70,7 @@ class PathAttention:
             for (start, height), pieces in sorted(_cut_blocks(batch.key_blocks).items())
         ]
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+        self.layers: set[int] = set()
 
     def attend(
         self,
@@ -87,6 +92,7 @@ class PathAttention:
         Returns:
             [N, heads, head_dim]
         """
+        self.layers.add(layer)
         self._storage.write(layer, self._slots, key, value)
         merged = _Merged(query)
         scaled = query.float() * scaling

@@ -30,6 +30,11 @@ class SearchStrategy(Protocol[R_co]):
         ...
 
     @property
+    def longest_path(self) -> int:
+        """Tokens of the longest path that it may ask about, the last scored one included."""
+        ...
+
+    @property
     def done(self) -> bool:
         """True once ``result`` may be called; ``queries`` is not called after that."""
         ...
@@ -59,6 +64,10 @@ class AskOnce:
         self._answers: tuple[Answer, ...] = ()
         self._done = False
         self.cost = cost
+
+    @property
+    def longest_path(self) -> int:
+        return max(len(query.tokens) for query in self._queries)
 
     @property
     def done(self) -> bool:

@@ -102,6 +102,7 @@ class BeamSearch:
         self._early_stopping: EarlyStopping = early_stopping if num_beams > 1 else True
         self._cache_salt = cache_salt
         # The first step feeds the prompt, each later one a token for every live prefix.
+        self.longest_path = len(self._live[0].tokens) + limits.max_tokens
         self.cost = len(self._live[0].tokens) + num_beams * (limits.max_tokens - 1)
 
     @property

@@ -41,7 +41,8 @@ class GreedySearch:
         self._vocab_size = vocab_size
         self._cache_salt = cache_salt
         # The last token is generated, never fed.
-        self.cost = len(self._prefix.tokens) + limits.max_tokens - 1
+        self.longest_path = len(self._prefix.tokens) + limits.max_tokens
+        self.cost = self.longest_path - 1
 
     @property
     def done(self) -> bool:

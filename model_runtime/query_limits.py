@@ -1,0 +1,69 @@
+"""What makes a query unanswerable, found before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model_runtime.errors import InvalidQuery, PathTooLong, RequestTooLarge, TokenIdOutOfRange
+from model_runtime.types import LogprobQuery
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """The bounds of a model and its cache.
+
+    Attributes:
+        vocab_size: a valid id is ``0 <= id < vocab_size``.
+        max_model_len: tokens in a path at most, the last scored one included.
+        capacity: tokens that the KV cache holds; the last scored token is never fed.
+    """
+
+    vocab_size: int
+    max_model_len: int
+    capacity: int
+
+    def check(self, query: LogprobQuery) -> InvalidQuery | None:
+        """Why a query cannot be answered; None where it can."""
+        return (
+            _check_rows(query)
+            or self.check_path(len(query.tokens), query.last_row)
+            or self._check_ids("a token id", query.tokens)
+            or self._check_ids("a target id", query.targets or ())
+            or self._check_extras(query)
+        )
+
+    def check_path(self, length: int, fed: int | None = None) -> InvalidQuery | None:
+        """Why a path of ``length`` tokens, ``fed`` of them (or all but one) fed, cannot be held."""
+        if length > self.max_model_len:
+            return PathTooLong(
+                f"{length} tokens are too many; the model takes {self.max_model_len}"
+            )
+        fed = length - 1 if fed is None else fed
+        if fed > self.capacity:
+            return RequestTooLarge(f"{fed} tokens do not fit the KV cache of {self.capacity}")
+        return None
+
+    def _check_ids(self, what: str, ids: Sequence[int]) -> InvalidQuery | None:
+        if not ids or (min(ids) >= 0 and max(ids) < self.vocab_size):
+            return None
+        wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
+        return TokenIdOutOfRange(f"{what} is {wrong}, not in 0 .. {self.vocab_size - 1}")
+
+    def _check_extras(self, query: LogprobQuery) -> InvalidQuery | None:
+        if not 0 <= query.top_k <= self.vocab_size:
+            return InvalidQuery(f"top_k must lie in 0 .. {self.vocab_size}", param="top_k")
+        if query.floor is not None and math.isnan(query.floor):
+            return InvalidQuery("floor must be a number", param="floor")
+        return None
+
+
+def _check_rows(query: LogprobQuery) -> InvalidQuery | None:
+    if not query.tokens:
+        return InvalidQuery("a token path needs at least one token")
+    if not 1 <= query.score_from <= len(query.tokens):
+        return InvalidQuery(f"score_from must lie in 1 .. {len(query.tokens)}", param="score_from")
+    if query.score_from > query.last_row:
+        return InvalidQuery("the query scores no token and asks for no next one")
+    return None
