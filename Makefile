@@ -22,6 +22,10 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constra
 WITH_TORCH = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 ARGS ?=
 
+# Compute threads that spin while they wait fight the other processes of tests and benchmarks for the cores;
+# `chainrule serve` sets the same for itself.
+export GOMP_SPINCOUNT ?= 1000
+
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= chainrule:$(VERSION)
 BAKE_MODEL ?= smollm2-135m-instruct

@@ -18,7 +18,14 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 
 from app.logs import configure_logging
-from app.settings import PREFIX, Settings, SettingsError, env_name, flag_name
+from app.settings import (
+    PREFIX,
+    Settings,
+    SettingsError,
+    env_name,
+    flag_name,
+    let_idle_threads_sleep,
+)
 from app.version import version
 
 _GROUPS: Final = {
@@ -56,6 +63,7 @@ def serve_command(flags: dict[str, Any]) -> int:
     configure_logging(settings.log_level, settings.log_format)
     # Until the server listens for signals itself there is nothing that a stop would have to finish.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    let_idle_threads_sleep()
     # This brings torch, which takes seconds; a wrong flag need not wait for it.
     from app.server import ListenError, serve
 

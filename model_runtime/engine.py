@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -35,6 +36,8 @@ from model_runtime.types import (
     Outcome,
     RequestOptions,
 )
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -99,7 +102,8 @@ class Engine:
         runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[config.dtype])
         cache = PrefixCache(runner.slots)
         forward = _forward(runner, cache)
-        return cls(config, loaded.info, loaded.tokenizer, forward, cache, sample)
+        info = replace(loaded.info, max_model_len=_longest_path(loaded.info, cache))
+        return cls(config, info, loaded.tokenizer, forward, cache, sample)
 
     async def start(self) -> None:
         """Start the model thread and run a forward on it; the engine is ready afterwards.
@@ -233,6 +237,17 @@ class Engine:
     def _check_warm(self) -> None:
         if not self._warm:
             raise EngineNotReady("the model is not loaded and warmed up yet")
+
+
+def _longest_path(info: ModelInfo, cache: PrefixCache) -> int:
+    """Tokens of the longest path that model and cache both hold; the last one is never fed."""
+    fitting = cache.capacity + 1
+    if fitting < info.max_model_len:
+        logger.warning(
+            "kv_cache_bytes holds %d tokens, so paths end at %d instead of the model's %d",
+            *(cache.capacity, fitting, info.max_model_len),
+        )
+    return min(fitting, info.max_model_len)
 
 
 def _forward(runner: ModelRunner, cache: PrefixCache) -> Forward:

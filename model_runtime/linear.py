@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from model_runtime.errors import UnsupportedModel
+
 _ROWS_HINT = 256
 _mkldnn = torch.ops.mkldnn
 
@@ -65,13 +67,27 @@ def _pointwise(rows: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
+def check_products(device: torch.device, dtype: torch.dtype) -> None:
+    """Whether this device has the products that the layers are laid out for.
+
+    Raises:
+        UnsupportedModel: it has not; the message says what is missing.
+    """
+    if device.type != "cpu":
+        return
+    if not torch._C._has_mkldnn:
+        raise UnsupportedModel("this build of torch has no oneDNN, which the CPU products need")
+    if dtype is torch.bfloat16 and not _mkldnn._is_mkldnn_bf16_supported():
+        raise UnsupportedModel("dtype bfloat16 needs a CPU with AVX-512; this one has float32 only")
+
+
 def lay_out_linears(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Replace every linear layer below ``module``, one at a time, freeing as it goes."""
     for name, child in module.named_children():
         weight = _weight(child)
         if weight is None:
             lay_out_linears(child, device, dtype)
-        elif device.type == "cpu" and torch._C._has_mkldnn:
+        elif device.type == "cpu":
             setattr(module, name, PackedLinear(weight, _bias(child), dtype))
         elif dtype is not weight.dtype:
             setattr(module, name, RoundedLinear(weight, _bias(child), dtype))

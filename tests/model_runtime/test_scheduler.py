@@ -207,6 +207,63 @@ async def test_nothing_is_kept_of_a_finished_request() -> None:
 
 
 @on_loop
+async def test_nothing_is_kept_of_requests_that_time_out_during_a_forward() -> None:
+    """Two hundred that come and go while the model is busy hold neither place nor memory."""
+    gate = Gate()
+    model = FakeModel(gate.hold)
+    async with running(scheduler_of(model)) as scheduler:
+        first, kept = submit(scheduler, ask(1, 1)), []
+        await at(gate)
+        for i in range(200):
+            search = AskOnce([ask(2, i)], cost=900)
+            kept.append(weakref.ref(search))
+            with pytest.raises(DeadlineExceeded):
+                await scheduler.submit(search, RequestOptions(timeout_s=0.0))
+        stays = submit(scheduler, ask(3, 3))
+        await turn()
+        del search
+        gc.collect()
+        assert not model.ran
+        assert [ref for ref in kept if ref() is not None] == []
+        stats = scheduler.stats()
+        assert (stats.queued_requests, stats.queued_tokens) == (2, 20)
+        gate.open()
+        assert [(await task).value for task in (first, stays)] == [
+            (expected(ask(1, 1)),),
+            (expected(ask(3, 3)),),
+        ]
+        stats = scheduler.stats()
+        assert (stats.queued_requests, stats.queued_tokens, stats.batches) == (0, 0, 2)
+    assert model.seen == {(1, 1), (3, 3)}
+
+
+@on_loop
+async def test_nothing_is_kept_of_requests_that_are_cancelled_during_a_forward() -> None:
+    """Clients that hang up together leave nothing behind, though the model is busy."""
+    gate = Gate()
+    model = FakeModel(gate.hold)
+    async with running(scheduler_of(model)) as scheduler:
+        first = submit(scheduler, ask(1, 1))
+        await at(gate)
+        searches = [AskOnce([ask(2, i)], cost=4) for i in range(200)]
+        kept = [weakref.ref(search) for search in searches]
+        tasks = [asyncio.create_task(scheduler.submit(search)) for search in searches]
+        await turn()
+        assert scheduler.stats().queued_requests == 201
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        del searches, tasks, task
+        await turn()
+        gc.collect()
+        assert [ref for ref in kept if ref() is not None] == []
+        assert scheduler.stats().queued_tokens == 10
+        gate.open()
+        await first
+    assert model.seen == {(1, 1)}
+
+
+@on_loop
 async def test_a_timeout_of_zero_never_reaches_the_model() -> None:
     """What has no time is not run."""
     model = FakeModel()
