@@ -31,10 +31,13 @@ class NextTokenPlan:
     Attributes:
         request: what was asked.
         query: the one row; its targets are the request's ids, then its labels' ids.
+        capped: the listed tokens may fall short of ``top_p``: the caller set a most himself, or
+            they are the whole vocabulary.
     """
 
     request: NextTokenRequest
     query: LogprobQuery
+    capped: bool
 
     @property
     def prompt_tokens(self) -> int:
@@ -73,7 +76,8 @@ def plan_next_token(
         floor=_floor(request.temperature, info.vocab_size),
         summary=True,
     )
-    return NextTokenPlan(request, query)
+    capped = request.top_k is not None or query.top_k == info.vocab_size
+    return NextTokenPlan(request, query, capped)
 
 
 def read_distribution(
@@ -86,7 +90,7 @@ def read_distribution(
         _entry(tokenizer, token.id, token.logprob, rank, probability)
         for token, rank in _with_ranks(answer.top[0] if answer.top else ())
     ]
-    tokens = _until_mass(listed, request.top_p)
+    tokens = _until_mass(listed, request.top_p, capped=plan.capped)
     chosen = [
         _entry(tokenizer, token_id, logprob, rank, probability)
         for token_id, logprob, rank in zip(
@@ -168,7 +172,10 @@ def _with_ranks(top: Sequence[TokenLogprob]) -> Iterable[tuple[TokenLogprob, int
         yield token, rank
 
 
-def _until_mass(tokens: list[TokenProbability], top_p: float | None) -> list[TokenProbability]:
+def _until_mass(
+    tokens: list[TokenProbability], top_p: float | None, *, capped: bool
+) -> list[TokenProbability]:
+    """The fewest tokens that reach ``top_p``; ``capped``: the caller set a most himself."""
     if top_p is None:
         return tokens
     mass = 0.0
@@ -176,6 +183,12 @@ def _until_mass(tokens: list[TokenProbability], top_p: float | None) -> list[Tok
         mass += token.probability
         if mass >= top_p:
             return tokens[:count]
+    if not capped:
+        raise InvalidQuery(
+            f"top_p: the {len(tokens)} most probable tokens hold {mass:.6f} of the mass; a "
+            "response lists no more, so ask for less, or give top_k as well",
+            "top_p",
+        )
     return tokens
 
 

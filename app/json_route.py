@@ -8,11 +8,18 @@ from collections.abc import Callable, Coroutine
 from email.message import Message
 from typing import Any, NoReturn
 
+from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 
 from app.errors import AmbiguousBody, MalformedBody, UnsupportedMediaType
+
+LARGE_BODY = 65_536
+"""Bytes from which on a body is parsed off the event loop."""
+
+MAX_KEYS = 128
+"""Of one object. Each unknown one would be complained about."""
 
 
 class JsonRoute(APIRoute):
@@ -77,7 +84,9 @@ class _JsonRequest(Request):
         _require_json(self.headers)
         # Before FastAPI reads: it would answer any failure here with its own 400.
         body = await self.body()
-        if body:
+        if len(body) > LARGE_BODY:
+            self._json = await to_thread.run_sync(parse_json, body)
+        elif body:
             self._json = parse_json(body)
 
 
@@ -100,6 +109,8 @@ def _has_body(headers: Headers) -> bool:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise AmbiguousBody(f"An object has {len(pairs)} keys; no request has that many.")
     found = dict(pairs)
     if len(found) == len(pairs):
         return found

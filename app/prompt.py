@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
 from app.limits import check_context
+from app.schemas.bounds import MAX_CHAT_CHARS
 from app.schemas.request import ContextRequest, Message
 from app.token_details import path_bytes
 from model_runtime import InvalidQuery, ModelInfo, Tokenizer, join
@@ -82,30 +83,46 @@ def _chat_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[int, .
     A content that spells one is taken out, the template is rendered around a marker, and
     the content is put back as plain text.
     """
-    hidden: dict[str, str] = {}
+    hidden = _Hidden()
     for index, message in enumerate(messages):
         tokenizer.check_text(message.content, f"context.{index}.content")
+    if sum(len(message.content) for message in messages) > MAX_CHAT_CHARS:
+        raise InvalidQuery(
+            f"context: messages hold more than {MAX_CHAT_CHARS} characters", "context"
+        )
     turns = [
-        {"role": message.role, "content": _hide_control(tokenizer, message.content, hidden)}
+        {"role": message.role, "content": hidden.hide(tokenizer, message.content)}
         for message in messages
     ]
     rendered = _render(tokenizer, turns)
-    if not hidden:
-        return tuple(tokenizer.encode(rendered, parse_special=True))
     ids: list[int] = []
-    for piece in re.split(f"({'|'.join(hidden)})", rendered):
-        ids += tokenizer.encode(hidden.get(piece, piece), parse_special=piece not in hidden)
+    for piece, is_text in hidden.pieces(rendered):
+        ids += tokenizer.encode(piece, parse_special=not is_text)
     return tuple(ids)
 
 
-def _hide_control(tokenizer: Tokenizer, content: str, hidden: dict[str, str]) -> str:
-    if tokenizer.encode(content, parse_special=True) == tokenizer.encode(content):
-        return content
-    # White space at the ends stays in view: many templates strip it.
-    core = content.strip()
-    marker = uuid4().hex
-    hidden[marker] = core
-    return content.replace(core, marker, 1)
+class _Hidden:
+    """Contents taken out of messages, and the markers that stand in for them."""
+
+    def __init__(self) -> None:
+        self._nonce = uuid4().hex
+        self._contents: list[str] = []
+
+    def hide(self, tokenizer: Tokenizer, content: str) -> str:
+        """``content`` as the template may see it: as it is, where it spells no control token."""
+        if tokenizer.encode(content, parse_special=True) == tokenizer.encode(content):
+            return content
+        # White space at the ends stays in view: many templates strip it.
+        core = content.strip()
+        marker = f"{self._nonce}{len(self._contents):06d}"
+        self._contents.append(core)
+        return content.replace(core, marker, 1)
+
+    def pieces(self, rendered: str) -> Iterator[tuple[str, bool]]:
+        """What was rendered, cut at the markers; True for a content that is plain text."""
+        split = re.split(rf"{self._nonce}(\d{{6}})", rendered)
+        for place, piece in enumerate(split):
+            yield (self._contents[int(piece)], True) if place % 2 else (piece, False)
 
 
 def _render(tokenizer: Tokenizer, turns: Sequence[dict[str, str]]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from app.limits import check_context, check_entries
 from app.prompt import Prompt, read_prompt
+from app.schemas.bounds import MAX_JOINED_CHARS
 from app.schemas.score import BoundaryReport, ScoreRequest
 from app.token_details import path_bytes
 from model_runtime import (
@@ -93,6 +94,7 @@ def plan_score(
             cannot and the request is all or nothing.
     """
     targets = _end_ids(info) if request.append_eos else None
+    _check_joined_chars(request)
     prompt = read_prompt(tokenizer, info, request)
     planner = _Planner(tokenizer, check, request, prompt, targets)
     wanted = None if request.boundary is None else Boundary(request.boundary)
@@ -105,6 +107,20 @@ def plan_score(
     plan = ScorePlan(request, prompt, joined, tuple(candidates))
     check_entries(sum(q.last_row + 1 - q.score_from for q in plan.queries), request)
     return plan
+
+
+def _check_joined_chars(request: ScoreRequest) -> None:
+    """Refuse what would keep a tokenizing thread busy for too long, before it does."""
+    if not isinstance(request.context, str) or request.boundary == "separate":
+        return
+    joined = len(request.context) * len(request.candidates)
+    if joined > MAX_JOINED_CHARS:
+        raise InvalidQuery(
+            f"candidates: {len(request.candidates)} of them, each tokenized behind a context of "
+            f"{len(request.context)} characters, exceed {MAX_JOINED_CHARS} characters in all; send "
+            "fewer at a time with start_token pinned, or boundary separate",
+            "candidates",
+        )
 
 
 def refuse_failures(items: Sequence[object], all_or_nothing: bool) -> None:

@@ -55,7 +55,7 @@ class Extent:
         rows: the asked rows that this batch answers; empty for a chunk of pure prefill.
         computed_tokens: tokens fed on behalf of this query, none of them for one before it.
         head_index: [len(rows)] indices into the batch's ``head_rows``.
-        gather_start: where this extent's entries begin in ``gather_ids``.
+        gathers: indices into ``gather_ids``: of the scored tokens, then of the targets.
     """
 
     work_index: int
@@ -63,7 +63,7 @@ class Extent:
     rows: range
     computed_tokens: int
     head_index: tuple[int, ...]
-    gather_start: int
+    gathers: tuple[int, ...]
 
     @property
     def complete(self) -> bool:
@@ -103,7 +103,7 @@ class Batch:
         floors: [H] every token at or above this log-probability; None for none.
         summaries: [H] whether the entropy is wanted.
         gather_head, gather_ids: [G] log-probability of id ``gather_ids[g]`` at head row
-            ``gather_head[g]``.
+            ``gather_head[g]``, each pair once.
         extents: which part of which work is answered; work that did not fit has none.
         kept: what the cache keeps once the batch has run; its other slots are free again.
     """
@@ -148,18 +148,18 @@ def assemble(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFinit
 
 def _answer(batch: Batch, output: BatchOutput, extent: Extent) -> LogprobResult | NonFiniteLogits:
     query, heads = extent.query, extent.head_index
-    first = extent.gather_start
-    split = first + extent.scored
-    end = split + len(extent.targets)
+    logprobs = tuple(output.logprobs[g] for g in extent.gathers)
+    ranks = tuple(output.ranks[g] for g in extent.gathers)
+    scored = extent.scored
     if not output.bad_rows.isdisjoint(heads):
         return NonFiniteLogits("the model's logits are not finite on this token path")
-    if any(logprob == -math.inf for logprob in output.logprobs[first:split]):
+    if -math.inf in logprobs[:scored]:
         return NonFiniteLogits("the model gives a scored token probability 0")
     return LogprobResult(
-        logprobs=tuple(output.logprobs[first:split]),
-        ranks=tuple(output.ranks[first:split]),
-        target_logprobs=tuple(output.logprobs[split:end]),
-        target_ranks=tuple(output.ranks[split:end]),
+        logprobs=logprobs[:scored],
+        ranks=ranks[:scored],
+        target_logprobs=logprobs[scored:],
+        target_ranks=ranks[scored:],
         top=tuple(output.top[h][: query.top_k] for h in heads) if query.top_k else (),
         above=tuple(_above(output.above[h], query.floor) for h in heads)
         if query.floor is not None

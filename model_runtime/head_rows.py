@@ -24,15 +24,29 @@ class HeadRows:
         self.summaries: list[bool] = []
         self.gather_head: list[int] = []
         self.gather_ids: list[int] = []
+        self._gathers: dict[tuple[int, int], int] = {}
 
-    def ask(self, query: LogprobQuery, rows: range, batch_rows: Sequence[int]) -> tuple[int, ...]:
-        """Ask for ``rows`` of a query, which lie at ``batch_rows``; returns their head rows."""
+    def ask(
+        self, query: LogprobQuery, rows: range, batch_rows: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ask for ``rows`` of a query, which lie at ``batch_rows``.
+
+        Returns:
+            The head row of each, and the gathers of what the query wants there, in order.
+        """
         heads = tuple(self._head(batch_row, query) for batch_row in batch_rows)
+        gathers: list[int] = []
         for row, head in zip(rows, heads, strict=True):
             ids = (query.targets or ()) if row == len(query.tokens) else (query.tokens[row],)
-            self.gather_head += [head] * len(ids)
-            self.gather_ids += ids
-        return heads
+            gathers += (self._gather(head, token_id) for token_id in ids)
+        return heads, tuple(gathers)
+
+    def _gather(self, head: int, token_id: int) -> int:
+        found = self._gathers.setdefault((head, token_id), len(self.gather_ids))
+        if found == len(self.gather_ids):
+            self.gather_head.append(head)
+            self.gather_ids.append(token_id)
+        return found
 
     def _head(self, batch_row: int, query: LogprobQuery) -> int:
         head = self.index.get(batch_row)

@@ -220,7 +220,10 @@ def _paths(
 def _path(tokens: tuple[int, ...], before: tuple[int, ...], param: str) -> _Path | InvalidQuery:
     start = _common_prefix(tokens, before)
     if start == 0:
-        message = "the candidate merges with the whole context, so nothing stands before it"
+        message = (
+            "the candidate merges with the whole context, so nothing stands before it; "
+            "set add_bos, or use boundary separate"
+        )
         return InvalidQuery(message, param)
     if start == len(tokens):
         return InvalidQuery("the candidate adds no token to the context", param)

@@ -147,14 +147,14 @@ class _Planning:
     def _extent(self, item: _Admitted, heads: HeadRows) -> Extent:
         query = item.work.query
         rows = self.trie.rows(query.cache_salt, query.tokens[: item.stop], item.rows.start - 1)
-        gather_start = len(heads.gather_ids)
+        head_index, gathers = heads.ask(query, item.rows, rows)
         return Extent(
             work_index=item.index,
             query=query,
             rows=item.rows,
             computed_tokens=item.computed_tokens,
-            head_index=heads.ask(query, item.rows, rows),
-            gather_start=gather_start,
+            head_index=head_index,
+            gathers=gathers,
         )
 
     def _keep(self, item: _Admitted) -> KeptPath:

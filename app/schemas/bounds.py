@@ -9,6 +9,13 @@ from __future__ import annotations
 MAX_TEXT_CHARS = 1_000_000
 """Characters of a context, a candidate or a message."""
 
+MAX_CHAT_CHARS = 1_000_000
+"""Characters of all messages of a context together."""
+
+MAX_JOINED_CHARS = 16_000_000
+"""Length of the context times the number of text candidates: ``joint`` tokenizes the two together
+for each. It takes about six seconds at the bound."""
+
 MAX_TOKEN_IDS = 131_072
 """Token ids of a context or a candidate."""
 

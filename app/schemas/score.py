@@ -18,7 +18,9 @@ BoundaryPolicy = Literal["joint", "separate"]
 class ScoreRequest(ListingRequest):
     """Candidates to be scored, all given the same context."""
 
-    candidates: Annotated[list[Candidate], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    candidates: Annotated[
+        list[Candidate], Field(min_length=1, max_length=MAX_CANDIDATES, fail_fast=True)
+    ]
     """Texts or lists of token ids. One that cannot be scored fails alone, by index."""
     boundary: BoundaryPolicy | None = None
     """How context and candidate meet. ``joint``: as the tokenizer would split the whole text;

@@ -186,3 +186,13 @@ def test_abuse_on_the_wire_leaves_the_server_alive(ready: ServerProcess, attempt
 def test_the_server_does_not_say_what_it_is_made_of(ready: ServerProcess) -> None:
     """No header names the server software."""
     assert "server" not in httpx.get(f"{ready.url}/health").headers
+
+
+def test_answers_do_not_wait_for_acknowledgements(ready: ServerProcess) -> None:
+    """On one connection, twenty answers take far less than twenty delayed acknowledgements."""
+    with httpx.Client(base_url=ready.url) as client:
+        client.get("/health/live")
+        began = time.monotonic()
+        for _ in range(20):
+            client.get("/health/live")
+        assert time.monotonic() - began < 20 * 0.04

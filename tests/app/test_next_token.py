@@ -118,6 +118,12 @@ async def test_top_k_bounds_top_p(client: httpx.AsyncClient) -> None:
     assert answer["remaining_probability"] == pytest.approx(0.25)
 
 
+async def test_a_mass_that_cannot_be_listed_is_refused() -> None:
+    """Fewer tokens than reach ``top_p`` are never passed off as those that do."""
+    async with client_of(shell_app(FakeEngine(), max_top_logprobs=1)) as client:
+        assert (await refusal(client, "next_token", top_p=0.99))["param"] == "top_p"
+
+
 async def test_chosen_ids_and_labels(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     """Ids, then labels, in the request's order, as often as asked, whatever their rank."""
     end = engine.tokenizer.id(END)

@@ -109,6 +109,8 @@ def test_the_same_query_twice_is_computed_once() -> None:
     batch = plan([Work(query, 40), Work(query, 40)], PrefixCache(1000), 4096)
     assert (len(batch.token_ids), len(batch.head_rows)) == (49, 10)
     assert batch.extents[1].computed_tokens == 0
+    assert len(batch.gather_ids) == 10
+    assert batch.extents[0].gathers == batch.extents[1].gathers
 
 
 def test_rows_of_a_shared_prefix_are_answered_together() -> None:
