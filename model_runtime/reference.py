@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,22 +15,14 @@ from transformers import PreTrainedModel
 class _InDouble(TorchFunctionMode):
     """Model code casts norms and softmax to float32 by name; here that means float64."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        double = {torch.float32: torch.float64}
-        if func is Tensor.float:
-            func = Tensor.double
-        args = [double.get(arg, arg) if isinstance(arg, torch.dtype) else arg for arg in args]
-        named = {
-            k: double.get(v, v) if isinstance(v, torch.dtype) else v
-            for k, v in (kwargs or {}).items()
-        }
-        return func(*args, **named)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        func = Tensor.double if func is Tensor.float else func
+        args = [_double(arg) for arg in args]
+        return func(*args, **{name: _double(arg) for name, arg in (kwargs or {}).items()})
+
+
+def _double(arg: Any) -> Any:
+    return torch.float64 if arg is torch.float32 else arg
 
 
 @torch.inference_mode()
