@@ -109,10 +109,7 @@ def join(
     by_rule = tokenizer.adds_bos and (isinstance(context, str) or not context_ids)
     head, bos_added = _head(tokenizer, context_ids, add_bos, prefix_token_id, by_rule=by_rule)
     before = (*head, *context_ids)
-    checked = [
-        _checked(tokenizer, candidate, f"candidates.{index}")
-        for index, candidate in enumerate(candidates)
-    ]
+    checked = _all_checked(tokenizer, candidates)
     if policy is Boundary.JOINT:
         paths = _paths(tokenizer, checked, before, lead=head, lead_text=str(context))
     else:
@@ -178,6 +175,15 @@ def _head(
             "an empty context needs a first token: add_bos or prefix_token_id", "context"
         )
     return (), False
+
+
+def _all_checked(
+    tokenizer: Tokenizer, candidates: Sequence[str | Sequence[int]]
+) -> list[str | tuple[int, ...] | InvalidQuery]:
+    return [
+        _checked(tokenizer, candidate, f"candidates.{index}")
+        for index, candidate in enumerate(candidates)
+    ]
 
 
 def _checked(

@@ -1,0 +1,67 @@
+"""The laid-out linear layers against float64 products of what they are given."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from model_runtime.errors import UnsupportedModel
+from model_runtime.linear import (
+    PackedLinear,
+    RoundedLinear,
+    check_products,
+    lay_out_linears,
+)
+
+CPU = torch.device("cpu")
+
+
+def product_in_double(x: Tensor, layer: nn.Linear) -> Tensor:
+    y = x.double() @ layer.weight.double().t()
+    return y if layer.bias is None else y + layer.bias.double()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 2, 7, 300])
+def test_packed_products_are_exact(rows: int, bias: bool) -> None:
+    """For any number of rows, one included, and any leading shape."""
+    layer, x = nn.Linear(96, 80, bias=bias), torch.randn(1, rows, 96)
+    packed = PackedLinear(layer.weight.detach(), layer.bias, torch.float32)
+    torch.testing.assert_close(packed(x).double(), product_in_double(x, layer), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_rounded_products_round_what_goes_in_and_comes_out(bias: bool) -> None:
+    """The product of rounded factors, rounded once more; the bias is not."""
+    layer, x = nn.Linear(96, 80, bias=bias), torch.randn(5, 96)
+    rounded = RoundedLinear(layer.weight.detach(), layer.bias, torch.bfloat16)
+    layer.weight.data = layer.weight.data.bfloat16().float()
+    want = product_in_double(x.bfloat16().float(), layer)
+    got = rounded(x)
+    assert got.dtype is torch.float32
+    torch.testing.assert_close(got.double(), want, rtol=2**-8, atol=2**-8)
+
+
+def test_packed_bfloat16_equals_rounded_where_the_cpu_has_it() -> None:
+    """Both round at the same places."""
+    try:
+        check_products(CPU, torch.bfloat16)
+    except UnsupportedModel:
+        pytest.skip("this CPU has no bfloat16 products")
+    weight, bias, x = torch.randn(80, 96), torch.randn(80), torch.randn(5, 96)
+    packed = PackedLinear(weight, bias, torch.bfloat16)(x)
+    rounded = RoundedLinear(weight, bias, torch.bfloat16)(x)
+    torch.testing.assert_close(packed, rounded, rtol=2**-7, atol=2**-6)
+
+
+def test_every_linear_layer_is_laid_out_whichever_way_its_weight_lies() -> None:
+    """Conv1D keeps its weight transposed; the values stay the same."""
+    model = nn.ModuleDict({"a": nn.Linear(16, 24), "b": nn.Sequential(Conv1D(8, 24))})
+    x = torch.randn(3, 16)
+    with torch.no_grad():
+        want = model["b"](model["a"](x))
+    lay_out_linears(model, CPU, torch.float32)
+    assert isinstance(model["a"], PackedLinear)
+    torch.testing.assert_close(model["b"](model["a"](x)), want)
