@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from transformers.activations import (
     GELUActivation,
@@ -25,7 +26,8 @@ class UniformSiLU(nn.Module):
     """x / (1 + exp(-x))"""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / x.neg().exp_().add_(1.0)
+        divisor = x.neg().exp_().add_(1.0)
+        return torch.div(x, divisor, out=divisor)
 
 
 class UniformGELU(nn.Module):

@@ -1,15 +1,16 @@
 """What one forward computes: flat arrays, handed from the planner to the runner.
 
-A batch holds N rows, one per token that is fed, in depth-first order of the trie. The keys
-that a row may attend to are the tokens of its own path, cut into key blocks by absolute
-position. A block is named by the slots of its keys and lists the rows behind it::
+A batch holds N rows, one per token that is fed, in depth-first order of the trie. A row
+attends to the tokens of its own path: to a near span, which ends with the row itself, and,
+behind the first two blocks, to a far span, all of whose keys it sees. A span is named by the
+slots of its keys and lists the rows that attend to it (see ``layout``)::
 
-    trie          positions 0..127   128..255   256..263
-    context       [ block A ]        [ block B ][ c, ...
-    candidate 1                                 ...., x  ]  block C1 = c + x
-    candidate 2                                 ...., y  ]  block C2 = c + y
+    trie          positions 0 ........ 191   192 ........ 255   256 ...
+    context       [     far span F        ]  [  c ............
+    candidate 1                                 ............ ,   x ]  near span N1 = c + x
+    candidate 2                                 ............ ,   y ]  near span N2 = c + y
 
-    rows of candidate 1 attend to A, B, C1; rows of candidate 2 to A, B, C2.
+    rows of candidate 1 attend to F and N1; rows of candidate 2 to F and N2.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyBlock:
+class KeySpan:
     """Keys at consecutive positions of one path, and the rows that attend to them.
 
     Attributes:
-        start: absolute position of the first key, a multiple of the block size.
-        slots: where each key lies in the KV storage; at most the block size.
-        rows: batch rows; each sees the keys at or before its own position.
+        start: absolute position of the first key.
+        slots: where each key lies in the KV storage.
+        rows: ranges of batch rows, ascending; each sees the keys at or before its own position.
     """
 
     start: int
     slots: tuple[int, ...]
-    rows: range
+    rows: tuple[range, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ class Batch:
     Attributes:
         token_ids, positions, slots: [N] the token fed, its position in its path, and where
             its key and value are written.
-        key_blocks: who attends to what.
+        near: key spans that end among their rows; every row is in one.
+        far: key spans that end before their rows; a row is in one at most.
         head_rows: [H] batch rows whose distribution is asked, each once.
         top_k: [H] how many most probable tokens each wants.
         floors: [H] every token at or above this log-probability; None for none.
@@ -111,7 +113,8 @@ class Batch:
     token_ids: Sequence[int]
     positions: Sequence[int]
     slots: Sequence[int]
-    key_blocks: tuple[KeyBlock, ...]
+    near: tuple[KeySpan, ...]
+    far: tuple[KeySpan, ...]
     head_rows: Sequence[int]
     top_k: Sequence[int]
     floors: Sequence[float | None]

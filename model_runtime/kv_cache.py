@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from model_runtime.batch import Batch, KeptPath
-from model_runtime.trie import TokenTrie, TrieNode
+from model_runtime.errors import UnsupportedModel
+from model_runtime.row_index import RowIndex, put, take
+from model_runtime.trie import Place, TokenTrie, TrieNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +40,44 @@ class KVShape:
 
 
 class KVStorage:
-    """Per layer, keys and values of every slot: [kv_heads, slots, head_dim] each."""
+    """Per layer, keys and values of every slot: [slots, kv_heads, head_dim] each."""
 
     def __init__(self, shape: KVShape, slots: int, device: torch.device) -> None:
-        size = (shape.kv_heads, slots, shape.head_dim)
-        self.keys = [_empty(size, shape, device) for _ in range(shape.layers)]
-        self.values = [_empty(size, shape, device) for _ in range(shape.layers)]
+        size = (slots, shape.kv_heads, shape.head_dim)
+        self.device = device
+        self._keys = [_empty(size, shape, device) for _ in range(shape.layers)]
+        self._values = [_empty(size, shape, device) for _ in range(shape.layers)]
 
-    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
-        """Store [kv_heads, N, head_dim] keys and values at N slots."""
-        self.keys[layer].index_copy_(1, slots, key)
-        self.values[layer].index_copy_(1, slots, value)
+    def check(self, key: Tensor, value: Tensor) -> None:
+        """Whether [kv_heads, N, head_dim] keys and values are of the shape that is stored.
+
+        Raises:
+            UnsupportedModel: the layers attend with other heads than the config states.
+        """
+        kept = self._keys[0].shape[1:]
+        for tensor in (key, value):
+            if (tensor.shape[0], tensor.shape[2]) != kept:
+                heads, _, width = tensor.shape
+                raise UnsupportedModel(
+                    f"a layer has {heads} key or value heads of width {width}, "
+                    f"where the config states {kept[0]} of {kept[1]}"
+                )
+
+    def write(self, layer: int, slots: RowIndex, key: Tensor, value: Tensor) -> None:
+        """Store [N, kv_heads, head_dim] keys and values at N slots, rounded to its precision."""
+        keys, values = self._keys[layer], self._values[layer]
+        put(keys, slots, key.to(keys.dtype))
+        put(values, slots, value.to(values.dtype))
+
+    def read(self, layer: int, slots: RowIndex) -> tuple[Tensor, Tensor]:
+        """Keys and values of N slots, [N, kv_heads, head_dim] each; not to be written to."""
+        return take(self._keys[layer], slots), take(self._values[layer], slots)
 
 
 def _empty(size: tuple[int, int, int], shape: KVShape, device: torch.device) -> Tensor:
     """Pages stay untouched until written. Slot 0 alone is read before that, and must be finite."""
     store = torch.empty(size, dtype=shape.dtype, device=device)
-    store[:, 0] = 0
+    store[0] = 0
     return store
 
 
@@ -76,6 +99,7 @@ class PrefixCache:
         self._touched = 0
         self._held = 0
         self._stale: _StaleLeaves | None = None
+        self._matched: Place | None = None
 
     @property
     def used(self) -> int:
@@ -92,15 +116,27 @@ class PrefixCache:
         self._clock += 1
         self._touched = 0
 
-    def match(self, salt: str, tokens: Sequence[int]) -> list[int]:
-        """Slots of the longest computed prefix of a path, which stays until the batch has run."""
-        slots: list[int] = []
-        for node in self._trie.cut(salt, tokens):
-            if node.last_used < self._clock:
-                node.last_used = self._clock
-                self._touched += len(node.tokens)
-            slots += node.slots
-        return slots
+    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int = 0) -> Place:
+        """The longest computed prefix of a path's first ``stop`` tokens.
+
+        It stays until the batch has run. ``shared`` of the tokens are known to be those of the
+        path that was matched before, so they are not compared again.
+        """
+        near = None if self._matched is None else self._matched.up_to(shared)
+        place = self._trie.cut(self._trie.find(salt, tokens, stop, near))
+        self._matched = place
+        self._touched += self._touch(place)
+        return place
+
+    def _touch(self, place: Place) -> int:
+        """Set the path's age to now; the number of tokens that were older."""
+        older = 0
+        for node, _ in place.nodes():
+            if node.last_used == self._clock:
+                break  # so is everything above it
+            node.last_used = self._clock
+            older += len(node.tokens)
+        return older
 
     def allocate(self, count: int) -> list[int]:
         """Slots for new tokens, evicting what was not used for longest."""
@@ -122,33 +158,38 @@ class PrefixCache:
         self._free += sorted(self._lent, reverse=True)
         self._lent.clear()
         self._stale = None
+        self._matched = None
 
     def _keep(self, path: KeptPath) -> None:
-        depth = self._trie.depth(path.salt, path.tokens)
-        new = path.slots[depth:]
-        self._trie.insert(path.salt, path.tokens, new, len(path.tokens))
-        nodes = self._trie.cut(path.salt, path.tokens)
-        for node in nodes:
-            node.last_used = self._clock
+        salt, tokens = path.salt, path.tokens
+        place = self._trie.find(salt, tokens, len(tokens))
+        new = path.slots[place.depth :]
+        end = self._trie.extend(place, salt, tokens[place.depth :], list(new))
+        self._touch(end)
         if new:
-            self._trie.join(nodes[-1])
+            self._trie.join(end.node)
         self._held += len(new)
         self._lent.difference_update(new)
 
     def _evict(self, wanted: int) -> None:
-        """Free at least ``wanted`` slots, whole leaves at a time, oldest first."""
+        """Free ``wanted`` slots: the ends of leaves, oldest leaf first."""
         if self._stale is None:
             self._stale = _StaleLeaves(self._trie, self._clock)
         while wanted > 0:
             leaf = self._stale.pop()
-            wanted -= len(leaf.tokens)
-            self._drop(leaf)
-            self._stale.add(leaf.parent)
+            dropped = min(wanted, len(leaf.tokens))
+            self._drop(leaf, dropped)
+            self._stale.add(leaf if leaf.tokens else leaf.parent)
+            wanted -= dropped
 
-    def _drop(self, leaf: TrieNode) -> None:
-        self._free += leaf.slots
-        self._held -= len(leaf.tokens)
-        self._trie.remove(leaf)
+    def _drop(self, leaf: TrieNode, count: int) -> None:
+        """Free the last ``count`` tokens of a leaf. Whose they are loses no more than that."""
+        if count == len(leaf.tokens):
+            self._trie.remove(leaf)
+        kept = len(leaf.tokens) - count
+        self._free += leaf.slots[kept:][::-1]
+        leaf.tokens, leaf.slots = leaf.tokens[:kept], leaf.slots[:kept]
+        self._held -= count
 
     def check(self) -> None:
         """Every slot is free, lent or held by one node, once; no node is newer than its parent.

@@ -1,95 +1,90 @@
-"""Numbers the fed tokens of a trie depth first, and cuts its paths into key blocks.
+"""Numbers the fed tokens of a trie depth first, and says which keys each of them attends to.
 
-Depth first, so the rows that attend to a full block are one range: those of its own node
-from the block's first position on, and those of everything below. A block that a node does
-not fill belongs to the node alone; its children continue the block in copies of their own.
+A row's keys are cut at a position that follows from its own position alone: two blocks before
+the end of its block. What lies before the cut is its far span, what lies from there on its
+near span::
+
+    block size 64, a context of 256 tokens, two candidates
+    row of candidate 1 at 260    far [0, 192) of the context    near [192, 260] of its own path
+    row of candidate 2 at 258    the same far span              near [192, 258] of its own path
+
+So all rows in one block behind one prefix share a far span, and the few keys behind the cut
+are each path's own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from model_runtime.batch import KeyBlock
+from model_runtime.batch import KeySpan
 from model_runtime.trie import TokenTrie, TrieNode
 
 
 @dataclass(slots=True)
-class _OpenBlock:
-    """A full block whose rows are still being numbered."""
+class _FarSpan:
+    """A far span whose rows are still being numbered."""
 
-    start: int
     slots: tuple[int, ...]
-    first_row: int
-
-
-@dataclass(slots=True)
-class _Path:
-    """From the root to the node at hand."""
-
-    slots: list[int] = field(default_factory=list)
-    blocks: list[_OpenBlock] = field(default_factory=list)
+    rows: list[range] = field(default_factory=list)
 
 
 class Layout:
-    """The rows and key blocks of a trie. Attributes are those of ``Batch``."""
+    """The rows and key spans of a trie. Attributes are those of ``Batch``."""
 
     def __init__(self, trie: TokenTrie, block_size: int) -> None:
         self.block_size = block_size
         self.token_ids: list[int] = []
         self.positions: list[int] = []
         self.slots: list[int] = []
-        self.key_blocks: list[KeyBlock] = []
+        self.near: list[KeySpan] = []
+        self._far: list[_FarSpan] = []
         for root in trie.roots.values():
             self._visit(root)
 
+    @property
+    def far(self) -> list[KeySpan]:
+        return [KeySpan(0, span.slots, tuple(span.rows)) for span in self._far]
+
     def _visit(self, root: TrieNode) -> None:
-        path = _Path()
-        pending: list[TrieNode | None] = [root]
-        opened: list[int] = []
+        """Depth first; ``open_far`` holds the far spans of the path at hand by their length."""
+        path: list[int] = []
+        open_far: dict[int, _FarSpan] = {}
+        pending = [root]
         while pending:
             node = pending.pop()
-            if node is None:
-                self._close(path, opened.pop())
-                continue
-            opened.append(len(path.blocks))
-            self._place(node, path)
-            pending.append(None)
+            del path[node.start :]
+            path += node.slots
+            for length in [length for length in open_far if length > node.start]:
+                del open_far[length]
+            self._place(node, path, open_far)
             pending.extend(reversed(node.children.values()))
 
-    def _place(self, node: TrieNode, path: _Path) -> None:
-        del path.slots[node.start :]
-        path.slots += node.slots
+    def _place(self, node: TrieNode, path: list[int], open_far: dict[int, _FarSpan]) -> None:
         node.first_row = len(self.token_ids)
         fed = node.fed_from - node.start
         self.token_ids += node.tokens[fed:]
         self.slots += node.slots[fed:]
         self.positions += range(node.fed_from, node.stop)
-        self._open(node, path)
-        self._own_tail(node, path)
+        start = node.fed_from
+        while start < node.stop:
+            block = start // self.block_size
+            stop = min(node.stop, (block + 1) * self.block_size)
+            cut = max(0, block - 1) * self.block_size
+            offset = node.first_row - node.fed_from
+            rows = range(start + offset, stop + offset)
+            self.near.append(KeySpan(cut, tuple(path[cut:stop]), (rows,)))
+            if cut:
+                self._attend_far(cut, path, rows, open_far)
+            start = stop
 
-    def _open(self, node: TrieNode, path: _Path) -> None:
-        """Blocks that this node fills; everything below attends to them too."""
-        for start in range(len(path.blocks) * self.block_size, node.stop, self.block_size):
-            stop = start + self.block_size
-            if stop <= node.stop:
-                slots = tuple(path.slots[start:stop])
-                path.blocks.append(_OpenBlock(start, slots, self._row(node, start)))
-
-    def _own_tail(self, node: TrieNode, path: _Path) -> None:
-        """The block that this node leaves unfilled, seen by its own rows alone."""
-        start = len(path.blocks) * self.block_size
-        rows = range(self._row(node, start), len(self.token_ids))
-        if start < node.stop and rows:
-            self.key_blocks.append(KeyBlock(start, tuple(path.slots[start:]), rows))
-
-    def _close(self, path: _Path, still_open: int) -> None:
-        for block in path.blocks[still_open:]:
-            rows = range(block.first_row, len(self.token_ids))
-            if rows:
-                self.key_blocks.append(KeyBlock(block.start, block.slots, rows))
-        del path.blocks[still_open:]
-
-    @staticmethod
-    def _row(node: TrieNode, position: int) -> int:
-        """The node's first fed row at or after ``position``."""
-        return node.first_row + max(0, position - node.fed_from)
+    def _attend_far(
+        self, cut: int, path: list[int], rows: range, open_far: dict[int, _FarSpan]
+    ) -> None:
+        span = open_far.get(cut)
+        if span is None:
+            span = open_far[cut] = _FarSpan(tuple(path[:cut]))
+            self._far.append(span)
+        if span.rows and span.rows[-1].stop == rows.start:
+            span.rows[-1] = range(span.rows[-1].start, rows.stop)
+        else:
+            span.rows.append(rows)

@@ -7,6 +7,8 @@ is padded. In bfloat16 only the product is rounded; what goes in and comes out s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -81,16 +83,98 @@ def check_products(device: torch.device, dtype: torch.dtype) -> None:
         raise UnsupportedModel("dtype bfloat16 needs a CPU with AVX-512; this one has float32 only")
 
 
+class _SharedProduct:
+    """One product for several layers of the same input: the first asks for it, all take a part."""
+
+    def __init__(self, linear: nn.Module, parts: int) -> None:
+        self._linear = linear
+        self._parts = parts
+        self._input: Tensor | None = None
+        self._output: Tensor | None = None
+        self._taken = 0
+
+    def of(self, x: Tensor) -> Tensor:
+        """The whole product of ``x``; kept until every part has been taken."""
+        if x is not self._input or self._output is None:
+            self._input, self._output, self._taken = x, self._linear(x), 0
+        output = self._output
+        self._taken += 1
+        if self._taken == self._parts:
+            self.forget()
+        return output
+
+    def forget(self) -> None:
+        self._input = self._output = None
+
+
+class PartOfProduct(nn.Module):
+    """A linear layer whose columns are computed together with those of its siblings.
+
+    The siblings are called on the same tensor, which is not written to between their calls.
+    """
+
+    def __init__(self, product: _SharedProduct, start: int, stop: int) -> None:
+        super().__init__()
+        self.out_features = stop - start
+        self._product = product
+        self._columns = slice(start, stop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A view of the shared product: [..., out_features]."""
+        return self._product.of(x)[..., self._columns]
+
+    def forget(self) -> None:
+        """Let go of a product whose parts were not all taken."""
+        self._product.forget()
+
+
+_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers that the models of the Llama family call on one input, by their names."""
+
+
 def lay_out_linears(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Replace every linear layer below ``module``, one at a time, freeing as it goes."""
+    for names in _SIBLINGS:
+        _lay_out_together(module, names, device, dtype)
     for name, child in module.named_children():
         weight = _weight(child)
         if weight is None:
             lay_out_linears(child, device, dtype)
-        elif device.type == "cpu":
-            setattr(module, name, PackedLinear(weight, _bias(child), dtype))
-        elif dtype is not weight.dtype:
-            setattr(module, name, RoundedLinear(weight, _bias(child), dtype))
+        else:
+            setattr(module, name, _laid_out(weight, _bias(child), device, dtype))
+
+
+def forget_products(module: nn.Module) -> None:
+    """After a forward that failed: nothing of it stays in memory or answers the next one."""
+    for child in module.modules():
+        if isinstance(child, PartOfProduct):
+            child.forget()
+
+
+def _lay_out_together(
+    module: nn.Module, names: Sequence[str], device: torch.device, dtype: torch.dtype
+) -> None:
+    layers = [getattr(module, name, None) for name in names]
+    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    biases = [_bias(linear) for linear in linears]
+    present = [bias for bias in biases if bias is not None]
+    if len(linears) < len(names) or len(present) not in (0, len(names)):
+        return
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    bias = torch.cat(present) if present else None
+    product = _SharedProduct(_laid_out(weight, bias, device, dtype), len(names))
+    start = 0
+    for name, linear in zip(names, linears, strict=True):
+        setattr(module, name, PartOfProduct(product, start, start + linear.out_features))
+        start += linear.out_features
+
+
+def _laid_out(
+    weight: Tensor, bias: Tensor | None, device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    if device.type == "cpu":
+        return PackedLinear(weight, bias, dtype)
+    return RoundedLinear(weight, bias, dtype)
 
 
 def _weight(module: nn.Module) -> Tensor | None:

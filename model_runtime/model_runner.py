@@ -12,12 +12,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from model_runtime.activations import replace_activations
-from model_runtime.attention.cpu import PathAttention
+from model_runtime.allocator import keep_freed_memory
+from model_runtime.attention import cpu, cuda
+from model_runtime.attention.interface import Attention
+from model_runtime.attention.paths import PathAttention
 from model_runtime.batch import Batch, BatchOutput
 from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.kv_cache import KVShape, KVStorage
-from model_runtime.linear import check_products, lay_out_linears
+from model_runtime.linear import check_products, forget_products, lay_out_linears
 from model_runtime.logprobs import reduce_head_rows
+from model_runtime.precision import keep_products_exact
+from model_runtime.step_graphs import Record, StepGraphs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the decoder's products, by the name that settings use."""
@@ -37,7 +42,12 @@ class ModelRunner:
     """
 
     def __init__(
-        self, model: PreTrainedModel, kv_bytes: int, product_dtype: torch.dtype = torch.float32
+        self,
+        model: PreTrainedModel,
+        kv_bytes: int,
+        product_dtype: torch.dtype = torch.float32,
+        *,
+        record_steps: Record | None = None,
     ) -> None:
         """Take over a model.
 
@@ -45,18 +55,26 @@ class ModelRunner:
             model: in float32, loaded for ``ATTENTION_NAME``.
             kv_bytes: bounds the storage of keys and values.
             product_dtype: of the decoder's matrix products. The head, softmax, norms and the
-                residual stay in float32.
+                residual stay in float32. On CUDA keys and values are stored in it as well.
+            record_steps: small batches run in fixed shapes, recorded by this; None runs them as
+                any other.
         """
         check_supported(model)
         check_products(model.device, product_dtype)
         self.device = model.device
         self._name = type(model).__name__
         self._decoder = model.base_model
+        on_cpu = self.device.type == "cpu"
+        if on_cpu:
+            keep_freed_memory()
+        else:
+            keep_products_exact()
         replace_activations(self._decoder)
         self._head = _Head(model)
         lay_out_linears(self._decoder, self.device, product_dtype)
         self._head.lay_out(self.device)
-        shape = _kv_shape(model.config.get_text_config(), model.dtype)
+        kv_dtype = model.dtype if on_cpu else product_dtype
+        shape = _kv_shape(model.config.get_text_config(), kv_dtype)
         self._layers = shape.layers
         self.slots = kv_bytes // shape.bytes_per_token
         if self.slots < 2:
@@ -65,6 +83,10 @@ class ModelRunner:
                 f"{shape.bytes_per_token}, and two are the least"
             )
         self._storage = KVStorage(shape, self.slots, self.device)
+        self._kernel = cpu.attend if on_cpu else cuda.attend
+        self._steps: StepGraphs | None = None
+        if record_steps is not None:
+            self._steps = StepGraphs(self._decode, self._storage, self._kernel, record_steps)
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> BatchOutput:
@@ -78,17 +100,25 @@ class ModelRunner:
                 hidden = self._forward(batch)
                 rows = torch.tensor(batch.head_rows, dtype=torch.long, device=self.device)
                 return reduce_head_rows(hidden[rows], self._head, batch, self._head.vocab_size)
-        except torch.cuda.OutOfMemoryError as error:
-            raise OutOfMemory(f"a batch of {len(batch.token_ids)} tokens is too large") from error
+        except Exception as error:
+            forget_products(self._decoder)
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                tokens = len(batch.token_ids)
+                raise OutOfMemory(f"a batch of {tokens} tokens is too large") from error
+            raise
 
     def _forward(self, batch: Batch) -> Tensor:
         """[N, hidden_size] final hidden states."""
-        attention = PathAttention(batch, self._storage, self.device)
+        if self._steps is not None and self._steps.takes(batch):
+            return self._steps.run(batch)
+        token_ids = torch.tensor([batch.token_ids], device=self.device)
+        positions = torch.tensor([batch.positions], device=self.device)
+        attention = PathAttention(batch, self._storage, self._kernel)
+        return self._decode(token_ids, positions, attention)
+
+    def _decode(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         output = self._decoder(
-            input_ids=torch.tensor([batch.token_ids], device=self.device),
-            position_ids=torch.tensor([batch.positions], device=self.device),
-            use_cache=False,
-            path_attention=attention,
+            input_ids=token_ids, position_ids=positions, use_cache=False, path_attention=attention
         )
         if len(attention.layers) != self._layers:
             raise UnsupportedModel(
@@ -148,7 +178,7 @@ def check_supported(model: PreTrainedModel) -> None:
     for setting in _SCALED_LOGITS:
         if getattr(config, setting, None) not in (None, 1, 1.0):
             raise UnsupportedModel(f"{name} scales its logits by {setting}")
-    if any(getattr(config, setting, None) for setting in _EXPERTS):
+    if _has_experts(model, config):
         raise UnsupportedModel(f"{name} routes tokens to experts, whose products are not served")
     if "longrope" in json.dumps(getattr(config, "rope_parameters", None), default=str):
         # Its factors depend on the longest position in the batch, so on the neighbours.
@@ -157,6 +187,14 @@ def check_supported(model: PreTrainedModel) -> None:
         raise UnsupportedModel(f"{name} is an encoder-decoder; only causal decoders are served")
     if not _passes_keywords(model.base_model):
         raise UnsupportedModel(f"{name} does not hand keyword arguments to its attention")
+
+
+def _has_experts(model: PreTrainedModel, config: PreTrainedConfig) -> bool:
+    """By the config's usual names for their number, or by the layers' own names."""
+    layers = (name.lower() for name, _ in model.named_modules())
+    return any(getattr(config, name, None) for name in _EXPERTS) or any(
+        "expert" in layer for layer in layers
+    )
 
 
 def _passes_keywords(decoder: nn.Module) -> bool:

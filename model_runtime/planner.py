@@ -12,17 +12,18 @@ make no distribution. What another query of the batch feeds is not fed again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from model_runtime.batch import Batch, Extent, KeptPath, Work
 from model_runtime.head_rows import HeadRows
 from model_runtime.layout import Layout
-from model_runtime.trie import TokenTrie
+from model_runtime.trie import Place, TokenTrie
+from model_runtime.types import LogprobQuery
 
-BLOCK_SIZE = 128
-"""Keys in a block. It sets the order of additions, hence the bits: part of the fingerprint."""
+BLOCK_SIZE = 64
+"""Positions in a block. It sets where a row's keys are cut, hence the bits."""
 
 
 class SlotPool(Protocol):
@@ -32,8 +33,11 @@ class SlotPool(Protocol):
         """Start a batch: what is matched from here on stays until the batch has run."""
         ...
 
-    def match(self, salt: str, tokens: Sequence[int]) -> list[int]:
-        """Slots of the longest computed prefix of a path."""
+    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int) -> Place:
+        """The longest computed prefix of a path's first ``stop`` tokens.
+
+        At least ``shared`` of them are those of the path that was matched before this one.
+        """
         ...
 
     @property
@@ -52,8 +56,12 @@ class _Admitted:
 
     index: int
     work: Work
-    stop: int
+    end: Place
     computed_tokens: int
+
+    @property
+    def stop(self) -> int:
+        return self.end.depth
 
     @property
     def rows(self) -> range:
@@ -76,8 +84,11 @@ def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = B
     planning = _Planning(cache, budget)
     full = False
     for index, item in enumerate(work):
-        if not full or planning.shares(item):
-            full = not planning.admit(index, item) or full
+        place = planning.find(item)
+        # Some row that it asks next is of a token in the batch already.
+        shares = place.depth >= item.next_row
+        if not full or shares:
+            full = not planning.admit(index, item, place) or full
     return planning.batch(block_size)
 
 
@@ -90,40 +101,52 @@ class _Planning:
         self.budget = budget
         self.trie = TokenTrie()
         self.admitted: list[_Admitted] = []
+        self._last: Place | None = None
 
-    def shares(self, work: Work) -> bool:
-        """Whether some row that the work asks next is of a token in the batch already."""
-        return self.trie.depth(work.query.cache_salt, work.query.tokens) >= work.next_row
+    def find(self, work: Work) -> Place:
+        """How much of the work's path is in the batch."""
+        query = work.query
+        return self.trie.find(query.cache_salt, query.tokens, query.last_row)
 
-    def admit(self, index: int, work: Work) -> bool:
+    def admit(self, index: int, work: Work, place: Place) -> bool:
         """Take as much of the work as fits; False when the batch is full after it."""
-        salt, path = work.query.cache_salt, work.query.tokens[: work.query.last_row]
-        cached = self.cache.match(salt, path)
-        fed_from = min(len(cached), work.next_row - 1)
-        stop, cost = self._cut(salt, path, len(cached), fed_from)
+        query = work.query
+        cached = self._match(query, place)
+        fed_from = min(cached.depth, work.next_row - 1)
+        stop, cost = self._cut(query.last_row, place, cached.depth, fed_from)
         if stop <= fed_from:
             return False
-        self._insert(salt, path[:stop], cached, fed_from)
+        end = self._insert(query, place.up_to(stop), cached.up_to(stop), stop)
+        end.feed(fed_from)
+        self._last = end
         self.budget -= cost
-        self.admitted.append(_Admitted(index, work, stop, cost))
-        return stop == len(path)
+        self.admitted.append(_Admitted(index, work, end, cost))
+        return stop == query.last_row
 
-    def _cut(self, salt: str, path: tuple[int, ...], cached: int, fed_from: int) -> tuple[int, int]:
+    def _match(self, query: LogprobQuery, place: Place) -> Place:
+        """Match a path in the cache, where it need not be compared again as far as it is here."""
+        shared = 0 if self._last is None else place.shared(self._last)
+        self._last = None
+        return self.cache.match(query.cache_salt, query.tokens, query.last_row, shared)
+
+    def _cut(self, length: int, place: Place, cached: int, fed_from: int) -> tuple[int, int]:
         """How far the path can be fed, and how many tokens that feeds anew.
 
         What is fed anew counts against the budget; what has no slot yet, against the room.
         """
-        stop = min(len(path), max(self.trie.depth(salt, path), cached) + self.cache.room)
-        cost = self.trie.unfed(salt, path[:stop], fed_from)
+        stop = min(length, max(place.depth, cached) + self.cache.room)
+        cost = _unfed(place, stop, fed_from)
         while cost > self.budget and stop > fed_from:
             stop -= cost - self.budget
-            cost = self.trie.unfed(salt, path[:stop], fed_from)
+            cost = _unfed(place, stop, fed_from)
         return stop, cost
 
-    def _insert(self, salt: str, path: tuple[int, ...], cached: list[int], fed_from: int) -> None:
-        depth = self.trie.depth(salt, path)
-        new = self.cache.allocate(len(path) - max(depth, min(len(cached), len(path))))
-        self.trie.insert(salt, path, cached[depth : len(path)] + new, fed_from)
+    def _insert(self, query: LogprobQuery, place: Place, cached: Place, stop: int) -> Place:
+        """Put the path up to ``stop`` into the trie, with slots for what is new there."""
+        depth = place.depth
+        slots = cached.slots(depth)
+        slots += self.cache.allocate(stop - depth - len(slots))
+        return self.trie.extend(place, query.cache_salt, query.tokens[depth:stop], slots)
 
     def batch(self, block_size: int) -> Batch:
         layout = Layout(self.trie, block_size)
@@ -133,7 +156,8 @@ class _Planning:
             token_ids=layout.token_ids,
             positions=layout.positions,
             slots=layout.slots,
-            key_blocks=tuple(layout.key_blocks),
+            near=tuple(layout.near),
+            far=tuple(layout.far),
             head_rows=list(heads.index),
             top_k=heads.top_k,
             floors=heads.floors,
@@ -141,12 +165,12 @@ class _Planning:
             gather_head=heads.gather_head,
             gather_ids=heads.gather_ids,
             extents=extents,
-            kept=tuple(self._keep(item) for item in self.admitted),
+            kept=tuple(self._kept()),
         )
 
     def _extent(self, item: _Admitted, heads: HeadRows) -> Extent:
         query = item.work.query
-        rows = self.trie.rows(query.cache_salt, query.tokens[: item.stop], item.rows.start - 1)
+        rows = item.end.rows(item.rows.start - 1)
         head_index, gathers = heads.ask(query, item.rows, rows)
         return Extent(
             work_index=item.index,
@@ -157,7 +181,17 @@ class _Planning:
             gathers=gathers,
         )
 
-    def _keep(self, item: _Admitted) -> KeptPath:
-        query = item.work.query
-        tokens = query.tokens[: item.kept]
-        return KeptPath(query.cache_salt, tokens, self.trie.slots(query.cache_salt, tokens))
+    def _kept(self) -> Iterator[KeptPath]:
+        """What is worth keeping, each path once: candidates have their context in common."""
+        seen: set[Place] = set()
+        for item in self.admitted:
+            place, query = item.end.up_to(item.kept), item.work.query
+            if place.depth and place not in seen:
+                seen.add(place)
+                yield KeptPath(query.cache_salt, query.tokens[: place.depth], tuple(place.slots()))
+
+
+def _unfed(place: Place, stop: int, fed_from: int) -> int:
+    """How many tokens of a path up to ``stop``, from ``fed_from`` on, nobody feeds yet."""
+    here = place.up_to(stop)
+    return here.unfed(fed_from) + max(0, stop - max(here.depth, fed_from))

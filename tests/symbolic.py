@@ -35,15 +35,18 @@ class SymbolicRunner:
     def _row_paths(self, batch: Batch) -> list[tuple[int, ...]]:
         """The token path of each row, read off the keys that it attends to."""
         seen: list[dict[int, int]] = [{} for _ in batch.token_ids]
-        for block in batch.key_blocks:
-            expect(
-                block.start % self.block_size == 0 and len(block.slots) <= self.block_size, "block"
-            )
-            for row in block.rows:
-                for offset, slot in enumerate(block.slots):
-                    if block.start + offset <= batch.positions[row]:
-                        expect(block.start + offset not in seen[row], "a key is seen twice")
-                        seen[row][block.start + offset] = slot
+        for span in batch.near + batch.far:
+            rows = [row for part in span.rows for row in part]
+            cuts = {max(0, batch.positions[row] // self.block_size - 1) for row in rows}
+            expect(len(cuts) == 1, "rows of two blocks share a span")
+            cut = cuts.pop() * self.block_size
+            ends = (span.start, span.start + len(span.slots))
+            expect(cut in ends and (cut or span.start == 0), "the cut is not where it belongs")
+            for row in rows:
+                for position, slot in enumerate(span.slots, span.start):
+                    if position <= batch.positions[row]:
+                        expect(position not in seen[row], "a key is seen twice")
+                        seen[row][position] = slot
         paths: list[tuple[int, ...]] = []
         for row, token in enumerate(batch.token_ids):
             position = batch.positions[row]

@@ -15,14 +15,23 @@ SOURCES = sorted(p for room in ("app", "model_runtime") for p in (ROOT / room).r
 TENSOR_FILES = {
     "model_runtime/activations.py",
     "model_runtime/attention/cpu.py",
+    "model_runtime/attention/cuda.py",
+    "model_runtime/attention/groups.py",
     "model_runtime/attention/interface.py",
+    "model_runtime/attention/paths.py",
+    "model_runtime/attention/products.py",
+    "model_runtime/attention/steps.py",
     "model_runtime/kv_cache.py",
     "model_runtime/linear.py",
     "model_runtime/logprobs.py",
     "model_runtime/model_loader.py",
     "model_runtime/model_runner.py",
     "model_runtime/numeric_error.py",
+    "model_runtime/padded_model_runner.py",
+    "model_runtime/precision.py",
     "model_runtime/reference.py",
+    "model_runtime/row_index.py",
+    "model_runtime/step_graphs.py",
 }
 TRANSFORMERS_FILES = TENSOR_FILES | {"model_runtime/tokenizer.py"}
 
@@ -41,8 +50,8 @@ THREADED = {"model_runtime/engine.py", "model_runtime/scheduler.py"}
 
 RUNTIME_ORDER = (
     {"__init__"},
-    {"engine"},
-    {"scheduler", "model_runner", "model_loader"},
+    {"engine", "served_model"},
+    {"scheduler", "model_runner", "padded_model_runner", "model_loader"},
     {
         "batcher",
         "fair_share",
@@ -50,6 +59,7 @@ RUNTIME_ORDER = (
         "planner",
         "decoding",
         "attention",
+        "step_graphs",
         "linear",
         "logprobs",
         "kv_cache",

@@ -18,7 +18,13 @@ ATTENTION_NAME = "chainrule_paths"
 
 
 class Attention(Protocol):
-    """What a layer needs of its batch's attention; see ``attention.cpu``."""
+    """What a layer needs of its batch's attention; see ``attention.paths``.
+
+    Attributes:
+        layers: which layers have come here.
+    """
+
+    layers: set[int]
 
     def attend(
         self,
@@ -41,7 +47,7 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    path_attention: Attention,
+    path_attention: Attention | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -51,7 +57,12 @@ def _attend(
     """Adapt one layer's call: [1, heads, N, head_dim] in, [1, N, heads, head_dim] out."""
     if attention_mask is not None or s_aux is not None:
         raise UnsupportedModel(f"{type(module).__name__} needs a mask or attention sinks")
+    if path_attention is None:
+        raise UnsupportedModel(f"{type(module).__name__} is not handed the decoder's keywords")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
+    if layer in path_attention.layers:
+        # The second values would take the cache's place of the first.
+        raise UnsupportedModel(f"{type(module).__name__} attends twice in a layer")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output = path_attention.attend(
         layer, query[0], key[0], value[0], scale, sliding_window, softcap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 from hypothesis import given, settings
@@ -17,12 +18,17 @@ Path = tuple[str, tuple[int, ...]]
 
 def batch_keeping(kept: list[KeptPath]) -> Batch:
     """A batch that has run, of which only the kept paths matter."""
-    return Batch((), (), (), (), (), (), (), (), (), (), (), tuple(kept))
+    return Batch(**{part.name: () for part in fields(Batch)} | {"kept": tuple(kept)})
+
+
+def slots_of(cache: PrefixCache, salt: str, tokens: tuple[int, ...]) -> list[int]:
+    """Match a path as a planner does; where its computed prefix lies."""
+    return cache.match(salt, tokens, len(tokens)).slots()
 
 
 def lend(cache: PrefixCache, salt: str, tokens: tuple[int, ...]) -> KeptPath:
     """Match a path and allocate what is missing of it, as a planner does."""
-    found = cache.match(salt, tokens)
+    found = slots_of(cache, salt, tokens)
     return KeptPath(salt, tokens, (*found, *cache.allocate(len(tokens) - len(found))))
 
 
@@ -36,7 +42,7 @@ def keep(cache: PrefixCache, *paths: Path) -> None:
 def cached(cache: PrefixCache, salt: str, tokens: tuple[int, ...]) -> int:
     """How much of a path is there; a batch of its own, so that nothing older is protected."""
     cache.begin()
-    return len(cache.match(salt, tokens))
+    return len(slots_of(cache, salt, tokens))
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ class Bracket:
         self._forget()
 
     def match(self, path: Path) -> None:
-        self.matched[path] = self.cache.match(*path)
+        self.matched[path] = slots_of(self.cache, *path)
 
     def compute(self, path: Path) -> None:
         """Match a path and allocate its rest, where there is room for it."""
@@ -88,7 +94,7 @@ class Bracket:
     def commit(self) -> None:
         self.cache.commit(batch_keeping(self.paths[::2]))
         for path in self.paths[::2]:
-            assert len(self.cache.match(path.salt, path.tokens)) == len(path.tokens)
+            assert len(slots_of(self.cache, path.salt, path.tokens)) == len(path.tokens)
         self.begin()
 
     def abandon(self) -> None:
@@ -99,7 +105,7 @@ class Bracket:
         """The books balance, and nothing that was matched has been evicted or lent."""
         self.cache.check()
         for path, slots in self.matched.items():
-            assert self.cache.match(*path)[: len(slots)] == slots
+            assert slots_of(self.cache, *path)[: len(slots)] == slots
             assert self.lent.isdisjoint(slots)
 
     def _allocate(self, count: int) -> list[int]:
@@ -170,9 +176,25 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
         keep(cache, (salt, (1, 2, 3, 4)))
     assert cached(cache, "a", (1, 2, 3, 4)) == 4
     cache.begin()
-    cache.allocate(1)
+    cache.allocate(4)
     cache.abandon()
     assert [cached(cache, salt, (1, 2, 3, 4)) for salt in "abc"] == [4, 0, 4]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "left"), [(1, (3, 4)), (2, (2, 4)), (3, (2, 3)), (4, (2, 2)), (5, (1, 1))]
+)
+def test_a_leaf_loses_no_more_than_is_needed(wanted: int, left: tuple[int, int]) -> None:
+    """The end of the oldest goes first, then that of the next: what is left are prefixes."""
+    cache = PrefixCache(7)
+    old, young = (1, 2, 3, 4), (1, 2, 5, 6)
+    keep(cache, ("", old), ("", young))
+    cache.begin()
+    cache.allocate(wanted)
+    cache.check()
+    cache.abandon()
+    assert cache.used == 6 - wanted
+    assert (cached(cache, "", old), cached(cache, "", young)) == left
 
 
 def test_an_old_parent_goes_before_a_younger_leaf() -> None:
@@ -193,7 +215,7 @@ def test_what_is_matched_between_two_evictions_stays(path: tuple[int, ...], spar
         keep(cache, (salt, (1, 2, 3, 4)))
     cache.begin()
     cache.allocate(4)
-    found = cache.match("b", path)
+    found = slots_of(cache, "b", path)
     room = 8 - spared
     assert (len(found), cache.room) == (spared, room)
     assert not {slot for _ in range(room) for slot in cache.allocate(1)} & set(found)

@@ -10,8 +10,10 @@ from transformers.pytorch_utils import Conv1D
 from model_runtime.errors import UnsupportedModel
 from model_runtime.linear import (
     PackedLinear,
+    PartOfProduct,
     RoundedLinear,
     check_products,
+    forget_products,
     lay_out_linears,
 )
 
@@ -65,3 +67,57 @@ def test_every_linear_layer_is_laid_out_whichever_way_its_weight_lies() -> None:
     lay_out_linears(model, CPU, torch.float32)
     assert isinstance(model["a"], PackedLinear)
     torch.testing.assert_close(model["b"](model["a"](x)), want)
+
+
+class Attention(nn.Module):
+    """Three layers of one input, as the Llama family names them."""
+
+    def __init__(self, bias: tuple[bool, bool, bool]) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(32, 48, bias=bias[0])
+        self.k_proj = nn.Linear(32, 16, bias=bias[1])
+        self.v_proj = nn.Linear(32, 16, bias=bias[2])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.q_proj(x), self.k_proj(x), self.v_proj(x)]
+
+
+@pytest.mark.parametrize("bias", [(False,) * 3, (True,) * 3])
+def test_layers_of_one_input_are_one_product(bias: tuple[bool, bool, bool]) -> None:
+    """Query, key and value are computed at once and equal the layers apart, call after call."""
+    module = Attention(bias)
+    inputs = [torch.randn(1, 7, 32), torch.randn(1, 2, 32), torch.randn(1, 2, 32)]
+    with torch.no_grad():
+        want = [module(x) for x in inputs]
+    lay_out_linears(module, CPU, torch.float32)
+    assert isinstance(module.q_proj, PartOfProduct)
+    for x, expected in zip(inputs, want, strict=True):
+        torch.testing.assert_close(module(x), expected)
+
+
+def test_layers_with_and_without_a_bias_stay_apart() -> None:
+    """Only layers of one form are put together."""
+    module = Attention((True, False, True))
+    lay_out_linears(module, CPU, torch.float32)
+    assert isinstance(module.q_proj, PackedLinear)
+
+
+def test_a_shared_product_keeps_nothing_after_its_last_part() -> None:
+    """The next forward of an equal input computes anew, and memory is not held between."""
+    module = Attention((False,) * 3)
+    lay_out_linears(module, CPU, torch.float32)
+    x = torch.randn(4, 32)
+    first = module(x)
+    x.mul_(2.0)
+    torch.testing.assert_close(module(x), [2.0 * part for part in first])
+
+
+def test_what_a_failed_forward_left_is_forgotten() -> None:
+    """A product whose parts were not all taken is let go of, and not given to the next forward."""
+    module = Attention((False,) * 3)
+    lay_out_linears(module, CPU, torch.float32)
+    x = torch.randn(4, 32)
+    first = module.q_proj(x)
+    forget_products(module)
+    x.mul_(2.0)
+    torch.testing.assert_close(module.q_proj(x), 2.0 * first)
