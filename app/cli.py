@@ -31,11 +31,12 @@ from app.version import version
 _GROUPS: Final = {
     "server": ("host", "port", "drain_timeout_s"),
     "model": (
-        *("model", "revision", "served_name", "dtype", "device", "threads", "cache_dir"),
+        *("model", "revision", "served_name", "dtype", "device", "runner", "threads"),
+        "cache_dir",
         "max_model_len",
     ),
     "capacity": ("max_batch_tokens", "max_queue_tokens", "kv_cache_bytes"),
-    "access": ("api_keys", "api_key_file", "allow_unauthenticated"),
+    "access": ("api_keys", "api_key_file", "allow_unauthenticated", "share_cache_across_keys"),
     "limits of a request": (
         *("max_body_bytes", "max_candidates", "max_top_logprobs", "default_timeout_ms"),
     ),

@@ -6,6 +6,7 @@ are coroutines although they await nothing: FastAPI sends plain functions to a t
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -49,11 +50,21 @@ EngineDependency = Annotated[Engine, Depends(get_engine)]
 
 
 async def get_service(request: Request, engine: EngineDependency) -> ScoringService:
-    """The service over the engine; there is one, made for the first request that wants it."""
+    """The service over the engine, made for the first request that wants it.
+
+    Where keys are kept apart, it is the service as the tenant of the request's key has it.
+    """
     state = request.app.state
     if state.service is None:
         state.service = ScoringService(engine, state.limits)
-    return cast(ScoringService, state.service)
+    service = cast(ScoringService, state.service)
+    return service.for_tenant(_key_digest(request)) if state.keys_apart else service
+
+
+def _key_digest(request: Request) -> str:
+    """Names the API key of a request that has been let in, without being it."""
+    _, _, key = request.headers["authorization"].partition(" ")
+    return hashlib.sha256(key.strip().encode()).hexdigest()
 
 
 ServiceDependency = Annotated[ScoringService, Depends(get_service)]

@@ -83,6 +83,7 @@ def create_app(
         max_top_logprobs=settings.max_top_logprobs,
         default_timeout_ms=settings.default_timeout_ms,
     )
+    app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.service = None
     install_error_handlers(app)
     for source in (score, next_token, decode, models, health):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from copy import copy
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -54,7 +55,17 @@ class ScoringService:
     def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
         self._engine = engine
         self._limits = limits or Limits()
+        self._tenant = ""
         self._threads = CapacityLimiter(min(MAX_THREADS, os.cpu_count() or 1))
+
+    def for_tenant(self, tenant: str) -> ScoringService:
+        """The same service; its requests share computation with those of this tenant alone.
+
+        The empty name is a tenant like any other, and what every request has by default.
+        """
+        service = copy(self)
+        service._tenant = tenant
+        return service
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """log P(candidate | context) for each candidate, in the request's order."""
@@ -119,7 +130,7 @@ class ScoringService:
         return model_card(self._engine.info, self._limits)
 
     def _admit(self, request: ContextRequest) -> Visit:
-        visit = Visit(request, self._limits.default_timeout_ms)
+        visit = Visit(request, self._limits.default_timeout_ms, self._tenant)
         if request.model is not None:
             self._check_model(request.model, param="model")
         self._limits.check(request)

@@ -93,10 +93,14 @@ class Settings(BaseSettings):
     """Pinned revision of a hub id."""
     served_name: str | None = None
     """The name clients use; by default the alias, hub id or folder name."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the matrix products: float32 is exact, bfloat16 faster on fitting hardware."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the matrix products: float32 is exact, bfloat16 faster on fitting hardware;
+    auto takes bfloat16 on a CUDA device that has it, else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes CUDA where there is one."""
+    runner: Literal["paths", "padded"] = "paths"
+    """paths is the fast one; padded serves architectures that it refuses, one path at a time, in
+    float32, without a cache, and many times slower."""
     threads: int | None = Field(None, ge=1)
     """Compute threads; by default torch's own choice."""
     cache_dir: Path | None = None
@@ -117,6 +121,9 @@ class Settings(BaseSettings):
     """File of more such keys, one a line; several at once allow rotation."""
     allow_unauthenticated: bool = False
     """Listen beyond loopback without any key."""
+    share_cache_across_keys: bool = False
+    """Let requests under different API keys share computed contexts. It saves work where they send
+    the same ones; the time of an answer then tells one client what another has sent."""
 
     max_body_bytes: ByteSize = Field(ByteSize(4 * _MIB), ge=1)
     """Largest request body, as in 4194304 or 4MiB; a larger one gets 413."""
@@ -181,6 +188,7 @@ class Settings(BaseSettings):
             served_name=self.served_name,
             dtype=self.dtype,
             device=self.device,
+            runner=self.runner,
             threads=self.threads,
             cache_dir=self.cache_dir,
             max_model_len=self.max_model_len,

@@ -17,17 +17,21 @@ class Visit:
     Args:
         request: how it wants to be treated.
         default_timeout_ms: where the request says nothing; None for no limit.
+        tenant: whose computation it may share, a name without a slash; empty for everybody's.
 
     Attributes:
         id: 32 hex digits, new for every request.
         created: unix seconds.
     """
 
-    def __init__(self, request: ContextRequest, default_timeout_ms: int | None) -> None:
+    def __init__(
+        self, request: ContextRequest, default_timeout_ms: int | None, tenant: str = ""
+    ) -> None:
         self.id = uuid4().hex
         self.created = int(time.time())
         self._priority = Priority(request.priority)
         self._timeout_ms = request.timeout_ms or default_timeout_ms
+        self._cache_salt = _joined_salt(tenant, request.cache_salt)
         self._began = time.perf_counter()
         self._tokenized = self._began
 
@@ -39,11 +43,11 @@ class Visit:
         """
         self._tokenized = time.perf_counter()
         if self._timeout_ms is None:
-            return RequestOptions(self._priority)
+            return RequestOptions(self._priority, cache_salt=self._cache_salt)
         left_s = self._timeout_ms / 1000 - (self._tokenized - self._began)
         if left_s <= 0:
             raise DeadlineExceeded("the time ran out before the model was asked")
-        return RequestOptions(self._priority, left_s)
+        return RequestOptions(self._priority, left_s, self._cache_salt)
 
     def timings(self, outcome: Outcome[Any]) -> Timings:
         """Where the time went until now, in milliseconds."""
@@ -53,3 +57,8 @@ class Visit:
             model=1000 * outcome.model_s,
             total=1000 * (time.perf_counter() - self._began),
         )
+
+
+def _joined_salt(tenant: str, cache_salt: str) -> str:
+    """One salt of two, from which both can be read, so that no two pairs have the same."""
+    return f"{tenant}/{cache_salt}" if tenant or cache_salt else ""

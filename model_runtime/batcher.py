@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from model_runtime.admission import Throughput
 from model_runtime.batch import Batch, Work
+from model_runtime.batch_budget import BatchBudget
 from model_runtime.decoding.base import Answer
 from model_runtime.errors import (
     ChainruleError,
@@ -29,9 +30,6 @@ from model_runtime.errors import (
 from model_runtime.fair_share import FairShare
 from model_runtime.job import Ask, Job
 from model_runtime.types import EngineStats, Outcome
-
-SMALLEST_BUDGET = 32
-"""Out of memory makes batches smaller down to here, in tokens; then one request is at fault."""
 
 
 class Forward(NamedTuple):
@@ -74,8 +72,7 @@ class Batcher:
         self.throughput = Throughput()
         self._model = model
         self._clock = clock
-        self._max_budget = max_batch_tokens
-        self._budget = max_batch_tokens
+        self._budget = BatchBudget(max_batch_tokens)
         self._share = FairShare(max_batch_tokens)
         self._jobs: dict[Job, None] = {}
         self._finished: list[Finished] = []
@@ -128,7 +125,7 @@ class Batcher:
         if not asks:
             return
         try:
-            batch = self._model.plan([ask.work for _, ask in asks], self._budget)
+            batch = self._model.plan([ask.work for _, ask in asks], self._budget.tokens)
         except Exception as error:
             self._bisect(jobs, error)
             return
@@ -158,9 +155,7 @@ class Batcher:
         self, jobs: Sequence[Job], batch: Batch, held: Sequence[Job], error: Exception
     ) -> None:
         """After a failed forward: a smaller batch where memory ran out, else find the culprit."""
-        smaller = min(len(batch.token_ids), self._budget) // 2
-        if isinstance(error, OutOfMemory) and smaller >= SMALLEST_BUDGET:
-            self._budget = smaller
+        if isinstance(error, OutOfMemory) and self._budget.shrink(len(batch.token_ids), held):
             self._attempt(jobs)
         else:
             self._bisect(held, error)
@@ -173,11 +168,11 @@ class Batcher:
             self._attempt(jobs[middle:])
             return
         if isinstance(error, OutOfMemory):
-            # What a request that fits at no size taught about memory is void.
-            self._budget = self._max_budget
+            self._budget.forget(jobs[0])
         self._end(jobs[0], _as_failure(error, "the forward failed"))
 
     def _account(self, batch: Batch, fed: Mapping[Job, int], began: float) -> None:
+        self._budget.worked(len(batch.token_ids))
         shared = len(fed) > 1
         seconds = self._clock() - began
         for job, tokens in fed.items():

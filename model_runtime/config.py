@@ -16,11 +16,16 @@ class EngineConfig:
         revision: pinned hub revision; only for hub ids.
         served_name: the name clients use; by default the alias, hub id or folder name.
         dtype: of the decoder's matrix products, ``float32`` (exact) or ``bfloat16``. Head,
-            softmax, norms and residual are float32 in both.
+            softmax, norms and residual are float32 in both. ``auto`` is bfloat16 on a CUDA
+            device that has it, else float32; ``ModelInfo.dtype`` says which it became.
         device: ``cpu`` or ``cuda``; ``auto`` takes CUDA where there is one.
         threads: torch's intra-op threads; None leaves torch's choice.
         cache_dir: where fetched models are kept; None is ``~/.cache/chainrule``.
-        max_model_len: lowers the model's own limit on tokens in a path.
+        runner: ``paths`` computes every distinct token path once, with a prefix cache.
+            ``padded`` runs the unmodified model on one whole path at a time, in float32: for
+            architectures that ``paths`` refuses, and many times slower.
+        max_model_len: lowers the model's own limit on tokens in a path; states it for a model
+            that has none.
         max_batch_tokens: tokens fed to one forward at most; longer paths are chunked.
         max_queue_tokens: tokens admitted and unfinished at most; beyond it, overload.
         kv_cache_bytes: bytes for keys and values; the prefix cache lives in them.
@@ -29,8 +34,9 @@ class EngineConfig:
     model: str = "smollm2-135m-instruct"
     revision: str | None = None
     served_name: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    runner: Literal["paths", "padded"] = "paths"
     threads: int | None = None
     cache_dir: Path | None = None
     max_model_len: int | None = None

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batch import Batch, Work, assemble
 from model_runtime.batcher import Forward
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.base import Answer, AskOnce, SearchStrategy
@@ -18,14 +15,12 @@ from model_runtime.errors import (
     EngineNotReady,
     InvalidQuery,
     ModelLoadError,
+    UnsupportedModel,
 )
-from model_runtime.kv_cache import PrefixCache
-from model_runtime.model_loader import load_model
-from model_runtime.model_runner import DTYPES, ModelRunner
-from model_runtime.numeric_error import Sample, check_company, take_sample
-from model_runtime.planner import plan
+from model_runtime.numeric_error import Sample, check_cached, check_company
 from model_runtime.query_limits import QueryLimits
 from model_runtime.scheduler import DEFAULT_OPTIONS, Scheduler
+from model_runtime.served_model import CacheGauge, ServedModel
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.trie import fed_tokens
 from model_runtime.types import (
@@ -37,23 +32,11 @@ from model_runtime.types import (
     RequestOptions,
 )
 
-logger = logging.getLogger(__name__)
-
 R = TypeVar("R")
 
 WARM_UP_TOKENS = 64
 TOKENS_ON_LOOP = 20_000
 """Tokens of a request that are checked on the event loop; it takes about a millisecond."""
-
-
-class CacheGauge(Protocol):
-    """Size and fill of the KV cache, in tokens."""
-
-    @property
-    def capacity(self) -> int: ...
-
-    @property
-    def used(self) -> int: ...
 
 
 class Engine:
@@ -97,13 +80,10 @@ class Engine:
         Raises:
             ModelLoadError: one of its kinds, in one line.
         """
-        loaded = load_model(config, ATTENTION_NAME)
-        sample = take_sample(loaded.model)
-        runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[config.dtype])
-        cache = PrefixCache(runner.slots)
-        forward = _forward(runner, cache)
-        info = replace(loaded.info, max_model_len=_longest_path(loaded.info, cache))
-        return cls(config, info, loaded.tokenizer, forward, cache, sample)
+        served = ServedModel.load(config)
+        return cls(
+            config, served.info, served.tokenizer, served.forward, served.cache, served.sample
+        )
 
     async def start(self) -> None:
         """Start the model thread and run a forward on it; the engine is ready afterwards.
@@ -118,7 +98,10 @@ class Engine:
             await self._scheduler.stop(0)
             if isinstance(error, ModelLoadError) or not isinstance(error, Exception):
                 raise
-            raise ModelLoadError(f"the warm-up forward failed: {error}") from error
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            raise UnsupportedModel(
+                f"the warm-up forward of {self.info.architecture} failed: {reason}"
+            ) from error
         self._warm = True
 
     async def score(
@@ -201,12 +184,24 @@ class Engine:
         (fork_alone,) = await self._probe("fork", fork)
         fork_together, together = await self._probe("together", fork, path)
         check_company(fork_alone + alone, fork_together + together, self.info)
+        await self._check_cached(path, alone)
         error = self._sample.error_of(alone, self.info)
         self.info = replace(self.info, numeric_error=error)
 
-    async def _probe(self, salt: str, *paths: tuple[int, ...]) -> list[tuple[float, ...]]:
-        """Log-probabilities of whole paths, computed together and apart from everything else."""
-        queries = [LogprobQuery(path, 1, (), cache_salt=f"warm-up {salt}") for path in paths]
+    async def _check_cached(self, path: tuple[int, ...], whole: tuple[float, ...]) -> None:
+        """Ask for the end of a path twice; the second time its beginning is in the cache."""
+        start = max(1, 2 * len(path) // 3)
+        await self._probe("cached", path, score_from=start)
+        (tail,) = await self._probe("cached", path, score_from=start)
+        check_cached(whole[start - 1 :], tail, self.info)
+
+    async def _probe(
+        self, salt: str, *paths: tuple[int, ...], score_from: int = 1
+    ) -> list[tuple[float, ...]]:
+        """Log-probabilities of paths, computed together and apart from every other salt."""
+        queries = [
+            LogprobQuery(path, score_from, (), cache_salt=f"warm-up {salt}") for path in paths
+        ]
         strategy = AskOnce(queries, cost=fed_tokens(queries))
         outcome = await self._scheduler.submit(strategy, DEFAULT_OPTIONS)
         logprobs = []
@@ -237,31 +232,6 @@ class Engine:
     def _check_warm(self) -> None:
         if not self._warm:
             raise EngineNotReady("the model is not loaded and warmed up yet")
-
-
-def _longest_path(info: ModelInfo, cache: PrefixCache) -> int:
-    """Tokens of the longest path that model and cache both hold; the last one is never fed."""
-    fitting = cache.capacity + 1
-    if fitting < info.max_model_len:
-        logger.warning(
-            "kv_cache_bytes holds %d tokens, so paths end at %d instead of the model's %d",
-            *(cache.capacity, fitting, info.max_model_len),
-        )
-    return min(fitting, info.max_model_len)
-
-
-def _forward(runner: ModelRunner, cache: PrefixCache) -> Forward:
-    """Planner, runner and cache in a row; the batch is what goes from one to the next."""
-
-    def plan_batch(work: Sequence[Work], budget: int) -> Batch:
-        return plan(work, cache, budget)
-
-    def run(batch: Batch) -> Sequence[Answer]:
-        answers = assemble(batch, runner.run(batch))
-        cache.commit(batch)
-        return answers
-
-    return Forward(plan=plan_batch, run=run, release=lambda _batch: cache.abandon())
 
 
 def _nothing_done(errors: tuple[Answer, ...]) -> Outcome[tuple[Answer, ...]]:

@@ -13,10 +13,10 @@ decided elsewhere.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_runtime.batch import Extent, Work
-from model_runtime.decoding.base import Answer, SearchStrategy
+from model_runtime.decoding.base import Answer, AskOnce, SearchStrategy
 from model_runtime.errors import ChainruleError, ForwardFailed
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, LogprobResult, Outcome, RequestOptions
@@ -75,6 +75,7 @@ class Job:
         self.cost = strategy.cost
         self.priority = options.priority
         self.arrival = arrival
+        self.cache_salt = options.cache_salt
         self.deadline = arrival + (math.inf if options.timeout_s is None else options.timeout_s)
         self.gone = False
         self.asks: list[Ask] = []
@@ -139,9 +140,17 @@ class Job:
         if not queries:
             raise ForwardFailed("the search is not done and asks nothing: this is a bug in it")
         if not self._rounds:
-            self._first_round_tokens = fed_tokens(queries)
+            # Whoever asks once has counted already, and it may be thousands of long paths.
+            once = isinstance(self.strategy, AskOnce)
+            self._first_round_tokens = self.cost if once else fed_tokens(queries)
         self._rounds += 1
-        self.asks = [Ask(query) for query in queries]
+        self.asks = [Ask(self._salted(query)) for query in queries]
+
+    def _salted(self, query: LogprobQuery) -> LogprobQuery:
+        """The query under the request's own salt; here, so that no search can forget it."""
+        if not self.cache_salt:
+            return query
+        return replace(query, cache_salt=self.cache_salt + query.cache_salt)
 
     def _outcome(self, now: float) -> Outcome[object]:
         usage = self.usage

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -31,7 +32,8 @@ from transformers.utils import logging as transformers_logging
 from model_runtime import builtin_model
 from model_runtime.config import EngineConfig
 from model_runtime.errors import CorruptModel, ModelLoadError, UnsupportedModel
-from model_runtime.model_files import check_folder, content_digest, files_digest
+from model_runtime.memory import Memory
+from model_runtime.model_files import check_folder, content_digest, files_digest, weight_files
 from model_runtime.model_source import default_name, resolve
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.types import ModelInfo
@@ -59,6 +61,9 @@ def load_model(config: EngineConfig, attn_implementation: str = "eager") -> Load
     folder = resolve(config, dequantize)
     check_folder(folder)
     device = _device(config)
+    if device == "cpu":
+        _check_room(folder)
+    dtype = _dtype(config, device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = _place(_load_weights(folder, config, attn_implementation), device)
@@ -66,9 +71,9 @@ def load_model(config: EngineConfig, attn_implementation: str = "eager") -> Load
     tokenizer = Tokenizer.load(folder, head_rows=head_rows)
     info = ModelInfo(
         name=config.served_name or default_name(config),
-        fingerprint=_fingerprint(folder, config, device, attn_implementation),
+        fingerprint=_fingerprint(folder, dtype, device, attn_implementation),
         architecture=type(model).__name__,
-        dtype=config.dtype,
+        dtype=dtype,
         device=device,
         vocab_size=head_rows,
         max_model_len=_max_model_len(model.config, config.max_model_len),
@@ -136,6 +141,28 @@ def _device(config: EngineConfig) -> str:
     return config.device
 
 
+def _dtype(config: EngineConfig, device: str) -> str:
+    """The precision of the products, where the setting leaves it open by what the device has."""
+    has_bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if config.dtype == "auto":
+        return "bfloat16" if has_bfloat16 else "float32"
+    if config.dtype == "bfloat16" and device == "cuda" and not has_bfloat16:
+        raise UnsupportedModel(
+            f"dtype is bfloat16, which {torch.cuda.get_device_name()} lacks; float32 is served"
+        )
+    return config.dtype
+
+
+def _check_room(folder: Path) -> None:
+    """Refuse weights that end the process while they are read. They only grow: to float32."""
+    total = Memory().total
+    weights = sum(path.stat().st_size for path in weight_files(folder))
+    if total is not None and weights > total:
+        raise ModelLoadError(
+            f"the weights take {weights >> 20} MiB at least; this process may take {total >> 20}"
+        )
+
+
 def _load_weights(folder: Path, config: EngineConfig, attention: str) -> PreTrainedModel:
     try:
         with _bars(shown=False):
@@ -151,13 +178,20 @@ def _load_weights(folder: Path, config: EngineConfig, attention: str) -> PreTrai
     except (SafetensorError, RuntimeError) as error:
         raise CorruptModel(f"the weights do not fit the config: {_one_line(error)}") from error
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as error:
-        raise UnsupportedModel(f"transformers cannot load it: {_one_line(error)}") from error
+        raise UnsupportedModel(_why_not_loaded(folder, attention, error)) from error
     absent = sorted(report["missing_keys"])
     if absent:
         # transformers would have filled these with random numbers
         raise CorruptModel(f"{len(absent)} weights are missing, the first is {absent[0]}")
     model.requires_grad_(False)
     return model.eval()
+
+
+def _why_not_loaded(folder: Path, attention: str, error: Exception) -> str:
+    if error.args == (attention,):  # a table of attention classes that lacks this name
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+        return f"{kind} has attention that does not go through transformers' AttentionInterface"
+    return f"transformers cannot load it: {_one_line(error)}"
 
 
 def _place(model: PreTrainedModel, device: str) -> PreTrainedModel:
@@ -174,34 +208,44 @@ def _one_line(error: Exception) -> str:
 def _max_model_len(config: PreTrainedConfig, limit: int | None) -> int:
     text_config = config.get_text_config()
     positions = getattr(text_config, "max_position_embeddings", None)
-    if not isinstance(positions, int):
-        raise UnsupportedModel(f"{text_config.model_type} states no number of positions")
-    return positions if limit is None else min(positions, limit)
+    stated = [n for n in (positions, limit) if isinstance(n, int)]
+    if not stated:
+        raise UnsupportedModel(
+            f"{text_config.model_type} states no number of positions; max_model_len sets one"
+        )
+    return min(stated)
 
 
 def _end_token_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Ids that end a completion: the generation config's, else the config's, else EOS."""
     stated = model.generation_config.eos_token_id
     if stated is None:
-        stated = model.config.get_text_config().eos_token_id
+        stated = getattr(model.config.get_text_config(), "eos_token_id", None)
     if stated is None:
         stated = tokenizer.eos_token_id
     ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
     return tuple(dict.fromkeys(ids))
 
 
-def _fingerprint(folder: Path, config: EngineConfig, device: str, attention: str) -> str:
-    """Changes whenever a bit of an answer could: weights, words, code, libraries, machine."""
+def _fingerprint(folder: Path, dtype: str, device: str, attention: str) -> str:
+    """Changes whenever a bit of an answer could: weights, words, code, libraries, machine.
+
+    Block sizes and the choice of kernels are constants of the code or follow from the machine.
+    """
     package = Path(__file__).parent
     facts = (
         content_digest(folder),
         files_digest(sorted(package.rglob("*.py")), package),
-        config.dtype,
+        dtype,
         attention,
         torch.__version__,
         transformers.__version__,
-        torch.cuda.get_device_name()
-        if device == "cuda"
-        else torch.backends.cpu.get_cpu_capability(),
+        torch.cuda.get_device_name() if device == "cuda" else _processor(),
     )
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
+
+
+def _processor() -> str:
+    """What the CPU kernels choose by: instruction sets, make and cache sizes, never core counts."""
+    facts = {k: v for k, v in torch.cpu.get_capabilities().items() if not k.startswith("num_")}
+    return json.dumps([torch.backends.cpu.get_cpu_capability(), facts], sort_keys=True)

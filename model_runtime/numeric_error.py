@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,8 @@ SAMPLE_TOKENS = 160
 """Long enough to cross a key block."""
 
 LARGEST_MODEL_BYTES = 4 << 30
-"""Of float64 weights. A larger model would double the memory that a start needs."""
+"""Of float64 weights. A larger model would double the memory that a start needs, so it is
+compared with its own plain forward in float32 instead."""
 
 LARGEST_ERROR = {"float32": 0.01, "bfloat16": 1.0}
 """In nats a token. Beyond it the forward is wrong, not rounded."""
@@ -31,16 +33,17 @@ LARGEST_ERROR = {"float32": 0.01, "bfloat16": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A token path, and what float64 says of it.
+    """A token path, and what a plain forward says of it.
 
     Attributes:
         tokens: [n] the path.
-        logprobs: [n - 1] log P(token | all before it) in float64, from the second token on;
-            None where the model is too large for that.
+        logprobs: [n - 1] log P(token | all before it), from the second token on.
+        exact: they are float64, so that a difference is the served model's error.
     """
 
     tokens: tuple[int, ...]
-    logprobs: tuple[float, ...] | None
+    logprobs: tuple[float, ...]
+    exact: bool = True
 
     def paths(self, longest: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The path, and a shorter one that leaves it at a third; at most ``longest`` tokens."""
@@ -51,14 +54,27 @@ class Sample:
     def error_of(self, logprobs: Sequence[float], info: ModelInfo) -> tuple[float, float] | None:
         """(maximum, RMS) of |log-prob - float64|, in nats a token, of the path's beginning.
 
+        None where float64 was too large to compute; what is wrong is refused all the same.
+
         Raises:
             UnsupportedModel: the difference is larger than rounding explains.
         """
-        if self.logprobs is None:
-            return None
         errors = [abs(a - b) for a, b in zip(logprobs, self.logprobs, strict=False)]
         largest = _checked(max(errors), "its own reference", info)
+        if not self.exact:
+            return None
         return largest, math.sqrt(math.fsum(error**2 for error in errors) / len(errors))
+
+
+def check_cached(whole: Sequence[float], tail: Sequence[float], info: ModelInfo) -> None:
+    """Compare the end of a path computed whole with the same rows behind a cached prefix.
+
+    Raises:
+        UnsupportedModel: the architecture keeps more of a path than its keys and values.
+    """
+    pairs = zip(whole[-len(tail) :], tail, strict=True)
+    largest = max(abs(a - b) for a, b in pairs)
+    _checked(largest, "itself when the beginning of its path is cached", info)
 
 
 def check_company(alone: Sequence[float], together: Sequence[float], info: ModelInfo) -> None:
@@ -79,21 +95,36 @@ def _checked(difference: float, what: str, info: ModelInfo) -> float:
     return difference
 
 
-def take_sample(model: PreTrainedModel) -> Sample:
-    """Compute the sample with the reference, where the model is not too large for that."""
-    tokens = _tokens(model)
-    weights = sum(weight.numel() for weight in model.parameters())
-    if 8 * weights > LARGEST_MODEL_BYTES:
-        return Sample(tokens, None)
-    exact = copy.deepcopy(model).to(torch.float64)
-    exact.set_attn_implementation("eager")
-    rows = reference_logprobs(exact, tokens)
+def take_sample(model: PreTrainedModel, longest: int, free_bytes: int | None = None) -> Sample:
+    """Compute the sample with the reference, before a runner takes the model over.
+
+    Args:
+        longest: the longest path, in tokens.
+        free_bytes: what float64 weights may take; None where only their own limit counts.
+    """
+    tokens = _tokens(model.config.get_text_config().vocab_size, min(SAMPLE_TOKENS, longest))
+    most = LARGEST_MODEL_BYTES if free_bytes is None else min(LARGEST_MODEL_BYTES, free_bytes)
+    exact = 8 * sum(weight.numel() for weight in model.parameters()) <= most
+    oracle = copy.deepcopy(model).to(torch.float64) if exact else model
+    with _plain(oracle):
+        rows = reference_logprobs(oracle, tokens)
     logprobs = [float(rows[t - 1, tokens[t]]) for t in range(1, len(tokens))]
-    return Sample(tokens, tuple(logprobs))
+    return Sample(tokens, tuple(logprobs), exact)
 
 
-def _tokens(model: PreTrainedModel) -> tuple[int, ...]:
+@contextmanager
+def _plain(model: PreTrainedModel) -> Iterator[None]:
+    """Attention and experts one after the other, as the model's own code spells them out."""
+    attention, experts = model.config._attn_implementation, model.get_experts_implementation()
+    model.set_attn_implementation("eager")
+    model.set_experts_implementation("eager")  # the grouped product has no float64
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(attention)
+        model.set_experts_implementation(experts)
+
+
+def _tokens(vocab_size: int, length: int) -> tuple[int, ...]:
     """A fixed walk through the vocabulary that visits its whole range."""
-    config = model.config.get_text_config()
-    length = min(SAMPLE_TOKENS, config.max_position_embeddings)
-    return tuple(7919 * (i + 1) * (i + 1) % config.vocab_size for i in range(length))
+    return tuple(7919 * (i + 1) * (i + 1) % vocab_size for i in range(length))

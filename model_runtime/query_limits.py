@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model_runtime.errors import InvalidQuery, PathTooLong, RequestTooLarge, TokenIdOutOfRange
 from model_runtime.types import LogprobQuery
@@ -23,13 +23,14 @@ class QueryLimits:
     vocab_size: int
     max_model_len: int
     capacity: int
+    _good: list[tuple[int, ...]] = field(default_factory=lambda: [()], repr=False, compare=False)
 
     def check(self, query: LogprobQuery) -> InvalidQuery | None:
         """Why a query cannot be answered; None where it can."""
         return (
             _check_rows(query)
             or self.check_path(len(query.tokens), query.last_row)
-            or self._check_ids("a token id", query.tokens)
+            or self._check_tokens(query)
             or self._check_ids("a target id", query.targets or ())
             or self._check_extras(query)
         )
@@ -44,6 +45,16 @@ class QueryLimits:
         if fed > self.capacity:
             return RequestTooLarge(f"{fed} tokens do not fit the KV cache of {self.capacity}")
         return None
+
+    def _check_tokens(self, query: LogprobQuery) -> InvalidQuery | None:
+        """The ids of a path. Candidates come with one context, which is looked at once."""
+        good, tokens = self._good[0], query.tokens
+        if good and good == tokens[: len(good)]:
+            return self._check_ids("a token id", tokens[len(good) :])
+        wrong = self._check_ids("a token id", tokens)
+        if wrong is None:
+            self._good[0] = tokens[: query.score_from]
+        return wrong
 
     def _check_ids(self, what: str, ids: Sequence[int]) -> InvalidQuery | None:
         if not ids or (min(ids) >= 0 and max(ids) < self.vocab_size):

@@ -115,10 +115,13 @@ class RequestOptions:
     Attributes:
         priority: class of service.
         timeout_s: seconds from submission after which it ends in ``DeadlineExceeded``.
+        cache_salt: put before that of each of its queries: requests of different salts never
+            share computation, neither in the cache nor in a batch.
     """
 
     priority: Priority = Priority.INTERACTIVE
     timeout_s: float | None = None
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,21 @@ the first decimals instead of hiding in rounding.
 
 =========  ==========================================================================
 llama      grouped-query attention, tied head; BOS exists, its rule adds none
+smollm     SmolLM's shape of the Llama class: three query heads to a key head, widths
+           that are no powers of two, tied head
+mistral    one sliding window for all layers, as wide as a key block; untied head
+qwen2      biases on query, key and value; the first layer full, the others sliding;
+           head rows without a token behind them, no BOS
 qwen3      query and key norms, head width unlike hidden / heads, head rows without a
            token behind them, no BOS
+gemma2     soft-capped attention and logits, windows across key blocks, tanh GELU
 gemma3     sliding windows, two rotary bases, soft-capped logits; its rule adds BOS
+phi3       query, key and value in one projection, gate and up in another; positions
+           rotate half of a head
+olmo2      norms over the whole query and key projections, norms behind the sublayers
 gpt2       learned positions (128 of them), biases, one id is both BOS and EOS
+gpt_neox   query, key and value interleaved by head in one projection with biases,
+           positions rotate a quarter of a head, attention and MLP side by side
 =========  ==========================================================================
 """
 
@@ -29,19 +40,40 @@ from tokenizers import (
 )
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
 )
 
-TINY_KINDS = ("llama", "qwen3", "gemma3", "gpt2")
+CORE_KINDS = ("llama", "qwen3", "gemma3", "gpt2")
+"""The kinds whose tokenizers differ; the others come with llama's."""
+
+TINY_KINDS = (
+    *CORE_KINDS,
+    "smollm",
+    "mistral",
+    "qwen2",
+    "gemma2",
+    "phi3",
+    "olmo2",
+    "gpt_neox",
+)
+"""Every architecture that is promised to work."""
+
 TINY_VOCAB = 384
+_PADDED_HEADS = ("qwen2", "qwen3")
 UNUSED_ROWS = 16
-"""Rows of the qwen3 head that no token stands behind, as real models pad theirs."""
+"""Rows of these heads that no token stands behind, as real models pad theirs."""
 
 BYTE_LEVEL_MINIMUM = 256 + 4 + UNUSED_ROWS
 """Below this vocabulary size the tokenizer knows a few single letters and nothing else."""
@@ -122,14 +154,14 @@ def tiny_tokenizer(kind: str, vocab_size: int = TINY_VOCAB) -> PreTrainedTokeniz
     if vocab_size < BYTE_LEVEL_MINIMUM:
         rust = _letters(vocab_size, specials)
     else:
-        rust = _trained(vocab_size - (UNUSED_ROWS if kind == "qwen3" else 0), specials)
+        rust = _trained(vocab_size - (UNUSED_ROWS if kind in _PADDED_HEADS else 0), specials)
     if kind == "gemma3":
         rust.post_processor = processors.TemplateProcessing(
             single=f"{BOS} $A",
             pair=f"{BOS} $A {BOS} $B",
             special_tokens=[(BOS, rust.token_to_id(BOS))],
         )
-    bos = {"llama": START, "qwen3": None, "gemma3": BOS, "gpt2": END}[kind]
+    bos = {"qwen2": None, "qwen3": None, "gemma3": BOS, "gpt2": END}.get(kind, START)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=rust, bos_token=bos, eos_token=END, clean_up_tokenization_spaces=False
     )
@@ -187,18 +219,61 @@ _ROTARY = {
     "max_position_embeddings": 512,
 }
 
+_SLIDING_FULL_SLIDING = {
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]
+}
+
+_GEMMA2 = (
+    _ROTARY
+    | _SLIDING_FULL_SLIDING
+    | {
+        "sliding_window": 200,
+        "query_pre_attn_scalar": 24,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 8.0,
+    }
+)
+
+_GEMMA3 = (
+    _ROTARY
+    | _SLIDING_FULL_SLIDING
+    | {"sliding_window": 16, "query_pre_attn_scalar": 24, "final_logit_softcapping": 8.0}
+)
+
 _SHAPES: dict[str, tuple[dict[str, object], type[PreTrainedConfig]]] = {
     "llama": (_ROTARY | {"tie_word_embeddings": True}, LlamaConfig),
-    "qwen3": (_ROTARY | {"head_dim": 32, "tie_word_embeddings": False}, Qwen3Config),
-    "gemma3": (
+    "smollm": (
         _ROTARY
         | {
-            "sliding_window": 16,
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-            "query_pre_attn_scalar": 24,
-            "final_logit_softcapping": 8.0,
+            "hidden_size": 72,
+            "intermediate_size": 200,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "head_dim": 8,
+            "tie_word_embeddings": True,
         },
-        Gemma3TextConfig,
+        LlamaConfig,
     ),
+    "mistral": (_ROTARY | {"sliding_window": 128}, MistralConfig),
+    "qwen2": (
+        _ROTARY | {"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 1},
+        Qwen2Config,
+    ),
+    "qwen3": (_ROTARY | {"head_dim": 32, "tie_word_embeddings": False}, Qwen3Config),
+    "gemma2": (_GEMMA2, Gemma2Config),
+    "gemma3": (_GEMMA3, Gemma3TextConfig),
+    "phi3": (_ROTARY | {"partial_rotary_factor": 0.5}, Phi3Config),
+    "olmo2": (_ROTARY, Olmo2Config),
     "gpt2": ({"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128}, GPT2Config),
+    "gpt_neox": (
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 512,
+            "rotary_pct": 0.25,
+        },
+        GPTNeoXConfig,
+    ),
 }

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.schemas.bounds import (
+    MAX_CACHE_SALT_CHARS,
     MAX_CANDIDATE_ID,
     MAX_MESSAGES,
     MAX_MODEL_NAME_CHARS,
@@ -143,6 +144,10 @@ class ContextRequest(Request):
     """Class of service. Each class keeps a reserved share of every batch."""
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
     """Milliseconds after which the request ends with 504; null: the server's own default."""
+    cache_salt: Annotated[str, Field(max_length=MAX_CACHE_SALT_CHARS)] = ""
+    """Computed tokens are shared only among requests of the same salt (and, where the server has
+    several API keys, of the same key), so that timing tells nobody else what was sent. Changes no
+    score."""
 
 
 class ListingRequest(ContextRequest):

@@ -178,6 +178,8 @@ async def test_zero_is_refused_where_it_means_nothing(
         ({"token_logprobs": "yes"}, "token_logprobs"),
         ({"all_or_nothing": 1}, "all_or_nothing"),
         ({"priority": "urgent"}, "priority"),
+        ({"cache_salt": "x" * 129}, "cache_salt"),
+        ({"cache_salt": 7}, "cache_salt"),
         ({"timeout_ms": 3_600_001}, "timeout_ms"),
         ({"top_logprobs": 1001}, "top_logprobs"),
         ({"model": 1}, "model"),
@@ -232,7 +234,7 @@ async def test_null_means_the_default(client: httpx.AsyncClient) -> None:
     optional = (
         *("model", "add_bos", "prefix_token_id", "priority", "timeout_ms", "boundary"),
         *("start_token", "append_eos", "normalization", "temperature", "token_logprobs"),
-        *("top_logprobs", "all_or_nothing"),
+        *("top_logprobs", "all_or_nothing", "cache_salt"),
     )
     answer = await call(client, "score", **dict.fromkeys(optional))
     assert answer["results"] == (await call(client, "score"))["results"]

@@ -78,6 +78,7 @@ def test_sizes_may_be_written_with_units(monkeypatch: pytest.MonkeyPatch) -> Non
         ("drain_timeout_s", "inf"),
         ("log_format", "yaml"),
         ("allow_unauthenticated", "perhaps"),
+        ("share_cache_across_keys", "perhaps"),
         ("api_keys", "a,,b"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.batch import Batch, Extent, Work
-from model_runtime.batcher import SMALLEST_BUDGET, Batcher, Forward
+from model_runtime.batch_budget import SMALLEST_BUDGET
+from model_runtime.batcher import Batcher, Forward
 from model_runtime.decoding.base import Answer, AskOnce, SearchStrategy
 from model_runtime.errors import (
     ChainruleError,
@@ -25,6 +27,7 @@ from model_runtime.errors import (
 from model_runtime.job import Job
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, Outcome, Priority, RequestOptions
+from tests.model_runtime.chain import Chain
 from tests.model_runtime.fake_model import FakeModel, ask, expected, paths
 
 
@@ -79,33 +82,6 @@ class Bench:
 
     def _take_time(self, batch: Batch) -> None:
         self.now += len(batch.token_ids) / 1000
-
-
-class Chain:
-    """A search that extends its path by a token a round. Its result is what it was told."""
-
-    def __init__(self, prompt: tuple[int, ...], rounds: int) -> None:
-        self.path = prompt
-        self.told: list[Answer] = []
-        self.cost = len(prompt) + rounds
-        self._rounds = rounds
-
-    @property
-    def done(self) -> bool:
-        return len(self.told) == self._rounds
-
-    def query(self) -> LogprobQuery:
-        return LogprobQuery(self.path, len(self.path), targets=(1,))
-
-    def queries(self) -> Sequence[LogprobQuery]:
-        return [self.query()]
-
-    def advance(self, answers: Sequence[Answer]) -> None:
-        self.told += answers
-        self.path = (*self.path, len(self.told))
-
-    def result(self) -> tuple[Answer, ...]:
-        return tuple(self.told)
 
 
 def raise_on(*culprits: int, error: Callable[[], Exception]) -> Callable[[Batch], None]:
@@ -468,6 +444,32 @@ def test_small_batches_that_run_out_of_memory_are_bisected() -> None:
     jobs = [bench.submit(ask(i, 1)) for i in range(6)]
     bench.finish()
     assert [type(bench.ends[job]) is OutOfMemory for job in jobs] == [i == 3 for i in range(6)]
+
+
+@settings(deadline=None)
+@given(
+    limits=st.lists(st.integers(1, 600), min_size=1, max_size=4),
+    sizes=st.lists(st.integers(2, 300), min_size=1, max_size=12),
+)
+def test_memory_never_fails_what_fits(limits: list[int], sizes: list[int]) -> None:
+    """However little memory there is, and however it changes, who fits at some size is answered.
+
+    A ceiling is found by halving once, and then kept: the same work again fails no forward.
+    """
+    bench = Bench(budget=512)
+    for wave, limit in enumerate(limit for limit in limits for _ in range(2)):
+        bench.model.on_run, before = raise_above(limit), len(bench.model.released)
+        queries = [ask(1000 * wave + i, *range(size - 1)) for i, size in enumerate(sizes)]
+        jobs = [bench.submit(query) for query in queries]
+        bench.finish()
+        for job, query in zip(jobs, queries, strict=True):
+            if limit >= SMALLEST_BUDGET or query.last_row <= limit:
+                assert bench.value(job) == (expected(query),)
+            else:
+                assert type(bench.value(job)) is OutOfMemory
+        if limit >= SMALLEST_BUDGET:
+            failed = len(bench.model.released) - before
+            assert failed <= (0 if wave % 2 else 1 + math.log2(512 / limit))
 
 
 def test_answers_that_do_not_match_the_batch_stop_everything() -> None:

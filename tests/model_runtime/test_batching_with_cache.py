@@ -16,6 +16,7 @@ from model_runtime.kv_cache import PrefixCache
 from model_runtime.planner import plan
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, Outcome, Priority, RequestOptions
+from tests.model_runtime.chain import Chain
 from tests.model_runtime.fake_model import FakeModel, ask, expected, paths
 
 LONGEST = 12
@@ -85,6 +86,54 @@ def test_requests_that_evict_each_other_all_end(
         end = ends[item]
         assert isinstance(end, Outcome)
         assert end.value == (expected(query),)
+
+
+@settings(deadline=None)
+@given(
+    decodes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=2, max_size=6),
+    scores=st.lists(st.integers(2, 30), max_size=4),
+    shared=st.integers(0, 10),
+    spare=st.integers(0, 30),
+    budget=st.sampled_from([4, 16, 64]),
+)
+def test_decodes_that_evict_each_other_all_end(
+    decodes: list[tuple[int, int]], scores: list[int], shared: int, spare: int, budget: int
+) -> None:
+    """Where the cache holds little more than one path, nobody fails and little is done twice.
+
+    A step of one decode takes the last token of another, not its whole path, so they do not
+    compute each other's prompts again at every step.
+    """
+    context = tuple(range(100, 100 + shared))
+    searches = [Chain((*context, *[i] * size), rounds) for i, (size, rounds) in enumerate(decodes)]
+    alone = [
+        Chain(search.path, rounds) for search, (_, rounds) in zip(searches, decodes, strict=True)
+    ]
+    asked = [ask(*[50 + i] * size, score_from=size - 1) for i, size in enumerate(scores)]
+    longest = max([*(search.cost for search in searches), *scores])
+    batcher = batcher_on(CachedModel(slots=longest + spare), budget)
+    jobs = [Job(search, RequestOptions(), float(i)) for i, search in enumerate(searches)]
+    jobs += [job([query], Priority.BULK) for query in asked]
+    for item in jobs:
+        batcher.admit(item)
+    ends = run_to_end(batcher, turns=5000)
+    for item, search in zip(jobs, alone, strict=False):
+        assert value_of(ends[item]) == uncontended(search)
+    for item, query in zip(jobs[len(searches) :], asked, strict=True):
+        assert value_of(ends[item]) == (expected(query),)
+    assert batcher.counters.batch_tokens <= 3 * sum(item.cost for item in jobs)
+
+
+def value_of(end: object) -> object:
+    assert isinstance(end, Outcome), end
+    return end.value
+
+
+def uncontended(search: Chain) -> tuple[object, ...]:
+    """What the search is told where it has the model to itself."""
+    while not search.done:
+        search.advance([expected(query) for query in search.queries()])
+    return search.result()
 
 
 QUERIES = st.builds(

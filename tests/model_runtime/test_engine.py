@@ -16,6 +16,7 @@ import torch
 from model_runtime.batch import Batch, Extent
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.base import Answer
+from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.engine import Engine
@@ -246,6 +247,41 @@ async def test_the_death_of_the_model_thread_is_told() -> None:
         assert isinstance(await engine.wait_dead(), SystemExit)
         await asyncio.wait([task])
         assert not engine.stats().alive
+
+
+def test_a_configuration_that_cannot_fit_is_refused(tiny_folder: TinyFolder) -> None:
+    """The cache and the largest batch must fit beside the weights; the settings are named."""
+    config = EngineConfig(model=str(tiny_folder("llama")), kv_cache_bytes=1 << 44)
+    with pytest.raises(ModelLoadError, match=r"kv_cache_bytes.*max_batch_tokens"):
+        Engine.load(config)
+
+
+@on_loop
+async def test_a_cache_too_small_for_all_changes_no_bit(tiny_folder: TinyFolder) -> None:
+    """Decodes and scores that evict each other end as if each had been alone, none fails."""
+    prompts = [tuple(range(5 + i, 45 + i)) for i in range(4)]
+    queries = [ask(*prompt, 7, 8, 9, score_from=40) for prompt in prompts]
+    limits = DecodingLimits(max_tokens=12)
+
+    async def answers(kv_tokens: int) -> tuple[list[object], int]:
+        config = EngineConfig(
+            model=str(tiny_folder("llama")), max_batch_tokens=32, kv_cache_bytes=768 * kv_tokens
+        )
+        async with started(Engine.load(config)) as engine:
+            vocab = engine.info.vocab_size
+            before = engine.stats().batch_tokens
+            work = [
+                *(engine.decode(GreedySearch(p, limits, vocab_size=vocab)) for p in prompts),
+                engine.decode(BeamSearch(prompts[0], limits, vocab_size=vocab, num_beams=3)),
+                *(engine.score([query]) for query in queries),
+            ]
+            ends = [outcome.value for outcome in await asyncio.gather(*work)]
+            return ends, engine.stats().batch_tokens - before
+
+    roomy, few = await answers(2000)
+    cramped, more = await answers(64)
+    assert cramped == roomy
+    assert few < more < 4 * few
 
 
 @on_loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from model_runtime.batch import Extent
 from model_runtime.decoding.base import AskOnce
 from model_runtime.errors import ForwardFailed, NonFiniteLogits
 from model_runtime.job import Ask, Job
+from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, RequestOptions
 from tests.model_runtime.fake_model import ask, expected
 
@@ -22,8 +24,14 @@ def extent(query: LogprobQuery, rows: range) -> Extent:
     return Extent(0, query, rows, 0, (0,) * len(rows), 0)
 
 
-def job(*queries: LogprobQuery, cost: int = 10, timeout_s: float | None = None) -> Job:
-    return Job(AskOnce(queries, cost=cost), RequestOptions(timeout_s=timeout_s), arrival=100.0)
+def job(
+    *queries: LogprobQuery,
+    cost: int | None = None,
+    timeout_s: float | None = None,
+    cache_salt: str = "",
+) -> Job:
+    search = AskOnce(queries, cost=fed_tokens(queries) if cost is None else cost)
+    return Job(search, RequestOptions(timeout_s=timeout_s, cache_salt=cache_salt), arrival=100.0)
 
 
 @settings(deadline=None)
@@ -51,6 +59,15 @@ def test_a_search_that_asks_nothing_fails_instead_of_waiting_forever() -> None:
     """Not done and no queries is a bug, and is named as one."""
     with pytest.raises(ForwardFailed, match="bug"):
         job().advance(now=100.0)
+
+
+def test_every_query_carries_the_salt_of_its_request() -> None:
+    """Whatever a search asks, in whatever round, is asked under its request's own salt."""
+    own = replace(QUERY, cache_salt="mine")
+    mine = job(QUERY, own, cache_salt="tenant/")
+    mine.advance(now=100.0)
+    assert [item.work.query.cache_salt for item in mine.asks] == ["tenant/", "tenant/mine"]
+    assert all(replace(item.work.query, cache_salt="") == QUERY for item in mine.asks)
 
 
 def test_the_bill_adds_up() -> None:

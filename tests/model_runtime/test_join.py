@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from model_runtime.errors import InvalidQuery, TokenIdOutOfRange
 from model_runtime.join import Boundary, Join, JoinedCandidate, join
 from model_runtime.tokenizer import Tokenizer
-from tests.tiny_models import END, TINY_KINDS, sentencepiece_tokenizer, tiny_tokenizer
+from tests.tiny_models import CORE_KINDS, END, sentencepiece_tokenizer, tiny_tokenizer
 
-TOKENIZERS = {kind: Tokenizer(tiny_tokenizer(kind)) for kind in TINY_KINDS}
+TOKENIZERS = {kind: Tokenizer(tiny_tokenizer(kind)) for kind in CORE_KINDS}
 
 WORDS = ["The capital of France", " is", "is", "n't", " yes", " ", "  ", "\n", "42", "é", "😀", END]
 PIECES = st.lists(st.sampled_from(WORDS) | st.text(max_size=4), min_size=1, max_size=5)
@@ -151,7 +151,7 @@ def test_a_space_at_the_end_of_the_context_moves_into_the_candidate(real: Tokeni
     assert [good(candidate).tail_tokens for candidate in joined.candidates] == [0, 0]
 
 
-@pytest.mark.parametrize("kind", TINY_KINDS)
+@pytest.mark.parametrize("kind", CORE_KINDS)
 def test_text_that_spells_a_control_token_stays_text(kind: str) -> None:
     """Neither context nor candidate can smuggle a control token in."""
     tokenizer = TOKENIZERS[kind]

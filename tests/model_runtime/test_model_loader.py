@@ -19,13 +19,6 @@ from model_runtime.model_loader import LoadedModel, dequantize, load_model
 from tests.model_runtime.tiny_gguf import write_tiny_gguf
 from tests.tiny_models import TINY_KINDS, tiny_config, tiny_model
 
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma3": "Gemma3ForCausalLM",
-    "gpt2": "GPT2LMHeadModel",
-}
-
 
 @pytest.fixture
 def folder(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Path:
@@ -63,7 +56,7 @@ def test_every_shape_loads(kind: str, tiny_folder: Callable[[str], Path]) -> Non
     with torch.no_grad():
         assert torch.equal(loaded.model(ids).logits, expected(ids).logits)
     info = loaded.info
-    assert info.architecture == ARCHITECTURES[kind]
+    assert info.architecture == type(expected).__name__
     assert (info.dtype, info.device, info.vocab_size) == ("float32", "cpu", 384)
     assert info.max_model_len == (128 if kind == "gpt2" else 512)
     assert info.bos_token_id == tiny_config(kind).bos_token_id
@@ -132,6 +125,54 @@ def test_cuda_that_is_not_there_is_refused(folder: Path, monkeypatch: pytest.Mon
     assert load(folder, device="auto").info.device == "cpu"
 
 
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Pretend that there is a CUDA card, with or without bfloat16; weights stay where they are."""
+
+    def pretend(bfloat16: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True: including_emulation or bfloat16,
+        )
+        monkeypatch.setattr(model_loader, "_place", lambda model, device: model)
+
+    return pretend
+
+
+@pytest.mark.parametrize(("bfloat16", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_takes_the_precision_that_the_card_has(
+    folder: Path, card: Callable[[bool], None], bfloat16: bool, expected: str
+) -> None:
+    """What is reported and hashed is the precision it became; emulation does not count."""
+    card(bfloat16)
+    auto, explicit = (load(folder, device="cuda", dtype=dtype).info for dtype in ("auto", expected))
+    assert (auto.device, auto.dtype) == ("cuda", expected)
+    assert auto.fingerprint == explicit.fingerprint
+
+
+def test_bfloat16_that_the_card_lacks_is_refused(
+    folder: Path, card: Callable[[bool], None]
+) -> None:
+    """A precision that was asked for is not silently replaced."""
+    card(False)
+    assert "bfloat16" in refusal(folder, UnsupportedModel, device="cuda", dtype="bfloat16")
+
+
+def test_weights_beyond_the_limit_are_refused_before_they_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed while it loads could not say why."""
+
+    class SmallMemory:
+        total = 1000
+
+    monkeypatch.setattr(model_loader, "Memory", SmallMemory)
+    assert "weights" in refusal(folder, ModelLoadError)
+
+
 def test_a_model_larger_than_the_device_is_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,11 +235,13 @@ def test_the_fingerprint_is_the_same_every_time(folder: Path, tmp_path: Path) ->
     int(first, 16)
 
 
-@pytest.mark.parametrize("change", ["weights", "template", "dtype", "attention", "torch"])
+@pytest.mark.parametrize(
+    "change", ["weights", "template", "dtype", "attention", "torch", "processor"]
+)
 def test_the_fingerprint_follows_what_can_change_a_bit(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """Weights, words, precision, kernels and libraries each have their part in it."""
+    """Weights, words, precision, kernels, libraries and machine each have their part in it."""
     before = load(folder).info.fingerprint
     config = EngineConfig(model=str(folder), device="cpu")
     attention = "eager"
@@ -210,8 +253,11 @@ def test_the_fingerprint_follows_what_can_change_a_bit(
         config = dataclasses.replace(config, dtype="bfloat16")
     elif change == "attention":
         attention = "sdpa"
-    else:
+    elif change == "torch":
         monkeypatch.setattr(model_loader.torch, "__version__", "9.9.9")
+    else:
+        more = torch.cpu.get_capabilities() | {"amx_bf16": "other"}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: more)
     assert load_model(config, attention).info.fingerprint != before
 
 

@@ -11,7 +11,7 @@ from model_runtime.batch import Work, assemble
 from model_runtime.errors import UnsupportedModel
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.model_runner import ModelRunner
-from model_runtime.numeric_error import Sample, check_company, take_sample
+from model_runtime.numeric_error import Sample, check_cached, check_company, take_sample
 from model_runtime.planner import plan
 from model_runtime.types import LogprobQuery, LogprobResult, ModelInfo
 from tests.tiny_models import tiny_model
@@ -35,11 +35,26 @@ def test_more_than_rounding_is_refused() -> None:
         Sample((1, 2), (-1.0,)).error_of((float("nan"),), INFO)
 
 
-def test_a_large_model_has_no_exact_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is still compared alone and in company."""
+def test_a_large_model_is_compared_with_its_own_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error stays unknown, a wrong forward is refused, and its attention is put back."""
+    model = tiny_model("llama")
+    model.set_attn_implementation(ATTENTION_NAME)
+    exact = take_sample(model, 40)
     monkeypatch.setattr(numeric_error, "LARGEST_MODEL_BYTES", 0)
-    sample = take_sample(tiny_model("llama"))
-    assert sample.logprobs is None and sample.error_of((-1.0,), INFO) is None
+    sample = take_sample(model, 40)
+    assert model.config._attn_implementation == ATTENTION_NAME
+    assert sample.logprobs == pytest.approx(exact.logprobs, abs=1e-4)
+    assert (exact.exact, sample.exact) == (True, False)
+    assert sample.error_of(exact.logprobs, INFO) is None
+    with pytest.raises(UnsupportedModel, match="its own reference"):
+        sample.error_of([logprob - 0.1 for logprob in exact.logprobs], INFO)
+
+
+def test_a_prefix_that_is_not_all_in_the_cache_is_caught() -> None:
+    """The rows behind a cached prefix are compared with those of the whole path."""
+    check_cached((-1.0, -2.0, -3.0), (-2.001, -3.0), INFO)
+    with pytest.raises(UnsupportedModel, match="is cached"):
+        check_cached((-1.0, -2.0, -3.0), (-2.0, -3.5), INFO)
 
 
 def test_a_decoder_that_ignores_positions_is_caught() -> None:
@@ -51,7 +66,7 @@ def test_a_decoder_that_ignores_positions_is_caught() -> None:
         attn_implementation=ATTENTION_NAME,
     )  # fmt: skip
     runner = ModelRunner(BartForCausalLM(config).eval(), 1 << 20)
-    path, fork = Sample(tuple(7 * i % 64 for i in range(40)), None).paths(40)
+    path, fork = Sample(tuple(7 * i % 64 for i in range(40)), ()).paths(40)
     (alone,) = logprobs(runner, fork)
     _, together = logprobs(runner, path, fork)
     with pytest.raises(UnsupportedModel, match="beside another path"):

@@ -18,20 +18,20 @@ from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
 from model_runtime.tokenizer import Tokenizer
 from tests.tiny_models import (
     BOS,
+    CORE_KINDS,
     CORPUS,
     END,
     START,
-    TINY_KINDS,
     UNUSED_ROWS,
     sentencepiece_tokenizer,
     tiny_tokenizer,
 )
 
-TOKENIZERS = {kind: Tokenizer(tiny_tokenizer(kind)) for kind in TINY_KINDS}
+TOKENIZERS = {kind: Tokenizer(tiny_tokenizer(kind)) for kind in CORE_KINDS}
 MESSAGES = [{"role": "user", "content": "Is the sky blue?"}]
 
 ANY_TEXT = st.text(max_size=60) | st.sampled_from(CORPUS)
-ANY_KIND = st.sampled_from(TINY_KINDS)
+ANY_KIND = st.sampled_from(CORE_KINDS)
 many = settings(max_examples=150, deadline=None)
 
 
@@ -83,7 +83,7 @@ def test_decoding_agrees_with_transformers(ids: list[int]) -> None:
     assert TOKENIZERS["llama"].decode(ids) == theirs
 
 
-@pytest.mark.parametrize("kind", TINY_KINDS)
+@pytest.mark.parametrize("kind", CORE_KINDS)
 def test_encoding_agrees_with_transformers(kind: str) -> None:
     """With control tokens parsed, ids are those of the transformers tokenizer."""
     theirs = tiny_tokenizer(kind)
@@ -98,7 +98,7 @@ def test_batches_equal_single_texts(llama: Tokenizer) -> None:
     assert llama.encode_batch(texts) == [llama.encode(text) for text in texts]
 
 
-@pytest.mark.parametrize("kind", TINY_KINDS)
+@pytest.mark.parametrize("kind", CORE_KINDS)
 def test_text_that_spells_a_control_token_stays_text(kind: str) -> None:
     """Control tokens come out of text only where the caller asks for that."""
     tokenizer = TOKENIZERS[kind]

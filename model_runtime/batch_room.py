@@ -1,0 +1,99 @@
+"""Batches that fit the memory that is free, where taking too much would end the process."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from model_runtime.batch import Batch
+from model_runtime.batch_budget import SMALLEST_BUDGET
+from model_runtime.batch_memory import ModelShape, batch_bytes, largest_batch_bytes
+from model_runtime.errors import ModelLoadError, OutOfMemory
+from model_runtime.memory import Memory
+
+READING_S = 0.1
+"""A reading of what is free is this old at most; a smaller batch than half of it needs no newer."""
+
+
+class BatchRoom:
+    """Makes batches as small as memory is short.
+
+    Pages of the KV storage that nothing was written to yet count for the batch that writes to them
+    first. What an earlier batch has freed may stay with the process, and then it is there again.
+
+    Args:
+        shape: the model's.
+        memory: what this process may take. Its weights are loaded already.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, shape: ModelShape, memory: Memory, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._shape = shape
+        self._memory = memory
+        self._clock = clock
+        self._resident = memory.resident()
+        self._slots_written = 0
+        self._largest = 0
+        self._free = 0
+        self._read_at = float("-inf")
+
+    def check_start(self, kv_cache_bytes: int, max_batch_tokens: int, longest_path: int) -> None:
+        """Whether the storage of keys and values and the largest batch fit beside the weights.
+
+        Raises:
+            ModelLoadError: they do not; names the settings to lower.
+        """
+        batch = largest_batch_bytes(self._shape, max_batch_tokens, longest_path)
+        free, total = self._memory.free(), self._memory.total
+        if free is None or total is None or kv_cache_bytes + batch <= free:
+            return
+        raise ModelLoadError(
+            f"beside the weights {_shown(free)} of {_shown(total)} are free, but kv_cache_bytes is "
+            f"{_shown(kv_cache_bytes)} and a batch of max_batch_tokens={max_batch_tokens} may take "
+            f"{_shown(batch)}; lower kv_cache_bytes or max_batch_tokens"
+        )
+
+    def fit(self, plan: Callable[[int], Batch], budget: int) -> Batch:
+        """A batch of at most ``budget`` tokens that fits.
+
+        Raises:
+            OutOfMemory: the smallest batch does not.
+        """
+        batch = plan(budget)
+        while (needed := self._needed(batch)) > (free := self._room(needed)):
+            tokens = len(batch.token_ids)
+            if tokens <= SMALLEST_BUDGET:
+                raise OutOfMemory(
+                    f"{tokens} tokens may take {_shown(needed)}, and {_shown(free)} are free"
+                )
+            smaller = min(tokens // 2, tokens * free // needed)
+            batch = plan(max(SMALLEST_BUDGET, smaller))
+        self._largest = max(self._largest, needed)
+        self._slots_written = max(self._slots_written, 1 + max(batch.slots, default=0))
+        return batch
+
+    def _needed(self, batch: Batch) -> int:
+        fresh = max(0, 1 + max(batch.slots, default=0) - self._slots_written)
+        return batch_bytes(self._shape, batch) + fresh * self._shape.kv_bytes
+
+    def _room(self, needed: int) -> int:
+        """Bytes for a batch: what is free, and what earlier ones have left with the process."""
+        now = self._clock()
+        if 2 * needed > self._free or now - self._read_at > READING_S:
+            self._free, self._read_at = self._read(), now
+        return self._free
+
+    def _read(self) -> int:
+        free = self._memory.free()
+        if free is None:
+            return sys.maxsize
+        written = self._slots_written * self._shape.kv_bytes
+        left_behind = self._memory.resident() - self._resident - written
+        return free + min(max(0, left_behind), self._largest)
+
+
+def _shown(count: int) -> str:
+    return f"{count / (1 << 30):.2f} GiB"

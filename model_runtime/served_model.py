@@ -1,0 +1,149 @@
+"""What an engine serves with: the loaded model behind a planner, a runner and a cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from model_runtime.attention.interface import ATTENTION_NAME
+from model_runtime.batch import Batch, Work, assemble
+from model_runtime.batch_memory import ModelShape
+from model_runtime.batch_room import BatchRoom
+from model_runtime.batcher import Forward
+from model_runtime.config import EngineConfig
+from model_runtime.decoding.base import Answer
+from model_runtime.errors import ModelLoadError, UnsupportedModel
+from model_runtime.kv_cache import PrefixCache
+from model_runtime.memory import Memory
+from model_runtime.model_loader import LoadedModel, load_model
+from model_runtime.model_runner import DTYPES, ModelRunner, check_supported
+from model_runtime.numeric_error import Sample, take_sample
+from model_runtime.padded_model_runner import PaddedModelRunner
+from model_runtime.planner import plan
+from model_runtime.tokenizer import Tokenizer
+from model_runtime.types import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+
+Fit = Callable[[Callable[[int], Batch], int], Batch]
+"""(how to plan a batch of at most so many tokens, how many are wanted) -> one that fits memory."""
+
+
+class CacheGauge(Protocol):
+    """Size and fill of the KV cache, in tokens."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def used(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that is ready to be asked.
+
+    Attributes:
+        info: what is served.
+        tokenizer: the model's own.
+        forward: what a batch goes through; called on the model thread only.
+        cache: for statistics and for what can never fit.
+        sample: what the warm-up forward is compared with.
+    """
+
+    info: ModelInfo
+    tokenizer: Tokenizer
+    forward: Forward
+    cache: CacheGauge
+    sample: Sample
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> ServedModel:
+        """Load weights and tokenizer, and set up the runner that ``config`` asks for.
+
+        Raises:
+            ModelLoadError: one of its kinds, in one line.
+        """
+        loaded, prepare = _load(config)
+        try:
+            free = _bytes_for_sample(loaded.info.device)
+            sample = take_sample(loaded.model, loaded.info.max_model_len, free)
+            forward, cache = prepare(loaded, config)
+        except ModelLoadError:
+            raise
+        except Exception as error:  # whatever the code of an unknown architecture raises
+            reason = " ".join(str(error).split())[:300]
+            name = loaded.info.architecture
+            raise UnsupportedModel(f"{name} cannot be served: {reason}") from error
+        info = replace(loaded.info, max_model_len=_longest_path(loaded.info, cache))
+        return cls(info, loaded.tokenizer, forward, cache, sample)
+
+
+_Prepare = Callable[[LoadedModel, EngineConfig], tuple[Forward, CacheGauge]]
+
+
+def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
+    """The model, and what turns it into a forward, as the configured runner wants them."""
+    if config.runner == "paths":
+        loaded = load_model(config, ATTENTION_NAME)
+        check_supported(loaded.model)
+        return loaded, _prepare_paths
+    if config.dtype == "bfloat16":
+        raise UnsupportedModel("runner is padded, which computes in float32 only")
+    return load_model(replace(config, dtype="float32")), _prepare_padded
+
+
+def _prepare_paths(loaded: LoadedModel, config: EngineConfig) -> tuple[Forward, CacheGauge]:
+    """Planner, runner and cache in a row; the batch is what goes from one to the next."""
+    fit = _fit(loaded, config)
+    runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
+    cache = PrefixCache(runner.slots)
+
+    def plan_batch(work: Sequence[Work], budget: int) -> Batch:
+        return fit(lambda tokens: plan(work, cache, tokens), budget)
+
+    def run(batch: Batch) -> Sequence[Answer]:
+        answers = assemble(batch, runner.run(batch))
+        cache.commit(batch)
+        return answers
+
+    return Forward(plan=plan_batch, run=run, release=lambda _batch: cache.abandon()), cache
+
+
+def _bytes_for_sample(device: str) -> int | None:
+    """What float64 weights may take at the start: on a CPU well below what is free."""
+    free = Memory().free() if device == "cpu" else None
+    return None if free is None else free * 3 // 4
+
+
+def _fit(loaded: LoadedModel, config: EngineConfig) -> Fit:
+    """How batches are kept within memory: on a CPU by prediction, elsewhere the device says so."""
+    if loaded.info.device != "cpu":
+        return lambda plan_batch, budget: plan_batch(budget)
+    shape = ModelShape.of(loaded.model.config.get_text_config(), loaded.info.vocab_size)
+    room = BatchRoom(shape, Memory())
+    room.check_start(config.kv_cache_bytes, config.max_batch_tokens, loaded.info.max_model_len)
+    return room.fit
+
+
+def _prepare_padded(loaded: LoadedModel, _config: EngineConfig) -> tuple[Forward, CacheGauge]:
+    runner = PaddedModelRunner(loaded.model, loaded.info.max_model_len)
+
+    def run(batch: Batch) -> Sequence[Answer]:
+        return assemble(batch, runner.run(batch))
+
+    return Forward(plan=runner.plan, run=run, release=lambda _batch: None), runner.cache
+
+
+def _longest_path(info: ModelInfo, cache: CacheGauge) -> int:
+    """Tokens of the longest path that model and cache both hold; the last one is never fed."""
+    fitting = cache.capacity + 1
+    if fitting < info.max_model_len:
+        logger.warning(
+            "kv_cache_bytes holds %d tokens, so paths end at %d instead of the model's %d",
+            *(cache.capacity, fitting, info.max_model_len),
+        )
+    return min(fitting, info.max_model_len)

@@ -1,0 +1,39 @@
+"""The smallest search of several rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model_runtime.decoding.base import Answer
+from model_runtime.types import LogprobQuery
+
+
+class Chain:
+    """A search that extends its path by a token a round. Its result is what it was told."""
+
+    def __init__(self, prompt: tuple[int, ...], rounds: int) -> None:
+        self.path = prompt
+        self.told: list[Answer] = []
+        self.cost = len(prompt) + rounds
+        self._rounds = rounds
+
+    @property
+    def done(self) -> bool:
+        return len(self.told) == self._rounds
+
+    def query(self) -> LogprobQuery:
+        return LogprobQuery(self.path, len(self.path), targets=(1,))
+
+    def queries(self) -> Sequence[LogprobQuery]:
+        return [self.query()]
+
+    def advance(self, answers: Sequence[Answer]) -> None:
+        self.told += answers
+        self.path = (*self.path, len(self.told))
+
+    def result(self) -> tuple[Answer, ...]:
+        return tuple(self.told)
+
+    @property
+    def longest_path(self) -> int:
+        return self.cost
