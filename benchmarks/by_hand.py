@@ -54,6 +54,54 @@ def score_pairs(model: PreTrainedModel, groups: Sequence[Group]) -> list[float]:
     return sums
 
 
+@torch.inference_mode()
+def next_tokens(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> list[int]:
+    """The most probable token after each prompt; all of one length."""
+    logits = model(input_ids=torch.tensor(prompts), use_cache=False, logits_to_keep=1).logits
+    ids: list[int] = logits[:, -1].argmax(-1).tolist()
+    return ids
+
+
+class Decoder:
+    """``generate`` behind prompts whose keys and values are computed, but for their last token's.
+
+    All prompts are one static batch without padding, which is the best case of ``generate``.
+    End tokens end nothing, so that every run makes the same number of tokens.
+
+    Args:
+        model: its generation config is changed.
+        prompts: all of one length.
+        num_beams: 1 for greedy search.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], num_beams: int = 1
+    ) -> None:
+        model.generation_config.eos_token_id = None
+        self._model = model
+        self._ids = torch.tensor(prompts)
+        self._num_beams = num_beams
+        self._cache = DynamicCache()
+        model(input_ids=self._ids[:, :-1], past_key_values=self._cache, logits_to_keep=1)
+        if num_beams > 1:
+            self._cache.batch_repeat_interleave(num_beams)
+
+    @torch.inference_mode()
+    def generate(self, tokens: int) -> list[tuple[int, ...]]:
+        """The best completion of each prompt, ``tokens`` long."""
+        paths = self._model.generate(
+            self._ids,
+            attention_mask=torch.ones_like(self._ids),
+            past_key_values=self._cache,
+            max_new_tokens=tokens,
+            do_sample=False,
+            num_beams=self._num_beams,
+        )
+        self._cache.crop(-tokens)
+        return [tuple(path) for path in paths[:, self._ids.shape[1] :].tolist()]
+
+
 def _pad(candidates: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
     longest = max(map(len, candidates))
     padded = torch.tensor([[*c, *[0] * (longest - len(c))] for c in candidates])

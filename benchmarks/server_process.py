@@ -18,6 +18,13 @@ from contextlib import contextmanager
 READY_TIMEOUT_S = 120
 CLIENT_PROCESSES = 4
 
+DEFAULTS = {
+    "CHAINRULE_DEVICE": "cpu",
+    "CHAINRULE_DTYPE": "float32",
+    "CHAINRULE_LOG_LEVEL": "warning",
+}
+"""Settings of the server unless a benchmark names others."""
+
 Body = bytes
 
 
@@ -27,7 +34,7 @@ def running_server(**environment: str) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    settings = {"CHAINRULE_PORT": str(port), "CHAINRULE_LOG_LEVEL": "warning", **environment}
+    settings = DEFAULTS | {"CHAINRULE_PORT": str(port), **environment}
     process = subprocess.Popen([sys.executable, "-m", "app", "serve"], env=os.environ | settings)
     try:
         _wait_ready(process, port)

@@ -1,0 +1,60 @@
+"""A runner without an engine: no queue, no threads; what is planned once can run many times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+from benchmarks.in_process import DEFAULTS, results_of
+from model_runtime import EngineConfig, LogprobQuery, LogprobResult, load_model
+from model_runtime.attention.interface import ATTENTION_NAME
+from model_runtime.batch import Batch, Work, assemble
+from model_runtime.kv_cache import PrefixCache
+from model_runtime.model_runner import ModelRunner
+from model_runtime.planner import plan
+
+
+class Bare:
+    """The default model, its runner and its cache."""
+
+    def __init__(self, kv_bytes: int = 1 << 30) -> None:
+        loaded = load_model(EngineConfig(**DEFAULTS), ATTENTION_NAME)
+        self.model: PreTrainedModel = loaded.model
+        self._runner = ModelRunner(loaded.model, kv_bytes, torch.float32)
+        self._cache = PrefixCache(self._runner.slots)
+
+    def plan(self, queries: Sequence[LogprobQuery]) -> Batch:
+        """One batch that answers all of them.
+
+        Raises:
+            ValueError: they do not fit into the cache.
+        """
+        work = [Work(query, query.score_from) for query in queries]
+        batch = plan(work, self._cache, budget=sum(len(query.tokens) for query in queries))
+        if len(batch.extents) < len(queries) or not all(e.complete for e in batch.extents):
+            raise ValueError("the queries do not fit into one batch")
+        return batch
+
+    def forward(self, batch: Batch) -> object:
+        """The forward and nothing else."""
+        return self._runner.run(batch)
+
+    def answer(self, batch: Batch) -> list[LogprobResult]:
+        """A forward, and what it says of each query."""
+        return results_of(assemble(batch, self._runner.run(batch)))
+
+    def keep(self, batch: Batch) -> None:
+        """Leave in the cache what a batch that has run computed."""
+        self._cache.commit(batch)
+
+    @contextmanager
+    def plain_attention(self) -> Iterator[PreTrainedModel]:
+        """The same model and the same packed products, but transformers' own attention."""
+        self.model.set_attn_implementation("sdpa")
+        try:
+            yield self.model
+        finally:
+            self.model.set_attn_implementation(ATTENTION_NAME)
