@@ -87,11 +87,14 @@ def run(runner: ModelRunner, queries: list[LogprobQuery]) -> None:
 
 
 def growth(runner: ModelRunner, batch: Batch) -> int:
-    """Bytes by which the process grows at most while it runs a batch."""
+    """Bytes by which the process grows at most while it runs a batch.
+
+    Pages of libraries that it touches for the first time are the page cache's and are left out.
+    """
     Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
+    before, files = status("VmRSS"), status("RssFile")
     runner.run(batch)
-    return status("VmHWM") - before
+    return status("VmHWM") - before - (status("RssFile") - files)
 
 
 def status(field: str) -> int:
