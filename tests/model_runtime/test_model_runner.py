@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, OpenAIGPTConfig
 
-from model_runtime import linear
+from model_runtime import linear, logprobs
+from model_runtime.attention import groups
 from model_runtime.batch import Work
 from model_runtime.errors import UnsupportedModel
 from model_runtime.kv_cache import PrefixCache
@@ -169,3 +170,27 @@ def test_bfloat16_is_refused_where_the_cpu_has_none(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(linear._mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     with pytest.raises(UnsupportedModel, match="bfloat16"):
         check_products(torch.device("cpu"), torch.bfloat16)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_keys_gathered_in_parts_change_no_bit(
+    kind: str, tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spans that are too many for one call of the kernel are cut into several."""
+    rng = random.Random(kind)
+    queries = [LogprobQuery(random_path(rng, 200), 190) for _ in range(6)]
+    want = Offline(tiny_folder(kind)).answer(queries)
+    monkeypatch.setattr(groups, "GATHERED_KEYS", 1)
+    assert Offline(tiny_folder(kind)).answer(queries) == want
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_small_tiles_of_the_head_change_no_bit(
+    kind: str, tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows over several tiles, and more ids of one row than a tile has rows."""
+    path = random_path(random.Random(kind), 60)
+    queries = [LogprobQuery(path, 30, tuple(range(100)), 5, -6.0, True)]
+    want = Offline(tiny_folder(kind)).answer(queries)
+    monkeypatch.setattr(logprobs, "_TILE_BYTES", 8 * 4 * TINY_VOCAB)
+    assert Offline(tiny_folder(kind)).answer(queries) == want
