@@ -21,6 +21,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from model_runtime.batch import Batch
+from model_runtime.span_sizes import (
+    BLOCK_SIZE,
+    GATHERED_KEYS,
+    KEY_STEP,
+    near_steps,
+    padded_keys,
+    padded_rows,
+)
 
 FLOAT = 4
 """Bytes of a float32 value."""
@@ -41,13 +49,8 @@ KERNEL_COPIES = 6
 SCORE_COPIES = 2
 """Of the scores where they are written out, which is where they are capped."""
 
-GATHERED_KEYS = 16_384
-KEY_STEP = 32
-ROW_STEP = 8
-BLOCK_SIZE = 64
 LONGEST_NEAR = 2 * BLOCK_SIZE
-"""How the attention groups: keys that one call of the kernel copies, unless a single span has
-more; what keys and rows are padded to; and the keys of a near span at most."""
+"""Keys of a near span at most."""
 
 INDEX_BYTES = 160
 """Of a padded row or gathered key, in index tensors and in the lists that they are made from."""
@@ -111,7 +114,7 @@ class ModelShape:
 
 def batch_bytes(shape: ModelShape, batch: Batch) -> int:
     """Bytes that a forward takes at its peak, at most, beside what is there before it."""
-    near = Counter(_steps(shape, batch))
+    near = Counter(_near_pieces(shape, batch))
     far = Counter(_piece(shape, len(span.slots), sum(map(len, span.rows))) for span in batch.far)
     floors = sum(floor is not None for floor in batch.floors)
     listed = len(batch.gather_ids) + sum(batch.top_k) + floors * shape.vocab
@@ -167,20 +170,13 @@ class _Piece(NamedTuple):
 
 
 def _piece(shape: ModelShape, keys: int, rows: int) -> _Piece:
-    folded = rows * (shape.heads // shape.kv_heads)
-    return _Piece(-(-keys // KEY_STEP) * KEY_STEP, -(-folded // ROW_STEP) * ROW_STEP)
+    return _Piece(padded_keys(keys), padded_rows(rows * (shape.heads // shape.kv_heads)))
 
 
-def _steps(shape: ModelShape, batch: Batch) -> Iterator[_Piece]:
-    """Near spans, cut where their rows end in another step of keys."""
+def _near_pieces(shape: ModelShape, batch: Batch) -> Iterator[_Piece]:
     for span in batch.near:
-        for rows in span.rows:
-            first = batch.positions[rows[0]] - span.start
-            while rows:
-                length = (first // KEY_STEP + 1) * KEY_STEP
-                part = rows[: length - first]
-                yield _piece(shape, length, len(part))
-                rows, first = rows[len(part) :], length
+        for keys, rows in near_steps(span, batch.positions):
+            yield _piece(shape, keys, len(rows))
 
 
 def _largest_call(shape: ModelShape, pieces: Counter[_Piece]) -> int:

@@ -19,11 +19,9 @@ from typing import Protocol
 from model_runtime.batch import Batch, Extent, KeptPath, Work
 from model_runtime.head_rows import HeadRows
 from model_runtime.layout import Layout
+from model_runtime.span_sizes import BLOCK_SIZE
 from model_runtime.trie import Place, TokenTrie
 from model_runtime.types import LogprobQuery
-
-BLOCK_SIZE = 64
-"""Positions in a block. It sets where a row's keys are cut, hence the bits."""
 
 
 class SlotPool(Protocol):

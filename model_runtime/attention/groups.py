@@ -18,17 +18,15 @@ import torch
 from torch import Tensor
 
 from model_runtime.batch import Batch, KeySpan
-from model_runtime.planner import BLOCK_SIZE
 from model_runtime.row_index import RowIndex, row_index
-
-KEY_STEP = 32
-"""A near span's keys are padded to multiples of this: part of what sets the bits."""
-
-ROW_STEP = 8
-"""Heights of products are multiples of this."""
-
-GATHERED_KEYS = 16_384
-"""Keys that are copied together for one call at most; it bounds the memory of a batch."""
+from model_runtime.span_sizes import (
+    BLOCK_SIZE,
+    GATHERED_KEYS,
+    KEY_STEP,
+    near_steps,
+    padded_keys,
+    padded_rows,
+)
 
 UNSEEN = -1e30
 """Added to a score that a row does not see. Finite, as a far span may be unseen as a whole."""
@@ -81,7 +79,7 @@ def group_spans(
         group: query heads a kv head.
         window: a row sees its ``window`` latest positions; None for all.
     """
-    near = (piece for span in batch.near for piece in _steps(span, batch.positions))
+    near = (piece for span in batch.near for piece in _near_pieces(span, batch.positions))
     far = (_within(span, window) for span in batch.far)
     build = _Builder(batch.positions, group, window, device)
     return [
@@ -90,15 +88,9 @@ def group_spans(
     ]
 
 
-def _steps(span: KeySpan, positions: Sequence[int]) -> Iterator[_Piece]:
-    """A near span's rows apart by the key step that they end in."""
-    (rows,) = span.rows
-    while rows:
-        first = positions[rows[0]] - span.start
-        length = (first // KEY_STEP + 1) * KEY_STEP
-        count = min(len(rows), length - first)
-        yield _Piece(span.start, span.slots[: first + count], (rows[:count],))
-        rows = rows[count:]
+def _near_pieces(span: KeySpan, positions: Sequence[int]) -> Iterator[_Piece]:
+    for keys, rows in near_steps(span, positions):
+        yield _Piece(span.start, span.slots[:keys], (rows,))
 
 
 def _within(span: KeySpan, window: int | None) -> _Piece:
@@ -113,19 +105,11 @@ def _alike(pieces: Iterator[_Piece], group: int) -> Iterator[list[_Piece]]:
     shapes: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
     for piece in pieces:
         if piece.slots:
-            height = _height(group * piece.count)
-            shapes[_padded(len(piece.slots)), height].append(piece)
+            height = padded_rows(group * piece.count)
+            shapes[padded_keys(len(piece.slots)), height].append(piece)
     for (keys, _), alike in sorted(shapes.items()):
         most = max(1, GATHERED_KEYS // keys)
         yield from (alike[i : i + most] for i in range(0, len(alike), most))
-
-
-def _padded(keys: int) -> int:
-    return -(-keys // KEY_STEP) * KEY_STEP
-
-
-def _height(rows: int) -> int:
-    return -(-rows // ROW_STEP) * ROW_STEP
 
 
 def _repeat(folded: list[int], height: int) -> list[int]:
@@ -140,13 +124,13 @@ class _Builder:
     device: torch.device
 
     def spans(self, pieces: list[_Piece], *, near: bool) -> SpanGroup:
-        keys = _padded(len(pieces[0].slots))
+        keys = padded_keys(len(pieces[0].slots))
         rows: list[int] = []
         slots: list[int] = []
         real: list[int] = []
         target: list[int] = []
         reach: list[int] = []
-        height = _height(self.group * pieces[0].count)
+        height = padded_rows(self.group * pieces[0].count)
         for piece in pieces:
             folded = self._fold(piece)
             filled = self._fill(folded, height) if len(pieces) == 1 else _repeat(folded, height)

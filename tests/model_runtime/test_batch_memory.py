@@ -12,13 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_runtime.attention import groups
 from model_runtime.batch import Work
 from model_runtime.batch_memory import (
-    BLOCK_SIZE,
-    GATHERED_KEYS,
-    KEY_STEP,
-    ROW_STEP,
     ModelShape,
     batch_bytes,
     largest_batch_bytes,
@@ -79,16 +74,6 @@ def test_no_batch_is_larger_than_the_largest(
     ]
     batch = plan([Work(q, q.score_from) for q in queries], PrefixCache(5000), budget)
     assert batch_bytes(shape, batch) <= largest_batch_bytes(shape, budget, path=220)
-
-
-def test_the_attention_groups_as_is_assumed() -> None:
-    """Its constants are repeated where no tensor may be; they must stay the same."""
-    assert (GATHERED_KEYS, KEY_STEP, ROW_STEP, BLOCK_SIZE) == (
-        groups.GATHERED_KEYS,
-        groups.KEY_STEP,
-        groups.ROW_STEP,
-        groups.BLOCK_SIZE,
-    )
 
 
 @pytest.mark.parametrize("kind", TINY_KINDS)

@@ -7,10 +7,11 @@ import random
 import pytest
 import torch
 
-from model_runtime.attention.groups import KEY_STEP, UNSEEN, SpanGroup, group_spans
+from model_runtime.attention.groups import UNSEEN, SpanGroup, group_spans
 from model_runtime.batch import Batch, Work
 from model_runtime.kv_cache import PrefixCache
-from model_runtime.planner import BLOCK_SIZE, plan
+from model_runtime.planner import plan
+from model_runtime.span_sizes import BLOCK_SIZE, KEY_STEP
 from model_runtime.types import LogprobQuery
 
 CPU = torch.device("cpu")
