@@ -7,13 +7,14 @@ is padded. In bfloat16 only the product is rounded; what goes in and comes out s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from model_runtime.errors import UnsupportedModel
+from model_runtime.threads import Threads
 
 _ROWS_HINT = 256
 _mkldnn = torch.ops.mkldnn
@@ -24,11 +25,14 @@ class PackedLinear(nn.Module):
 
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, threads: Threads
+    ) -> None:
         """``weight`` is [out_features, in_features]; ``dtype`` that of the product."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.dtype = dtype
+        self._threads = threads
         self.weight = _mkldnn._reorder_linear_weight(weight.to(dtype).contiguous(), _ROWS_HINT)
         self.register_buffer("bias", bias)
 
@@ -37,7 +41,8 @@ class PackedLinear(nn.Module):
         count = rows.shape[0]
         if count == 1:
             rows = rows.expand(2, -1)
-        y = self._product(rows.to(self.dtype).contiguous())[:count]
+        with self._threads.of_product(count):
+            y = self._product(rows.to(self.dtype).contiguous())[:count]
         return y.view(*x.shape[:-1], self.out_features)
 
     def _product(self, rows: Tensor) -> Tensor:
@@ -132,16 +137,39 @@ _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers that the models of the Llama family call on one input, by their names."""
 
 
-def lay_out_linears(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Replace every linear layer below ``module``, one at a time, freeing as it goes."""
+LayOut = Callable[[Tensor, Tensor | None], nn.Module]
+"""(weight, bias) -> the layer that takes their place."""
+
+
+def lay_out_linears(
+    module: nn.Module, device: torch.device, dtype: torch.dtype, threads: Threads
+) -> None:
+    """Replace every linear layer below ``module``, one at a time, freeing as it goes.
+
+    Args:
+        module: the model, or a part of it.
+        device: where it runs.
+        dtype: of the products.
+        threads: shared by all layers of a runner; of no use but on CPU.
+    """
+
+    def lay_out(weight: Tensor, bias: Tensor | None) -> nn.Module:
+        if device.type == "cpu":
+            return PackedLinear(weight, bias, dtype, threads)
+        return RoundedLinear(weight, bias, dtype)
+
+    _replace_linears(module, lay_out)
+
+
+def _replace_linears(module: nn.Module, lay_out: LayOut) -> None:
     for names in _SIBLINGS:
-        _lay_out_together(module, names, device, dtype)
+        _lay_out_together(module, names, lay_out)
     for name, child in module.named_children():
         weight = _weight(child)
         if weight is None:
-            lay_out_linears(child, device, dtype)
+            _replace_linears(child, lay_out)
         else:
-            setattr(module, name, _laid_out(weight, _bias(child), device, dtype))
+            setattr(module, name, lay_out(weight, _bias(child)))
 
 
 def forget_products(module: nn.Module) -> None:
@@ -151,9 +179,7 @@ def forget_products(module: nn.Module) -> None:
             child.forget()
 
 
-def _lay_out_together(
-    module: nn.Module, names: Sequence[str], device: torch.device, dtype: torch.dtype
-) -> None:
+def _lay_out_together(module: nn.Module, names: Sequence[str], lay_out: LayOut) -> None:
     layers = [getattr(module, name, None) for name in names]
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     biases = [_bias(linear) for linear in linears]
@@ -162,19 +188,11 @@ def _lay_out_together(
         return
     weight = torch.cat([linear.weight.detach() for linear in linears])
     bias = torch.cat(present) if present else None
-    product = _SharedProduct(_laid_out(weight, bias, device, dtype), len(names))
+    product = _SharedProduct(lay_out(weight, bias), len(names))
     start = 0
     for name, linear in zip(names, linears, strict=True):
         setattr(module, name, PartOfProduct(product, start, start + linear.out_features))
         start += linear.out_features
-
-
-def _laid_out(
-    weight: Tensor, bias: Tensor | None, device: torch.device, dtype: torch.dtype
-) -> nn.Module:
-    if device.type == "cpu":
-        return PackedLinear(weight, bias, dtype)
-    return RoundedLinear(weight, bias, dtype)
 
 
 def _weight(module: nn.Module) -> Tensor | None:

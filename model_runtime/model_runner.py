@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +21,10 @@ from model_runtime.linear import check_products, forget_products, lay_out_linear
 from model_runtime.logprobs import reduce_head_rows
 from model_runtime.precision import keep_products_exact
 from model_runtime.step_graphs import Record, StepGraphs
+from model_runtime.threads import Threads
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the decoder's products, by the name that settings use."""
-
-FEW_ROWS = 16
 
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 _SCALED_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -71,8 +68,9 @@ class ModelRunner:
             keep_products_exact()
         replace_activations(self._decoder)
         self._head = _Head(model)
-        lay_out_linears(self._decoder, self.device, product_dtype)
-        self._head.lay_out(self.device)
+        self._threads = Threads()
+        lay_out_linears(self._decoder, self.device, product_dtype, self._threads)
+        self._head.lay_out(self.device, self._threads)
         kv_dtype = model.dtype if on_cpu else product_dtype
         shape = _kv_shape(model.config.get_text_config(), kv_dtype)
         self._layers = shape.layers
@@ -96,10 +94,10 @@ class ModelRunner:
             OutOfMemory: it does not fit the device beside what is there.
         """
         try:
-            with _threads_for(len(batch.token_ids)):
+            with self._threads.of_batch(batch):
                 hidden = self._forward(batch)
-                rows = torch.tensor(batch.head_rows, dtype=torch.long, device=self.device)
-                return reduce_head_rows(hidden[rows], self._head, batch, self._head.vocab_size)
+            rows = torch.tensor(batch.head_rows, dtype=torch.long, device=self.device)
+            return reduce_head_rows(hidden[rows], self._head, batch, self._head.vocab_size)
         except Exception as error:
             forget_products(self._decoder)
             if isinstance(error, torch.cuda.OutOfMemoryError):
@@ -129,21 +127,6 @@ class ModelRunner:
         return hidden
 
 
-@contextmanager
-def _threads_for(rows: int) -> Iterator[None]:
-    """One thread instead of two for few rows: waking the other takes longer than its share.
-
-    Measured with two threads; more are all used, for their memory bandwidth. No bit depends on it.
-    """
-    threads = torch.get_num_threads()
-    if threads == 2 and rows <= FEW_ROWS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 class _Head:
     """The output projection, with the model's own soft cap on logits."""
 
@@ -153,9 +136,9 @@ class _Head:
         config = model.config.get_text_config()
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
 
-    def lay_out(self, device: torch.device) -> None:
+    def lay_out(self, device: torch.device, threads: Threads) -> None:
         holder = nn.ModuleList([self._project])
-        lay_out_linears(holder, device, torch.float32)
+        lay_out_linears(holder, device, torch.float32, threads)
         self._project = holder[0]
 
     def __call__(self, hidden: Tensor) -> Tensor:
