@@ -37,7 +37,7 @@ COPY pyproject.toml constraints.txt ./
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/run/secrets/ca-bundle \
     python3 -m venv /opt/chainrule \
-    && /opt/chainrule/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt \
+    && /opt/chainrule/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["grammar"], sep="\n")' > requirements.txt \
     && /opt/chainrule/bin/python -m pip install --constraint constraints.txt pip setuptools \
     && /opt/chainrule/bin/python -m pip install --constraint constraints.txt --requirement requirements.txt \
         ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \

@@ -101,7 +101,7 @@ $(BIN)/python:
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) pip setuptools
-	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable .
+	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[grammar]"
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from app.errors import error_object
 from app.schemas.response import TokenDetail
@@ -20,6 +21,7 @@ from model_runtime import (
     Normalization,
     Tokenizer,
     competition_ranks,
+    off_mass,
     perplexity,
     prefix_of,
     probabilities,
@@ -90,6 +92,23 @@ def candidate_scores(
     ]
 
 
+def off_candidate_mass(plan: ScorePlan, results: Sequence[CandidateScore]) -> float | None:
+    """What the model gives to everything but the candidates that were scored.
+
+    None where that is not 1 minus their sum: see ``ScoreResponse``.
+    """
+    if plan.joined.shift_bytes:
+        return None
+    # With an end behind it no path begins another one.
+    end = (-1,) if plan.request.append_eos else ()
+    paths = {
+        candidate.token_ids + end: result.logprob
+        for candidate, result in zip(plan.candidates, results, strict=True)
+        if isinstance(candidate, PlannedCandidate) and result.logprob is not None
+    }
+    return off_mass(paths)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What depends on all candidates of a request; one entry for each."""
@@ -97,6 +116,7 @@ class Comparison:
     scores: list[float | None]
     ranks: list[int | None]
     probabilities: list[float | None]
+    errors: list[float | None]
     tie_groups: list[int | None]
     prefix_of: list[tuple[int, ...]]
 
@@ -105,11 +125,13 @@ class Comparison:
         """Compare the candidates that could be scored."""
         kind = Normalization(plan.request.normalization)
         scores = [None if isinstance(o, ChainruleError) else o.score(kind) for o in outcomes]
+        errors = _errors(outcomes, kind, info)
         return cls(
             scores,
             competition_ranks(scores),
             probabilities(scores, plan.request.temperature),
-            _tie_groups(scores, outcomes, kind, info),
+            errors,
+            _tie_groups(scores, errors, info),
             # With an end behind it no path begins another one.
             [()] * len(outcomes) if plan.request.append_eos else _prefix_of(outcomes),
         )
@@ -120,33 +142,46 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     rest = iter(answers)
     for index, candidate in enumerate(plan.candidates):
-        yield (
-            candidate
-            if isinstance(candidate, ChainruleError)
-            else _outcome(index, candidate, next(rest))
-        )
+        if isinstance(candidate, ChainruleError):
+            yield candidate
+        else:
+            asked = islice(rest, len(candidate.queries))
+            yield _outcome(index, candidate, list(asked), plan.request.alpha)
 
 
 def _outcome(
-    index: int, candidate: PlannedCandidate, answer: LogprobResult | ChainruleError
+    index: int,
+    candidate: PlannedCandidate,
+    answers: Sequence[LogprobResult | ChainruleError],
+    alpha: float,
 ) -> Outcome:
-    if isinstance(answer, ChainruleError):
-        return located(answer, index)
+    results: list[LogprobResult] = []
+    for answer in answers:
+        if isinstance(answer, ChainruleError):
+            return located(answer, index)
+        results.append(answer)
     try:
-        return ScoredCandidate.read(candidate, answer)
+        return ScoredCandidate.read(candidate, results[0], results[1:], alpha)
     except NonFiniteLogits as error:
         return error
 
 
+def _errors(
+    outcomes: Sequence[Outcome], kind: Normalization, info: ModelInfo
+) -> list[float | None]:
+    """Of each score; None where it is not known."""
+    if info.numeric_error is None:
+        return [None] * len(outcomes)
+    largest = info.numeric_error[0]
+    return [None if isinstance(o, ChainruleError) else o.error(largest, kind) for o in outcomes]
+
+
 def _tie_groups(
-    scores: list[float | None], outcomes: Sequence[Outcome], kind: Normalization, info: ModelInfo
+    scores: list[float | None], errors: list[float | None], info: ModelInfo
 ) -> list[int | None]:
     if info.numeric_error is None:
         return [None] * len(scores)
-    largest = info.numeric_error[0]
-    return tie_groups(
-        scores, [0.0 if isinstance(o, ChainruleError) else o.error(largest, kind) for o in outcomes]
-    )
+    return tie_groups(scores, [error or 0.0 for error in errors])
 
 
 def _prefix_of(outcomes: Sequence[Outcome]) -> list[tuple[int, ...]]:
@@ -162,12 +197,14 @@ def _scored(
         rank=comparison.ranks[index],
         tie_group=comparison.tie_groups[index],
         score=comparison.scores[index],
+        numeric_error=comparison.errors[index],
         logprob=total(scored.logprobs),
         token_count=len(scored.logprobs),
         tail_tokens=scored.planned.tail_tokens,
         mean_logprob=scored.score(Normalization.MEAN),
         logprob_per_char=scored.score_if_text(Normalization.PER_CHAR),
         logprob_per_byte=scored.score_if_text(Normalization.PER_BYTE),
+        baseline_logprob=scored.baseline,
         perplexity=spread if math.isfinite(spread) else None,
         probability=comparison.probabilities[index],
         greedy=all(rank == 1 for rank in scored.ranks),
@@ -183,12 +220,14 @@ def _failed(index: int, error: ChainruleError) -> CandidateScore:
         rank=None,
         tie_group=None,
         score=None,
+        numeric_error=None,
         logprob=None,
         token_count=None,
         tail_tokens=None,
         mean_logprob=None,
         logprob_per_char=None,
         logprob_per_byte=None,
+        baseline_logprob=None,
         perplexity=None,
         probability=None,
         greedy=None,

@@ -38,6 +38,7 @@ from model_runtime import (
     EngineUnavailable,
     ForwardFailed,
     InvalidQuery,
+    MissingExtra,
     NonFiniteLogits,
     OutOfMemory,
     PathTooLong,
@@ -111,6 +112,13 @@ TABLE: Final[dict[type[Exception], Row]] = {
     TokenIdOutOfRange: Row(422, _INVALID, "token_id_out_of_range"),
     PathTooLong: Row(422, _INVALID, "context_length_exceeded"),
     RequestTooLarge: Row(422, _INVALID, "request_too_large"),
+    # The caller asks for nothing wrong; the operator has set the server up without it.
+    MissingExtra: Row(
+        501,
+        _SERVER,
+        "grammar_not_installed",
+        "This server is set up without regex and json_schema; they need the grammar extra.",
+    ),
     EngineOverloaded: Row(429, "rate_limit_error", "queue_full"),
     DeadlineExceeded: Row(504, "timeout_error", "deadline_exceeded", "The request's time ran out."),
     EngineUnavailable: Row(503, _UNAVAILABLE, "unavailable", "No requests are taken now."),

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.schemas.bounds import MAX_CANDIDATES, MAX_TOKEN_ENTRIES, MAX_TOP, MAX_TOP_ENTRIES
+from app.schemas.bounds import (
+    MAX_CANDIDATES,
+    MAX_JOINED_CHARS,
+    MAX_TOKEN_ENTRIES,
+    MAX_TOP,
+    MAX_TOP_ENTRIES,
+)
 from app.schemas.request import ContextRequest, ListingRequest
-from app.schemas.score import ScoreRequest
 from model_runtime import InvalidQuery, ModelInfo, PathTooLong, TokenIdOutOfRange
 
 
@@ -27,8 +32,8 @@ class Limits:
 
     def check(self, request: ContextRequest) -> None:
         """Raise ``InvalidQuery``, naming the field, for a request beyond these bounds."""
-        if isinstance(request, ScoreRequest):
-            _check_count("candidates", len(request.candidates), self.max_candidates)
+        candidates = getattr(request, "candidates", None) or ()
+        _check_count("candidates", len(candidates), self.max_candidates)
         for param in ("top_logprobs", "top_k"):
             _check_count(param, getattr(request, param, None) or 0, self.max_top_logprobs)
 
@@ -70,6 +75,23 @@ def check_entries(positions: int, request: ListingRequest) -> None:
             f"top_logprobs: {positions} positions x {request.top_logprobs} are too many to list; "
             f"a response may list {MAX_TOP_ENTRIES}",
             "top_logprobs",
+        )
+
+
+def check_joined_chars(context: object, candidates: Sequence[object]) -> None:
+    """Raise ``InvalidQuery`` for what would keep a tokenizing thread busy for too long.
+
+    ``joint`` tokenizes the whole context again for each candidate.
+    """
+    if not isinstance(context, str) or not all(isinstance(one, str) for one in candidates):
+        return
+    joined = len(context) * len(candidates)
+    if joined > MAX_JOINED_CHARS:
+        raise InvalidQuery(
+            f"candidates: {len(candidates)} of them, each tokenized behind a context of "
+            f"{len(context)} characters, exceed {MAX_JOINED_CHARS} characters in all; send fewer "
+            "at a time (to /v1/score with start_token pinned), or token ids",
+            "candidates",
         )
 
 

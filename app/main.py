@@ -41,7 +41,7 @@ refused, by the name of the field. Every failure has the same shape, `{"error": 
 TAGS: Final[list[dict[str, Any]]] = [
     {"name": "score", "description": "Candidates, given a context."},
     {"name": "next_token", "description": "The distribution of the token that comes next."},
-    {"name": "decode", "description": "Completions: greedy and beam search."},
+    {"name": "decode", "description": "Completions: greedy, beam and exact search."},
     {"name": "models", "description": "What is served."},
     {"name": "health", "description": "For probes and dashboards."},
 ]

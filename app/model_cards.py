@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.limits import Limits
 from app.schemas import bounds
 from app.schemas.models import LimitsCard, ModelCard, NumericError
-from model_runtime import ModelInfo
+from model_runtime import ModelInfo, grammar_installed
 
 
 def model_card(info: ModelInfo, limits: Limits) -> ModelCard:
@@ -44,4 +44,10 @@ def _limits_card(limits: Limits) -> LimitsCard:
         max_top_entries=bounds.MAX_TOP_ENTRIES,
         max_labels=bounds.MAX_LABELS,
         max_beams=bounds.MAX_BEAMS,
+        max_expansions=bounds.MAX_EXPANSIONS,
+        max_exact_sequences=bounds.MAX_BEST,
+        max_threshold_sequences=bounds.MAX_ABOVE,
+        max_regex_chars=bounds.MAX_REGEX_CHARS,
+        max_json_schema_chars=bounds.MAX_JSON_SCHEMA_CHARS,
+        grammar=grammar_installed(),
     )

@@ -7,7 +7,7 @@ is counted here. No label takes a value that a client can choose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -87,12 +87,32 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self._registry,
         )
+        self._decodes = Counter(
+            "chainrule_decodes",
+            "Decode requests whose settings were valid, by what they ran.",
+            ("strategy", "stream"),
+            registry=self._registry,
+        )
+        self._unproven = Counter(
+            "chainrule_unproven_decodes",
+            "Exact searches whose budget ran out before the proof.",
+            registry=self._registry,
+        )
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one finished request."""
         known = method if method in _METHODS else "other"
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def observe_facts(self, facts: Mapping[str, object]) -> None:
+        """Count what a request noted about its searches; see ``logs.note``."""
+        if "strategy" not in facts:
+            return
+        stream = "true" if facts.get("stream") else "false"
+        self._decodes.labels(str(facts["strategy"]), stream).inc()
+        if facts.get("optimal") is False:
+            self._unproven.inc()
 
     def render(self) -> bytes:
         """Everything, in Prometheus' text format."""

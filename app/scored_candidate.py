@@ -11,9 +11,12 @@ from model_runtime import (
     LogprobResult,
     NonFiniteLogits,
     Normalization,
+    Size,
     TokenLogprob,
+    mean_baseline,
     normalized_error,
     normalized_score,
+    total,
 )
 
 
@@ -27,6 +30,8 @@ class ScoredCandidate:
         logprobs: [n] natural logs.
         ranks: [n] 1 + the number of strictly more probable tokens.
         top: [n][*] most probable tokens; empty when not asked.
+        baselines: sums of the same ids under other contexts, where they were asked.
+        alpha: the exponent of a ``gnmt`` score.
     """
 
     planned: PlannedCandidate
@@ -34,30 +39,47 @@ class ScoredCandidate:
     logprobs: tuple[float, ...]
     ranks: tuple[int, ...]
     top: tuple[tuple[TokenLogprob, ...], ...]
+    baselines: tuple[float, ...]
+    alpha: float
 
     @classmethod
-    def read(cls, planned: PlannedCandidate, answer: LogprobResult) -> ScoredCandidate:
-        """Put the answer together; the end counts as one more token where it was asked."""
+    def read(
+        cls,
+        planned: PlannedCandidate,
+        answer: LogprobResult,
+        under_others: Sequence[LogprobResult],
+        alpha: float,
+    ) -> ScoredCandidate:
+        """Put the answers together; the end counts as one more token where it was asked."""
         end_ids = planned.query.targets
-        if end_ids is None:
-            return cls(planned, planned.token_ids, answer.logprobs, answer.ranks, answer.top)
-        # The entry is shown under the likeliest end token.
-        best = max(range(len(end_ids)), key=lambda place: answer.target_logprobs[place])
-        return cls(
-            planned,
-            (*planned.token_ids, end_ids[best]),
-            (*answer.logprobs, log_sum(answer.target_logprobs)),
-            (*answer.ranks, answer.target_ranks[best]),
-            answer.top,
-        )
+        token_ids, ranks = planned.token_ids, answer.ranks
+        if end_ids is not None:
+            # The entry is shown under the likeliest end token.
+            best = max(range(len(end_ids)), key=lambda place: answer.target_logprobs[place])
+            token_ids = (*token_ids, end_ids[best])
+            ranks = (*ranks, answer.target_ranks[best])
+        baselines = tuple(total(_with_end(other)) for other in under_others)
+        return cls(planned, token_ids, _with_end(answer), ranks, answer.top, baselines, alpha)
+
+    @property
+    def size(self) -> Size:
+        """What its score may be divided by."""
+        planned = self.planned
+        return Size(len(self.logprobs), planned.characters, len(planned.content))
+
+    @property
+    def baseline(self) -> float | None:
+        """The sum under the other contexts, their mean; None where there are none."""
+        return mean_baseline(self.baselines) if self.baselines else None
 
     def score(self, normalization: Normalization) -> float:
         """The log-probability under ``normalization``."""
         return normalized_score(
             self.logprobs,
             normalization,
-            characters=self.planned.characters,
-            byte_count=len(self.planned.content),
+            self.size,
+            alpha=self.alpha,
+            baselines=self.baselines,
         )
 
     def score_if_text(self, normalization: Normalization) -> float | None:
@@ -66,13 +88,14 @@ class ScoredCandidate:
 
     def error(self, token_error: float, normalization: Normalization) -> float:
         """Numeric error of the score, from that of one token."""
-        return normalized_error(
-            token_error,
-            len(self.logprobs),
-            normalization,
-            characters=self.planned.characters,
-            byte_count=len(self.planned.content),
-        )
+        return normalized_error(token_error, normalization, self.size, alpha=self.alpha)
+
+
+def _with_end(answer: LogprobResult) -> tuple[float, ...]:
+    """The scored tokens' log-probs, then that of any end where one was asked for."""
+    if not answer.target_logprobs:
+        return answer.logprobs
+    return (*answer.logprobs, log_sum(answer.target_logprobs))
 
 
 def log_sum(logprobs: Sequence[float]) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.limits import check_context, check_entries
+from app.baseline import Baseline, read_baseline
+from app.limits import check_context, check_entries, check_joined_chars
 from app.prompt import Prompt, read_prompt
-from app.schemas.bounds import MAX_JOINED_CHARS
 from app.schemas.score import BoundaryReport, ScoreRequest
 from app.token_details import path_bytes
 from model_runtime import (
@@ -31,15 +31,22 @@ class PlannedCandidate:
 
     Attributes:
         query: what is asked about it; the scored tokens begin at ``score_from``.
+        baselines: the same of the same ids, behind each of the baseline's contexts.
         tail_tokens: how many of them lie wholly inside the context's end.
         content: the bytes of the candidate alone.
         characters: Unicode code points of the candidate alone.
     """
 
     query: LogprobQuery
+    baselines: tuple[LogprobQuery, ...]
     tail_tokens: int
     content: bytes
     characters: int
+
+    @property
+    def queries(self) -> tuple[LogprobQuery, ...]:
+        """All that is asked about it."""
+        return (self.query, *self.baselines)
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -69,8 +76,13 @@ class ScorePlan:
 
     @property
     def queries(self) -> tuple[LogprobQuery, ...]:
-        """One for each candidate that can be scored, in order."""
-        return tuple(c.query for c in self.candidates if isinstance(c, PlannedCandidate))
+        """Those of each candidate that can be scored, in order."""
+        return tuple(query for candidate in self.good for query in candidate.queries)
+
+    @property
+    def good(self) -> tuple[PlannedCandidate, ...]:
+        """The candidates that can be scored."""
+        return tuple(c for c in self.candidates if isinstance(c, PlannedCandidate))
 
     @property
     def boundary(self) -> BoundaryReport:
@@ -94,9 +106,11 @@ def plan_score(
             cannot and the request is all or nothing.
     """
     targets = _end_ids(info) if request.append_eos else None
-    _check_joined_chars(request)
+    if request.boundary != "separate":
+        check_joined_chars(request.context, request.candidates)
     prompt = read_prompt(tokenizer, info, request)
-    planner = _Planner(tokenizer, check, request, prompt, targets)
+    baseline = read_baseline(tokenizer, info, request)
+    planner = _Planner(tokenizer, check, request, prompt, baseline, targets)
     wanted = None if request.boundary is None else Boundary(request.boundary)
     joined = planner.join(range(len(request.candidates)), wanted, start_token=None)
     check_context(len(joined.prefix), info, room=1)
@@ -105,22 +119,9 @@ def plan_score(
     if request.start_token is not None or _failed_after_joining(joined, candidates):
         joined, candidates = planner.replan(candidates, joined.policy)
     plan = ScorePlan(request, prompt, joined, tuple(candidates))
-    check_entries(sum(q.last_row + 1 - q.score_from for q in plan.queries), request)
+    asked = (candidate.query for candidate in plan.good)
+    check_entries(sum(query.last_row + 1 - query.score_from for query in asked), request)
     return plan
-
-
-def _check_joined_chars(request: ScoreRequest) -> None:
-    """Refuse what would keep a tokenizing thread busy for too long, before it does."""
-    if not isinstance(request.context, str) or request.boundary == "separate":
-        return
-    joined = len(request.context) * len(request.candidates)
-    if joined > MAX_JOINED_CHARS:
-        raise InvalidQuery(
-            f"candidates: {len(request.candidates)} of them, each tokenized behind a context of "
-            f"{len(request.context)} characters, exceed {MAX_JOINED_CHARS} characters in all; send "
-            "fewer at a time with start_token pinned, or boundary separate",
-            "candidates",
-        )
 
 
 def refuse_failures(items: Sequence[object], all_or_nothing: bool) -> None:
@@ -161,12 +162,14 @@ class _Planner:
         check: Check,
         request: ScoreRequest,
         prompt: Prompt,
+        baseline: Baseline,
         targets: tuple[int, ...] | None,
     ) -> None:
         self._tokenizer = tokenizer
         self._check = check
         self._request = request
         self._prompt = prompt
+        self._baseline = baseline
         self._targets = targets
 
     def join(
@@ -201,7 +204,8 @@ class _Planner:
         if isinstance(candidate, InvalidQuery):
             return located(candidate, index)
         planned = self._planned(index, joined, candidate)
-        error = self._check(planned.query) or _undivided(self._request, planned)
+        errors = (*map(self._check, planned.queries), _undivided(self._request, planned))
+        error = next((error for error in errors if error is not None), None)
         return planned if error is None else located(error, index)
 
     def _planned(self, index: int, joined: Join, candidate: JoinedCandidate) -> PlannedCandidate:
@@ -213,10 +217,12 @@ class _Planner:
         )
         given = self._request.candidates[index]
         if isinstance(given, str):
-            return PlannedCandidate(query, candidate.tail_tokens, given.encode(), len(given))
-        content = path_bytes(self._tokenizer, given)
-        characters = len(self._tokenizer.decode(given))
-        return PlannedCandidate(query, candidate.tail_tokens, content, characters)
+            content, characters = given.encode(), len(given)
+        else:
+            content = path_bytes(self._tokenizer, given)
+            characters = len(self._tokenizer.decode(given))
+        baselines = self._baseline.queries(query)
+        return PlannedCandidate(query, baselines, candidate.tail_tokens, content, characters)
 
 
 def _undivided(request: ScoreRequest, planned: PlannedCandidate) -> InvalidQuery | None:

@@ -8,29 +8,34 @@ Every answer takes the same way; only tokenizing and rendering leave the event l
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from copy import copy
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from app.candidate_scores import candidate_scores
-from app.decoding import decoded_sequences, plan_decode
+from app.candidate_scores import candidate_scores, off_candidate_mass
+from app.decode_plan import DecodePlan, blaming_constraint, plan_decode
 from app.distribution import plan_next_token, read_distribution
 from app.errors import ModelNotServed
+from app.findings import joint_outcome, read_findings
 from app.limits import Limits
 from app.logs import note
 from app.model_cards import model_card
-from app.schemas.decode import DecodeRequest, DecodeResponse
+from app.schemas.decode import DecodeRequest
+from app.schemas.decode_reply import DecodedToken, DecodeResponse
 from app.schemas.models import ModelCard, ModelList
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import ContextRequest
 from app.schemas.response import Usage
 from app.schemas.score import ScoreRequest, ScoreResponse
 from app.scoring import plan_score
+from app.token_stream import TokenStream
 from app.visit import Visit
-from model_runtime import Engine, Outcome
+from model_runtime import DeadlineExceeded, DecodingResult, Engine, Outcome, RequestOptions
 
 T = TypeVar("T")
 
@@ -81,6 +86,7 @@ class ScoringService:
         scored = sum(result.token_count or 0 for result in results)
         return ScoreResponse(
             results=results,
+            off_candidate_mass=off_candidate_mass(plan, results),
             boundary=plan.boundary,
             **self._shared("score", visit, outcome, plan.joined.context_tokens, scored),
         )
@@ -107,18 +113,28 @@ class ScoringService:
         )
 
     async def decode(self, request: DecodeRequest) -> DecodeResponse:
-        """The continuations that the search finds, best first."""
-        engine, visit = self._engine, self._admit(request)
-        plan = await self._off_loop(plan_decode, engine.tokenizer, engine.info, request)
-        outcome = await engine.decode(plan.search, visit.after_tokenizing())
-        sequences = await self._render(
-            request.lists_tokens, decoded_sequences, engine.tokenizer, plan, outcome.value
-        )
-        generated = sum(len(sequence.token_ids) for sequence in sequences)
-        return DecodeResponse(
-            sequences=sequences,
-            **self._shared("decode", visit, outcome, plan.prompt_tokens, generated),
-        )
+        """The continuations that the searches find, best first."""
+        visit, plan = await self._plan_decode(request)
+        with blaming_constraint(request):
+            outcomes = await self._search(plan, visit.after_tokenizing())
+        return await self._decoded(visit, plan, joint_outcome(outcomes))
+
+    async def stream(
+        self, request: DecodeRequest
+    ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
+        """Each token of a greedy completion once it is chosen, then what ``decode`` answers."""
+        visit, plan = await self._plan_decode(request)
+        tokens = TokenStream(self._engine.tokenizer, plan)
+        steps = self._engine.stream(plan.greedy, visit.after_tokenizing())
+        with blaming_constraint(request):
+            async with aclosing(steps):
+                async for step in steps:
+                    if isinstance(step, Outcome):
+                        yield await self._decoded(visit, plan, joint_outcome([step]))
+                        continue
+                    token = tokens.read(step)
+                    note(prompt_tokens=plan.prompt_tokens, scored_tokens=tokens.length)
+                    yield token
 
     def models(self) -> ModelList:
         """What is served."""
@@ -128,6 +144,50 @@ class ScoringService:
         """What is served under ``name``."""
         self._check_model(name, param=None)
         return model_card(self._engine.info, self._limits)
+
+    async def _plan_decode(self, request: DecodeRequest) -> tuple[Visit, DecodePlan]:
+        visit = self._admit(request)
+        note(strategy="compare" if request.compare else request.strategies[0])
+        if request.stream:
+            note(stream=True)
+        engine = self._engine
+        return visit, await self._off_loop(plan_decode, engine.tokenizer, engine.info, request)
+
+    async def _search(
+        self, plan: DecodePlan, options: RequestOptions
+    ) -> list[Outcome[DecodingResult] | None]:
+        """Run a plan's searches side by side; the first failure ends the others.
+
+        None for one that ran out of time, which is the answer's failure only if all did.
+        """
+        tasks = [
+            asyncio.create_task(self._engine.decode(search, options)) for search in plan.searches
+        ]
+        try:
+            ends = await asyncio.gather(*map(_or_late, tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+        if all(isinstance(end, DeadlineExceeded) for end in ends):
+            raise DeadlineExceeded("the request's time ran out")
+        return [None if isinstance(end, DeadlineExceeded) else end for end in ends]
+
+    async def _decoded(
+        self, visit: Visit, plan: DecodePlan, outcome: Outcome[tuple[DecodingResult | None, ...]]
+    ) -> DecodeResponse:
+        large = plan.request.lists_tokens or plan.request.returned > LARGE
+        found = await self._render(
+            large, read_findings, self._engine.tokenizer, plan, outcome.value
+        )
+        if found.certificate is not None:
+            note(optimal=found.certificate.optimal, expanded=found.certificate.expanded)
+        return DecodeResponse(
+            sequences=found.sequences,
+            certificate=found.certificate,
+            boundary=None if plan.closed is None else plan.closed.boundary,
+            compared=found.compared,
+            **self._shared("decode", visit, outcome, plan.prompt_tokens, found.scored_tokens),
+        )
 
     def _admit(self, request: ContextRequest) -> Visit:
         visit = Visit(request, self._limits.default_timeout_ms, self._tenant)
@@ -174,3 +234,10 @@ class ScoringService:
             "usage": usage,
             "timings_ms": visit.timings(outcome),
         }
+
+
+async def _or_late(task: asyncio.Task[T]) -> T | DeadlineExceeded:
+    try:
+        return await task
+    except DeadlineExceeded as error:
+        return error

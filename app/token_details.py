@@ -36,7 +36,7 @@ def token_details(
             end=end,
             logprob=logprob,
             rank=rank,
-            top_logprobs=[_top_logprob(tokenizer, entry) for entry in row],
+            top_logprobs=[top_logprob(tokenizer, entry) for entry in row],
         )
         for token_id, (start, end), logprob, rank, row in zip(
             token_ids, spans, logprobs, ranks, rows, strict=True
@@ -49,5 +49,6 @@ def path_bytes(tokenizer: Tokenizer, token_ids: Sequence[int]) -> bytes:
     return b"".join(tokenizer.token_bytes(token_id) for token_id in token_ids)
 
 
-def _top_logprob(tokenizer: Tokenizer, entry: TokenLogprob) -> TopLogprob:
+def top_logprob(tokenizer: Tokenizer, entry: TokenLogprob) -> TopLogprob:
+    """One alternative."""
     return TopLogprob(id=entry.id, text=tokenizer.token_text(entry.id), logprob=entry.logprob)

@@ -7,6 +7,8 @@ import argparse
 from benchmarks import (
     beam,
     coalescing,
+    decode_mix,
+    exact_table,
     greedy,
     groups,
     invariance,
@@ -24,9 +26,11 @@ BENCHMARKS = {
     "next_token": next_token.run,
     "greedy": greedy.run,
     "beam": beam.run,
+    "exact": exact_table.run,
     "groups": groups.run,
     "long_context": long_context.run,
     "coalescing": coalescing.run,
+    "decode_mix": decode_mix.run,
     "open_loop": open_loop.run,
 }
 

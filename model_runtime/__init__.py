@@ -7,10 +7,15 @@ from model_runtime.builtin_model import BUILTIN_MODELS
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.base import Answer, SearchStrategy
 from model_runtime.decoding.beam import BeamSearch
+from model_runtime.decoding.certificate import Certificate
+from model_runtime.decoding.closed_set import ClosedSet
+from model_runtime.decoding.constraint import Constraint
+from model_runtime.decoding.exact import ExactSearch
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult, FinishReason, Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.stopping import StopMatcher, StopStrings
+from model_runtime.decoding.threshold import ThresholdSearch
 from model_runtime.engine import Engine
 from model_runtime.errors import (
     ChainruleError,
@@ -23,6 +28,7 @@ from model_runtime.errors import (
     EngineUnavailable,
     ForwardFailed,
     InvalidQuery,
+    MissingExtra,
     ModelFetchFailed,
     ModelLoadError,
     ModelNotFound,
@@ -33,26 +39,35 @@ from model_runtime.errors import (
     TokenIdOutOfRange,
     UnsupportedModel,
 )
+from model_runtime.grammar import Grammar, grammar_installed
 from model_runtime.join import Boundary, Join, JoinedCandidate, join
 from model_runtime.model_loader import LoadedModel, fetch_model, load_model
 from model_runtime.normalization import (
+    GNMT_ALPHA,
     Normalization,
+    Size,
     competition_ranks,
+    mean_baseline,
     normalized_error,
     normalized_score,
+    off_mass,
     perplexity,
     prefix_of,
     probabilities,
     tie_groups,
 )
+from model_runtime.streamed_search import GeneratedToken
+from model_runtime.token_set import TokenSet
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.types import (
+    Choice,
     EngineStats,
     LogprobQuery,
     LogprobResult,
     ModelInfo,
     Outcome,
     Priority,
+    RankedLogprob,
     RequestOptions,
     TokenLogprob,
     total,
@@ -60,10 +75,15 @@ from model_runtime.types import (
 
 __all__ = [
     "BUILTIN_MODELS",
+    "GNMT_ALPHA",
     "Answer",
     "BeamSearch",
     "Boundary",
+    "Certificate",
     "ChainruleError",
+    "Choice",
+    "ClosedSet",
+    "Constraint",
     "CorruptModel",
     "DeadlineExceeded",
     "DecodingLimits",
@@ -76,8 +96,11 @@ __all__ = [
     "EngineStats",
     "EngineStopping",
     "EngineUnavailable",
+    "ExactSearch",
     "FinishReason",
     "ForwardFailed",
+    "GeneratedToken",
+    "Grammar",
     "GreedySearch",
     "Hypothesis",
     "InvalidQuery",
@@ -86,6 +109,7 @@ __all__ = [
     "LoadedModel",
     "LogprobQuery",
     "LogprobResult",
+    "MissingExtra",
     "ModelFetchFailed",
     "ModelInfo",
     "ModelLoadError",
@@ -96,21 +120,28 @@ __all__ = [
     "Outcome",
     "PathTooLong",
     "Priority",
+    "RankedLogprob",
     "RequestOptions",
     "RequestTooLarge",
     "SearchStrategy",
+    "Size",
     "StopMatcher",
     "StopStrings",
+    "ThresholdSearch",
     "TokenIdOutOfRange",
     "TokenLogprob",
+    "TokenSet",
     "Tokenizer",
     "UnsupportedModel",
     "competition_ranks",
     "fetch_model",
+    "grammar_installed",
     "join",
     "load_model",
+    "mean_baseline",
     "normalized_error",
     "normalized_score",
+    "off_mass",
     "perplexity",
     "prefix_of",
     "probabilities",

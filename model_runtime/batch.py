@@ -17,10 +17,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from model_runtime.errors import NonFiniteLogits
-from model_runtime.types import LogprobQuery, LogprobResult, TokenLogprob
+from model_runtime.types import (
+    Choice,
+    LogprobQuery,
+    LogprobResult,
+    RankedLogprob,
+    TokenLogprob,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,13 @@ class Work:
 
     query: LogprobQuery
     next_row: int
+
+
+class AskedChoice(NamedTuple):
+    """A head row, and which of its tokens are to be listed."""
+
+    head: int
+    choice: Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,13 @@ class Extent:
         """Ids gathered after the whole path."""
         return self.query.targets or () if self.complete else ()
 
+    @property
+    def choice(self) -> AskedChoice | None:
+        """The choice after the whole path, where this batch answers it."""
+        if self.query.choice is None or not self.complete:
+            return None
+        return AskedChoice(self.head_index[-1], self.query.choice)
+
 
 @dataclass(frozen=True, slots=True)
 class KeptPath:
@@ -124,6 +145,11 @@ class Batch:
     extents: tuple[Extent, ...]
     kept: tuple[KeptPath, ...] = ()
 
+    @property
+    def choices(self) -> frozenset[AskedChoice]:
+        """What is to be listed, each once: of one head row there may be several choices."""
+        return frozenset(e.choice for e in self.extents if e.choice is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchOutput:
@@ -134,6 +160,8 @@ class BatchOutput:
         top, above: head row -> tokens, most probable first.
         entropies: head row -> nats.
         bad_rows: head rows whose logits are not finite.
+        choices: what each of the batch's ``choices`` lists, most probable first; nothing for
+            a bad row.
     """
 
     logprobs: Sequence[float]
@@ -142,6 +170,7 @@ class BatchOutput:
     above: Mapping[int, tuple[TokenLogprob, ...]]
     entropies: Mapping[int, float]
     bad_rows: frozenset[int] = frozenset()
+    choices: Mapping[AskedChoice, Sequence[RankedLogprob]] = field(default_factory=dict)
 
 
 def assemble(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
@@ -168,6 +197,7 @@ def _answer(batch: Batch, output: BatchOutput, extent: Extent) -> LogprobResult 
         if query.floor is not None
         else (),
         entropies=tuple(output.entropies[h] for h in heads) if query.summary else (),
+        choices=output.choices[asked] if (asked := extent.choice) is not None else (),
     )
 
 

@@ -117,7 +117,8 @@ def batch_bytes(shape: ModelShape, batch: Batch) -> int:
     near = Counter(_near_pieces(shape, batch))
     far = Counter(_piece(shape, len(span.slots), sum(map(len, span.rows))) for span in batch.far)
     floors = sum(floor is not None for floor in batch.floors)
-    listed = len(batch.gather_ids) + sum(batch.top_k) + floors * shape.vocab
+    chosen = sum(min(asked.choice.count, shape.vocab) for asked in batch.choices)
+    listed = len(batch.gather_ids) + sum(batch.top_k) + chosen + floors * shape.vocab
     return _bytes(shape, len(batch.token_ids), len(batch.head_rows), listed, near, far)
 
 

@@ -29,7 +29,8 @@ from model_runtime.errors import (
 )
 from model_runtime.fair_share import FairShare
 from model_runtime.job import Ask, Job
-from model_runtime.types import EngineStats, Outcome
+from model_runtime.step_pace import StepPace
+from model_runtime.types import EngineStats, Outcome, Priority
 
 
 class Forward(NamedTuple):
@@ -74,6 +75,7 @@ class Batcher:
         self._clock = clock
         self._budget = BatchBudget(max_batch_tokens)
         self._share = FairShare(max_batch_tokens)
+        self._pace = StepPace()
         self._jobs: dict[Job, None] = {}
         self._finished: list[Finished] = []
 
@@ -93,7 +95,7 @@ class Batcher:
             if job.gone:
                 del self._jobs[job]
             elif job.deadline <= now:
-                self._end(job, DeadlineExceeded("the request's time ran out"))
+                self._time_out(job, now)
             elif not job.open_asks:
                 self._advance(job, now)
         finished, self._finished = self._finished, []
@@ -112,6 +114,14 @@ class Batcher:
             if outcome is not None:
                 self._end(job, outcome)
 
+    def _time_out(self, job: Job, now: float) -> None:
+        try:
+            outcome = job.give_up(now)
+        except Exception as error:
+            self._end(job, _as_failure(error, "the search failed"))
+        else:
+            self._end(job, outcome or DeadlineExceeded("the request's time ran out"))
+
     def _end(self, job: Job, end: Outcome[object] | ChainruleError) -> None:
         del self._jobs[job]
         self._finished.append(Finished(job, end))
@@ -124,8 +134,11 @@ class Batcher:
         asks = [(job, ask) for job in jobs if not job.gone for ask in job.open_asks]
         if not asks:
             return
+        planned = self._clock()
+        steps = sum(job.steps for job in jobs if job.priority is Priority.INTERACTIVE)
+        budget = self._pace.budget(steps, self._budget.tokens)
         try:
-            batch = self._model.plan([ask.work for _, ask in asks], self._budget.tokens)
+            batch = self._model.plan([ask.work for _, ask in asks], budget)
         except Exception as error:
             self._bisect(jobs, error)
             return
@@ -141,6 +154,7 @@ class Batcher:
             self._model.release(batch)
             self._recover(jobs, batch, list(fed), error)
         else:
+            self._pace.observe(steps, len(batch.token_ids), self._clock() - planned)
             _deliver(batch, asks, answers)
             self._account(batch, fed, began)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from model_runtime.batcher import Forward
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.base import Answer, AskOnce, SearchStrategy
+from model_runtime.decoding.greedy import GreedySearch
+from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.errors import (
     ChainruleError,
     EngineNotReady,
@@ -21,6 +23,7 @@ from model_runtime.numeric_error import Sample, check_cached, check_company
 from model_runtime.query_limits import QueryLimits
 from model_runtime.scheduler import DEFAULT_OPTIONS, Scheduler
 from model_runtime.served_model import CacheGauge, ServedModel
+from model_runtime.streamed_search import GeneratedToken, StreamedSearch
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.trie import fed_tokens
 from model_runtime.types import (
@@ -143,13 +146,40 @@ class Engine:
             ChainruleError: as ``score``, what is wrong with the search's first queries, and
                 what the search raised.
         """
-        self._check_warm()
-        queries = () if search.done else search.queries()
-        errors = (self._limits.check_path(search.longest_path), *map(self.check, queries))
-        for error in errors:
-            if error is not None:
-                raise error
+        self._check_search(search)
         return await self._scheduler.submit(search, options)
+
+    async def stream(
+        self, search: GreedySearch, options: RequestOptions = DEFAULT_OPTIONS
+    ) -> AsyncGenerator[GeneratedToken | Outcome[DecodingResult], None]:
+        """Run a search; yields each token as soon as it is chosen, then the outcome.
+
+        The model never waits for the reader: tokens that are not read yet wait here, at most
+        ``max_tokens`` of them. Closing the iterator takes the search out of the next batch.
+
+        Raises:
+            ChainruleError: as ``decode``; before the first token or between two.
+        """
+        self._check_search(search)
+        loop = asyncio.get_running_loop()
+        told: asyncio.Queue[GeneratedToken | None] = asyncio.Queue()
+        streamed = StreamedSearch(
+            search, lambda token: loop.call_soon_threadsafe(told.put_nowait, token)
+        )
+
+        def end(task: asyncio.Task[Outcome[DecodingResult]]) -> None:
+            if not task.cancelled():
+                task.exception()  # seen, also where nobody reads on
+            told.put_nowait(None)
+
+        task = asyncio.create_task(self._scheduler.submit(streamed, options))
+        task.add_done_callback(end)
+        try:
+            while (token := await told.get()) is not None:
+                yield token
+            yield await task
+        finally:
+            task.cancel()
 
     def check(self, query: LogprobQuery) -> InvalidQuery | None:
         """What makes a query unanswerable, found without running it; None where nothing does."""
@@ -228,6 +258,15 @@ class Engine:
         errors = [self.check(query) for query in queries]
         good = [query for query, error in zip(queries, errors, strict=True) if error is None]
         return errors, AskOnce(good, cost=fed_tokens(good)) if good else None
+
+    def _check_search(self, search: SearchStrategy[Any]) -> None:
+        """Raise what is wrong with a search, as far as its first queries tell."""
+        self._check_warm()
+        queries = () if search.done else search.queries()
+        errors = (self._limits.check_path(search.longest_path), *map(self.check, queries))
+        for error in errors:
+            if error is not None:
+                raise error
 
     def _check_warm(self) -> None:
         if not self._warm:

@@ -4,7 +4,8 @@ ChainruleError
 ├── InvalidQuery            the caller's fault; ``param`` names the field
 │   ├── TokenIdOutOfRange
 │   ├── PathTooLong         longer than the model's positions
-│   └── RequestTooLarge     could never fit the queue or the cache
+│   ├── RequestTooLarge     could never fit the queue or the cache
+│   └── MissingExtra        asks for what an optional package does, and it is not installed
 ├── EngineOverloaded        the queue is full; ``retry_after_s``
 ├── DeadlineExceeded
 ├── EngineUnavailable
@@ -46,6 +47,10 @@ class PathTooLong(InvalidQuery):
 
 class RequestTooLarge(InvalidQuery):
     """A request that the queue or the cache could never hold, however long it waited."""
+
+
+class MissingExtra(InvalidQuery):
+    """It needs an optional package that is not installed; the message names the extra."""
 
 
 class EngineOverloaded(ChainruleError):

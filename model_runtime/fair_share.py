@@ -5,6 +5,9 @@ What a class does not need goes to the other at no debt. The planner cuts work o
 batch is full, so one long prompt may fill a batch; the balance carries over and the other
 class leads the next ones. Both stay within one batch of their share, however long they wait.
 
+Steps of running interactive searches go before all that: they are few tokens, and somebody waits
+for each of them. What may ride along is bounded by ``StepPace``.
+
 Where the cache is too small for what is in hand, requests that take turns would evict each
 other's chunks forever. Whoever has lost work that way goes before all others until it ends,
 the oldest first: what leads a batch is matched first and not evicted by it.
@@ -43,11 +46,13 @@ class FairShare:
         others = [job for job in jobs if not job.overrun]
         others.sort(key=lambda job: job.virtual_deadline(pace))
         interactive = [job for job in others if job.priority is Priority.INTERACTIVE]
+        steps = [job for job in interactive if job.steps]
+        interactive = [job for job in interactive if not job.steps]
         bulk = [job for job in others if job.priority is Priority.BULK]
         self._contested = bool(interactive and bulk)
         if not self._contested:
             self._bulk_owed = 0.0
-        return [*evicted, *self._interleave(interactive, bulk)]
+        return [*evicted, *steps, *self._interleave(interactive, bulk)]
 
     def charge(self, fed: Mapping[Job, int]) -> None:
         """Account for the tokens that a batch, formed in the last order, fed for each job."""

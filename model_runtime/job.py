@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, replace
 
 from model_runtime.batch import Extent, Work
-from model_runtime.decoding.base import Answer, AskOnce, SearchStrategy
+from model_runtime.decoding.base import Answer, AskOnce, Interruptible, SearchStrategy
 from model_runtime.errors import ChainruleError, ForwardFailed
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, LogprobResult, Outcome, RequestOptions
@@ -64,6 +64,7 @@ class Job:
 
     Attributes:
         gone: nobody waits for the outcome any more; the event loop sets it, once.
+        can_give: it may have an outcome, if not the final one, when its time runs out.
         asks: the queries of the present round.
         usage: the bill.
     """
@@ -78,10 +79,12 @@ class Job:
         self.cache_salt = options.cache_salt
         self.deadline = arrival + (math.inf if options.timeout_s is None else options.timeout_s)
         self.gone = False
+        self.can_give = isinstance(strategy, Interruptible)
         self.asks: list[Ask] = []
         self.usage = Usage()
         self._rounds = 0
         self._first_round_tokens = 0
+        self._asked_tokens = 0
 
     @property
     def open_asks(self) -> list[Ask]:
@@ -99,9 +102,17 @@ class Job:
         return max(1, len(self.open_asks))
 
     @property
+    def steps(self) -> int:
+        """Tokens of the next step of a running search; 0 of whoever is in its first round."""
+        return len(self.open_asks) if self._rounds > 1 else 0
+
+    @property
     def overrun(self) -> bool:
-        """More was fed than all of it costs: what it had computed was evicted in between."""
-        return self.usage.computed_tokens > self.cost
+        """More was fed than all of it costs: what it had computed was evicted in between.
+
+        A search whose budget exceeds its cost has overrun once it was fed more than it asked.
+        """
+        return self.usage.computed_tokens > max(self.cost, self._asked_tokens)
 
     def virtual_deadline(self, seconds_per_token: float) -> float:
         """When this request should have been served; the earliest goes first.
@@ -126,14 +137,28 @@ class Job:
 
         To be called when no query is open. Raises whatever the search raises.
         """
-        if self._rounds == 1:
-            self.usage.cached_tokens = max(0, self._first_round_tokens - self.usage.computed_tokens)
-        if self._rounds:
-            self.strategy.advance([ask.answer for ask in self.asks if ask.answer is not None])
+        self._tell()
         if self.strategy.done:
             return self._outcome(now)
         self._ask()
         return None
+
+    def give_up(self, now: float) -> Outcome[object] | None:
+        """The outcome as it is; None where there is none yet. The job ends either way.
+
+        Raises whatever the search raises.
+        """
+        if not isinstance(self.strategy, Interruptible):
+            return None
+        if not self.open_asks:
+            self._tell()
+        return self._outcome(now) if self.strategy.done or self.strategy.give_up() else None
+
+    def _tell(self) -> None:
+        if self._rounds == 1:
+            self.usage.cached_tokens = max(0, self._first_round_tokens - self.usage.computed_tokens)
+        if self._rounds:
+            self.strategy.advance([ask.answer for ask in self.asks if ask.answer is not None])
 
     def _ask(self) -> None:
         queries = self.strategy.queries()
@@ -143,6 +168,7 @@ class Job:
             # Whoever asks once has counted already, and it may be thousands of long paths.
             once = isinstance(self.strategy, AskOnce)
             self._first_round_tokens = self.cost if once else fed_tokens(queries)
+        self._asked_tokens += len(queries) if self._rounds else self._first_round_tokens
         self._rounds += 1
         self.asks = [Ask(self._salted(query)) for query in queries]
 

@@ -9,14 +9,15 @@ two rows at least, since a lone row's sum is split among threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from model_runtime.batch import Batch, BatchOutput
+from model_runtime.batch import AskedChoice, Batch, BatchOutput
+from model_runtime.row_choices import choices_of_rows, top_of_rows
 from model_runtime.row_index import row_index, take
-from model_runtime.types import TokenLogprob
+from model_runtime.types import Choice, RankedLogprob, TokenLogprob
 
 Head = Callable[[Tensor], Tensor]
 """[M, hidden] hidden states -> [M, vocab] logits."""
@@ -70,6 +71,8 @@ class _Reduction:
         self._above: dict[int, tuple[TokenLogprob, ...]] = {}
         self._entropies: dict[int, float] = {}
         self._bad: set[int] = set()
+        self._asked = _choices_by_head(batch)
+        self._choices: dict[AskedChoice, Sequence[RankedLogprob]] = {}
 
     def take(self, first: int, stop: int, logits: Tensor) -> None:
         """Reduce the logits of head rows ``first .. stop - 1``: [at least stop - first, vocab]."""
@@ -77,9 +80,7 @@ class _Reduction:
         finite = log_sum.isfinite().tolist()
         self._bad.update(head for head in range(first, stop) if not finite[head - first])
         self._gather(first, stop, logits, log_sum)
-        for head in range(first, stop):
-            if finite[head - first]:
-                self._select(head, logits[head - first], log_sum[head - first])
+        self._list([h for h in range(first, stop) if finite[h - first]], first, logits, log_sum)
         if any(self._batch.summaries[first:stop]):
             entropies = _entropies(logits, log_sum).tolist()
             self._entropies.update(zip(range(first, stop), entropies, strict=False))
@@ -92,6 +93,7 @@ class _Reduction:
             above=self._above,
             entropies=self._entropies,
             bad_rows=frozenset(self._bad),
+            choices=self._choices,
         )
 
     def _gather(self, first: int, stop: int, logits: Tensor, log_sum: Tensor) -> None:
@@ -107,13 +109,26 @@ class _Reduction:
             for g, logprob, greater in zip(chunk, logprobs, ranks, strict=True):
                 self._logprobs[g], self._ranks[g] = logprob, 1 + int(greater)
 
-    def _select(self, head: int, logits: Tensor, log_sum: Tensor) -> None:
-        """The top k and the tokens above the floor of one row, where they are asked."""
-        count, floor = self._batch.top_k[head], self._batch.floors[head]
-        if count:
-            self._top[head] = _top(logits, log_sum, count)
-        if floor is not None:
-            self._above[head] = _above(logits, log_sum, floor)
+    def _list(self, heads: Sequence[int], first: int, logits: Tensor, log_sum: Tensor) -> None:
+        """The top k, the choices and the tokens above the floor, where they are asked."""
+        batch = self._batch
+        counts = [(h - first, batch.top_k[h]) for h in heads if batch.top_k[h]]
+        for row, top in top_of_rows(logits, log_sum, counts):
+            self._top[first + row] = top
+        asked = [(h - first, choice) for h in heads for choice in self._asked.get(h, ())]
+        for (row, choice), tokens in choices_of_rows(logits, log_sum, asked):
+            self._choices[AskedChoice(first + row, choice)] = tokens
+        for head in heads:
+            floor = batch.floors[head]
+            if floor is not None:
+                self._above[head] = _above(logits[head - first], log_sum[head - first], floor)
+
+
+def _choices_by_head(batch: Batch) -> dict[int, list[Choice]]:
+    choices: dict[int, list[Choice]] = {}
+    for head, choice in batch.choices:
+        choices.setdefault(head, []).append(choice)
+    return choices
 
 
 def _gathers_by_head(batch: Batch) -> list[list[int]]:
@@ -130,14 +145,6 @@ def _count_greater(logits: Tensor, chosen: Tensor) -> Tensor:
     counting booleans.
     """
     return torch.gt(logits, chosen, out=torch.empty_like(logits)).sum(-1)
-
-
-def _top(logits: Tensor, log_sum: Tensor, count: int) -> tuple[TokenLogprob, ...]:
-    """The ``count`` most probable tokens; of equal ones the smaller ids."""
-    count = min(count, logits.shape[0])
-    least = logits.topk(count).values[-1]
-    ids = (logits >= least).nonzero().squeeze(1)
-    return _ordered(logits, log_sum, ids)[:count]
 
 
 def _above(logits: Tensor, log_sum: Tensor, floor: float) -> tuple[TokenLogprob, ...]:

@@ -2,12 +2,15 @@
 
 With s the left-to-right float64 sum of a candidate's n scored log-probs, natural logs:
 
-========  ======================  ========================================================
-sum       s                       log P(candidate | context)
-mean      s / n                   per scored token, an appended end token included
-per_char  s / characters          of the candidate's own text, not of a shifted boundary's
-per_byte  s / bytes               of the candidate's own text in UTF-8
-========  ======================  ========================================================
+==========  ========================  ======================================================
+sum         s                         log P(candidate | context)
+mean        s / n                     per scored token, an appended end token included
+per_char    s / characters            of the candidate's own text, not of a shifted boundary's
+per_byte    s / bytes                 of the candidate's own text in UTF-8
+gnmt        s / ((5 + n) / 6)^alpha   Wu et al., 2016, arXiv:1609.08144, equation 14
+pmi         s - baseline              the baseline is s of the same ids under another context
+calibrated  s - baseline              the same, its mean over several contexts
+==========  ========================  ======================================================
 
 A candidate that could not be scored is None wherever scores are taken as a list, and takes no
 part: its rank, probability and tie group are None.
@@ -16,57 +19,106 @@ part: its rank, probability and tie group are None.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
 from model_runtime.errors import InvalidQuery
 from model_runtime.types import total
 
+GNMT_ALPHA = 0.6
+"""The exponent of ``gnmt`` where none is given."""
+
 
 class Normalization(StrEnum):
-    """What the sum of log-probs is divided by."""
+    """What the sum of log-probs is divided by, or compared with."""
 
     SUM = "sum"
     MEAN = "mean"
     PER_CHAR = "per_char"
     PER_BYTE = "per_byte"
+    GNMT = "gnmt"
+    PMI = "pmi"
+    CALIBRATED = "calibrated"
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the same ids under another context are subtracted."""
+        return self in (Normalization.PMI, Normalization.CALIBRATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a candidate may be divided by.
+
+    Attributes:
+        tokens: scored ones, an appended end included.
+        characters: Unicode code points of its text.
+        byte_count: bytes of its text.
+    """
+
+    tokens: int
+    characters: int
+    byte_count: int
 
 
 def normalized_score(
-    logprobs: Sequence[float], normalization: Normalization, *, characters: int, byte_count: int
+    logprobs: Sequence[float],
+    normalization: Normalization,
+    size: Size,
+    *,
+    alpha: float = GNMT_ALPHA,
+    baselines: Sequence[float] = (),
 ) -> float:
-    """s / divisor, as the table above has it.
+    """The score, as the table above has it.
 
     Args:
         logprobs: [n] of all scored tokens.
-        normalization: which divisor.
-        characters: Unicode code points of the candidate's text.
-        byte_count: bytes of the candidate's text.
+        normalization: which row of the table.
+        size: of the candidate.
+        alpha: the exponent of ``gnmt``.
+        baselines: sums of the same ids under other contexts; their mean is subtracted.
 
     Raises:
-        InvalidQuery: the divisor is zero.
+        InvalidQuery: the divisor is zero, or there is no baseline.
     """
-    return total(logprobs) / _divisor(len(logprobs), normalization, characters, byte_count)
+    if normalization.has_baseline:
+        return total(logprobs) - mean_baseline(baselines)
+    return total(logprobs) / _divisor(normalization, size, alpha)
 
 
 def normalized_error(
-    token_error: float,
-    token_count: int,
-    normalization: Normalization,
-    *,
-    characters: int,
-    byte_count: int,
+    token_error: float, normalization: Normalization, size: Size, *, alpha: float = GNMT_ALPHA
 ) -> float:
-    """Numeric error of a normalized score: n x token_error / divisor.
+    """Numeric error of a normalized score: n x token_error / divisor, twice that of a difference.
 
-    Per-token errors are taken to add up, as they may all have the same sign.
+    Per-token errors are taken to add up, as they may all have the same sign. A mean of baselines
+    is no more exact than each of them.
 
     Raises:
         InvalidQuery: the divisor is zero.
     """
-    divisor = _divisor(token_count, normalization, characters, byte_count)
-    return token_error * token_count / divisor
+    error = token_error * size.tokens
+    return 2 * error if normalization.has_baseline else error / _divisor(normalization, size, alpha)
+
+
+def mean_baseline(baselines: Sequence[float]) -> float:
+    """The mean of sums under other contexts, in nats. Raises ``InvalidQuery`` for none."""
+    if not baselines:
+        raise InvalidQuery("there is no baseline to subtract", param="normalization")
+    return math.fsum(baselines) / len(baselines)
+
+
+def off_mass(logprobs: Mapping[tuple[int, ...], float]) -> float | None:
+    """1 - sum of P over distinct token paths: what is left for everything else.
+
+    Not below 0, which rounding might make it. None where a path begins another one, as their
+    events overlap.
+    """
+    if any(prefix_of(list(logprobs))):
+        return None
+    return max(0.0, 1.0 - math.fsum(math.exp(logprob) for logprob in logprobs.values()))
 
 
 def perplexity(logprobs: Sequence[float]) -> float:
@@ -151,14 +203,14 @@ def prefix_of(paths: Sequence[Sequence[int] | None]) -> list[tuple[int, ...]]:
     return [() if path is None else tuple(sorted(longer[tuple(path)])) for path in paths]
 
 
-def _divisor(
-    token_count: int, normalization: Normalization, characters: int, byte_count: int
-) -> int:
+def _divisor(normalization: Normalization, size: Size, alpha: float) -> float:
+    if normalization is Normalization.GNMT:
+        return float(((5 + size.tokens) / 6) ** alpha)
     divisor = {
         Normalization.SUM: 1,
-        Normalization.MEAN: token_count,
-        Normalization.PER_CHAR: characters,
-        Normalization.PER_BYTE: byte_count,
+        Normalization.MEAN: size.tokens,
+        Normalization.PER_CHAR: size.characters,
+        Normalization.PER_BYTE: size.byte_count,
     }[normalization]
     if divisor <= 0:
         raise InvalidQuery(f"{normalization} has nothing to divide by", param="normalization")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from model_runtime.errors import InvalidQuery, PathTooLong, RequestTooLarge, TokenIdOutOfRange
+from model_runtime.token_set import TokenSet
 from model_runtime.types import LogprobQuery
 
 
@@ -67,6 +68,30 @@ class QueryLimits:
             return InvalidQuery(f"top_k must lie in 0 .. {self.vocab_size}", param="top_k")
         if query.floor is not None and math.isnan(query.floor):
             return InvalidQuery("floor must be a number", param="floor")
+        return self._check_choice(query)
+
+    def _check_choice(self, query: LogprobQuery) -> InvalidQuery | None:
+        choice = query.choice
+        if choice is None:
+            return None
+        if query.targets is None:
+            return InvalidQuery("a choice needs the row after the path", param="choice")
+        if choice.count < 1:
+            return InvalidQuery("a choice lists at least one token", param="count")
+        if choice.floor is not None and not math.isfinite(choice.floor):
+            return InvalidQuery("the floor of a choice must be finite", param="floor")
+        return self._check_allowed(choice.allowed)
+
+    def _check_allowed(self, allowed: TokenSet | None) -> InvalidQuery | None:
+        if allowed is None:
+            return None
+        if not allowed:
+            return InvalidQuery("a choice needs at least one allowed token", param="allowed")
+        if allowed.vocab_size != self.vocab_size:
+            return TokenIdOutOfRange(
+                f"tokens are allowed of a vocabulary of {allowed.vocab_size}, "
+                f"not of the model's {self.vocab_size}"
+            )
         return None
 
 

@@ -43,6 +43,10 @@ R = TypeVar("R")
 
 DEFAULT_OPTIONS = RequestOptions()
 
+HAND_OVER_S = 5.0
+"""How long a search that has something to give may outlast its deadline: the forward that runs
+then has to end first."""
+
 LAST_FORWARD_S = 5.0
 """How long ``stop`` waits for a forward that still runs when the drain time is over."""
 
@@ -128,7 +132,7 @@ class Scheduler:
         Raises:
             RequestTooLarge, EngineOverloaded: it is not admitted; raised at once.
             EngineNotReady, EngineStopping, EngineDied: no work is taken, or none any more.
-            DeadlineExceeded: the timeout passed before the end.
+            DeadlineExceeded: the timeout passed before the end, and there was nothing to give.
             ForwardFailed: the model or the search failed on this request.
             ChainruleError: whatever else the search raised on purpose.
         """
@@ -189,7 +193,8 @@ class Scheduler:
         if timeout_s is None:
             return None
         end = [Finished(job, DeadlineExceeded("the request's time ran out"))]
-        return asyncio.get_running_loop().call_later(timeout_s, self._resolve, end)
+        latest_s = timeout_s + HAND_OVER_S if job.can_give else timeout_s
+        return asyncio.get_running_loop().call_later(latest_s, self._resolve, end)
 
     def _resolve(self, finished: Iterable[Finished]) -> None:
         for job, end in finished:

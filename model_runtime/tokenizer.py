@@ -24,6 +24,7 @@ class Tokenizer:
         head_rows: every id that the model knows lies below it; at least ``vocab_size``. Ids
             between the two are rows of the head without a token: their bytes are empty.
         bos_token_id, eos_token_id: None where the tokenizer has none.
+        control_ids: tokens that are no text, the unknown token among them.
         adds_bos: the tokenizer's own rule puts BOS before a text.
     """
 
@@ -40,6 +41,8 @@ class Tokenizer:
         self.head_rows = self.vocab_size if head_rows is None else head_rows
         self.bos_token_id: int | None = hf_tokenizer.bos_token_id
         self.eos_token_id: int | None = hf_tokenizer.eos_token_id
+        added = self._plain.get_added_tokens_decoder()
+        self.control_ids = frozenset(i for i, token in added.items() if token.special)
         first = hf_tokenizer("").input_ids[:1]
         self.adds_bos = self.bos_token_id is not None and first == [self.bos_token_id]
 

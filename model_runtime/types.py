@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
+from model_runtime.token_set import TokenSet
+
 T = TypeVar("T")
 
 
@@ -22,6 +24,36 @@ class TokenLogprob(NamedTuple):
 
     id: int
     logprob: float
+
+
+class RankedLogprob(NamedTuple):
+    """A token id, its natural-log probability, and its place in the whole vocabulary.
+
+    ``rank`` is 1 + the number of tokens, listed or not, that are strictly more probable.
+    """
+
+    id: int
+    logprob: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which tokens after a whole path are listed.
+
+    Of the allowed tokens at or above the floor, the ``count`` most probable; fewer where there
+    are fewer. Their log-probs and ranks are the model's own, never renormalised. A token of
+    probability 0 is never listed.
+
+    Attributes:
+        count: tokens at most; at least 1.
+        floor: the lowest log-probability, in nats, that is listed; None for no such bound.
+        allowed: the only ids that may be listed, at least one; None for the whole vocabulary.
+    """
+
+    count: int
+    floor: float | None = None
+    allowed: TokenSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +81,8 @@ class LogprobQuery:
         floor: every token with log-probability >= floor at each asked row; None for none.
         summary: the entropy, in nats, of each asked row.
         cache_salt: paths of different salts never share computation.
+        choice: which tokens are listed after the whole path, whose row ``targets`` must ask
+            for; None for none. Unlike ``top_k`` it is asked of that row alone.
     """
 
     tokens: tuple[int, ...]
@@ -58,6 +92,7 @@ class LogprobQuery:
     floor: float | None = None
     summary: bool = False
     cache_salt: str = ""
+    choice: Choice | None = None
 
     @property
     def last_row(self) -> int:
@@ -77,6 +112,8 @@ class LogprobResult:
         top: [R][top_k] most probable first, equal ones by smaller id; empty when not asked.
         above: [R][*] tokens at or above the floor, most probable first; empty when not asked.
         entropies: [R] in nats; empty when not asked.
+        choices: what ``choice`` lists after the whole path, most probable first, equal ones by
+            smaller id; empty when not asked.
     """
 
     logprobs: tuple[float, ...] = ()
@@ -86,6 +123,7 @@ class LogprobResult:
     top: tuple[tuple[TokenLogprob, ...], ...] = ()
     above: tuple[tuple[TokenLogprob, ...], ...] = ()
     entropies: tuple[float, ...] = ()
+    choices: Sequence[RankedLogprob] = ()
 
     def then(self, later: LogprobResult) -> LogprobResult:
         """The answer over both row ranges, where ``later`` answers the rows that follow."""
@@ -97,6 +135,7 @@ class LogprobResult:
             top=self.top + later.top,
             above=self.above + later.above,
             entropies=self.entropies + later.entropies,
+            choices=later.choices or self.choices,
         )
 
 

@@ -75,6 +75,10 @@ class Ledger:
         )
         for path, top in zip(paths if query.top_k else [], result.top, strict=True):
             self._enter_top(path, top, source)
+        self.enter(query.tokens, query.choice, [token.id for token in result.choices], source)
+        for token_id, logprob, rank in result.choices:
+            self.enter(query.tokens, ("logprob", token_id), logprob, source)
+            self.enter(query.tokens, ("rank", token_id), rank, source)
 
     def enter_completions(
         self, request: object, prompt: Path, result: DecodingResult, source: str

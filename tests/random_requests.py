@@ -13,7 +13,8 @@ from model_runtime.decoding.beam import BeamSearch, EarlyStopping
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.types import LogprobQuery
+from model_runtime.token_set import TokenSet
+from model_runtime.types import Choice, LogprobQuery
 
 EDGES = (1, 2, 7, 8, 9, *(32 * i + d for i in (1, 2, 3, 4, 5, 6, 8) for d in (-1, 0, 1)))
 """Lengths at which a kernel may change its shapes: vectors, steps of 32 keys, key blocks."""
@@ -117,11 +118,16 @@ class RandomRequests:
         return ScoreRequest(tuple(self._query(trunk[:cut] + tail, start) for tail in tails))
 
     def next_token(self) -> ScoreRequest:
-        """The distribution behind a cut of a trunk."""
+        """The distribution behind a cut of a trunk, and a choice of its tokens."""
         rng, trunk = self._rng, self._rng.choice(self._trunks)
         path = trunk[: self._cut(0)]
+        choice = Choice(rng.choice((1, 5)), rng.choice((None, -7.0)), self._allowed())
         return ScoreRequest(
-            (LogprobQuery(path, len(path), self._ids(), rng.choice((0, 3)), summary=True),)
+            (
+                LogprobQuery(
+                    path, len(path), self._ids(), rng.choice((0, 3)), summary=True, choice=choice
+                ),
+            )
         )
 
     def decode(self) -> DecodeRequest:
@@ -163,6 +169,11 @@ class RandomRequests:
 
     def _ids(self) -> tuple[int, ...]:
         return tuple(self._rng.sample(range(self._vocab_size), 2))
+
+    def _allowed(self) -> TokenSet | None:
+        """All tokens, all but a few, or a few."""
+        ids, size = self._ids(), self._vocab_size
+        return self._rng.choice((None, TokenSet.all(size).without(ids), TokenSet.of(ids, size)))
 
     def _tokens(self, count: int) -> tuple[int, ...]:
         return tuple(self._rng.randrange(self._vocab_size) for _ in range(count))

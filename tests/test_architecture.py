@@ -30,14 +30,18 @@ TENSOR_FILES = {
     "model_runtime/padded_model_runner.py",
     "model_runtime/precision.py",
     "model_runtime/reference.py",
+    "model_runtime/row_choices.py",
     "model_runtime/row_index.py",
     "model_runtime/step_graphs.py",
+    "model_runtime/threads.py",
+    "model_runtime/top_tokens.py",
 }
 TRANSFORMERS_FILES = TENSOR_FILES | {"model_runtime/tokenizer.py"}
 
 ONLY_IN = {
     "torch": TENSOR_FILES,
     "transformers": TRANSFORMERS_FILES,
+    "llguidance": {"model_runtime/grammar.py"},
     "prometheus_client": {"app/observability.py"},
     "pydantic_settings": {"app/settings.py", "app/cli.py"},
     "tokenizers": {
@@ -58,6 +62,8 @@ RUNTIME_ORDER = (
         "job",
         "planner",
         "decoding",
+        "grammar",
+        "streamed_search",
         "attention",
         "step_graphs",
         "linear",
@@ -89,7 +95,7 @@ def packages(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("package", sorted(ONLY_IN))
 def test_a_package_stays_in_its_rooms(package: str) -> None:
-    """torch, transformers, tokenizers, prometheus and settings are imported where they belong."""
+    """torch, transformers, tokenizers, grammars, prometheus, settings: each in its rooms."""
     found = {name_of(path) for path in SOURCES if package in packages(path)}
     assert found, f"nobody imports {package}: the rule has lost its object"
     assert found <= ONLY_IN[package]
@@ -139,6 +145,7 @@ def test_only_settings_read_the_environment() -> None:
 def test_pure_rooms_import_only_the_standard_library_and_each_other() -> None:
     """Planner, trie, layout, batch, decoding and normalization run without any package."""
     pure = {"planner", "trie", "layout", "head_rows", "batch", "normalization", "types", "errors"}
+    pure |= {"token_set"}
     for path in SOURCES:
         name = name_of(path)
         if name.startswith("model_runtime/decoding/") or Path(name).stem in pure:

@@ -19,7 +19,10 @@ from app.observability import Metrics, route_template
 logger = logging.getLogger("app.access")
 
 CLIENT_LEFT: Final = 499
-"""Logged where the client was gone before an answer; never sent."""
+"""Logged where the client was gone before the end of its answer; never sent."""
+
+BROKEN_OFF: Final = 500
+"""Logged where half an answer was out when it failed, whatever status that half began with."""
 
 _SANE_ID: Final = frozenset(
     b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/+=~@"
@@ -55,14 +58,16 @@ class Observed:
             pass
         except Exception as exc:
             logger.exception("unexpected failure")
-            if answer.status != CLIENT_LEFT:
+            if answer.started:
                 # Half an answer is out: leaving it unfinished makes the server cut the connection.
+                answer.status = BROKEN_OFF
                 return
             await error_response(exc)(scope, receive, answer.send)
 
     def _tell(self, scope: Scope, status: int, seconds: float, facts: Mapping[str, object]) -> None:
         route = route_template(scope)
         self._metrics.observe_request(scope["method"], route, status, seconds)
+        self._metrics.observe_facts(facts)
         level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
         if logger.isEnabledFor(level):
             line = {
@@ -75,17 +80,27 @@ class Observed:
 
 
 class _Answer:
-    """Remembers the status and puts the request's id on the response."""
+    """Remembers how far the response got and puts the request's id on it.
+
+    Attributes:
+        started: a part of it is out.
+        status: what is logged: the response's own once all of it is out.
+    """
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._header = (b"x-request-id", request_id.encode("ascii"))
+        self._begun_with = CLIENT_LEFT
+        self.started = False
         self.status = CLIENT_LEFT
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.started = True
+            self._begun_with = message["status"]
             message = {**message, "headers": [*message.get("headers", ()), self._header]}
+        elif not message.get("more_body", False):
+            self.status = self._begun_with
         await self._send(message)
 
 

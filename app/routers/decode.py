@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from fastapi import APIRouter, Response
+from pydantic import TypeAdapter
 
 from app.dependencies import ServiceDependency
+from app.event_stream import EventStream
 from app.json_route import JsonRoute
 from app.routers.reply import WORK_FAILURES, json_reply
-from app.schemas.decode import DecodeRequest, DecodeResponse
+from app.schemas.decode import DecodeRequest
+from app.schemas.decode_reply import EVENTS_EXAMPLE, DecodedToken, DecodeResponse
+from app.schemas.error import ErrorResponse
 
 router = APIRouter(tags=["decode"], route_class=JsonRoute, responses=WORK_FAILURES)
 
+_NAMES: Final[dict[type, str]] = {DecodedToken: "token", DecodeResponse: "result"}
+_EVENT: Final[TypeAdapter[DecodedToken | DecodeResponse]] = TypeAdapter(
+    DecodedToken | DecodeResponse
+)
 
-@router.post("/v1/decode", response_model=DecodeResponse, summary="The most probable continuations")
+EVENTS: Final[dict[str, Any]] = {
+    "description": "The answer; with ``stream``, as events: ``token`` for each token, then one "
+    "``result`` with the whole answer. An ``error`` event takes the place of what cannot follow.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
+}
+
+
+@router.post(
+    "/v1/decode",
+    response_model=DecodeResponse,
+    summary="The most probable continuations",
+    responses={
+        200: EVENTS,
+        501: {"model": ErrorResponse, "description": "The server has no grammar compiler"},
+    },
+)
 async def decode(request: DecodeRequest, service: ServiceDependency) -> Response:
-    """Search for the most probable continuations, by greedy or beam search.
+    """Search for the most probable continuations: by greedy or beam search, or exactly, with a
+    certificate. All of them can be limited to candidates, a regular expression or a JSON schema.
 
-    Every token's log-probability is the model's own, also where an end was not allowed yet.
+    Every token's log-probability is the model's own, also where others were not allowed.
     """
+    if request.stream:
+        return await EventStream.begin(service.stream(request), _NAMES, _EVENT)
     return json_reply(await service.decode(request))

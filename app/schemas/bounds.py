@@ -27,6 +27,7 @@ MAX_CANDIDATE_ID = 2**63
 
 MAX_MESSAGES = 1_024
 MAX_CANDIDATES = 2_048
+MAX_CALIBRATION_CONTEXTS = 16
 MAX_LABELS = 256
 MAX_LABEL_CHARS = 1_024
 MAX_CHOSEN_IDS = 1_024
@@ -44,7 +45,22 @@ MAX_TEMPERATURE = 1_000.0
 MAX_TIMEOUT_MS = 3_600_000
 
 MAX_NEW_TOKENS = 131_072
-MAX_BEAMS = 64
+MAX_BEAMS = 512
+
+MAX_BEST = 64
+"""Completions of one exact search that are returned with a proof of their order."""
+
+MAX_ABOVE = 512
+"""Completions at or above a probability that one search returns."""
+
+DEFAULT_EXPANSIONS = 4_096
+MAX_EXPANSIONS = 100_000
+"""Prefixes that one exact search asks the model about."""
+
+MAX_REGEX_CHARS = 8_192
+MAX_JSON_SCHEMA_CHARS = 65_536
+"""Length of a JSON schema, written without spaces."""
+
 MAX_LENGTH_PENALTY = 10.0
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256

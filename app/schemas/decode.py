@@ -1,38 +1,60 @@
-"""POST /v1/decode: the most probable continuations that a search finds."""
+"""POST /v1/decode, the request: what to generate, and how to search for it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.schemas.bounds import (
+    DEFAULT_EXPANSIONS,
+    MAX_ABOVE,
     MAX_BEAMS,
+    MAX_BEST,
+    MAX_EXPANSIONS,
     MAX_LENGTH_PENALTY,
     MAX_NEW_TOKENS,
     MAX_STOP_CHARS,
     MAX_STOP_IDS,
     MAX_STOPS,
 )
-from app.schemas.request import ListingRequest, TokenId
-from app.schemas.response import Part, Reply, TokenDetail, example
+from app.schemas.constraint import ConstrainedRequest
+from app.schemas.request import TokenId
 
 T = TypeVar("T")
+
+Strategy = Literal["greedy", "beam", "exact"]
+Feasible = Literal["any", "ended"]
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 _STOP_TEXTS: TypeAdapter[list[str]] = TypeAdapter(StopTexts, config=ConfigDict(strict=True))
 _STOP_TEXT: TypeAdapter[str] = TypeAdapter(StopText, config=ConfigDict(strict=True))
 
+DEFAULT_BEAMS: Final = 4
+DEFAULT_NEW_TOKENS: Final = 32
 
-DEFAULT_BEAMS = 4
-_GREEDY_MEANS: dict[str, object] = {
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "length_penalty": 1.0,
-    "early_stopping": False,
+_HAVE: Final[dict[str, tuple[Strategy, ...]]] = {
+    "num_beams": ("beam", "exact"),
+    "length_penalty": ("beam", "exact"),
+    "threshold": ("exact",),
+    "num_return_sequences": ("beam", "exact"),
+    "early_stopping": ("beam",),
+    "feasible": ("exact",),
+    "max_expansions": ("exact",),
 }
+"""The strategies that have a setting."""
+
+_NEUTRAL: Final[dict[str, object]] = {
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "num_return_sequences": 1,
+    "early_stopping": False,
+    "feasible": "any",
+}
+"""Values that contradict no strategy, beside null."""
 
 
 def _read_stop(value: object) -> list[str]:
@@ -56,25 +78,43 @@ EarlyStopping = Annotated[
 ]
 
 
-class DecodeRequest(ListingRequest):
+class DecodeRequest(ConstrainedRequest):
     """What to generate, and how to search for it."""
 
-    strategy: Literal["greedy", "beam"] = "greedy"
+    strategy: Strategy | None = None
     """``greedy``: the most probable token at each step. ``beam``: beam search with the semantics of
-    Hugging Face's ``generate``."""
-    num_beams: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
-    """Beams kept at each step. Null: 4 for ``beam``."""
-    num_return_sequences: Annotated[int, Field(ge=1, le=MAX_BEAMS)] = 1
-    """How many of the beams to return; at most ``num_beams``."""
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] = 32
-    """Tokens to generate at most, an end token included."""
+    Hugging Face's ``generate``. ``exact``: the truly most probable completions, with a certificate.
+    Null: ``greedy``."""
+    compare: Annotated[list[Strategy], Field(min_length=2, max_length=3)] | None = None
+    """Run these strategies on the same question and answer in ``compared``, with what each missed
+    of the optimum where exact is among them. Goes without ``strategy``."""
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
+    """Tokens to generate at most, an end token included. Null: 32; with candidates, enough for the
+    longest. A candidate that does not fit is none."""
     min_tokens: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS)] = 0
-    """No end token before so many tokens have been generated."""
-    length_penalty: Annotated[float, Field(ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)] = 1.0
-    """A beam's score is ``logprob / generated_length ** length_penalty``, its end token counted."""
+    """No end before so many tokens have been generated."""
+    num_beams: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
+    """Beams kept at each step; for ``exact``, of the beam search that gives it its first bound.
+    Null: 4."""
+    length_penalty: (
+        Annotated[float, Field(ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)] | None
+    ) = None
+    """A completion's score is ``logprob / generated_length ** length_penalty``, its end token
+    counted. Null: 1 for ``beam``, 0 for ``exact``, which then ranks by the log-probability."""
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """For ``exact``: every completion of at least this probability, most probable first."""
+    num_return_sequences: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
+    """Completions to return at most: up to ``num_beams`` of the beams; for ``exact`` the so many
+    best, up to 64. Null: 1; with ``threshold``, 512."""
     early_stopping: EarlyStopping = False
     """When a beam search ends. true: as soon as ``num_beams`` have finished. false: when no live
     beam looks able to beat them at its present length. "never": when none can at any length."""
+    feasible: Feasible = "any"
+    """What ``exact`` searches. ``any``: completions that ended or are ``max_tokens`` long, which is
+    what greedy and beam search in. ``ended``: only those that ended."""
+    max_expansions: Annotated[int, Field(ge=1, le=MAX_EXPANSIONS)] | None = None
+    """Prefixes that ``exact`` asks the model about at most. When they, or ``timeout_ms``, run out
+    it answers with the best so far, and the certificate says so. Null: 4096."""
     stop: Stop = Field(default_factory=list)
     """Texts that end a sequence, found in what was generated, never in the context. The returned
     text is cut before them."""
@@ -84,6 +124,9 @@ class DecodeRequest(ListingRequest):
     """Tokens that end a sequence, besides the model's own end tokens."""
     ignore_eos: bool = False
     """The model's own end tokens do not end a sequence."""
+    stream: bool = False
+    """Answer with server-sent events: a ``token`` event for each token as it is generated, then one
+    ``result`` event, which is what the plain answer would have been. Greedy only."""
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"context": "The capital of France is", "max_tokens": 8},
@@ -96,88 +139,118 @@ class DecodeRequest(ListingRequest):
             "stop": ["\n"],
             "token_logprobs": True,
         },
+        {"context": "The capital of France is", "strategy": "exact", "max_tokens": 6},
+        {
+            "context": "The capital of France is",
+            "compare": ["greedy", "beam", "exact"],
+            "max_tokens": 6,
+        },
+        {"context": "The sky is", "candidates": [" blue", " green"], "strategy": "exact"},
+        {"context": "The year is", "regex": " (19|20)[0-9]{2}", "stream": True},
     )
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """Those that run."""
+        return tuple(self.compare) if self.compare else (self.strategy or "greedy",)
+
+    @property
+    def token_limit(self) -> int:
+        """``max_tokens``, where no candidates decide it."""
+        return self.max_tokens or DEFAULT_NEW_TOKENS
 
     @property
     def beams(self) -> int:
         """Beams kept at each step."""
-        return self.num_beams or (DEFAULT_BEAMS if self.strategy == "beam" else 1)
+        return self.num_beams or DEFAULT_BEAMS
 
-    @field_validator(*_GREEDY_MEANS)
+    @property
+    def returned(self) -> int:
+        """Completions of one strategy to return at most."""
+        return self.num_return_sequences or (1 if self.threshold is None else MAX_ABOVE)
+
+    @property
+    def expansions(self) -> int:
+        """The budget of an exact search."""
+        return self.max_expansions or DEFAULT_EXPANSIONS
+
+    def penalty(self, strategy: Strategy) -> float:
+        """The exponent that a strategy ranks by."""
+        if self.length_penalty is not None and strategy != "greedy":
+            return self.length_penalty
+        return 1.0 if strategy == "beam" else 0.0
+
+    @field_validator("compare")
     @classmethod
-    def _is_for_beams(cls, value: T, info: ValidationInfo) -> T:
-        if info.data.get("strategy") == "greedy" and value not in (
-            None,
-            _GREEDY_MEANS[str(info.field_name)],
-        ):
-            raise PydanticCustomError("beam_only", "Only the beam strategy has this setting")
+    def _goes_alone(cls, value: list[Strategy] | None, info: ValidationInfo) -> object:
+        if value is not None and info.data.get("strategy") is not None:
+            raise PydanticCustomError("compare_alone", "Input goes without strategy")
+        if value is not None and len(set(value)) < len(value):
+            raise PydanticCustomError("compare_twice", "Input should name each strategy once")
         return value
 
-    @field_validator("num_return_sequences")
+    @field_validator(*_HAVE)
     @classmethod
-    def _is_within_beams(cls, value: int, info: ValidationInfo) -> int:
-        if "num_beams" in info.data and value > (info.data["num_beams"] or DEFAULT_BEAMS):
-            raise PydanticCustomError("above_num_beams", "Input should be at most num_beams")
-        return value
+    def _is_of_a_strategy(cls, value: T, info: ValidationInfo) -> T:
+        name = str(info.field_name)
+        have = _HAVE[name]
+        if value in (None, _NEUTRAL.get(name)) or set(have) & set(_strategies(info.data)):
+            return value
+        raise PydanticCustomError(
+            "not_of_this_strategy",
+            "Input goes with strategy {strategies} only",
+            {"strategies": " or ".join(have)},
+        )
 
     @field_validator("min_tokens")
     @classmethod
     def _is_within_max_tokens(cls, value: int, info: ValidationInfo) -> int:
-        if value > info.data.get("max_tokens", value):
+        limit = info.data.get("max_tokens", value)
+        if limit is None:
+            # How long candidates are is known once they are tokens.
+            limit = value if info.data.get("candidates") else DEFAULT_NEW_TOKENS
+        if value > limit:
             raise PydanticCustomError("above_max_tokens", "Input should be at most max_tokens")
         return value
 
+    @field_validator("threshold")
+    @classmethod
+    def _is_about_the_sum(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is None:
+            return value
+        if info.data.get("compare") is not None:
+            raise PydanticCustomError("threshold_alone", "Input goes without compare")
+        if info.data.get("length_penalty"):
+            raise PydanticCustomError(
+                "threshold_of_sum", "Input goes without length_penalty: probability has no length"
+            )
+        return value
 
-class DecodedSequence(Part):
-    """One continuation."""
+    @field_validator("num_return_sequences")
+    @classmethod
+    def _is_within_its_search(cls, value: int | None, info: ValidationInfo) -> int | None:
+        data, strategies = info.data, _strategies(info.data)
+        if value is None or value == 1:
+            return value
+        if len(strategies) > 1:
+            raise PydanticCustomError("one_each", "Compared strategies return one sequence each")
+        if "beam" in strategies and "num_beams" in data:
+            if value > (data["num_beams"] or DEFAULT_BEAMS):
+                raise PydanticCustomError("above_num_beams", "Input should be at most num_beams")
+        elif data.get("threshold") is None and value > MAX_BEST:
+            raise PydanticCustomError(
+                "above_best", "Input should be at most {limit} for exact", {"limit": MAX_BEST}
+            )
+        return value
 
-    index: int
-    """Place in the order of ``score``, best first."""
-    text: str
-    """What was generated, without its end token, cut before a stop text."""
-    token_ids: list[int]
-    """Everything that was generated, the end token and a stop text's tokens included."""
-    logprob: float
-    """Sum over ``token_ids``: what /v1/score says of these ids under ``separate``."""
-    score: float
-    """What the search ranks by: ``logprob / len(token_ids) ** length_penalty`` for ``beam``, the
-    ``logprob`` for ``greedy``."""
-    finish_reason: Literal["stop", "length"]
-    """``stop``: an end token, a stop token or a stop text. ``length``: ``max_tokens``."""
-    tokens: list[TokenDetail] | None
-    """One entry for each of ``token_ids``; null unless asked for."""
+    @field_validator("stream")
+    @classmethod
+    def _is_greedy(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and _strategies(info.data) != ("greedy",):
+            raise PydanticCustomError("greedy_only", "Only the greedy strategy can be streamed")
+        return value
 
 
-class DecodeResponse(Reply):
-    """Continuations, best first."""
-
-    object: Literal["decode"] = "decode"
-    sequences: list[DecodedSequence]
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                example(
-                    id="decode-9b7a5c3e1f0d4826b4a2c6e8f0d1b3a5",
-                    object="decode",
-                    sequences=[
-                        {
-                            "index": 0,
-                            "text": " Paris.",
-                            "token_ids": [7042, 30, 2],
-                            "logprob": -1.75,
-                            "score": -1.75,
-                            "finish_reason": "stop",
-                            "tokens": None,
-                        }
-                    ],
-                    usage={
-                        "prompt_tokens": 5,
-                        "scored_tokens": 3,
-                        "cached_tokens": 0,
-                        "computed_tokens": 7,
-                    },
-                )
-            ]
-        }
-    )
+def _strategies(data: Mapping[str, Any]) -> tuple[Strategy, ...]:
+    """As ``DecodeRequest.strategies``, of the fields read until now."""
+    return tuple(data.get("compare") or (data.get("strategy") or "greedy",))

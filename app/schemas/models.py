@@ -20,6 +20,7 @@ class LimitsCard(Part):
     """The largest request that is read."""
 
     max_candidates: int
+    """Of /v1/score, and of a closed set of /v1/decode."""
     max_text_chars: int
     max_token_ids: int
     max_top_logprobs: int
@@ -27,6 +28,16 @@ class LimitsCard(Part):
     max_top_entries: int
     max_labels: int
     max_beams: int
+    max_expansions: int
+    """Prefixes that one exact search may ask about."""
+    max_exact_sequences: int
+    """Best completions that one exact search may return."""
+    max_threshold_sequences: int
+    """Completions above a ``threshold`` that one search may return."""
+    max_regex_chars: int
+    max_json_schema_chars: int
+    grammar: bool
+    """Whether ``regex`` and ``json_schema`` are served."""
 
 
 class ModelCard(Part):
@@ -58,7 +69,13 @@ class ModelCard(Part):
                         "max_token_entries": 65536,
                         "max_top_entries": 16384,
                         "max_labels": 256,
-                        "max_beams": 64,
+                        "max_beams": 512,
+                        "max_expansions": 100000,
+                        "max_exact_sequences": 64,
+                        "max_threshold_sequences": 512,
+                        "max_regex_chars": 8192,
+                        "max_json_schema_chars": 65536,
+                        "grammar": True,
                     },
                 }
             ]

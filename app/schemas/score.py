@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
-from app.schemas.bounds import MAX_CANDIDATES, MAX_TOKEN_IDS
+from app.schemas.bounds import (
+    MAX_CALIBRATION_CONTEXTS,
+    MAX_CANDIDATES,
+    MAX_LENGTH_PENALTY,
+    MAX_TOKEN_IDS,
+)
 from app.schemas.error import ErrorObject
-from app.schemas.request import Candidate, ListingRequest, Temperature
+from app.schemas.request import Candidate, Context, ListingRequest, Temperature
 from app.schemas.response import Part, Reply, TokenDetail, example
+from model_runtime import GNMT_ALPHA
 
-Normalization = Literal["sum", "mean", "per_char", "per_byte"]
+T = TypeVar("T")
+
+Normalization = Literal["sum", "mean", "per_char", "per_byte", "gnmt", "pmi", "calibrated"]
+Contexts = Annotated[
+    list[Context], Field(min_length=1, max_length=MAX_CALIBRATION_CONTEXTS, fail_fast=True)
+]
 BoundaryPolicy = Literal["joint", "separate"]
+
+_NEEDED_BY = {"gnmt": "gnmt_alpha", "pmi": "pmi_context", "calibrated": "calibration_contexts"}
+"""Normalizations with a setting of their own. The last two cannot do without it."""
 
 
 class ScoreRequest(ListingRequest):
@@ -33,11 +48,39 @@ class ScoreRequest(ListingRequest):
     """Score the end of the sequence as well, as a final token."""
     normalization: Normalization = "sum"
     """What ``score`` is: the log-probability's sum, its mean per scored token, or the sum per
-    Unicode code point or UTF-8 byte of the candidate alone."""
+    Unicode code point or UTF-8 byte of the candidate alone. ``gnmt``: the sum divided by
+    ``((5 + token_count) / 6) ** gnmt_alpha``. ``pmi``: minus the log-probability of the same token
+    ids under ``pmi_context``. ``calibrated``: minus its mean over ``calibration_contexts``."""
+    gnmt_alpha: Annotated[float, Field(ge=0, le=MAX_LENGTH_PENALTY)] | None = None
+    """The exponent of ``gnmt``. Null: 0.6."""
+    pmi_context: Context | None = Field(default=None, validate_default=True)
+    """What ``pmi`` compares with: the context without what matters, such as ``"Answer:"``."""
+    calibration_contexts: Contexts | None = Field(default=None, validate_default=True)
+    """What ``calibrated`` compares with: contexts that say nothing, such as ``"N/A"``."""
     temperature: Temperature = 1.0
     """Divides the scores before the softmax over candidates: changes ``probability`` only."""
     all_or_nothing: bool = False
     """Refuse the whole request when one candidate cannot be scored."""
+
+    @property
+    def alpha(self) -> float:
+        """The exponent of ``gnmt``."""
+        return GNMT_ALPHA if self.gnmt_alpha is None else self.gnmt_alpha
+
+    @field_validator(*_NEEDED_BY.values())
+    @classmethod
+    def _belongs_to_its_normalization(cls, value: T, info: ValidationInfo) -> T:
+        kind = next(kind for kind, param in _NEEDED_BY.items() if param == info.field_name)
+        if value is not None and info.data.get("normalization", kind) != kind:
+            raise PydanticCustomError("other_normalization", "Only {kind} has this", {"kind": kind})
+        return value
+
+    @field_validator("pmi_context", "calibration_contexts")
+    @classmethod
+    def _is_there_where_it_is_needed(cls, value: T, info: ValidationInfo) -> T:
+        if value is None and _NEEDED_BY.get(info.data.get("normalization", "")) == info.field_name:
+            raise PydanticCustomError("missing", "Field required")
+        return value
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {
@@ -67,6 +110,9 @@ class CandidateScore(Part):
     error. Null for a candidate that stands alone, and where the error is not known."""
     score: float | None
     """The log-probability under ``normalization``."""
+    numeric_error: float | None
+    """What the score may be off by: the largest error of a token in the response's
+    ``numeric_error``, added up and carried through the normalization. An estimate."""
     logprob: float | None
     """The raw sum: log P(candidate | context)."""
     token_count: int | None
@@ -79,6 +125,8 @@ class CandidateScore(Part):
     """``logprob`` per Unicode code point of the candidate alone; null if it has none."""
     logprob_per_byte: float | None
     """``logprob`` per UTF-8 byte of the candidate alone; null if it has none."""
+    baseline_logprob: float | None
+    """What ``pmi`` or ``calibrated`` subtracts; null for the others."""
     perplexity: float | None
     """``exp(-mean_logprob)``; null where that is beyond the largest float."""
     probability: float | None
@@ -112,6 +160,10 @@ class ScoreResponse(Reply):
 
     object: Literal["score"] = "score"
     results: list[CandidateScore]
+    off_candidate_mass: float | None
+    """1 minus the summed probability of the distinct candidates: what the model gives to all else.
+    Null where a candidate's path begins another's, or where the start lies before the context's
+    end."""
     boundary: BoundaryReport
 
     model_config = ConfigDict(
@@ -126,12 +178,14 @@ class ScoreResponse(Reply):
                             "rank": 1,
                             "tie_group": None,
                             "score": -1.125,
+                            "numeric_error": 1e-5,
                             "logprob": -1.125,
                             "token_count": 1,
                             "tail_tokens": 0,
                             "mean_logprob": -1.125,
                             "logprob_per_char": -0.1875,
                             "logprob_per_byte": -0.1875,
+                            "baseline_logprob": None,
                             "perplexity": 3.080216848918031,
                             "probability": 1.0,
                             "greedy": True,
@@ -140,6 +194,7 @@ class ScoreResponse(Reply):
                             "tokens": None,
                         }
                     ],
+                    off_candidate_mass=0.6753475326416503,
                     boundary={
                         "policy": "joint",
                         "start_token": 5,

@@ -10,7 +10,7 @@ model thread, between forwards. Scoring is the strategy that asks once (``AskOnc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from model_runtime.errors import ChainruleError
 from model_runtime.types import LogprobQuery, LogprobResult
@@ -26,7 +26,11 @@ class SearchStrategy(Protocol[R_co]):
 
     @property
     def cost(self) -> int:
-        """Tokens that the model is fed at most on its behalf; known before it runs."""
+        """Tokens that the model is fed on its behalf, as far as it holds room for them.
+
+        Known before it runs, and an upper bound, save for searches with a budget that is
+        larger than what they may hold.
+        """
         ...
 
     @property
@@ -53,6 +57,15 @@ class SearchStrategy(Protocol[R_co]):
 
     def result(self) -> R_co:
         """The outcome, once done."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A search that has something to give before it is done."""
+
+    def give_up(self) -> bool:
+        """End now with what is there: ``result`` may be called. False: there is nothing yet."""
         ...
 
 

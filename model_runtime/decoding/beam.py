@@ -26,8 +26,8 @@ from typing import Literal, NamedTuple
 from model_runtime.decoding.base import Answer
 from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.prefix import Prefix, Row, next_row
-from model_runtime.errors import InvalidQuery, NonFiniteLogits
+from model_runtime.decoding.prefix import Prefix, Row, next_row, nothing_follows
+from model_runtime.errors import InvalidQuery
 from model_runtime.types import LogprobQuery
 
 EarlyStopping = bool | Literal["never"]
@@ -117,8 +117,11 @@ class BeamSearch:
     def queries(self) -> Sequence[LogprobQuery]:
         """What comes next after each live prefix, best prefix first; one query at the start."""
         length = self._live[0].length
-        width = self._limits.row_width(self._row_need(length), length, self._vocab_size)
-        return [prefix.query(width, self._cache_salt) for prefix in self._live]
+        count = self._row_need(length)
+        return [
+            prefix.query(self._limits, count, self._vocab_size, self._cache_salt)
+            for prefix in self._live
+        ]
 
     def advance(self, answers: Sequence[Answer]) -> None:
         """Extend the live prefixes by one token. Raises what the first failed query raised."""
@@ -128,12 +131,14 @@ class BeamSearch:
             if rank >= self._num_beams and len(live) == self._num_beams:
                 break
             child = self._live[beam].extend(rows[beam], place, self._limits)
+            if child.finish_reason is not None and rank < self._num_beams:
+                self._keep(child)
             if child.finish_reason is None:
                 live.append(child)
-            elif rank < self._num_beams:
-                self._keep(child)
+            elif child.continues:
+                live.append(child.reopened())
         if not live and not self._finished:
-            raise NonFiniteLogits("no token that may come next has any probability")
+            raise nothing_follows(self._limits)
         self._live = live
 
     def result(self) -> DecodingResult:
@@ -142,9 +147,11 @@ class BeamSearch:
         return DecodingResult(tuple(prefix.hypothesis(score) for score, prefix in best))
 
     def _row_need(self, length: int) -> int:
-        # Without stops only end tokens finish a candidate before max_tokens, so a prefix has
-        # given all it can once it has given num_beams others: far less than all candidates.
-        if self._limits.stop is not None:
+        # Without stops and constraints only end tokens finish a candidate before max_tokens, so
+        # a prefix has given all it can once it has given num_beams others: far less than all.
+        # No narrower row would do, whatever the prefix's rank: where all others' rows are flat,
+        # the next num_beams live prefixes may all come from the one that is peaked.
+        if self._limits.stop is not None or self._limits.constraint is not None:
             return self._candidate_limit()
         ends = self._limits.end_token_ids - self._limits.masked_ids(length)
         return self._num_beams + len(ends)
@@ -168,7 +175,7 @@ class BeamSearch:
     def _continuations(
         self, beam: int, prefix: Prefix, row: Row
     ) -> Iterator[tuple[float, int, int]]:
-        for place, token in prefix.choices(row, self._limits):
+        for place, token in prefix.choices(row):
             yield -(prefix.logprob + token.logprob), beam, place
 
     def _keep(self, prefix: Prefix) -> None:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from model_runtime.decoding.base import Answer
 from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.prefix import Prefix, next_row
-from model_runtime.errors import NonFiniteLogits
+from model_runtime.decoding.prefix import Prefix, Step, next_row, nothing_follows
 from model_runtime.types import LogprobQuery
 
 
 class GreedySearch:
     """At each step the argmax over the tokens that may come next; of equals the smallest id.
 
-    Its score is the log-probability of the whole completion. A ``SearchStrategy``.
+    Its score is the log-probability of the whole completion. It ends where it first may, and
+    with ``InvalidQuery`` where a constraint leads it to where nothing may follow. A
+    ``SearchStrategy``.
 
     Args:
         prompt: token ids; at least one.
@@ -49,19 +50,22 @@ class GreedySearch:
         """Whether the completion has ended."""
         return self._prefix.finish_reason is not None
 
+    @property
+    def last(self) -> Step | None:
+        """The last token that was chosen; None before the first."""
+        return self._prefix.last
+
     def queries(self) -> Sequence[LogprobQuery]:
         """One query: what comes next."""
-        width = self._limits.row_width(1, self._prefix.length, self._vocab_size)
-        return (self._prefix.query(width, self._cache_salt),)
+        return (self._prefix.query(self._limits, 1, self._vocab_size, self._cache_salt),)
 
     def advance(self, answers: Sequence[Answer]) -> None:
         """Append the best token. Raises what the query failed with."""
         (answer,) = answers
         row = next_row(answer)
-        choice = next(self._prefix.choices(row, self._limits), None)
-        if choice is None:
-            raise NonFiniteLogits("no token that may come next has any probability")
-        self._prefix = self._prefix.extend(row, choice[0], self._limits)
+        if not row.choices:
+            raise nothing_follows(self._limits)
+        self._prefix = self._prefix.extend(row, 0, self._limits)
 
     def result(self) -> DecodingResult:
         """The one completion."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from model_runtime.decoding.certificate import Certificate
 from model_runtime.types import TokenLogprob, total
 
 
@@ -13,6 +14,7 @@ class FinishReason(StrEnum):
 
     END = "end"
     STOP = "stop"
+    COMPLETE = "complete"
     LENGTH = "length"
 
 
@@ -47,6 +49,12 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class DecodingResult:
-    """The completions that a search returns, best first."""
+    """The completions that a search returns, best first.
+
+    Attributes:
+        hypotheses: none where a search with a certificate found none.
+        certificate: what is proven; None of a search that proves nothing.
+    """
 
     hypotheses: tuple[Hypothesis, ...]
+    certificate: Certificate | None = None

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+from model_runtime.decoding.constraint import Constraint
 from model_runtime.decoding.stopping import StopMatcher
 from model_runtime.errors import InvalidQuery
+from model_runtime.token_set import TokenSet
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingLimits:
     """The bounds of a completion, common to all search strategies.
 
-    A completion ends with an end token, with the token that completes a stop, or with token
-    number ``max_tokens``. The first ``min_tokens`` tokens end nothing: an end token is not
-    chosen among them (as with ``min_new_tokens`` of ``generate``, it may be the one after
-    them), and a stop that is complete within them does not count and stays in the text.
+    A completion ends with an end token, with the token that completes a stop or what the
+    constraint asks for, or with token number ``max_tokens``. The first ``min_tokens`` tokens end
+    nothing: an end token is not chosen among them (as with ``min_new_tokens`` of ``generate``, it
+    may be the one after them), and a stop that is complete within them does not count and stays
+    in the text. What a constraint asks for counts from ``min_tokens`` tokens on.
+
+    Stops and a constraint hold side by side. A path that ``max_tokens`` ends before it is what
+    the constraint asks for is reported as any other of that length: by its ``FinishReason``.
 
     Attributes:
         max_tokens: generated tokens at most, the end token included; at least 1.
@@ -23,6 +30,7 @@ class DecodingLimits:
         end_token_ids: the model's end ids and the caller's stop ids; empty to ignore ends.
         stop: the stops, before any generated token; None for none.
         top_logprobs: so many most probable tokens are reported at each generated token.
+        constraint: what a completion may be, before any generated token; None for anything.
 
     Raises:
         InvalidQuery: a number is out of its range, or ``min_tokens`` exceeds ``max_tokens``.
@@ -33,6 +41,7 @@ class DecodingLimits:
     end_token_ids: frozenset[int] = frozenset()
     stop: StopMatcher | None = None
     top_logprobs: int = 0
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -46,18 +55,34 @@ class DecodingLimits:
         """The ids that may not follow ``length`` generated tokens."""
         return self.end_token_ids if length < self.min_tokens else frozenset()
 
-    def row_width(self, wanted: int, length: int, vocab_size: int) -> int:
-        """The ``top_k`` that surely holds the ``wanted`` best tokens that may come next.
+    def allowed(
+        self, length: int, vocab_size: int, constraint: Constraint | None
+    ) -> TokenSet | None:
+        """The ids that may follow ``length`` generated tokens; None for all.
 
         Args:
-            wanted: tokens to choose from.
             length: generated tokens so far.
-            vocab_size: no row is wider than this.
+            vocab_size: rows of the model's head.
+            constraint: its state after them.
         """
-        return min(vocab_size, max(wanted + len(self.masked_ids(length)), self.top_logprobs))
+        if constraint is None:
+            masked = self.masked_ids(length)
+            return _all_but(masked, vocab_size) if masked else None
+        allowed = constraint.allowed.without(self.end_token_ids)
+        if not constraint.may_end or length < self.min_tokens:
+            return allowed
+        return allowed.union(i for i in self.end_token_ids if 0 <= i < vocab_size)
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise ``InvalidQuery`` where ``min_tokens`` would leave no token to choose."""
-        ends = sum(0 <= token_id < vocab_size for token_id in self.end_token_ids)
-        if self.min_tokens and ends == vocab_size:
+        """Raise ``InvalidQuery`` where there is no first token to choose."""
+        allowed = self.allowed(0, vocab_size, self.constraint)
+        if allowed is None or allowed:
+            return
+        if self.constraint is None:
             raise InvalidQuery("every token ends a completion", param="min_tokens")
+        raise InvalidQuery("the constraint leaves no first token to choose")
+
+
+@lru_cache(maxsize=64)
+def _all_but(ids: frozenset[int], vocab_size: int) -> TokenSet:
+    return TokenSet.all(vocab_size).without(ids)

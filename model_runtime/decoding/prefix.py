@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from model_runtime.decoding.base import Answer
+from model_runtime.decoding.constraint import Constraint
 from model_runtime.decoding.hypothesis import FinishReason, Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.stopping import StopMatcher
-from model_runtime.errors import ChainruleError, InvalidQuery
-from model_runtime.types import LogprobQuery, TokenLogprob
+from model_runtime.errors import ChainruleError, InvalidQuery, NonFiniteLogits
+from model_runtime.types import Choice, LogprobQuery, RankedLogprob, TokenLogprob
 
-Row = tuple[TokenLogprob, ...]
-"""The most probable next tokens of one path, best first."""
+
+class Row(NamedTuple):
+    """What may come next on one path.
+
+    Attributes:
+        choices: the most probable tokens that may come next, best first.
+        top: the most probable tokens of all, to be reported; empty when not asked.
+    """
+
+    choices: Sequence[RankedLogprob]
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,9 +32,13 @@ class Step:
     """One generated token, linked to the one before it, so that branches share their stem."""
 
     before: Step | None
-    token: TokenLogprob
-    rank: int
-    top: Row
+    token: RankedLogprob
+    top: tuple[TokenLogprob, ...]
+
+    @property
+    def rank(self) -> int:
+        """1 + the number of tokens that were strictly more probable."""
+        return self.token.rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +51,10 @@ class Prefix:
         logprob: left-to-right float64 sum of the generated tokens' log-probs.
         last: the last generated token; None before the first.
         stop: the matcher after the generated tokens; None where there are no stops.
+        constraint: its state after the generated tokens, but for an end token; None where
+            there is none.
         finish_reason: None while it may be extended.
+        continues: finished, and also the beginning of longer completions: see ``reopened``.
     """
 
     tokens: tuple[int, ...]
@@ -45,49 +62,80 @@ class Prefix:
     logprob: float = 0.0
     last: Step | None = None
     stop: StopMatcher | None = None
+    constraint: Constraint | None = None
     finish_reason: FinishReason | None = None
+    continues: bool = False
 
     @classmethod
     def start(cls, prompt: Sequence[int], limits: DecodingLimits) -> Prefix:
         """Nothing generated yet. Raises ``InvalidQuery`` for an empty prompt."""
         if not prompt:
             raise InvalidQuery("a completion needs at least one token before it", param="context")
-        return cls(tokens=tuple(prompt), stop=limits.stop)
+        return cls(tokens=tuple(prompt), stop=limits.stop, constraint=limits.constraint)
 
-    def query(self, width: int, cache_salt: str) -> LogprobQuery:
-        """Asks for the ``width`` most probable next tokens."""
+    def query(
+        self,
+        limits: DecodingLimits,
+        count: int,
+        vocab_size: int,
+        cache_salt: str,
+        floor: float | None = None,
+    ) -> LogprobQuery:
+        """Asks for the ``count`` most probable tokens that may come next.
+
+        Where none may, it asks for none: the row that comes back has no choices.
+
+        Args:
+            limits: those that the path was started with.
+            count: tokens at most.
+            vocab_size: rows of the model's head.
+            cache_salt: whom the computation may be shared with.
+            floor: only tokens of at least this log-probability; None for any.
+        """
+        allowed = limits.allowed(self.length, vocab_size, self.constraint)
+        possible = allowed is None or len(allowed) > 0
         return LogprobQuery(
             tokens=self.tokens,
             score_from=len(self.tokens),
             targets=(),
-            top_k=width,
+            top_k=min(limits.top_logprobs, vocab_size),
             cache_salt=cache_salt,
+            choice=Choice(min(count, vocab_size), floor, allowed) if possible else None,
         )
 
-    def choices(self, row: Row, limits: DecodingLimits) -> Iterator[tuple[int, TokenLogprob]]:
+    def choices(self, row: Row) -> Iterator[tuple[int, RankedLogprob]]:
         """The tokens of ``row`` that may come next, best first, with their places in it."""
-        masked = limits.masked_ids(self.length)
-        for place, token in enumerate(row):
-            if token.logprob == -math.inf:
-                return
-            if token.id not in masked:
-                yield place, token
+        return enumerate(row.choices)
 
     def extend(self, row: Row, place: int, limits: DecodingLimits) -> Prefix:
         """The path with the token at ``place`` of its ``row`` behind it, finished or not."""
-        token = row[place]
+        token = row.choices[place]
         ended = token.id in limits.end_token_ids
         stop = self.stop.push(token.id) if self.stop is not None else None
+        constraint = self.constraint
+        if constraint is not None and not ended:
+            constraint = constraint.push(token.id)
         length = self.length + 1
-        stopped = stop is not None and stop.matched and length > limits.min_tokens
+        reason = _finish_reason(limits, length, ended, stop, constraint)
         return Prefix(
             tokens=(*self.tokens, token.id),
             length=length,
             logprob=self.logprob + token.logprob,
-            last=Step(self.last, token, _rank(row, place), row[: limits.top_logprobs]),
+            last=Step(self.last, token, row.top),
             stop=stop,
-            finish_reason=_finish_reason(ended, stopped, length == limits.max_tokens),
+            constraint=constraint,
+            finish_reason=reason,
+            continues=reason is FinishReason.COMPLETE
+            and length < limits.max_tokens
+            and constraint is not None
+            and len(constraint.allowed) > 0,
         )
+
+    def reopened(self) -> Prefix:
+        """Of a finished path that ``continues``, the one to go on with."""
+        if not self.continues:
+            raise RuntimeError("a path that has ended was reopened: please report this")
+        return replace(self, finish_reason=None, continues=False)
 
     def hypothesis(self, score: float) -> Hypothesis:
         """The finished completion under its search's score."""
@@ -118,21 +166,32 @@ def next_row(answer: Answer) -> Row:
     """The answer to ``Prefix.query``; raises what the query failed with."""
     if isinstance(answer, ChainruleError):
         raise answer
-    (row,) = answer.top
-    return row
+    (top,) = answer.top or ((),)
+    return Row(answer.choices, top)
 
 
-def _rank(row: Row, place: int) -> int:
-    first = place
-    while first and row[first - 1].logprob == row[place].logprob:
-        first -= 1
-    return first + 1
+def nothing_follows(limits: DecodingLimits) -> ChainruleError:
+    """Why a search has no path to go on with and no completion."""
+    if limits.constraint is None:
+        return NonFiniteLogits("no token that may come next has any probability")
+    return InvalidQuery(
+        "nothing can be completed: on every path searched the constraint came to allow no token "
+        "that has any probability"
+    )
 
 
-def _finish_reason(ended: bool, stopped: bool, full: bool) -> FinishReason | None:
+def _finish_reason(
+    limits: DecodingLimits,
+    length: int,
+    ended: bool,
+    stop: StopMatcher | None,
+    constraint: Constraint | None,
+) -> FinishReason | None:
     # An end token is no text: what its bytes would complete is no stop.
     if ended:
         return FinishReason.END
-    if stopped:
+    if stop is not None and stop.matched and length > limits.min_tokens:
         return FinishReason.STOP
-    return FinishReason.LENGTH if full else None
+    if constraint is not None and constraint.complete and length >= limits.min_tokens:
+        return FinishReason.COMPLETE
+    return FinishReason.LENGTH if length == limits.max_tokens else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from model_runtime import (
     ChainruleError,
     EngineStats,
+    GeneratedToken,
     InvalidQuery,
     LogprobQuery,
     LogprobResult,
@@ -31,6 +32,8 @@ from model_runtime import (
     TokenIdOutOfRange,
     TokenLogprob,
 )
+from model_runtime.streamed_search import StreamedSearch
+from model_runtime.types import Choice, RankedLogprob
 
 PIECES = (
     *(bytes([byte]) for byte in range(256)),
@@ -214,6 +217,17 @@ class FakeEngine:
             rounds += len(queries)
         return _outcome(search.result(), rounds)
 
+    async def stream(self, search: Any, options: RequestOptions) -> AsyncGenerator[Any, None]:
+        self._take([], options)
+        told: list[GeneratedToken] = []
+        streamed = StreamedSearch(search, told.append)
+        while not streamed.done:
+            queries = streamed.queries()
+            self.queries.extend(queries)
+            streamed.advance([self.answer(query) for query in queries])
+            yield told.pop()
+        yield _outcome(streamed.result(), 1)
+
     def answer(self, query: LogprobQuery) -> LogprobResult | ChainruleError:
         """What the law says of one query."""
         failure = self._failures.get(self.tokenizer.token_text(query.tokens[-1]))
@@ -231,6 +245,7 @@ class FakeEngine:
             top=tuple(_best(row)[: query.top_k] for row in rows) if query.top_k else (),
             above=() if query.floor is None else tuple(_above(row, query.floor) for row in rows),
             entropies=tuple(_entropy(row) for row in rows) if query.summary else (),
+            choices=() if query.choice is None else _chosen(rows[-1], query.choice),
         )
 
     def _take(self, queries: Sequence[LogprobQuery], options: RequestOptions) -> None:
@@ -251,6 +266,16 @@ def _rank(row: Any, token_id: int) -> int:
 def _best(row: Any) -> tuple[TokenLogprob, ...]:
     order = np.argsort(-row, kind="stable")
     return tuple(TokenLogprob(int(index), float(row[index])) for index in order)
+
+
+def _chosen(row: Any, choice: Choice) -> tuple[RankedLogprob, ...]:
+    floor = -math.inf if choice.floor is None else choice.floor
+    listed = [
+        RankedLogprob(token.id, token.logprob, _rank(row, token.id))
+        for token in _above(row, floor)
+        if choice.allowed is None or token.id in choice.allowed
+    ]
+    return tuple(listed[: choice.count])
 
 
 def _above(row: Any, floor: float) -> tuple[TokenLogprob, ...]:

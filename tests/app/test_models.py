@@ -50,6 +50,12 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
         "max_top_entries",
         "max_labels",
         "max_beams",
+        "max_expansions",
+        "max_exact_sequences",
+        "max_threshold_sequences",
+        "max_regex_chars",
+        "max_json_schema_chars",
+        "grammar",
     }
 
 

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.logs import JsonFormatter, TextFormatter, note, request_scope
 from tests.app.conftest import client_of, shell_app
+from tests.app.fake_engine import FakeEngine
 from tests.app.stub_engine import StubEngine
 
 pytestmark = pytest.mark.anyio
@@ -220,3 +221,26 @@ async def test_a_counter_is_one_series(client: httpx.AsyncClient) -> None:
     """No counter brings its birth time along as a second series."""
     await client.post("/work/x", json={})
     assert not [name for name, _ in await scrape(client) if name.endswith("_created")]
+
+
+async def test_searches_are_counted_by_strategy() -> None:
+    """What ran, and how often a proof was not reached."""
+    async with client_of(shell_app(FakeEngine())) as client:
+        for body in (
+            {},
+            {"stream": True},
+            {"strategy": "exact", "max_tokens": 2},
+            {"strategy": "exact", "max_expansions": 1, "num_beams": 1},
+            {"compare": ["greedy", "beam"]},
+            {"strategy": "sample"},
+        ):
+            await client.post("/v1/decode", json={"context": "it is", **body})
+        found = await scrape(client)
+    name = "chainrule_decodes_total"
+    assert {labels: value for (one, labels), value in found.items() if one == name} == {
+        ("greedy", "false"): 1,
+        ("greedy", "true"): 1,
+        ("exact", "false"): 2,
+        ("compare", "false"): 1,
+    }
+    assert found["chainrule_unproven_decodes_total", ()] == 1

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from app.schemas.decode import DecodeRequest, DecodeResponse
+from app.schemas.decode import DecodeRequest
+from app.schemas.decode_reply import (
+    CertificateReport,
+    ComparedStrategy,
+    DecodedSequence,
+    DecodedToken,
+    DecodeResponse,
+)
 from app.schemas.models import ModelCard
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import ContextRequest
@@ -18,6 +27,7 @@ from tests.app.fake_engine import FakeEngine
 
 REQUESTS: list[type[ContextRequest]] = [ScoreRequest, NextTokenRequest, DecodeRequest]
 RESPONSES: list[type[Part]] = [ScoreResponse, NextTokenResponse, DecodeResponse, ModelCard]
+PARTS: list[type[Part]] = [DecodedSequence, CertificateReport, ComparedStrategy]
 SMALLEST = {"context": "a", "candidates": ["b"]}
 
 
@@ -29,7 +39,8 @@ def engine() -> FakeEngine:
 
 def smallest(model: type[ContextRequest]) -> dict[str, Any]:
     """The required fields alone."""
-    return {k: v for k, v in SMALLEST.items() if k in model.model_fields}
+    fields = model.model_fields
+    return {k: v for k, v in SMALLEST.items() if k in fields and fields[k].is_required()}
 
 
 @pytest.mark.parametrize("model", REQUESTS)
@@ -68,7 +79,7 @@ def test_null_is_refused_where_a_value_is_required(model: type[ContextRequest]) 
             model.model_validate({**smallest(model), name: None})
 
 
-@pytest.mark.parametrize("model", [*REQUESTS, *RESPONSES])
+@pytest.mark.parametrize("model", [*REQUESTS, *RESPONSES, *PARTS])
 def test_every_field_is_documented(model: type[BaseModel]) -> None:
     """A field has a description, or a name that is one."""
     plain = {"id", "object", "model", "created", "owned_by", "usage", "timings_ms", "limits"}
@@ -118,3 +129,17 @@ async def test_the_document_has_examples_of_both_sides(client: httpx.AsyncClient
         for status, response in operation["responses"].items():
             shape = response["content"]["application/json"]["schema"]["$ref"]
             assert (shape == "#/components/schemas/ErrorResponse") == (int(status) >= 400)
+
+
+@pytest.mark.anyio
+async def test_the_document_shows_a_stream(client: httpx.AsyncClient) -> None:
+    """Beside its JSON the decode route documents its events, and the example is a whole stream."""
+    document = (await client.get("/openapi.json")).json()
+    answers = document["paths"]["/v1/decode"]["post"]["responses"]
+    lines = answers["200"]["content"]["text/event-stream"]["example"].splitlines()
+    names = [line for line in lines if line.startswith("event: ")]
+    token, result = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert names == ["event: token", "event: result"]
+    assert token.keys() == {field.name for field in fields(DecodedToken)}
+    assert DecodeResponse.model_validate(result)
+    assert "501" in answers

@@ -170,7 +170,7 @@ async def test_zero_is_refused_where_it_means_nothing(
         ({"boundary": "marginal"}, "boundary"),
         ({"boundary": "joint", "candidates": [[1]]}, "boundary"),
         ({"boundary": "joint", "context": [1]}, "boundary"),
-        ({"normalization": "gnmt"}, "normalization"),
+        ({"normalization": "median"}, "normalization"),
         ({"normalization": 1}, "normalization"),
         ({"add_bos": 1}, "add_bos"),
         ({"add_bos": "true"}, "add_bos"),

@@ -29,6 +29,7 @@ from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, Outcome, Priority, RequestOptions
 from tests.model_runtime.chain import Chain
 from tests.model_runtime.fake_model import FakeModel, ask, expected, paths
+from tests.model_runtime.giver import Giver
 
 
 @dataclass
@@ -187,7 +188,10 @@ def test_a_search_advances_into_the_very_next_batch() -> None:
         bench.submit(ask(100 + i, 1))
         bench.turn()
     bench.finish()
-    assert [len(paths(batch)) for batch in bench.model.ran] == [2, 2, 2, 2]
+    asked = [(5, 5, 5, 1, 2, 3)[: 3 + i] for i in range(4)]
+    held = [paths(batch) for batch in bench.model.ran]
+    assert all(path in paths_of_batch for path, paths_of_batch in zip(asked, held, strict=False))
+    assert any(len(paths_of_batch) > 1 for paths_of_batch in held[1:])
     assert bench.value(job) == tuple(
         expected(LogprobQuery((5, 5, 5, 1, 2, 3)[: 3 + i], 3 + i, (1,))) for i in range(4)
     )
@@ -288,6 +292,49 @@ def test_a_deadline_ends_a_running_search() -> None:
     bench.finish()
     assert type(bench.ends[job]) is DeadlineExceeded
     assert len(bench.model.ran) == 1
+
+
+def test_a_search_that_can_give_answers_at_its_deadline() -> None:
+    """What it was told until then is its outcome, the last forward included."""
+    bench, search = Bench(), Giver((1,), rounds=50)
+    job = bench.submit(search=search, timeout_s=5.0)
+    bench.turn()
+    bench.batcher.forward()
+    assert len(search.told) == 1
+    bench.now = 6.0
+    bench.finish()
+    assert bench.value(job) == tuple(search.told)
+    assert len(search.told) == len(bench.model.ran) == 2
+
+
+def test_a_search_with_nothing_to_give_ends_like_any_other() -> None:
+    """Before its first answer there is nothing, though it could give later."""
+    bench = Bench(budget=2)
+    queued, begun = Giver((1, 1), rounds=50), Giver((2, 2, 2), rounds=50)
+    late = [bench.submit(search=search, timeout_s=5.0) for search in (queued, begun)]
+    bench.settle()
+    bench.batcher.forward()
+    bench.batcher.forward()
+    assert [len(search.told) for search in (queued, begun)] == [0, 0]
+    bench.now = 5.0
+    queued_answer = bench.batcher.settle()
+    assert {finished.job for finished in queued_answer} == set(late)
+    ends = {finished.job: finished.end for finished in queued_answer}
+    assert isinstance(ends[late[0]], Outcome)
+    assert type(ends[late[1]]) is DeadlineExceeded
+
+
+def test_a_search_that_fails_to_give_fails_alone() -> None:
+    """What goes wrong while it gives up is its own failure, not a timeout."""
+    bench = Bench()
+    search = Giver((1,), rounds=50)
+    search.give_up = lambda: 1 // 0  # type: ignore[method-assign, assignment]
+    job, other = bench.submit(search=search, timeout_s=5.0), bench.submit(ask(2, 2))
+    bench.turn()
+    bench.now = 5.0
+    bench.finish()
+    assert type(bench.ends[job]) is ForwardFailed
+    assert bench.value(other) == (expected(ask(2, 2)),)
 
 
 def test_who_has_left_is_dropped_before_compute_and_within_a_step() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from model_runtime.decoding.base import AskOnce
 from model_runtime.fair_share import FairShare
 from model_runtime.job import Job
-from model_runtime.types import Priority, RequestOptions
+from model_runtime.types import LogprobResult, Priority, RequestOptions
+from tests.model_runtime.chain import Chain
 from tests.model_runtime.fake_model import ask
 
 INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
@@ -71,3 +72,20 @@ def test_who_was_evicted_goes_first_and_the_oldest_of_them_leads() -> None:
         job.record(tokens, shared=False, began=0.0)
     order = share.order([*bulk, *interactive], 1.0)
     assert order == [bulk[1], bulk[2], interactive[0], bulk[0], interactive[1]]
+
+
+def test_steps_of_running_interactive_searches_lead() -> None:
+    """Whatever was there before them; those of bulk searches wait for their class's share."""
+    share = FairShare(BATCH)
+    waiting, bulk = jobs(INTERACTIVE, 3), jobs(BULK, 1)
+    searches = [
+        Job(Chain((1, 2, 3), rounds=4), RequestOptions(priority), arrival=5.0)
+        for priority in (INTERACTIVE, BULK)
+    ]
+    for search in searches:
+        search.advance(now=5.0)
+        search.asks[0].answer = LogprobResult()
+        search.advance(now=6.0)
+    order = share.order([*waiting, *bulk, *searches], 1.0)
+    assert order[0] is searches[0]
+    assert order.index(searches[1]) > order.index(waiting[0])

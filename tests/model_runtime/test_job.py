@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.batch import Extent
-from model_runtime.decoding.base import AskOnce
+from model_runtime.decoding.base import Answer, AskOnce
 from model_runtime.errors import ForwardFailed, NonFiniteLogits
 from model_runtime.job import Ask, Job
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, RequestOptions
 from tests.model_runtime.fake_model import ask, expected
+from tests.model_runtime.giver import Giver
 
 QUERY = ask(*range(20), score_from=3, targets=(1, 2))
 
@@ -98,6 +100,63 @@ def test_long_work_is_due_later_with_each_chunk() -> None:
     before = mine.virtual_deadline(0.1)
     mine.record(computed_tokens=7, shared=False, began=100.0)
     assert mine.virtual_deadline(0.1) == pytest.approx(before + 0.7)
+
+
+class Wide:
+    """A search without end whose rounds of ten queries soon exceed its cost."""
+
+    cost = 15
+    longest_path = 3
+    done = False
+
+    def queries(self) -> Sequence[LogprobQuery]:
+        return [ask(0, i, targets=()) for i in range(10)]
+
+    def advance(self, answers: Sequence[Answer]) -> None:
+        pass
+
+    def result(self) -> None:
+        raise RuntimeError("never done")
+
+
+def test_a_search_with_a_budget_above_its_cost_is_not_taken_for_an_evicted_one() -> None:
+    """It has overrun when more was fed than its queries need, not when it goes on for long."""
+    mine = Job(Wide(), RequestOptions(), arrival=100.0)
+    for fed in (11, 10, 10):
+        mine.advance(now=100.0)
+        mine.record(fed, shared=False, began=100.0)
+        for item in mine.asks:
+            item.answer = expected(item.work.query)
+    assert mine.usage.computed_tokens == 31
+    assert not mine.overrun
+    mine.record(1, shared=False, began=100.0)
+    assert mine.overrun
+
+
+def test_work_that_was_fed_more_than_it_costs_has_overrun() -> None:
+    """A request that asks once needs no more than its cost, so more means eviction."""
+    mine = job(QUERY)
+    mine.advance(now=100.0)
+    mine.record(20, shared=False, began=100.0)
+    assert not mine.overrun
+    mine.record(1, shared=False, began=100.0)
+    assert mine.overrun
+
+
+def test_what_is_given_up_has_its_bill() -> None:
+    """The outcome of a search that gives is billed like any other."""
+    mine = Job(Giver((1, 2, 3), rounds=9), RequestOptions(), arrival=100.0)
+    assert mine.give_up(now=100.0) is None
+    mine.advance(now=100.0)
+    mine.record(computed_tokens=2, shared=True, began=103.0)
+    assert mine.give_up(now=104.0) is None
+    (item,) = mine.asks
+    item.answer = expected(item.work.query)
+    outcome = mine.give_up(now=105.0)
+    assert outcome is not None
+    assert outcome.value == (item.answer,)
+    assert (outcome.computed_tokens, outcome.cached_tokens, outcome.batches) == (2, 1, 1)
+    assert (outcome.queue_s, outcome.model_s) == (3.0, 2.0)
 
 
 def test_a_timeout_comes_before_the_virtual_deadline() -> None:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from model_runtime.errors import InvalidQuery
 from model_runtime.normalization import (
     Normalization,
+    Size,
     competition_ranks,
     normalized_error,
     normalized_score,
+    off_mass,
     perplexity,
     prefix_of,
     probabilities,
@@ -24,6 +26,7 @@ from model_runtime.types import total
 
 LOGPROBS = st.lists(st.floats(-50, 0), min_size=1, max_size=8)
 SCORES = st.lists(st.none() | st.floats(-50, 0) | st.integers(-3, 0).map(float), max_size=8)
+PATH = st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple)
 PATHS = st.lists(st.none() | st.lists(st.integers(0, 2), max_size=4).map(tuple), max_size=10)
 
 
@@ -31,15 +34,22 @@ PATHS = st.lists(st.none() | st.lists(st.integers(0, 2), max_size=4).map(tuple),
 def test_scores_are_the_sum_over_their_divisor(
     logprobs: list[float], characters: int, extra: int
 ) -> None:
-    """Each normalization is the left-to-right sum divided by its own count."""
-    counts = {"characters": characters, "byte_count": characters + extra}
+    """Each normalization is the left-to-right sum over its divisor, or less its baseline."""
+    size = Size(len(logprobs), characters, characters + extra)
+    baselines = [-1.0, -4.0]
     expected = {
         Normalization.SUM: total(logprobs),
         Normalization.MEAN: total(logprobs) / len(logprobs),
         Normalization.PER_CHAR: total(logprobs) / characters,
         Normalization.PER_BYTE: total(logprobs) / (characters + extra),
+        Normalization.GNMT: total(logprobs) / (((5 + len(logprobs)) / 6) ** 0.9),
+        Normalization.PMI: total(logprobs) + 2.5,
+        Normalization.CALIBRATED: total(logprobs) + 2.5,
     }
-    scores = {kind: normalized_score(logprobs, kind, **counts) for kind in Normalization}
+    scores = {
+        kind: normalized_score(logprobs, kind, size, alpha=0.9, baselines=baselines)
+        for kind in Normalization
+    }
     assert scores == expected
 
 
@@ -47,12 +57,16 @@ def test_scores_are_the_sum_over_their_divisor(
 def test_errors_shrink_as_their_scores_do(
     logprobs: list[float], error: float, kind: Normalization
 ) -> None:
-    """An error in every token moves a score by at most the carried error."""
-    counts = {"characters": 5, "byte_count": 7}
-    bound = normalized_error(error, len(logprobs), kind, **counts)
-    exact = normalized_score(logprobs, kind, **counts)
-    moved = normalized_score([value - error for value in logprobs], kind, **counts)
+    """An error in every token, baselines' too, moves a score by at most the carried error."""
+    size = Size(len(logprobs), characters=5, byte_count=7)
+    bound = normalized_error(error, kind, size)
+    sums = [-3.0, -5.0]
+    off = [value + error * len(logprobs) for value in sums]
+    exact = normalized_score(logprobs, kind, size, baselines=sums)
+    moved = normalized_score([value - error for value in logprobs], kind, size, baselines=off)
     assert abs(moved - exact) <= bound + 1e-12
+    if kind.has_baseline:
+        assert abs(moved - exact) == pytest.approx(bound, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -62,16 +76,44 @@ def test_errors_shrink_as_their_scores_do(
 def test_nothing_to_divide_by_is_refused(kind: Normalization, logprobs: list[float]) -> None:
     """A candidate without characters has no score per character."""
     with pytest.raises(InvalidQuery) as caught:
-        normalized_score(logprobs, kind, characters=0, byte_count=0)
+        normalized_score(logprobs, kind, Size(len(logprobs), 0, 0))
     assert caught.value.param == "normalization"
     with pytest.raises(InvalidQuery):
-        normalized_error(1e-6, len(logprobs), kind, characters=0, byte_count=0)
+        normalized_error(1e-6, kind, Size(len(logprobs), 0, 0))
 
 
 def test_sum_needs_no_text() -> None:
     """A sum is a score even of a candidate without characters."""
     kind = Normalization.SUM
-    assert normalized_score([-1.0, -2.0], kind, characters=0, byte_count=0) == -3.0
+    assert normalized_score([-1.0, -2.0], kind, Size(2, 0, 0)) == -3.0
+
+
+@pytest.mark.parametrize("kind", [Normalization.PMI, Normalization.CALIBRATED])
+def test_a_difference_needs_something_to_subtract(kind: Normalization) -> None:
+    """Without a baseline there is no score, rather than the plain sum."""
+    with pytest.raises(InvalidQuery):
+        normalized_score([-1.0], kind, Size(1, 1, 1))
+
+
+@given(
+    table=st.dictionaries(
+        st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple),
+        st.floats(-50, -3),
+        min_size=1,
+    )
+)
+def test_the_mass_that_is_left(table: dict[tuple[int, ...], float]) -> None:
+    """1 less the sum over distinct paths, and nothing where two events overlap."""
+    overlap = any(a != b and b[: len(a)] == a for a in table for b in table)
+    left = off_mass(table)
+    assert (left is None) == overlap
+    if left is not None:
+        assert left == pytest.approx(1 - sum(math.exp(value) for value in table.values()))
+
+
+def test_rounding_leaves_no_negative_mass() -> None:
+    """Probabilities that sum to a little more than 1 leave nothing."""
+    assert off_mass({(1,): math.log(0.5), (2,): math.log(0.5) + 1e-9}) == 0.0
 
 
 def test_perplexity_of_a_uniform_choice_is_its_size() -> None:

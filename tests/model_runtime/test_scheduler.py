@@ -29,6 +29,7 @@ from model_runtime.errors import (
 from model_runtime.scheduler import Scheduler
 from model_runtime.types import LogprobQuery, Outcome, Priority, RequestOptions
 from tests.model_runtime.fake_model import FakeModel, Gate, ask, expected, paths
+from tests.model_runtime.giver import Giver
 from tests.model_runtime.on_loop import on_loop
 
 Answers = Outcome[tuple[Answer, ...]]
@@ -191,6 +192,40 @@ async def test_a_deadline_is_kept_while_a_long_forward_runs() -> None:
         assert scheduler.stats().queued_tokens == 0
         gate.open()
     assert model.seen == {(1, 1)}
+
+
+@on_loop
+async def test_a_search_that_can_give_is_waited_for_over_its_deadline() -> None:
+    """Its deadline ends the search, and the forward that runs then hands over what is there."""
+    gate = Gate()
+    async with running(scheduler_of(FakeModel(gate.hold))) as scheduler:
+        search = Giver((1,), rounds=900)
+        task = asyncio.create_task(scheduler.submit(search, RequestOptions(timeout_s=0.05)))
+        await at(gate)
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        gate.let_one_through()
+        outcome = await task
+    assert outcome.value == (expected(ask(1, targets=(1,))),)
+    assert scheduler.stats().queued_tokens == 0
+
+
+@on_loop
+async def test_a_search_that_can_give_is_not_waited_for_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A forward that outlasts the deadline by too much ends it like any other."""
+    monkeypatch.setattr(scheduler_module, "HAND_OVER_S", 0.01)
+    gate = Gate()
+    async with running(scheduler_of(FakeModel(gate.hold))) as scheduler:
+        search = Giver((1,), rounds=900)
+        task = asyncio.create_task(scheduler.submit(search, RequestOptions(timeout_s=0.01)))
+        await at(gate)
+        with pytest.raises(DeadlineExceeded):
+            await task
+        assert scheduler.stats().queued_tokens == 0
+        gate.open()
+    assert not search.given_up
 
 
 @on_loop

@@ -10,20 +10,23 @@ from transformers import PreTrainedModel
 
 from model_runtime.decoding.base import SearchStrategy
 from model_runtime.types import LogprobQuery, LogprobResult, TokenLogprob
+from tests.model_runtime.decoding.table import choose
 
 R = TypeVar("R")
 
 
 def answers(model: PreTrainedModel, queries: Sequence[LogprobQuery]) -> list[LogprobResult]:
-    """The ``top_k`` next tokens of paths of one length: one full forward, no cache."""
+    """What comes next on paths of one length: one full forward, no cache."""
     paths = torch.tensor([query.tokens for query in queries])
     logits = model(paths, use_cache=False).logits[:, -1].float()
     best, ids = torch.log_softmax(logits, dim=-1).sort(dim=-1, descending=True, stable=True)
     rows = zip(queries, best.tolist(), ids.tolist(), strict=True)
-    return [
-        LogprobResult(top=(tuple(map(TokenLogprob, ids[: q.top_k], best[: q.top_k])),))
-        for q, best, ids in rows
-    ]
+    return [_answer(query, list(map(TokenLogprob, ids, best))) for query, best, ids in rows]
+
+
+def _answer(query: LogprobQuery, row: list[TokenLogprob]) -> LogprobResult:
+    top = (tuple(row[: query.top_k]),) if query.top_k else ()
+    return LogprobResult(top=top, choices=choose(row, query.choice) if query.choice else ())
 
 
 @torch.inference_mode()

@@ -6,13 +6,14 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
 from model_runtime.decoding.base import SearchStrategy
 from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.hypothesis import Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.types import LogprobQuery, LogprobResult, TokenLogprob
+from model_runtime.types import Choice, LogprobQuery, LogprobResult, RankedLogprob, TokenLogprob
 
 R = TypeVar("R")
 
@@ -46,17 +47,33 @@ def random_table(seed: int, vocab_size: int, sharpness: float = 1.5) -> NextLogp
 
 
 def answer(query: LogprobQuery, table: NextLogprobs) -> LogprobResult:
-    """The ``top_k`` next tokens after the query's path."""
+    """What the query asks after its path: its ``top_k`` and its choice."""
     assert query.tokens[: len(PROMPT)] == PROMPT
     assert query.score_from == len(query.tokens)
     assert query.targets == ()
     logprobs = table(query.tokens[len(PROMPT) :])
-    assert 1 <= query.top_k <= len(logprobs)
+    assert query.top_k <= len(logprobs)
     row = sorted(
         (TokenLogprob(token_id, logprob) for token_id, logprob in enumerate(logprobs)),
         key=lambda token: (-token.logprob, token.id),
     )
-    return LogprobResult(top=(tuple(row[: query.top_k]),))
+    top = (tuple(row[: query.top_k]),) if query.top_k else ()
+    return LogprobResult(top=top, choices=choose(row, query.choice) if query.choice else ())
+
+
+def choose(row: Sequence[TokenLogprob], choice: Choice) -> tuple[RankedLogprob, ...]:
+    """What a choice lists of all tokens of a row, most probable first."""
+    assert choice.count >= 1
+    assert choice.allowed is None or len(choice.allowed) > 0
+    falling = [token.logprob for token in row]
+    listed = (
+        RankedLogprob(token.id, token.logprob, 1 + falling.index(token.logprob))
+        for token in row
+        if (choice.allowed is None or token.id in choice.allowed)
+        and token.logprob > -math.inf
+        and (choice.floor is None or token.logprob >= choice.floor)
+    )
+    return tuple(islice(listed, choice.count))
 
 
 def run(search: SearchStrategy[R], table: NextLogprobs) -> R:

@@ -210,13 +210,13 @@ def test_wide_beams_advance_in_milliseconds() -> None:
     table = random_table(3, 600)
     limits = DecodingLimits(max_tokens=6, end_token_ids=ends)
     search = BeamSearch(PROMPT, limits, vocab_size=600, num_beams=width)
-    wide_row = answer(search.queries()[0], table).top[0]
+    wide_row = answer(search.queries()[0], table).choices
     spent = 0.0
     while not search.done:
         began = time.process_time()
         queries = search.queries()
         spent += time.process_time() - began
-        rows = [LogprobResult(top=(wide_row,))] * len(queries)
+        rows = [LogprobResult(choices=wide_row)] * len(queries)
         began = time.process_time()
         search.advance(rows)
         spent += time.process_time() - began

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.stopping import StopMatcher, StopStrings
@@ -16,6 +18,7 @@ from tests.model_runtime.decoding.table import (
     PROMPT,
     NextLogprobs,
     beam,
+    bigrams,
     letters,
     random_table,
     run,
@@ -116,3 +119,69 @@ def test_numbers_of_every_token_are_the_models_own(
             assert found.token_logprobs[length] == row[token_id]
             assert found.token_ranks[length] == 1 + sum(value > row[token_id] for value in row)
             assert found.top[length] == tuple(TokenLogprob(i, row[i]) for i in best)
+
+
+class WholeRows(BeamSearch):
+    """Reads every next token of every live prefix."""
+
+    def _row_need(self, length: int) -> int:
+        return self._vocab_size
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    seed=st.integers(0, 10**6),
+    sharpness=st.sampled_from([0.2, 1.5, 5.0]),
+    num_beams=st.integers(1, 7),
+    min_tokens=st.integers(0, 4),
+    ends=st.sets(st.integers(0, 11), max_size=5).map(frozenset),
+    stop=st.text("abcdef", max_size=2),
+    early_stopping=st.sampled_from([False, True, "never"]),
+)
+def test_the_part_of_a_row_that_is_read_is_enough(
+    seed: int,
+    sharpness: float,
+    num_beams: int,
+    min_tokens: int,
+    ends: frozenset[int],
+    stop: str,
+    early_stopping: Any,
+) -> None:
+    """What a search finds is what it finds with all rows whole."""
+    table = random_table(seed, 12, sharpness)
+    matcher = StopStrings((stop.encode(),), letters) if stop else None
+    limits = DecodingLimits(4, min_tokens, ends, matcher)
+    options: dict[str, Any] = {
+        "vocab_size": 12,
+        "num_beams": num_beams,
+        "num_return_sequences": num_beams,
+        "early_stopping": early_stopping,
+    }
+    whole = run(WholeRows(PROMPT, limits, **options), table)
+    assert run(BeamSearch(PROMPT, limits, **options), table) == whole
+
+
+@pytest.mark.parametrize("num_beams", [2, 5])
+def test_the_worst_prefix_may_give_all_the_best_continuations(num_beams: int) -> None:
+    """So no row can be read less far: with one token less the result is another."""
+
+    class NarrowRows(BeamSearch):
+        def _row_need(self, length: int) -> int:
+            return super()._row_need(length) - 1 if length else self._vocab_size
+
+    # The first token decides: after the least likely of the live ones the mass lies on
+    # num_beams tokens, after all others it is spread evenly over everything.
+    flat = [1 / 40] * 40
+    peaked = [0.9 / num_beams] * num_beams + [0.1 / (40 - num_beams)] * (40 - num_beams)
+    start = [0.02] * num_beams + [0.001] * (40 - num_beams)
+    start[num_beams - 1] = 0.0199
+    after = [peaked if token == num_beams - 1 else flat for token in range(40)]
+    table, limits = bigrams(start, after), DecodingLimits(2)
+    options = {
+        "vocab_size": 40,
+        "num_beams": num_beams,
+        "num_return_sequences": num_beams,
+    }
+    found = run(BeamSearch(PROMPT, limits, **options), table).hypotheses
+    assert {h.token_ids[0] for h in found} == {num_beams - 1}
+    assert run(NarrowRows(PROMPT, limits, **options), table).hypotheses != found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from model_runtime.decoding.closed_set import ClosedSet
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.errors import InvalidQuery
+from model_runtime.token_set import TokenSet
 
 
 @pytest.mark.parametrize(
@@ -36,15 +38,22 @@ def test_end_may_be_the_token_after_the_first_min_tokens() -> None:
     assert [len(limits.masked_ids(length)) for length in range(4)] == [2, 2, 0, 0]
 
 
-def test_row_holds_wanted_tokens_beside_masked_ones() -> None:
-    """Masked ids are asked for on top, and a row never exceeds the vocabulary."""
-    limits = DecodingLimits(
-        max_tokens=9, min_tokens=2, end_token_ids=frozenset({1, 5}), top_logprobs=4
-    )
-    assert limits.row_width(3, 0, 100) == 5
-    assert limits.row_width(3, 2, 100) == 4
-    assert limits.row_width(8, 2, 100) == 8
-    assert limits.row_width(8, 0, 6) == 6
+def test_ends_are_left_out_of_what_may_come_next_while_masked() -> None:
+    """Within ``min_tokens`` all ids but the ends are allowed; after them every id is."""
+    limits = DecodingLimits(max_tokens=9, min_tokens=2, end_token_ids=frozenset({1, 5, 99}))
+    assert limits.allowed(0, 7, None) == TokenSet.of((0, 2, 3, 4, 6), 7)
+    assert limits.allowed(1, 7, None) == TokenSet.of((0, 2, 3, 4, 6), 7)
+    assert limits.allowed(2, 7, None) is None
+
+
+def test_constraint_and_min_tokens_both_mask_ends() -> None:
+    """An end may come where the constraint lets it and ``min_tokens`` are there."""
+    closed = ClosedSet([(3,), (3, 4)], 7, end=True)
+    limits = DecodingLimits(9, 2, frozenset({1, 5, 99}), constraint=closed)
+    assert limits.allowed(0, 7, closed) == TokenSet.of((3,), 7)
+    one = closed.push(3)
+    assert limits.allowed(1, 7, one) == TokenSet.of((4,), 7)
+    assert limits.allowed(2, 7, one.push(4)) == TokenSet.of((1, 5), 7)
 
 
 def test_vocabulary_of_ends_cannot_satisfy_min_tokens() -> None:
