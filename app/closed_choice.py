@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from app.limits import check_joined_chars
 from app.prompt import Prompt
+from app.schemas.bounds import MAX_CHOICE_IDS
 from app.schemas.score import BoundaryReport
 from app.scoring import located
 from app.token_details import path_bytes
@@ -121,6 +122,8 @@ def read_candidates(
     paths = tuple(
         _path(candidate, index, ends, room) for index, candidate in enumerate(joined.candidates)
     )
+    if sum(map(len, paths)) > MAX_CHOICE_IDS:
+        _refuse("candidates", f"they take more than {MAX_CHOICE_IDS} tokens in all")
     return ClosedChoice(given, joined, paths, ended)
 
 

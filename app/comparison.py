@@ -72,7 +72,7 @@ def _why_unproven(exact: DecodingResult | None, request: DecodeRequest) -> str |
     if not exact.certificate.optimal:
         gap = exact.certificate.gap
         shown = NOTHING_FOUND if gap is None else f"gap {gap:.4g} nats"
-        return f"exact ran out of max_expansions or timeout_ms: {shown}"
+        return f"exact ran out of max_expansions, timeout_ms or memory: {shown}"
     return None
 
 

@@ -20,6 +20,7 @@ from model_runtime import (
     InvalidQuery,
     MissingExtra,
     ModelInfo,
+    NothingFollows,
     PathTooLong,
     StopStrings,
     Tokenizer,
@@ -86,7 +87,7 @@ def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -
         max_tokens=max_tokens,
         min_tokens=request.min_tokens,
         end_token_ids=ends,
-        stop=_stop(tokenizer, request),
+        stop=_stop(tokenizer, request, 0 if closed is None else closed.joined.shift_bytes),
         top_logprobs=min(request.top_logprobs, info.vocab_size),
     )
     if closed is not None:
@@ -107,10 +108,10 @@ def blaming_constraint(request: DecodeRequest) -> Iterator[None]:
     try:
         yield
     except InvalidQuery as error:
-        named = error.param is not None or type(error) is not InvalidQuery
-        if named or request.constraint is None:
+        unnamed = type(error) in (InvalidQuery, NothingFollows) and error.param is None
+        if not unnamed or request.constraint is None:
             raise
-        raise InvalidQuery(f"{request.constraint}: {error}", request.constraint) from error
+        raise type(error)(f"{request.constraint}: {error}", request.constraint) from error
 
 
 def _ended(request: DecodeRequest, ends: frozenset[int]) -> bool:
@@ -135,9 +136,9 @@ def _max_tokens(
     return wanted
 
 
-def _stop(tokenizer: Tokenizer, request: DecodeRequest) -> StopStrings | None:
+def _stop(tokenizer: Tokenizer, request: DecodeRequest, shift_bytes: int) -> StopStrings | None:
     stops = [stop.encode() for stop in request.stop]
-    return StopStrings(stops, tokenizer.token_bytes) if stops else None
+    return StopStrings(stops, tokenizer.token_bytes, skip=shift_bytes) if stops else None
 
 
 def _grammar(tokenizer: Tokenizer, request: DecodeRequest, *, ended: bool) -> Constraint:

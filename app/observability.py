@@ -89,7 +89,7 @@ class Metrics:
         )
         self._decodes = Counter(
             "chainrule_decodes",
-            "Decode requests whose settings were valid, by what they ran.",
+            "Decode requests that were read, by what they asked to run.",
             ("strategy", "stream"),
             registry=self._registry,
         )

@@ -35,7 +35,15 @@ from app.schemas.score import ScoreRequest, ScoreResponse
 from app.scoring import plan_score
 from app.token_stream import TokenStream
 from app.visit import Visit
-from model_runtime import DeadlineExceeded, DecodingResult, Engine, Outcome, RequestOptions
+from model_runtime import (
+    ChainruleError,
+    DeadlineExceeded,
+    DecodingResult,
+    Engine,
+    NothingFollows,
+    Outcome,
+    RequestOptions,
+)
 
 T = TypeVar("T")
 
@@ -158,19 +166,21 @@ class ScoringService:
     ) -> list[Outcome[DecodingResult] | None]:
         """Run a plan's searches side by side; the first failure ends the others.
 
-        None for one that ran out of time, which is the answer's failure only if all did.
+        To run out of time, or to find nothing, is a failure only where every search did: None
+        stands for the one, an empty result for the other.
         """
         tasks = [
             asyncio.create_task(self._engine.decode(search, options)) for search in plan.searches
         ]
         try:
-            ends = await asyncio.gather(*map(_or_late, tasks))
+            ends = await asyncio.gather(*map(_end_of, tasks))
         finally:
             for task in tasks:
                 task.cancel()
-        if all(isinstance(end, DeadlineExceeded) for end in ends):
-            raise DeadlineExceeded("the request's time ran out")
-        return [None if isinstance(end, DeadlineExceeded) else end for end in ends]
+        failures = [end for end in ends if isinstance(end, ChainruleError)]
+        if len(failures) == len(ends):
+            raise failures[0]
+        return [_shown(end) for end in ends]
 
     async def _decoded(
         self, visit: Visit, plan: DecodePlan, outcome: Outcome[tuple[DecodingResult | None, ...]]
@@ -236,8 +246,16 @@ class ScoringService:
         }
 
 
-async def _or_late(task: asyncio.Task[T]) -> T | DeadlineExceeded:
+async def _end_of(task: asyncio.Task[T]) -> T | DeadlineExceeded | NothingFollows:
     try:
         return await task
-    except DeadlineExceeded as error:
+    except (DeadlineExceeded, NothingFollows) as error:
         return error
+
+
+def _shown(
+    end: Outcome[DecodingResult] | DeadlineExceeded | NothingFollows,
+) -> Outcome[DecodingResult] | None:
+    if isinstance(end, NothingFollows):
+        return Outcome(DecodingResult(()), 0, 0, 0, 0, 0.0, 0.0)
+    return None if isinstance(end, DeadlineExceeded) else end

@@ -5,7 +5,8 @@ ChainruleError
 │   ├── TokenIdOutOfRange
 │   ├── PathTooLong         longer than the model's positions
 │   ├── RequestTooLarge     could never fit the queue or the cache
-│   └── MissingExtra        asks for what an optional package does, and it is not installed
+│   ├── MissingExtra        asks for what an optional package does, and it is not installed
+│   └── NothingFollows      a constraint came to allow nothing, so no completion was found
 ├── EngineOverloaded        the queue is full; ``retry_after_s``
 ├── DeadlineExceeded
 ├── EngineUnavailable
@@ -51,6 +52,10 @@ class RequestTooLarge(InvalidQuery):
 
 class MissingExtra(InvalidQuery):
     """It needs an optional package that is not installed; the message names the extra."""
+
+
+class NothingFollows(InvalidQuery):
+    """A search found no completion: its constraint allows nothing more on any path."""
 
 
 class EngineOverloaded(ChainruleError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from model_runtime.errors import InvalidQuery, MissingExtra
@@ -36,6 +36,12 @@ BLANKS = r"[\x20\x0A\x0D\x09]{1,40}"
 
 UNFORCED = '%llguidance {"no_forcing": true}'
 """Else the library allows one cut alone where there is only one text: the tokenizer's own."""
+
+STATE_WORDS = 700
+"""Of one state, about: its copy of the matcher."""
+
+NO_TEXT = "NoExtensionBias"
+"""What the library says where a grammar has no text."""
 
 TOKENIZERS_KEPT = 4
 MESSAGE_CHARS = 300
@@ -65,7 +71,13 @@ class Grammar:
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._param = param
+        self._kept: TokenSet | None = None
         self._check()
+
+    @property
+    def words(self) -> int:
+        """About the 8-byte words of memory that a state takes."""
+        return STATE_WORDS
 
     @classmethod
     def compile_regex(cls, tokenizer: Tokenizer, pattern: str, *, end: bool) -> Grammar:
@@ -111,7 +123,7 @@ class Grammar:
             )
             (compiled,) = json.loads(grammar)["grammars"]
         except ValueError as error:
-            raise InvalidQuery(_one_line(str(error)), param="json_schema") from error
+            raise _refused("json_schema", str(error)) from error
         root = {"lark_grammar": f"{UNFORCED}\nstart: @{compiled['name']}"}
         return cls._compile(tokenizer, [root, compiled], "json_schema", end)
 
@@ -122,15 +134,20 @@ class Grammar:
         grammar = json.dumps({"grammars": grammars})
         limits = LLParserLimits(max_lexer_states=LEXER_STATES, verbose_errors=False)
         matcher = LLMatcher(_vocabulary(tokenizer), grammar, log_level=0, limits=limits)
-        return cls(matcher, tokenizer.head_rows, param, end=end)
+        start = cls(matcher, tokenizer.head_rows, param, end=end)
+        # Several searches may share it, each on its own thread; no other state is shared.
+        start._kept = start.allowed
+        return start
 
-    @cached_property
+    @property
     def allowed(self) -> TokenSet:
-        """The tokens whose bytes may come next.
+        """The tokens whose bytes may come next; looked up anew each time, but at the start.
 
         Raises:
             InvalidQuery: the grammar became too complex on the way.
         """
+        if self._kept is not None:
+            return self._kept
         if self._matcher.is_stopped():
             self._check()
             return TokenSet.from_bits(b"", self._vocab_size)
@@ -160,8 +177,7 @@ class Grammar:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            message = self._matcher.get_error().replace("<non-verbose/>", "")
-            raise InvalidQuery(_one_line(message), param=self._param)
+            raise _refused(self._param, self._matcher.get_error())
 
 
 class _Vocabulary:
@@ -209,6 +225,14 @@ def _compact(schema: Mapping[str, Any] | bool) -> str:
         return json.dumps(schema, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidQuery(_one_line(f"no JSON: {error}"), param="json_schema") from error
+
+
+def _refused(param: str, message: str) -> InvalidQuery:
+    """The library's own words, without its copy of the grammar."""
+    message = message.replace("<non-verbose/>", "").split("\n   1 |")[0].rsplit("error: ", 1)[-1]
+    if NO_TEXT in message:
+        message = "no text matches it"
+    return InvalidQuery(f"{param}: {_one_line(message)}", param=param)
 
 
 def _one_line(message: str) -> str:

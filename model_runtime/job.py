@@ -21,6 +21,9 @@ from model_runtime.errors import ChainruleError, ForwardFailed
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, LogprobResult, Outcome, RequestOptions
 
+STEP_PATHS = 16
+"""Paths that a search asks about in one step; with more it is served as scoring is."""
+
 
 class Ask:
     """A query, and how much of its answer is there. Batches may answer it part by part."""
@@ -103,8 +106,12 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Tokens of the next step of a running search; 0 of whoever is in its first round."""
-        return len(self.open_asks) if self._rounds > 1 else 0
+        """Tokens of the next step of a running search; 0 of whoever is in its first round.
+
+        A round of many paths is no step: it takes long by itself, and may be answered in parts.
+        """
+        count = len(self.open_asks) if self._rounds > 1 else 0
+        return count if count <= STEP_PATHS else 0
 
     @property
     def overrun(self) -> bool:

@@ -224,7 +224,7 @@ def _end_token_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, .
     if stated is None:
         stated = tokenizer.eos_token_id
     ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
-    return tuple(dict.fromkeys(ids))
+    return tuple(dict.fromkeys(id for id in ids if 0 <= id < tokenizer.head_rows))
 
 
 def _fingerprint(folder: Path, dtype: str, device: str, attention: str) -> str:

@@ -116,7 +116,8 @@ def off_mass(logprobs: Mapping[tuple[int, ...], float]) -> float | None:
     Not below 0, which rounding might make it. None where a path begins another one, as their
     events overlap.
     """
-    if any(prefix_of(list(logprobs))):
+    # In sorted order what a path begins follows it directly.
+    if any(longer[: len(path)] == path for path, longer in pairwise(sorted(logprobs))):
         return None
     return max(0.0, 1.0 - math.fsum(math.exp(logprob) for logprob in logprobs.values()))
 
@@ -191,16 +192,19 @@ def prefix_of(paths: Sequence[Sequence[int] | None]) -> list[tuple[int, ...]]:
     for index, path in enumerate(paths):
         if path is not None:
             owners.setdefault(tuple(path), []).append(index)
-    longer: dict[tuple[int, ...], list[int]] = {path: [] for path in owners}
-    # In sorted order a path's extensions follow it directly; the open ones form a stack.
-    shorter: list[tuple[int, ...]] = []
-    for path in sorted(owners):
-        while shorter and path[: len(shorter[-1])] != shorter[-1]:
+    # In sorted order a path's extensions follow it directly; the open ones form a stack of places,
+    # as long tuples are slow to hash.
+    order = sorted(owners)
+    longer: list[list[int]] = [[] for _ in order]
+    shorter: list[int] = []
+    for place, path in enumerate(order):
+        while shorter and path[: len(order[shorter[-1]])] != order[shorter[-1]]:
             shorter.pop()
         for prefix in shorter:
             longer[prefix].extend(owners[path])
-        shorter.append(path)
-    return [() if path is None else tuple(sorted(longer[tuple(path)])) for path in paths]
+        shorter.append(place)
+    found = {path: tuple(sorted(those)) for path, those in zip(order, longer, strict=True)}
+    return [() if path is None else found[tuple(path)] for path in paths]
 
 
 def _divisor(normalization: Normalization, size: Size, alpha: float) -> float:

@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 DEFAULT_OPTIONS = RequestOptions()
 
-HAND_OVER_S = 5.0
+HAND_OVER_S = 30.0
 """How long a search that has something to give may outlast its deadline: the forward that runs
 then has to end first."""
 

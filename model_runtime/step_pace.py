@@ -12,6 +12,8 @@ The others lose nothing by it: the time that steps do not take is theirs, half o
 
 from __future__ import annotations
 
+import math
+
 TARGET = 1.7
 """Times as long as alone; a little less than two, as forwards do not all take the same."""
 
@@ -25,7 +27,7 @@ PATIENCE = 64
 """Batches with company until the steps' own time is measured again, by a batch of them alone."""
 
 SAME = 1.5
-"""Numbers of steps that differ by less than this factor take about the same time."""
+"""Numbers of steps within such a factor take about the same time; it is kept for each size."""
 
 
 class StepPace:
@@ -33,9 +35,8 @@ class StepPace:
 
     def __init__(self) -> None:
         self._company = float(FIRST)
-        self._alone_s = 0.0
-        self._steps = 0
-        self._batches = 0
+        self._alone_s: dict[int, float] = {}
+        self._since: dict[int, int] = {}
 
     def budget(self, steps: int, most: int) -> int:
         """Tokens of the next batch at most.
@@ -46,7 +47,8 @@ class StepPace:
         """
         if not steps:
             return most
-        if self._must_measure(steps):
+        size = _size(steps)
+        if size not in self._alone_s or self._since[size] >= PATIENCE:
             return min(most, steps)
         return min(most, steps + int(self._company))
 
@@ -54,23 +56,22 @@ class StepPace:
         """Learn from a batch of ``tokens``, ``steps`` of them of running searches."""
         if not steps:
             return
+        size = _size(steps)
+        alone = self._alone_s.get(size)
         if tokens <= steps:
-            self._measured(steps, seconds)
-            return
-        self._batches += 1
-        change = TARGET * self._alone_s / seconds if seconds > 0 else FASTER
-        room = (tokens - steps) * min(max(change, SLOWER), FASTER)
+            self._alone_s[size] = seconds if alone is None else (alone + seconds) / 2
+            self._since[size] = 0
+        elif alone is not None:
+            self._since[size] += 1
+            self._adapt(tokens - steps, TARGET * alone / seconds if seconds > 0 else FASTER)
+
+    def _adapt(self, company: int, change: float) -> None:
+        room = company * min(max(change, SLOWER), FASTER)
         # A batch that was not full says nothing against a fuller one.
         if change < 1 or room > self._company:
             self._company = max(float(LEAST), room)
 
-    def _must_measure(self, steps: int) -> bool:
-        return self._batches >= PATIENCE or not self._known(steps)
 
-    def _known(self, steps: int) -> bool:
-        return max(steps, self._steps) <= SAME * min(steps, self._steps)
-
-    def _measured(self, steps: int, seconds: float) -> None:
-        known = self._known(steps)
-        self._alone_s = (self._alone_s + seconds) / 2 if known else seconds
-        self._steps, self._batches = steps, 0
+def _size(steps: int) -> int:
+    """The class of numbers of steps that take about the same time."""
+    return round(math.log(steps, SAME))

@@ -153,7 +153,8 @@ class RequestOptions:
 
     Attributes:
         priority: class of service.
-        timeout_s: seconds from submission after which it ends in ``DeadlineExceeded``.
+        timeout_s: seconds from submission after which it ends in ``DeadlineExceeded``, or, of a
+            search that can, in what it has found.
         cache_salt: put before that of each of its queries: requests of different salts never
             share computation, neither in the cache nor in a batch.
     """

@@ -47,6 +47,7 @@ NAMES = [
     "ModelNotFound",
     "NonFiniteLogits",
     "Normalization",
+    "NothingFollows",
     "OutOfMemory",
     "Outcome",
     "PathTooLong",

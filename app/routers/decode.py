@@ -24,7 +24,9 @@ _EVENT: Final[TypeAdapter[DecodedToken | DecodeResponse]] = TypeAdapter(
 
 EVENTS: Final[dict[str, Any]] = {
     "description": "The answer; with ``stream``, as events: ``token`` for each token, then one "
-    "``result`` with the whole answer. An ``error`` event takes the place of what cannot follow.",
+    "``result`` with the whole answer. An ``error`` event takes the place of what cannot follow. A "
+    "``token`` event has ``index``, ``id``, ``logprob``, ``rank``, ``top_logprobs``, and ``text``: "
+    "what the text surely grows by, empty while a character or a possible stop is not complete.",
     "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
 }
 

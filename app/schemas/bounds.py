@@ -27,6 +27,9 @@ MAX_CANDIDATE_ID = 2**63
 
 MAX_MESSAGES = 1_024
 MAX_CANDIDATES = 2_048
+MAX_CHOICE_IDS = 131_072
+"""Tokens of all candidates that one search may choose from: they are held as a trie."""
+
 MAX_CALIBRATION_CONTEXTS = 16
 MAX_LABELS = 256
 MAX_LABEL_CHARS = 1_024
@@ -46,6 +49,8 @@ MAX_TIMEOUT_MS = 3_600_000
 
 MAX_NEW_TOKENS = 131_072
 MAX_BEAMS = 512
+MAX_GRAMMAR_BEAMS = 64
+"""Beams under a regular expression or a JSON schema, each of which needs a mask of its own."""
 
 MAX_BEST = 64
 """Completions of one exact search that are returned with a proof of their order."""

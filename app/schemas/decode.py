@@ -14,6 +14,7 @@ from app.schemas.bounds import (
     MAX_BEAMS,
     MAX_BEST,
     MAX_EXPANSIONS,
+    MAX_GRAMMAR_BEAMS,
     MAX_LENGTH_PENALTY,
     MAX_NEW_TOKENS,
     MAX_STOP_CHARS,
@@ -113,8 +114,9 @@ class DecodeRequest(ConstrainedRequest):
     """What ``exact`` searches. ``any``: completions that ended or are ``max_tokens`` long, which is
     what greedy and beam search in. ``ended``: only those that ended."""
     max_expansions: Annotated[int, Field(ge=1, le=MAX_EXPANSIONS)] | None = None
-    """Prefixes that ``exact`` asks the model about at most. When they, or ``timeout_ms``, run out
-    it answers with the best so far, and the certificate says so. Null: 4096."""
+    """Prefixes that ``exact`` asks the model about at most. When they, ``timeout_ms`` or the 32 MiB
+    of a search run out it answers with the best so far, and the certificate says so; behind long
+    contexts it holds fewer prefixes. Null: 4096."""
     stop: Stop = Field(default_factory=list)
     """Texts that end a sequence, found in what was generated, never in the context. The returned
     text is cut before them."""
@@ -179,6 +181,18 @@ class DecodeRequest(ConstrainedRequest):
         if self.length_penalty is not None and strategy != "greedy":
             return self.length_penalty
         return 1.0 if strategy == "beam" else 0.0
+
+    @field_validator("num_beams")
+    @classmethod
+    def _is_within_masks(cls, value: int | None, info: ValidationInfo) -> int | None:
+        grammar = info.data.get("regex") is not None or info.data.get("json_schema") is not None
+        if grammar and value is not None and value > MAX_GRAMMAR_BEAMS:
+            raise PydanticCustomError(
+                "above_grammar_beams",
+                "Input should be at most {limit} under regex and json_schema",
+                {"limit": MAX_GRAMMAR_BEAMS},
+            )
+        return value
 
     @field_validator("compare")
     @classmethod

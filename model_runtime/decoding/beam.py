@@ -16,7 +16,6 @@ One step, with B = num_beams and E end ids::
 
 from __future__ import annotations
 
-import math
 from bisect import insort
 from collections.abc import Iterator, Sequence
 from heapq import merge
@@ -24,6 +23,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from model_runtime.decoding.base import Answer
+from model_runtime.decoding.bounds import Objective
 from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.prefix import Prefix, Row, next_row, nothing_follows
@@ -31,9 +31,6 @@ from model_runtime.errors import InvalidQuery
 from model_runtime.types import LogprobQuery
 
 EarlyStopping = bool | Literal["never"]
-
-LARGEST_EXPONENT = 700.0
-"""exp() of more than this, or of less than its negative, leaves the range of float64."""
 
 
 class Finished(NamedTuple):
@@ -90,7 +87,6 @@ class BeamSearch:
     ) -> None:
         limits.check_vocabulary(vocab_size)
         _check_beams(num_beams, num_return_sequences)
-        _check_length_penalty(length_penalty, limits.max_tokens)
         _check_early_stopping(early_stopping)
         self._live = [Prefix.start(prompt, limits)]
         self._finished: list[Finished] = []
@@ -99,6 +95,7 @@ class BeamSearch:
         self._num_beams = num_beams
         self._num_return_sequences = num_return_sequences
         self._length_penalty = length_penalty
+        self._objective = Objective(length_penalty, 1, limits.max_tokens)
         self._early_stopping: EarlyStopping = early_stopping if num_beams > 1 else True
         self._cache_salt = cache_salt
         # The first step feeds the prompt, each later one a token for every live prefix.
@@ -179,17 +176,16 @@ class BeamSearch:
             yield -(prefix.logprob + token.logprob), beam, place
 
     def _keep(self, prefix: Prefix) -> None:
-        finished = Finished(self._score(prefix.logprob, prefix.length), prefix)
+        finished = Finished(self._objective.score(prefix.logprob, prefix.length), prefix)
         insort(self._finished, finished, key=lambda entry: -entry.score)
         del self._finished[self._num_beams :]
 
     def _best_possible(self) -> float:
         best = self._live[0]
         hopeful = self._early_stopping == "never" and self._length_penalty > 0
-        return self._score(best.logprob, self._limits.max_tokens if hopeful else best.length)
-
-    def _score(self, logprob: float, length: int) -> float:
-        return logprob / float(length**self._length_penalty)
+        return self._objective.score(
+            best.logprob, self._limits.max_tokens if hopeful else best.length
+        )
 
 
 def _check_beams(num_beams: int, num_return_sequences: int) -> None:
@@ -198,14 +194,6 @@ def _check_beams(num_beams: int, num_return_sequences: int) -> None:
     if not 1 <= num_return_sequences <= num_beams:
         raise InvalidQuery(
             "num_return_sequences must lie in 1 .. num_beams", param="num_return_sequences"
-        )
-
-
-def _check_length_penalty(length_penalty: float, max_tokens: int) -> None:
-    exponent = abs(length_penalty) * math.log(max_tokens)
-    if not math.isfinite(length_penalty) or exponent > LARGEST_EXPONENT:
-        raise InvalidQuery(
-            "max_tokens ** length_penalty must be a finite number", param="length_penalty"
         )
 
 

@@ -95,6 +95,7 @@ class BestFirstSearch:
         self._budget = max_expansions
         self._num_beams = num_beams
         self._width = max(width, num_beams)
+        self._widened = max(WIDENED * width, num_beams)
         self._ask = RowQueries(
             limits,
             objective,
@@ -177,7 +178,7 @@ class BestFirstSearch:
             return
         # Where the beams have all ended with too few completions, others start from here.
         restart = not self._round and not self.best.full
-        width = self._width * (WIDENED if self.best.full else 1)
+        width = self._widened if self.best.full else self._width
         room = min(self._budget - self._reserved(), width - len(self._round))
         last = len(self._round) + room
         least = self._outlook()
@@ -233,8 +234,9 @@ class BestFirstSearch:
             stem.relist(row, item.count)
         length = stem.prefix.length + 1
         all_end = self._ask.cuts(stem.prefix.length)
-        for place in range(first, len(row.choices)):
-            ends = all_end or row.choices[place].id in self._limits.end_token_ids
+        choices = stem.row.choices
+        for place in range(first, len(choices)):
+            ends = all_end or choices[place].id in self._limits.end_token_ids
             if ends and self.best.wants(self._objective.score(stem.logprob(place), length)):
                 self._take(stem, place)
         stem.skip()

@@ -30,6 +30,11 @@ class Constraint(Protocol):
         """Whether the completion may end right here, without an end token."""
         ...
 
+    @property
+    def words(self) -> int:
+        """About the 8-byte words of memory that this state takes."""
+        ...
+
     def push(self, token_id: int) -> Constraint:
         """The state after one more token, which is an allowed one and no end token."""
         ...

@@ -34,17 +34,19 @@ class Stem:
     Attributes:
         prefix: the path.
         row: its listed continuations, most probable first.
-        count: how many were asked for: as many listed means that there may be more.
+        count: how many were asked for last.
+        complete: all that matter are listed: fewer came back than were asked for.
         place: the next continuation; the number of those listed where only the others are left.
         taken: places that were looked at out of turn.
     """
 
-    __slots__ = ("count", "place", "prefix", "row", "taken")
+    __slots__ = ("complete", "count", "place", "prefix", "row", "taken")
 
     def __init__(self, prefix: Prefix, row: Row, count: int) -> None:
         self.prefix = prefix
         self.row = row
         self.count = count
+        self.complete = len(row.choices) < count
         self.place = 0
         self.taken: set[int] = set()
 
@@ -56,13 +58,15 @@ class Stem:
     @property
     def exhausted(self) -> bool:
         """Nothing is left here, listed or not."""
-        return not self.listed and len(self.row.choices) < self.count
+        return not self.listed and self.complete
 
     @property
     def words(self) -> int:
         """About the 8-byte words of memory that it takes."""
         listed = len(self.row.choices) + len(self.row.top)
-        return STEM_WORDS + len(self.prefix.tokens) + CHOICE_WORDS * listed
+        state = self.prefix.constraint
+        held = len(self.prefix.tokens) + (0 if state is None else state.words)
+        return STEM_WORDS + held + CHOICE_WORDS * listed
 
     def logprob(self, place: int) -> float:
         """The sum of the path with its continuation at ``place``."""
@@ -84,10 +88,16 @@ class Stem:
                 yield -self.logprob(place), index, place
 
     def relist(self, row: Row, count: int) -> None:
-        """Take a longer row for the same path; what was listed before begins it."""
-        self.row = row
+        """Take what a longer row of the same path has beside what was listed before.
+
+        Where a row is computed again to the bit, what was listed begins it; elsewhere two nearly
+        equal tokens may have changed places.
+        """
+        known = {token.id for token in self.row.choices}
+        more = [token for token in row.choices if token.id not in known]
+        self.row = Row((*self.row.choices, *more), row.top)
         self.count = count
-        self.place = min(self.place, len(row.choices))
+        self.complete = len(row.choices) < count
 
     def advance(self) -> None:
         """Go on to the next continuation."""

@@ -19,7 +19,7 @@ class Finished(NamedTuple):
 class KBest:
     """The ``places`` best completions at or above a floor.
 
-    Equal scores are ordered by length, then by tokens, so the order of arrival never shows.
+    Equal scores are ordered by length, then by tokens; of several at the last place any one stays.
 
     Args:
         places: completions kept at most.

@@ -11,7 +11,7 @@ from model_runtime.decoding.constraint import Constraint
 from model_runtime.decoding.hypothesis import FinishReason, Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.stopping import StopMatcher
-from model_runtime.errors import ChainruleError, InvalidQuery, NonFiniteLogits
+from model_runtime.errors import ChainruleError, InvalidQuery, NonFiniteLogits, NothingFollows
 from model_runtime.types import Choice, LogprobQuery, RankedLogprob, TokenLogprob
 
 
@@ -174,7 +174,7 @@ def nothing_follows(limits: DecodingLimits) -> ChainruleError:
     """Why a search has no path to go on with and no completion."""
     if limits.constraint is None:
         return NonFiniteLogits("no token that may come next has any probability")
-    return InvalidQuery(
+    return NothingFollows(
         "nothing can be completed: on every path searched the constraint came to allow no token "
         "that has any probability"
     )

@@ -82,7 +82,7 @@ class RowQueries:
         query = prefix.query(
             self._limits, count, self._vocab_size, self._cache_salt, self._floor(prefix)
         )
-        if query.choice is not None and self._ends_by_token_only(prefix):
+        if query.choice is not None and self._ends and self._ends_by_token_only(prefix):
             query = replace(query, choice=replace(query.choice, allowed=self._ends))
         return query
 

@@ -45,18 +45,22 @@ class StopStrings:
     Args:
         stops: what ends the text. Memory grows with their total length.
         token_bytes: the exact bytes that a token id stands for.
+        skip: so many bytes at the beginning belong to no stop: they are the context's end.
 
     Raises:
         InvalidQuery: a stop is empty.
     """
 
-    __slots__ = ("_automaton", "_byte_count", "_node", "_span", "_token_bytes")
+    __slots__ = ("_automaton", "_byte_count", "_node", "_skip", "_span", "_token_bytes")
 
-    def __init__(self, stops: Sequence[bytes], token_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, stops: Sequence[bytes], token_bytes: Callable[[int], bytes], skip: int = 0
+    ) -> None:
         if not all(stops):
             raise InvalidQuery("a stop string must not be empty", param="stop")
         self._automaton = _Automaton(stops)
         self._token_bytes = token_bytes
+        self._skip = skip
         self._node = 0
         self._byte_count = 0
         self._span: tuple[int, int] | None = None
@@ -75,12 +79,14 @@ class StopStrings:
         """The state after one more generated token. Costs the token's bytes, not the text's."""
         data = self._token_bytes(token_id)
         later = copy(self)
-        later._node, match = self._automaton.read(self._node, data)
+        passed = min(len(data), max(0, self._skip - self._byte_count))
+        later._node, match = self._automaton.read(self._node, data[passed:])
         later._byte_count = self._byte_count + len(data)
         later._span = None
         if match is not None:
             end, length = match
-            later._span = (self._byte_count + end - length, self._byte_count + end)
+            end += self._byte_count + passed
+            later._span = (end - length, end)
         return later
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app import closed_choice
 from tests.app.calls import call, log, refusal
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import END, STOP, FakeEngine
@@ -174,3 +175,21 @@ async def test_the_operators_limit_holds_here_too(engine: FakeEngine) -> None:
         assert (await refusal(client, "decode", candidates=["a", "b", "c"]))[
             "param"
         ] == "candidates"
+
+
+async def test_a_stop_is_not_found_in_the_contexts_end(client: httpx.AsyncClient) -> None:
+    """What a shifted start scores again is context all the same."""
+    body = {"context": "it is", "candidates": ["n't", " yes"], "stop": [" is"]}
+    sequence = await first(client, **body)
+    assert sequence["finish_reason"] == "stop"
+    assert sequence["candidate"] is not None
+
+
+async def test_all_candidates_together_are_bounded(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are held as a trie, so their tokens count, not their number."""
+    monkeypatch.setattr(closed_choice, "MAX_CHOICE_IDS", 5)
+    await call(client, "decode", candidates=[[1, 2], [1, 2, 3]])
+    error = await refusal(client, "decode", candidates=[[1, 2, 3], [1, 2, 3]])
+    assert error["param"] == "candidates"

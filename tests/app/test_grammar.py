@@ -91,3 +91,29 @@ async def test_without_the_extra_it_is_said(monkeypatch: pytest.MonkeyPatch) -> 
             assert (error["code"], error["param"]) == ("grammar_not_installed", field)
         (card,) = (await client.get("/v1/models")).json()["data"]
         assert card["limits"]["grammar"] is False
+
+
+@needs_grammar
+async def test_a_dead_end_of_one_strategy_leaves_the_others(client: httpx.AsyncClient) -> None:
+    """Greedy may come to where nothing is allowed; beside it stands what the search found."""
+    body = {"regex": "no|yes", "min_tokens": 3, "max_tokens": 6, "num_beams": 1}
+    contexts = ["a", "Is it?", "once upon", "1 2 3", "yes or no", "the", "What", "So", "X", "that"]
+    dead = 0
+    for context in contexts:
+        answer = await call(client, "decode", context=context, compare=["greedy", "exact"], **body)
+        greedy, exact = answer["compared"]
+        assert exact["sequence"]["text"] in ("no", "yes")
+        if greedy["sequence"] is None:
+            dead += 1
+            assert greedy["reason"] == "no completion was found"
+            error = await refusal(client, "decode", context=context, **body | {"num_beams": None})
+            assert error["param"] == "regex"
+    assert dead
+
+
+@needs_grammar
+async def test_wide_beams_go_without_a_grammar(client: httpx.AsyncClient) -> None:
+    """Each beam needs a mask of its own, so there are fewer."""
+    error = await refusal(client, "decode", strategy="beam", num_beams=65, regex="a+")
+    assert error["param"] == "num_beams"
+    assert "64" in error["message"]

@@ -206,7 +206,7 @@ def test_an_expression_too_complex_to_follow_is_an_error(tokenizer: Tokenizer) -
             assert _token(tokenizer, "a") in state.allowed
             state = state.push(_token(tokenizer, "a"))
     assert caught.value.param == "regex"
-    assert str(caught.value) == "lexer error: too many expressions constructed"
+    assert str(caught.value) == "regex: too many expressions constructed"
 
 
 def test_without_the_extra_its_name_is_told(

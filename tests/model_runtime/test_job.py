@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from model_runtime.batch import Extent
 from model_runtime.decoding.base import Answer, AskOnce
 from model_runtime.errors import ForwardFailed, NonFiniteLogits
-from model_runtime.job import Ask, Job
+from model_runtime.job import STEP_PATHS, Ask, Job
 from model_runtime.trie import fed_tokens
-from model_runtime.types import LogprobQuery, RequestOptions
+from model_runtime.types import LogprobQuery, LogprobResult, RequestOptions
+from tests.model_runtime.chain import Chain
 from tests.model_runtime.fake_model import ask, expected
 from tests.model_runtime.giver import Giver
 
@@ -174,3 +175,26 @@ def test_expected_tokens_shrink_as_chunks_are_fed() -> None:
     assert mine.expected_tokens == 5
     mine.record(computed_tokens=15, shared=False, began=100.0)
     assert mine.expected_tokens == 1
+
+
+class Rounds(Chain):
+    """Asks the same path many times a round."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__((1, 2), rounds=2 * count)
+        self.count = count
+
+    def queries(self) -> Sequence[LogprobQuery]:
+        return [self.query()] * self.count
+
+
+def test_a_round_of_many_paths_is_no_step() -> None:
+    """Few paths are a step, more are work like any other; a first round never is a step."""
+    for count, steps in ((1, 1), (STEP_PATHS, STEP_PATHS), (STEP_PATHS + 1, 0)):
+        search = Job(Rounds(count), RequestOptions(), arrival=0.0)
+        search.advance(now=0.0)
+        assert search.steps == 0
+        for ask_ in search.asks:
+            ask_.answer = LogprobResult()
+        search.advance(now=1.0)
+        assert search.steps == steps

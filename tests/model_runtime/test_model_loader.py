@@ -107,12 +107,18 @@ def test_threads_are_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("generation", "config", "expected"),
-    [([2, 1, 2], 5, (2, 1)), (3, 5, (3,)), (None, [5, 6], (5, 6)), (None, None, (1,))],
+    [
+        ([2, 1, 2], 5, (2, 1)),
+        (3, 5, (3,)),
+        (None, [5, 6], (5, 6)),
+        (None, None, (1,)),
+        ([2, 10**6, -1], 5, (2,)),
+    ],
 )
 def test_end_tokens_come_from_the_most_specific_source(
     folder: Path, generation: object, config: object, expected: tuple[int, ...]
 ) -> None:
-    """The generation config, else the config, else the tokenizer's EOS."""
+    """The generation config, else the config, else the tokenizer's EOS; ids of the head only."""
     edit(folder / "generation_config.json", eos_token_id=generation)
     edit(folder / "config.json", eos_token_id=config)
     assert load(folder).info.end_token_ids == expected

@@ -37,6 +37,18 @@ def test_steps_take_less_than_twice_their_time_alone(steps: int, fixed: float, e
     assert others > 0.25 * sum(seconds for _, seconds in seen)
 
 
+@pytest.mark.parametrize("sizes", [(16, 32), (1, 4), (4, 32, 128, 40, 8), (31, 25, 1)])
+def test_changing_numbers_of_steps_starve_nobody(sizes: tuple[int, ...]) -> None:
+    """Each size is measured alone once; after that others ride along in nearly every batch."""
+    pace, company = StepPace(), 0
+    for i in range(400):
+        steps = sizes[i % len(sizes)]
+        tokens = pace.budget(steps, MOST)
+        pace.observe(steps, tokens, 0.05 + 0.002 * tokens)
+        company += tokens > steps
+    assert company > 400 - 400 // PATIENCE - 3 * len(sizes)
+
+
 def test_without_steps_a_batch_is_as_large_as_it_may_be() -> None:
     """Scoring alone is not slowed down, neither before nor after a decode."""
     pace = StepPace()

@@ -106,3 +106,13 @@ def test_memory_is_counted_and_given_back() -> None:
     assert len(waiting) == 1
     assert waiting.words == stems[1].words
     assert waiting.best is stems[1]
+
+
+def test_a_longer_row_adds_what_it_has_beside_the_first() -> None:
+    """Also where nearly equal tokens have changed places: none comes twice, none is lost."""
+    path = stem(-1.0, -2.0, count=2)
+    longer = [RankedLogprob(i, p, 1) for i, p in ((0, -1.0), (5, -1.9), (1, -2.0), (6, -3.0))]
+    path.relist(Row(tuple(longer)), 8)
+    assert [token.id for token in path.row.choices] == [0, 1, 5, 6]
+    assert path.complete
+    assert not stem(-1.0, -2.0, count=2).complete

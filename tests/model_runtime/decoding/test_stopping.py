@@ -124,3 +124,15 @@ def test_empty_stop_is_refused() -> None:
     with pytest.raises(InvalidQuery) as caught:
         StopStrings((b"x", b""), lambda _: b"")
     assert caught.value.param == "stop"
+
+
+def test_leading_bytes_that_are_skipped_belong_to_no_stop() -> None:
+    """Neither as a whole stop nor as the beginning of one, wherever tokens are cut."""
+    pieces = [b" is", b" a", b" b"]
+    state = StopStrings([b" ", b"sa"], lambda token_id: pieces[token_id], skip=3)
+    first, second = state.push(0), state.push(0).push(1)
+    assert not first.matched
+    assert second.span == (3, 4)
+    inside = StopStrings([b" "], lambda token_id: pieces[token_id], skip=1).push(1)
+    assert not inside.matched
+    assert inside.push(2).span == (2, 3)
