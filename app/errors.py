@@ -40,6 +40,7 @@ from model_runtime import (
     InvalidQuery,
     MissingExtra,
     NonFiniteLogits,
+    NothingFollows,
     OutOfMemory,
     PathTooLong,
     RequestTooLarge,
@@ -109,6 +110,7 @@ INTERNAL: Final = Row(500, _SERVER, "internal_error", "The server failed at this
 
 TABLE: Final[dict[type[Exception], Row]] = {
     InvalidQuery: Row(422, _INVALID, "invalid_value"),
+    NothingFollows: Row(422, _INVALID, "no_completion"),
     TokenIdOutOfRange: Row(422, _INVALID, "token_id_out_of_range"),
     PathTooLong: Row(422, _INVALID, "context_length_exceeded"),
     RequestTooLarge: Row(422, _INVALID, "request_too_large"),
