@@ -34,7 +34,7 @@ def test_steps_take_less_than_twice_their_time_alone(steps: int, fixed: float, e
     slow = [seconds for _, seconds in seen if seconds > 2 * alone]
     others = sum(tokens - steps for tokens, _ in seen) * each
     assert len(slow) <= 0.02 * len(seen)
-    assert others > 0.25 * sum(seconds for _, seconds in seen)
+    assert others > 0.2 * sum(seconds for _, seconds in seen)
 
 
 @pytest.mark.parametrize("sizes", [(16, 32), (1, 4), (4, 32, 128, 40, 8), (31, 25, 1)])
