@@ -112,7 +112,8 @@ class DecodeRequest(ConstrainedRequest):
     beam looks able to beat them at its present length. "never": when none can at any length."""
     feasible: Feasible = "any"
     """What ``exact`` searches. ``any``: completions that ended or are ``max_tokens`` long, which is
-    what greedy and beam search in. ``ended``: only those that ended."""
+    what greedy and beam search in. ``ended``: only those that ended, which under a constraint are
+    those that satisfy it as a whole."""
     max_expansions: Annotated[int, Field(ge=1, le=MAX_EXPANSIONS)] | None = None
     """Prefixes that ``exact`` asks the model about at most. When they, ``timeout_ms`` or the 32 MiB
     of a search run out it answers with the best so far, and the certificate says so; behind long
