@@ -87,13 +87,7 @@ class ScorePlan:
     @property
     def boundary(self) -> BoundaryReport:
         """What the response says of the join."""
-        return BoundaryReport(
-            policy=self.joined.policy.value,
-            start_token=self.joined.start_token,
-            shift_bytes=self.joined.shift_bytes,
-            context_tokens=self.joined.context_tokens,
-            bos_added=self.joined.bos_added,
-        )
+        return BoundaryReport.of(self.joined)
 
 
 def plan_score(

@@ -16,7 +16,7 @@ from app.schemas.bounds import (
 from app.schemas.error import ErrorObject
 from app.schemas.request import Candidate, Context, ListingRequest, Temperature
 from app.schemas.response import Part, Reply, TokenDetail, example
-from model_runtime import GNMT_ALPHA
+from model_runtime import GNMT_ALPHA, Join
 
 T = TypeVar("T")
 
@@ -153,6 +153,17 @@ class BoundaryReport(Part):
     """Bytes of the context that lie after the start."""
     context_tokens: int
     bos_added: bool
+
+    @classmethod
+    def of(cls, joined: Join) -> BoundaryReport:
+        """What the runtime says of a join."""
+        return cls(
+            policy=joined.policy.value,
+            start_token=joined.start_token,
+            shift_bytes=joined.shift_bytes,
+            context_tokens=joined.context_tokens,
+            bos_added=joined.bos_added,
+        )
 
 
 class ScoreResponse(Reply):

@@ -19,6 +19,11 @@ CALL = re.compile(
     r"```json\n(?P<answer>.*?)```",
     re.DOTALL,
 )
+STREAMED = re.compile(
+    r"```sh\ncurl -sN localhost:8000(?P<path>\S+) -H [^\n]*-d '\n\s*(?P<body>.*?)'\n```\n+"
+    r"```text\n(?P<answer>.*?)```",
+    re.DOTALL,
+)
 CALLS = [match.groupdict() for match in CALL.finditer(README)]
 
 VARIES = {"id", "created", "fingerprint", "numeric_error", "usage", "timings_ms"}
@@ -40,6 +45,25 @@ def test_the_answer_is_the_one_that_is_shown(call: dict[str, str], real_server: 
         headers = {"Content-Type": "application/json"}
         got = real_server.client.post(call["path"], content=call["body"], headers=headers).json()
     check_alike(got, json.loads(call["answer"]))
+
+
+def test_the_stream_is_the_one_that_is_shown(real_server: LiveServer) -> None:
+    """Same events in the same order; the last one, which the README cuts, by its name."""
+    call = STREAMED.search(README)
+    assert call is not None
+    headers = {"Content-Type": "application/json"}
+    got = real_server.client.post(call["path"], content=call["body"], headers=headers).text
+    *tokens, (last, _) = events(got)
+    *shown, (shown_last, _) = events(call["answer"])
+    assert last == shown_last == "result"
+    assert [name for name, _ in tokens] == [name for name, _ in shown]
+    for (_, data), (_, shown_data) in zip(tokens, shown, strict=True):
+        check_alike(json.loads(data), json.loads(shown_data))
+
+
+def events(text: str) -> list[tuple[str, str]]:
+    """(name, data) of each event."""
+    return re.findall(r"event: (\w+)\ndata: ([^\n]*)", text)
 
 
 def check_alike(got: Any, shown: Any) -> None:

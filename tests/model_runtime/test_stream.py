@@ -55,6 +55,15 @@ async def started(model: FakeModel, max_queue_tokens: int = 100) -> AsyncIterato
         await engine.stop(drain_s=5)
 
 
+@asynccontextmanager
+async def gated() -> AsyncIterator[tuple[Engine, Gate, Successor]]:
+    """An engine whose forwards wait at a gate."""
+    gate, model = Gate(), Successor()
+    async with started(model) as engine:
+        model.on_run = gate.hold
+        yield engine, gate, model
+
+
 def greedy(max_tokens: int, prompt: tuple[int, ...] = PROMPT) -> GreedySearch:
     return GreedySearch(prompt, DecodingLimits(max_tokens=max_tokens), vocab_size=VOCAB)
 
@@ -92,23 +101,18 @@ async def test_tokens_come_in_order_and_then_the_outcome() -> None:
 @on_loop
 async def test_a_token_comes_before_the_next_step() -> None:
     """A token can be read while the forward that follows it still runs."""
-    gate, model = Gate(), Successor()
-    async with started(model) as engine:
-        model.on_run = gate.hold
-        async with aclosing(engine.stream(greedy(3))) as stream:
-            gate.let_one_through()
-            first = await anext(stream)
-            assert isinstance(first, GeneratedToken)
-            assert (first.id, held(model)) == (3, 1)
-            gate.open()
+    async with gated() as (engine, gate, model), aclosing(engine.stream(greedy(3))) as stream:
+        gate.let_one_through()
+        first = await anext(stream)
+        assert isinstance(first, GeneratedToken)
+        assert (first.id, held(model)) == (3, 1)
+        gate.open()
 
 
 @on_loop
 async def test_leaving_takes_the_search_out_of_the_next_batch() -> None:
     """What runs when the reader leaves is the last that is computed for it."""
-    gate, model = Gate(), Successor()
-    async with started(model) as engine:
-        model.on_run = gate.hold
+    async with gated() as (engine, gate, model):
         async with aclosing(engine.stream(greedy(30))) as stream:
             gate.let_one_through()
             await anext(stream)
@@ -136,13 +140,11 @@ async def test_a_reader_who_never_reads_holds_nobody_up() -> None:
 @on_loop
 async def test_a_deadline_ends_a_stream_between_two_tokens() -> None:
     """What was chosen in time is read first, then the error."""
-    gate, model = Gate(), Successor()
-    async with started(model) as engine:
-        model.on_run = gate.hold
+    async with gated() as (engine, gate, _model):
         read: list[Any] = []
         gate.let_one_through()
         with pytest.raises(DeadlineExceeded):
-            async for item in engine.stream(greedy(30), RequestOptions(timeout_s=0.2)):
+            async for item in engine.stream(greedy(30), RequestOptions(timeout_s=1.0)):
                 read.append(item)
         gate.open()
     assert [token.id for token in read] == [3]
@@ -151,17 +153,14 @@ async def test_a_deadline_ends_a_stream_between_two_tokens() -> None:
 @on_loop
 async def test_stopping_ends_a_stream() -> None:
     """The reader is told, as every other request is."""
-    gate, model = Gate(), Successor()
-    async with started(model) as engine:
-        model.on_run = gate.hold
-        async with aclosing(engine.stream(greedy(30))) as stream:
-            gate.let_one_through()
+    async with gated() as (engine, gate, _model), aclosing(engine.stream(greedy(30))) as stream:
+        gate.let_one_through()
+        await anext(stream)
+        stopping = asyncio.create_task(engine.stop(drain_s=0))
+        with pytest.raises(EngineStopping):
             await anext(stream)
-            stopping = asyncio.create_task(engine.stop(drain_s=0))
-            with pytest.raises(EngineStopping):
-                await anext(stream)
-            gate.open()
-            await stopping
+        gate.open()
+        await stopping
 
 
 @on_loop
