@@ -21,8 +21,8 @@ from model_runtime.errors import ChainruleError, ForwardFailed
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, LogprobResult, Outcome, RequestOptions
 
-STEP_PATHS = 16
-"""Paths that a search asks about in one step; with more it is served as scoring is."""
+STEP_TOKENS = 16
+"""Tokens that a search feeds in one step; with more it is served as scoring is."""
 
 
 class Ask:
@@ -102,16 +102,16 @@ class Job:
         """
         if self._rounds == 1:
             return max(1, self._first_round_tokens - self.usage.computed_tokens)
-        return max(1, len(self.open_asks))
+        return max(1, sum(_rows(ask.work.query) for ask in self.open_asks))
 
     @property
     def steps(self) -> int:
         """Tokens of the next step of a running search; 0 of whoever is in its first round.
 
-        A round of many paths is no step: it takes long by itself, and may be answered in parts.
+        A round of many tokens is no step: it takes long by itself, and may be answered in parts.
         """
-        count = len(self.open_asks) if self._rounds > 1 else 0
-        return count if count <= STEP_PATHS else 0
+        count = sum(_rows(ask.work.query) for ask in self.open_asks) if self._rounds > 1 else 0
+        return count if count <= STEP_TOKENS else 0
 
     @property
     def overrun(self) -> bool:
@@ -175,7 +175,7 @@ class Job:
             # Whoever asks once has counted already, and it may be thousands of long paths.
             once = isinstance(self.strategy, AskOnce)
             self._first_round_tokens = self.cost if once else fed_tokens(queries)
-        self._asked_tokens += len(queries) if self._rounds else self._first_round_tokens
+        self._asked_tokens += sum(map(_rows, queries)) if self._rounds else self._first_round_tokens
         self._rounds += 1
         self.asks = [Ask(self._salted(query)) for query in queries]
 
@@ -197,3 +197,8 @@ class Job:
             queue_s=began - self.arrival,
             model_s=now - began,
         )
+
+
+def _rows(query: LogprobQuery) -> int:
+    """Tokens that a query feeds at least: those whose rows it asks."""
+    return query.last_row + 1 - query.score_from

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from model_runtime.errors import InvalidQuery
+from model_runtime.errors import InvalidQuery, NonFiniteLogits
 from model_runtime.types import total
 
 GNMT_ALPHA = 0.6
@@ -85,7 +85,7 @@ def normalized_score(
     """
     if normalization.has_baseline:
         return total(logprobs) - mean_baseline(baselines)
-    return total(logprobs) / _divisor(normalization, size, alpha)
+    return total(logprobs) / divisor(normalization, size, alpha)
 
 
 def normalized_error(
@@ -100,7 +100,7 @@ def normalized_error(
         InvalidQuery: the divisor is zero.
     """
     error = token_error * size.tokens
-    return 2 * error if normalization.has_baseline else error / _divisor(normalization, size, alpha)
+    return 2 * error if normalization.has_baseline else error / divisor(normalization, size, alpha)
 
 
 def mean_baseline(baselines: Sequence[float]) -> float:
@@ -120,6 +120,18 @@ def off_mass(logprobs: Mapping[tuple[int, ...], float]) -> float | None:
     if any(longer[: len(path)] == path for path, longer in pairwise(sorted(logprobs))):
         return None
     return max(0.0, 1.0 - math.fsum(math.exp(logprob) for logprob in logprobs.values()))
+
+
+def log_sum(logprobs: Sequence[float]) -> float:
+    """Log of the summed probabilities; a single one comes back unchanged.
+
+    Raises:
+        NonFiniteLogits: all of them are zero.
+    """
+    best = max(logprobs)
+    if best == -math.inf:
+        raise NonFiniteLogits("the model gave the end no probability at all")
+    return best + math.log(math.fsum(math.exp(logprob - best) for logprob in logprobs))
 
 
 def perplexity(logprobs: Sequence[float]) -> float:
@@ -207,18 +219,22 @@ def prefix_of(paths: Sequence[Sequence[int] | None]) -> list[tuple[int, ...]]:
     return [() if path is None else found[tuple(path)] for path in paths]
 
 
-def _divisor(normalization: Normalization, size: Size, alpha: float) -> float:
+def divisor(normalization: Normalization, size: Size, alpha: float = GNMT_ALPHA) -> float:
+    """What the sum is divided by; 1 where a baseline is subtracted instead.
+
+    Raises:
+        InvalidQuery: it is zero.
+    """
     if normalization is Normalization.GNMT:
         return float(((5 + size.tokens) / 6) ** alpha)
-    divisor = {
-        Normalization.SUM: 1,
+    count = {
         Normalization.MEAN: size.tokens,
         Normalization.PER_CHAR: size.characters,
         Normalization.PER_BYTE: size.byte_count,
-    }[normalization]
-    if divisor <= 0:
+    }.get(normalization, 1)
+    if count <= 0:
         raise InvalidQuery(f"{normalization} has nothing to divide by", param="normalization")
-    return divisor
+    return count
 
 
 def _present(values: Sequence[float | None]) -> list[float]:

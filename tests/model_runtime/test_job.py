@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model_runtime.batch import Extent
 from model_runtime.decoding.base import Answer, AskOnce
 from model_runtime.errors import ForwardFailed, NonFiniteLogits
-from model_runtime.job import STEP_PATHS, Ask, Job
+from model_runtime.job import STEP_TOKENS, Ask, Job
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, LogprobResult, RequestOptions
 from tests.model_runtime.chain import Chain
@@ -111,7 +111,7 @@ class Wide:
     done = False
 
     def queries(self) -> Sequence[LogprobQuery]:
-        return [ask(0, i, targets=()) for i in range(10)]
+        return [LogprobQuery((0, i), score_from=2, targets=()) for i in range(10)]
 
     def advance(self, answers: Sequence[Answer]) -> None:
         pass
@@ -190,7 +190,7 @@ class Rounds(Chain):
 
 def test_a_round_of_many_paths_is_no_step() -> None:
     """Few paths are a step, more are work like any other; a first round never is a step."""
-    for count, steps in ((1, 1), (STEP_PATHS, STEP_PATHS), (STEP_PATHS + 1, 0)):
+    for count, steps in ((1, 1), (STEP_TOKENS, STEP_TOKENS), (STEP_TOKENS + 1, 0)):
         search = Job(Rounds(count), RequestOptions(), arrival=0.0)
         search.advance(now=0.0)
         assert search.steps == 0
