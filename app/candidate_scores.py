@@ -1,35 +1,26 @@
-"""POST /v1/score, second half: the model's answers to scores, ranks and token entries."""
+"""POST /v1/score, second half: what became of each candidate, as the response lists it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
 
+from app.candidate_ranking import CandidateRanking
 from app.errors import error_object
+from app.outcomes import Outcome
 from app.schemas.response import TokenDetail
-from app.schemas.score import CandidateScore
+from app.schemas.score_reply import CandidateScore
 from app.scored_candidate import ScoredCandidate
-from app.scoring import PlannedCandidate, ScorePlan, located, refuse_failures
+from app.scoring import Planned, PlannedCandidate, ScorePlan
 from app.token_details import Span, path_bytes, token_details
 from model_runtime import (
     ChainruleError,
-    LogprobResult,
-    ModelInfo,
-    NonFiniteLogits,
     Normalization,
+    Pruned,
     Tokenizer,
-    competition_ranks,
-    off_mass,
     perplexity,
     prefix_of,
-    probabilities,
-    tie_groups,
-    total,
 )
-
-Outcome = ScoredCandidate | ChainruleError
 
 
 class TokenEntries:
@@ -70,135 +61,42 @@ class TokenEntries:
 
 def candidate_scores(
     tokenizer: Tokenizer,
-    info: ModelInfo,
     plan: ScorePlan,
-    answers: Sequence[LogprobResult | ChainruleError],
+    outcomes: Sequence[Outcome],
+    ranking: CandidateRanking,
 ) -> list[CandidateScore]:
-    """Results in the order of the request's candidates.
-
-    Raises:
-        ChainruleError: nothing could be scored, or something could not be and the request is
-            all or nothing.
-    """
-    outcomes = list(_outcomes(plan, answers))
-    refuse_failures(outcomes, plan.request.all_or_nothing)
-    comparison = Comparison.of(outcomes, plan, info)
+    """Every candidate in full, in the request's order."""
     entries = TokenEntries(tokenizer, plan) if plan.request.lists_tokens else None
+    # With an end behind it no path begins another one.
+    paths = [None if plan.request.append_eos else _path(one) for one in plan.candidates]
+    begun = prefix_of(paths)
     return [
-        _failed(index, outcome)
-        if isinstance(outcome, ChainruleError)
-        else _scored(index, outcome, comparison, entries)
+        _scored(index, outcome, ranking, begun[index], entries)
+        if isinstance(outcome, ScoredCandidate)
+        else _unscored(index, outcome, begun[index])
         for index, outcome in enumerate(outcomes)
     ]
 
 
-def off_candidate_mass(plan: ScorePlan, results: Sequence[CandidateScore]) -> float | None:
-    """What the model gives to everything but the candidates that were scored.
-
-    None where that is not 1 minus their sum: see ``ScoreResponse``.
-    """
-    if plan.joined.shift_bytes:
-        return None
-    # With an end behind it no path begins another one.
-    end = (-1,) if plan.request.append_eos else ()
-    paths = {
-        candidate.token_ids + end: result.logprob
-        for candidate, result in zip(plan.candidates, results, strict=True)
-        if isinstance(candidate, PlannedCandidate) and result.logprob is not None
-    }
-    return off_mass(paths)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What depends on all candidates of a request; one entry for each."""
-
-    scores: list[float | None]
-    ranks: list[int | None]
-    probabilities: list[float | None]
-    errors: list[float | None]
-    tie_groups: list[int | None]
-    prefix_of: list[tuple[int, ...]]
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome], plan: ScorePlan, info: ModelInfo) -> Comparison:
-        """Compare the candidates that could be scored."""
-        kind = Normalization(plan.request.normalization)
-        scores = [None if isinstance(o, ChainruleError) else o.score(kind) for o in outcomes]
-        errors = _errors(outcomes, kind, info)
-        return cls(
-            scores,
-            competition_ranks(scores),
-            probabilities(scores, plan.request.temperature),
-            errors,
-            _tie_groups(scores, errors, info),
-            # With an end behind it no path begins another one.
-            [()] * len(outcomes) if plan.request.append_eos else _prefix_of(outcomes),
-        )
-
-
-def _outcomes(
-    plan: ScorePlan, answers: Sequence[LogprobResult | ChainruleError]
-) -> Iterator[Outcome]:
-    rest = iter(answers)
-    for index, candidate in enumerate(plan.candidates):
-        if isinstance(candidate, ChainruleError):
-            yield candidate
-        else:
-            asked = islice(rest, len(candidate.queries))
-            yield _outcome(index, candidate, list(asked), plan.request.alpha)
-
-
-def _outcome(
-    index: int,
-    candidate: PlannedCandidate,
-    answers: Sequence[LogprobResult | ChainruleError],
-    alpha: float,
-) -> Outcome:
-    results: list[LogprobResult] = []
-    for answer in answers:
-        if isinstance(answer, ChainruleError):
-            return located(answer, index)
-        results.append(answer)
-    try:
-        return ScoredCandidate.read(candidate, results[0], results[1:], alpha)
-    except NonFiniteLogits as error:
-        return error
-
-
-def _errors(
-    outcomes: Sequence[Outcome], kind: Normalization, info: ModelInfo
-) -> list[float | None]:
-    """Of each score; None where it is not known."""
-    if info.numeric_error is None:
-        return [None] * len(outcomes)
-    largest = info.numeric_error[0]
-    return [None if isinstance(o, ChainruleError) else o.error(largest, kind) for o in outcomes]
-
-
-def _tie_groups(
-    scores: list[float | None], errors: list[float | None], info: ModelInfo
-) -> list[int | None]:
-    if info.numeric_error is None:
-        return [None] * len(scores)
-    return tie_groups(scores, [error or 0.0 for error in errors])
-
-
-def _prefix_of(outcomes: Sequence[Outcome]) -> list[tuple[int, ...]]:
-    return prefix_of([None if isinstance(o, ChainruleError) else o.token_ids for o in outcomes])
+def _path(candidate: Planned) -> tuple[int, ...] | None:
+    return candidate.token_ids if isinstance(candidate, PlannedCandidate) else None
 
 
 def _scored(
-    index: int, scored: ScoredCandidate, comparison: Comparison, entries: TokenEntries | None
+    index: int,
+    scored: ScoredCandidate,
+    ranking: CandidateRanking,
+    begun: Sequence[int],
+    entries: TokenEntries | None,
 ) -> CandidateScore:
     spread = perplexity(scored.logprobs)
     return CandidateScore(
         index=index,
-        rank=comparison.ranks[index],
-        tie_group=comparison.tie_groups[index],
-        score=comparison.scores[index],
-        numeric_error=comparison.errors[index],
-        logprob=total(scored.logprobs),
+        rank=ranking.ranks[index],
+        tie_group=ranking.tie_groups[index],
+        score=ranking.scores[index],
+        numeric_error=ranking.errors[index],
+        logprob=scored.logprob,
         token_count=len(scored.logprobs),
         tail_tokens=scored.planned.tail_tokens,
         mean_logprob=scored.score(Normalization.MEAN),
@@ -206,15 +104,20 @@ def _scored(
         logprob_per_byte=scored.score_if_text(Normalization.PER_BYTE),
         baseline_logprob=scored.baseline,
         perplexity=spread if math.isfinite(spread) else None,
-        probability=comparison.probabilities[index],
+        probability=ranking.probabilities[index],
+        probability_bounds=ranking.probability_bounds[index],
         greedy=all(rank == 1 for rank in scored.ranks),
-        prefix_of=list(comparison.prefix_of[index]),
+        prefix_of=list(begun),
+        bound=None,
+        marginal=None,
+        join=None,
         error=None,
         tokens=None if entries is None else entries.of(scored),
     )
 
 
-def _failed(index: int, error: ChainruleError) -> CandidateScore:
+def _unscored(index: int, outcome: Pruned | ChainruleError, begun: Sequence[int]) -> CandidateScore:
+    failed = isinstance(outcome, ChainruleError)
     return CandidateScore(
         index=index,
         rank=None,
@@ -230,8 +133,12 @@ def _failed(index: int, error: ChainruleError) -> CandidateScore:
         baseline_logprob=None,
         perplexity=None,
         probability=None,
+        probability_bounds=None,
         greedy=None,
-        prefix_of=[],
-        error=error_object(error),
+        prefix_of=[] if failed else list(begun),
+        bound=outcome.bound if isinstance(outcome, Pruned) else None,
+        marginal=None,
+        join=None,
+        error=error_object(outcome) if isinstance(outcome, ChainruleError) else None,
         tokens=None,
     )

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from app.schemas.bounds import (
     MAX_CANDIDATES,
     MAX_JOINED_CHARS,
+    MAX_RESULTS,
     MAX_TOKEN_ENTRIES,
     MAX_TOP,
     MAX_TOP_ENTRIES,
 )
 from app.schemas.request import ContextRequest, ListingRequest
-from model_runtime import InvalidQuery, ModelInfo, PathTooLong, TokenIdOutOfRange
+from app.schemas.score import ScoreRequest
+from model_runtime import InvalidQuery, ModelInfo, PathTooLong, TokenIdOutOfRange, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +80,39 @@ def check_entries(positions: int, request: ListingRequest) -> None:
         )
 
 
-def check_joined_chars(context: object, candidates: Sequence[object]) -> None:
+def check_report(request: ScoreRequest) -> None:
+    """Raise ``InvalidQuery`` where a response would report too many candidates in full."""
+    count = len(request.candidates)
+    if request.compact and request.lists_tokens:
+        raise InvalidQuery("compact: columns have no place for tokens", "compact")
+    if count > MAX_RESULTS and not request.compact:
+        raise InvalidQuery(
+            f"candidates: {count} are too many to report in full, {MAX_RESULTS} at most; "
+            "set compact",
+            "candidates",
+        )
+
+
+def check_joined_chars(
+    context: object, candidates: Sequence[object], tokenizer: Tokenizer | None = None
+) -> None:
     """Raise ``InvalidQuery`` for what would keep a tokenizing thread busy for too long.
 
-    ``joint`` tokenizes the whole context again for each candidate.
+    ``joint`` tokenizes the end of the context again for each candidate, from the last place on
+    behind which no candidate changes a token: all of it where ``tokenizer`` is None, or knows of
+    no such place.
     """
     if not isinstance(context, str) or not all(isinstance(one, str) for one in candidates):
         return
-    joined = len(context) * len(candidates)
+    repeated = context
+    if tokenizer is not None and len(context) * len(candidates) > MAX_JOINED_CHARS:
+        tokenizer.check_text(context, "context")
+        repeated = tokenizer.window(context, tokenizer.encode(context))
+    joined = len(repeated) * len(candidates)
     if joined > MAX_JOINED_CHARS:
         raise InvalidQuery(
-            f"candidates: {len(candidates)} of them, each tokenized behind a context of "
-            f"{len(context)} characters, exceed {MAX_JOINED_CHARS} characters in all; send fewer "
+            f"candidates: {len(candidates)} of them, each tokenized behind {len(repeated)} "
+            f"characters of the context, exceed {MAX_JOINED_CHARS} characters in all; send fewer "
             "at a time (to /v1/score with start_token pinned), or token ids",
             "candidates",
         )

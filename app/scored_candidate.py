@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.scoring import PlannedCandidate
 from model_runtime import (
     LogprobResult,
-    NonFiniteLogits,
     Normalization,
     Size,
     TokenLogprob,
+    log_sum,
     mean_baseline,
     normalized_error,
     normalized_score,
@@ -42,6 +41,11 @@ class ScoredCandidate:
     baselines: tuple[float, ...]
     alpha: float
 
+    @property
+    def logprob(self) -> float:
+        """The sum."""
+        return total(self.logprobs)
+
     @classmethod
     def read(
         cls,
@@ -51,7 +55,7 @@ class ScoredCandidate:
         alpha: float,
     ) -> ScoredCandidate:
         """Put the answers together; the end counts as one more token where it was asked."""
-        end_ids = planned.query.targets
+        end_ids = planned.asked.end_ids
         token_ids, ranks = planned.token_ids, answer.ranks
         if end_ids is not None:
             # The entry is shown under the likeliest end token.
@@ -64,8 +68,7 @@ class ScoredCandidate:
     @property
     def size(self) -> Size:
         """What its score may be divided by."""
-        planned = self.planned
-        return Size(len(self.logprobs), planned.characters, len(planned.content))
+        return self.planned.size
 
     @property
     def baseline(self) -> float | None:
@@ -96,15 +99,3 @@ def _with_end(answer: LogprobResult) -> tuple[float, ...]:
     if not answer.target_logprobs:
         return answer.logprobs
     return (*answer.logprobs, log_sum(answer.target_logprobs))
-
-
-def log_sum(logprobs: Sequence[float]) -> float:
-    """Log of the summed probabilities; a single one comes back unchanged.
-
-    Raises:
-        NonFiniteLogits: all of them are zero.
-    """
-    best = max(logprobs)
-    if best == -math.inf:
-        raise NonFiniteLogits("the model gave the end no probability at all")
-    return best + math.log(math.fsum(math.exp(logprob - best) for logprob in logprobs))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.baseline import Baseline, read_baseline
-from app.limits import check_context, check_entries, check_joined_chars
+from app.limits import check_context, check_entries, check_joined_chars, check_report
 from app.prompt import Prompt, read_prompt
 from app.schemas.score import BoundaryReport, ScoreRequest
 from app.token_details import path_bytes
@@ -18,6 +18,7 @@ from model_runtime import (
     JoinedCandidate,
     LogprobQuery,
     ModelInfo,
+    Size,
     Tokenizer,
     join,
 )
@@ -26,32 +27,59 @@ Check = Callable[[LogprobQuery], InvalidQuery | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked about every candidate of a request.
+
+    Attributes:
+        prefix: the token path that all are conditional on.
+        end_ids: ids one of which ends each of them; None where no end is scored.
+        top_k: most probable tokens listed at each scored position.
+        baseline: the contexts that scores are compared with.
+    """
+
+    prefix: tuple[int, ...]
+    end_ids: tuple[int, ...] | None
+    top_k: int
+    baseline: Baseline
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedCandidate:
     """A candidate that can be scored.
 
     Attributes:
-        query: what is asked about it; the scored tokens begin at ``score_from``.
-        baselines: the same of the same ids, behind each of the baseline's contexts.
+        asked: what is asked about it, as about all the others.
+        token_ids: the scored tokens, without an appended end.
         tail_tokens: how many of them lie wholly inside the context's end.
         content: the bytes of the candidate alone.
         characters: Unicode code points of the candidate alone.
     """
 
-    query: LogprobQuery
-    baselines: tuple[LogprobQuery, ...]
+    asked: Asked
+    token_ids: tuple[int, ...]
     tail_tokens: int
     content: bytes
     characters: int
 
-    @property
-    def queries(self) -> tuple[LogprobQuery, ...]:
-        """All that is asked about it."""
-        return (self.query, *self.baselines)
+    # Made when they are wanted: a hundred thousand candidates share one long context.
 
     @property
-    def token_ids(self) -> tuple[int, ...]:
-        """The scored tokens, without an appended end."""
-        return self.query.tokens[self.query.score_from :]
+    def query(self) -> LogprobQuery:
+        """The candidate behind the context."""
+        prefix, asked = self.asked.prefix, self.asked
+        return LogprobQuery(prefix + self.token_ids, len(prefix), asked.end_ids, asked.top_k)
+
+    @property
+    def queries(self) -> tuple[LogprobQuery, ...]:
+        """All that is asked about it: behind the context, and behind each of the baseline's."""
+        query = self.query
+        return (query, *self.asked.baseline.queries(query))
+
+    @property
+    def size(self) -> Size:
+        """What its score may be divided by."""
+        tokens = len(self.token_ids) + (self.asked.end_ids is not None)
+        return Size(tokens, self.characters, len(self.content))
 
 
 Planned = PlannedCandidate | ChainruleError
@@ -66,12 +94,14 @@ class ScorePlan:
         request: what was asked.
         prompt: its context.
         joined: where context and candidates meet.
+        baseline: the contexts that scores are compared with.
         candidates: in the request's order; one that cannot be scored is its error.
     """
 
     request: ScoreRequest
     prompt: Prompt
     joined: Join
+    baseline: Baseline
     candidates: tuple[Planned, ...]
 
     @property
@@ -99,6 +129,7 @@ def plan_score(
         InvalidQuery: a setting or the context is at fault, no candidate can be scored, or one
             cannot and the request is all or nothing.
     """
+    check_report(request)
     targets = _end_ids(info) if request.append_eos else None
     if request.boundary != "separate":
         check_joined_chars(request.context, request.candidates)
@@ -112,9 +143,8 @@ def plan_score(
     refuse_failures(candidates, request.all_or_nothing)
     if request.start_token is not None or _failed_after_joining(joined, candidates):
         joined, candidates = planner.replan(candidates, joined.policy)
-    plan = ScorePlan(request, prompt, joined, tuple(candidates))
-    asked = (candidate.query for candidate in plan.good)
-    check_entries(sum(query.last_row + 1 - query.score_from for query in asked), request)
+    plan = ScorePlan(request, prompt, joined, baseline, tuple(candidates))
+    check_entries(sum(candidate.size.tokens for candidate in plan.good), request)
     return plan
 
 
@@ -182,8 +212,10 @@ class _Planner:
 
     def plan(self, indices: Sequence[int], joined: Join) -> list[Planned]:
         """What is asked about each of these candidates, or why it cannot be scored."""
+        top_k = min(self._request.top_logprobs, self._tokenizer.head_rows)
+        asked = Asked(joined.prefix, self._targets, top_k, self._baseline)
         return [
-            self._plan(index, joined, candidate)
+            self._plan(index, asked, candidate)
             for index, candidate in zip(indices, joined.candidates, strict=True)
         ]
 
@@ -194,29 +226,24 @@ class _Planner:
         replanned = dict(zip(good, self.plan(good, joined), strict=True))
         return joined, [replanned.get(i, failed) for i, failed in enumerate(candidates)]
 
-    def _plan(self, index: int, joined: Join, candidate: JoinedCandidate | InvalidQuery) -> Planned:
+    def _plan(self, index: int, asked: Asked, candidate: JoinedCandidate | InvalidQuery) -> Planned:
         if isinstance(candidate, InvalidQuery):
             return located(candidate, index)
-        planned = self._planned(index, joined, candidate)
+        planned = self._planned(index, asked, candidate)
         errors = (*map(self._check, planned.queries), _undivided(self._request, planned))
         error = next((error for error in errors if error is not None), None)
         return planned if error is None else located(error, index)
 
-    def _planned(self, index: int, joined: Join, candidate: JoinedCandidate) -> PlannedCandidate:
-        query = LogprobQuery(
-            tokens=joined.prefix + candidate.token_ids,
-            score_from=len(joined.prefix),
-            targets=self._targets,
-            top_k=min(self._request.top_logprobs, self._tokenizer.head_rows),
-        )
+    def _planned(self, index: int, asked: Asked, candidate: JoinedCandidate) -> PlannedCandidate:
         given = self._request.candidates[index]
         if isinstance(given, str):
             content, characters = given.encode(), len(given)
         else:
             content = path_bytes(self._tokenizer, given)
             characters = len(self._tokenizer.decode(given))
-        baselines = self._baseline.queries(query)
-        return PlannedCandidate(query, baselines, candidate.tail_tokens, content, characters)
+        return PlannedCandidate(
+            asked, candidate.token_ids, candidate.tail_tokens, content, characters
+        )
 
 
 def _undivided(request: ScoreRequest, planned: PlannedCandidate) -> InvalidQuery | None:

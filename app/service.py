@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from app.candidate_scores import candidate_scores, off_candidate_mass
 from app.decode_plan import DecodePlan, blaming_constraint, plan_decode
 from app.distribution import plan_next_token, read_distribution
 from app.errors import ModelNotServed
@@ -31,9 +30,12 @@ from app.schemas.models import ModelCard, ModelList
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import ContextRequest
 from app.schemas.response import Usage
-from app.schemas.score import ScoreRequest, ScoreResponse
-from app.scoring import plan_score
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import ScoreResponse
+from app.score_answer import read_scores
+from app.scoring import ScorePlan, plan_score
 from app.token_stream import TokenStream
+from app.top_search import top_search
 from app.visit import Visit
 from model_runtime import (
     ChainruleError,
@@ -43,6 +45,7 @@ from model_runtime import (
     NothingFollows,
     Outcome,
     RequestOptions,
+    TopCandidates,
 )
 
 T = TypeVar("T")
@@ -83,20 +86,27 @@ class ScoringService:
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """log P(candidate | context) for each candidate, in the request's order."""
         engine, visit = self._engine, self._admit(request)
-        plan = await self._off_loop(
-            plan_score, engine.tokenizer, engine.info, engine.check, request
+        plan, search = await self._off_loop(self._plan_score, request)
+        options = visit.after_tokenizing()
+        outcome: Outcome[Any] = (
+            await engine.score(plan.queries, options)
+            if search is None
+            else await engine.decode(search, options)
         )
-        outcome = await engine.score(plan.queries, visit.after_tokenizing())
         large = request.lists_tokens or len(request.candidates) > LARGE
-        results = await self._render(
-            large, candidate_scores, engine.tokenizer, engine.info, plan, outcome.value
+        answer = await self._render(
+            large, read_scores, engine.tokenizer, engine.info, plan, outcome.value
         )
-        scored = sum(result.token_count or 0 for result in results)
         return ScoreResponse(
-            results=results,
-            off_candidate_mass=off_candidate_mass(plan, results),
+            results=answer.results,
+            compact=answer.compact,
+            top=answer.top,
+            off_candidate_mass=answer.off_candidate_mass,
+            off_candidate_mass_bounds=answer.off_candidate_mass_bounds,
             boundary=plan.boundary,
-            **self._shared("score", visit, outcome, plan.joined.context_tokens, scored),
+            **self._shared(
+                "score", visit, outcome, plan.joined.context_tokens, answer.scored_tokens
+            ),
         )
 
     async def next_token(self, request: NextTokenRequest) -> NextTokenResponse:
@@ -152,6 +162,11 @@ class ScoringService:
         """What is served under ``name``."""
         self._check_model(name, param=None)
         return model_card(self._engine.info, self._limits)
+
+    def _plan_score(self, request: ScoreRequest) -> tuple[ScorePlan, TopCandidates | None]:
+        engine = self._engine
+        plan = plan_score(engine.tokenizer, engine.info, engine.check, request)
+        return plan, top_search(engine.info, plan)
 
     async def _plan_decode(self, request: DecodeRequest) -> tuple[Visit, DecodePlan]:
         visit = self._admit(request)

@@ -13,8 +13,9 @@ MAX_CHAT_CHARS = 1_000_000
 """Characters of all messages of a context together."""
 
 MAX_JOINED_CHARS = 16_000_000
-"""Length of the context times the number of text candidates: ``joint`` tokenizes the two together
-for each. It takes about six seconds at the bound."""
+"""Characters of the context that ``joint`` tokenizes again for each text candidate, times their
+number: those behind the last word that no candidate can change, or all of them where the tokenizer
+is of a kind that is not known to allow that. It takes about six seconds at the bound."""
 
 MAX_TOKEN_IDS = 131_072
 """Token ids of a context or a candidate."""
@@ -26,9 +27,19 @@ MAX_CANDIDATE_ID = 2**63
 """Magnitude of an id in a candidate: wider, because a bad id there fails the candidate alone."""
 
 MAX_MESSAGES = 1_024
-MAX_CANDIDATES = 2_048
+MAX_CANDIDATES = 131_072
+MAX_RESULTS = 4_096
+"""Candidates that a response reports in full; more are reported in columns."""
+
+MAX_CHOICES = 2_048
+"""Candidates that one search may choose from."""
+
 MAX_CHOICE_IDS = 131_072
 """Tokens of all candidates that one search may choose from: they are held as a trie."""
+
+MAX_MARGINAL_EXPANSIONS = 16_384
+DEFAULT_MARGINAL_EXPANSIONS = 256
+"""Token paths that the marginal log-probability of one candidate asks the model about."""
 
 MAX_CALIBRATION_CONTEXTS = 16
 MAX_LABELS = 256

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.bounds import MAX_CANDIDATES, MAX_JSON_SCHEMA_CHARS, MAX_REGEX_CHARS
+from app.schemas.bounds import MAX_CHOICES, MAX_JSON_SCHEMA_CHARS, MAX_REGEX_CHARS
 from app.schemas.request import Candidate, ListingRequest
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ class ConstrainedRequest(ListingRequest):
     """
 
     candidates: (
-        Annotated[list[Candidate], Field(min_length=1, max_length=MAX_CANDIDATES, fail_fast=True)]
+        Annotated[list[Candidate], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
         | None
     ) = None
     """The only completions that there are: texts or lists of token ids. They meet the context as

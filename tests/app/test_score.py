@@ -38,8 +38,12 @@ async def test_every_number_of_a_result(client: httpx.AsyncClient) -> None:
         "baseline_logprob": None,
         "perplexity": pytest.approx(4.0),
         "probability": pytest.approx(1 / 3),
+        "probability_bounds": None,
         "greedy": False,
         "prefix_of": [],
+        "bound": None,
+        "marginal": None,
+        "join": None,
         "error": None,
         "tokens": None,
     }
@@ -65,6 +69,7 @@ async def test_the_answer_around_the_results(client: httpx.AsyncClient) -> None:
         "scored_tokens": 2,
         "cached_tokens": 3,
         "computed_tokens": 4,
+        "reused_scores": 0,
     }
     timings = answer["timings_ms"]
     assert (timings["queue"], timings["model"]) == (1.0, 2.0)
