@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from email.message import Message
 from typing import Any, NoReturn
 
 from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 
 from app.errors import AmbiguousBody, MalformedBody, UnsupportedMediaType
 
 LARGE_BODY = 65_536
-"""Bytes from which on a body is parsed off the event loop."""
+"""Bytes from which on a body is parsed and validated off the event loop."""
 
 MAX_KEYS = 128
 """Of one object. Each unknown one would be complained about."""
@@ -34,10 +36,11 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
+        model = self.body_field.field_info.annotation
 
         async def handle_json(request: Request) -> Response:
             strict = _JsonRequest(request.scope, request.receive)
-            await strict.read()
+            await strict.read(model)
             return await handle(strict)
 
         return handle_json
@@ -80,14 +83,23 @@ def _loads(text: str) -> Any:
 class _JsonRequest(Request):
     """A request that hands out the value read by ``read``."""
 
-    async def read(self) -> None:
+    async def read(self, model: object) -> None:
         _require_json(self.headers)
         # Before FastAPI reads: it would answer any failure here with its own 400.
         body = await self.body()
         if len(body) > LARGE_BODY:
-            self._json = await to_thread.run_sync(parse_json, body)
+            self._json = await to_thread.run_sync(_read_large, body, model)
         elif body:
             self._json = parse_json(body)
+
+
+def _read_large(body: bytes, model: object) -> Any:
+    """The body as ``model``, which FastAPI takes as it is; what it refuses FastAPI complains of."""
+    value = parse_json(body)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        with suppress(ValidationError):
+            return model.model_validate(value)
+    return value
 
 
 def _require_json(headers: Headers) -> None:

@@ -17,6 +17,7 @@ from benchmarks import (
     offline,
     open_loop,
     repeated,
+    top_n,
 )
 
 BENCHMARKS = {
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "greedy": greedy.run,
     "beam": beam.run,
     "exact": exact_table.run,
+    "top_n": top_n.run,
     "groups": groups.run,
     "long_context": long_context.run,
     "coalescing": coalescing.run,

@@ -108,7 +108,8 @@ def _read_context(value: object) -> object:
 
 def _read_candidate(value: object) -> object:
     if isinstance(value, str):
-        return _TEXT.validate_python(value)
+        # There may be a hundred thousand of them.
+        return value if len(value) <= MAX_TEXT_CHARS else _TEXT.validate_python(value)
     if isinstance(value, list):
         return _CANDIDATE_IDS.validate_python(value)
     raise PydanticCustomError("candidate_type", "Input should be text or a list of token ids")

@@ -23,10 +23,12 @@ class BestScores:
 
     Args:
         count: how many are wanted, ties at the cut beside; at least 1.
+        floor: nothing is wanted whose score + error lies below it.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, floor: float = -math.inf) -> None:
         self._count = count
+        self._floor = floor
         self._falling: list[ScoredPlace] = []
 
     def add(self, score: float, error: float, place: int) -> None:
@@ -45,9 +47,9 @@ class BestScores:
     def threshold(self) -> float:
         """What score + error of a candidate have to reach, or it is not among the wanted."""
         if len(self._falling) < self._count:
-            return -math.inf
+            return self._floor
         last = self.best[-1]
-        return last.score - last.error
+        return max(self._floor, last.score - last.error)
 
 
 def _falling(scored: ScoredPlace) -> tuple[float, int]:

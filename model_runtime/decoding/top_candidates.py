@@ -63,6 +63,8 @@ class TopCandidates:
         vocab_size: rows of the model's head.
         end_ids: ids one of which ends every candidate, and counts in its sum; None for no end.
         top_k: most probable tokens reported at each scored position.
+        floor: what the n-th best is known to reach: its score less its error; minus infinity
+            where nothing is known.
 
     Raises:
         InvalidQuery: a count below 1, no candidate, an empty one or one without a divisor.
@@ -77,6 +79,7 @@ class TopCandidates:
         vocab_size: int,
         end_ids: tuple[int, ...] | None = None,
         top_k: int = 0,
+        floor: float = -math.inf,
     ) -> None:
         _check(candidates, count)
         self._prefix = prefix
@@ -87,7 +90,7 @@ class TopCandidates:
         self._divisors = [candidates[index].divisor for index in order]
         self._errors = [candidates[index].error for index in order]
         self._ends: list[PathScore | ChainruleError | None] = [None] * len(order)
-        self._best = BestScores(count)
+        self._best = BestScores(count, floor)
         self._heap: list[_Node] = []
         self._round: list[tuple[_Node, Ask]] = []
         self.expanded = 0
