@@ -48,4 +48,4 @@ async def decode(request: DecodeRequest, service: ServiceDependency) -> Response
     """
     if request.stream:
         return await EventStream.begin(service.stream(request), _NAMES, _EVENT)
-    return json_reply(await service.decode(request))
+    return await json_reply(await service.decode(request))

@@ -16,7 +16,7 @@ router = APIRouter(tags=["models"], responses=LOOKUP_FAILURES)
 @router.get("/v1/models", response_model=ModelList, summary="What is served")
 async def list_models(service: ServiceDependency) -> Response:
     """The served model, its limits, its fingerprint and its numeric error."""
-    return json_reply(service.models())
+    return await json_reply(service.models())
 
 
 # A hub id holds a slash, so the name takes all that is left of the path.
@@ -30,4 +30,4 @@ async def get_model(
     name: Annotated[str, Path(description="The model's ``id``.")], service: ServiceDependency
 ) -> Response:
     """The same of one model."""
-    return json_reply(service.model(name))
+    return await json_reply(service.model(name))

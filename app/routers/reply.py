@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from anyio import to_thread
 from fastapi import Response
 from pydantic import BaseModel
 
 from app.errors import ERROR_RESPONSES
+from app.json_pieces import is_large, to_json_in_pieces
 from app.schemas.error import ErrorResponse
 
 Failures = dict[int | str, dict[str, Any]]
@@ -24,9 +26,14 @@ LOOKUP_FAILURES: Final[Failures] = {
 """Of a route that only looks something up."""
 
 
-def json_reply(answer: BaseModel) -> Response:
+async def json_reply(answer: BaseModel) -> Response:
     """The answer as JSON by pydantic's own serializer, which is fast and prints exact floats.
 
-    FastAPI would validate the answer again and build a Python object of it first.
+    FastAPI would validate the answer again and build a Python object of it first. A large answer
+    is written beside the event loop.
     """
-    return Response(answer.model_dump_json(), media_type="application/json")
+    if is_large(answer):
+        content = await to_thread.run_sync(to_json_in_pieces, answer)
+    else:
+        content = to_json_in_pieces(answer)
+    return Response(content, media_type="application/json")

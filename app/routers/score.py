@@ -23,4 +23,4 @@ async def score(request: ScoreRequest, service: ServiceDependency) -> Response:
     Results come in the order of the candidates. One that cannot be scored (empty, too long,
     an id that the model does not have) is an error in its own result; the others are scored.
     """
-    return json_reply(await service.score(request))
+    return await json_reply(await service.score(request))
