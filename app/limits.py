@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.schemas.bounds import (
+    MAX_BODY_BYTES,
     MAX_CANDIDATES,
     MAX_JOINED_CHARS,
     MAX_RESULTS,
@@ -25,11 +26,13 @@ class Limits:
     Attributes:
         max_candidates: in one request.
         max_top_logprobs: most probable tokens listed at one position.
+        max_body_bytes: of a request; kept by ``BodyLimit`` and only reported here.
         default_timeout_ms: for requests that name no ``timeout_ms``; None for no limit.
     """
 
     max_candidates: int = MAX_CANDIDATES
     max_top_logprobs: int = MAX_TOP
+    max_body_bytes: int = MAX_BODY_BYTES
     default_timeout_ms: int | None = None
 
     def check(self, request: ContextRequest) -> None:

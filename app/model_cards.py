@@ -36,13 +36,19 @@ def _numeric_error(info: ModelInfo) -> NumericError | None:
 
 def _limits_card(limits: Limits) -> LimitsCard:
     return LimitsCard(
+        max_body_bytes=limits.max_body_bytes,
         max_candidates=limits.max_candidates,
+        max_results=bounds.MAX_RESULTS,
+        max_choices=min(bounds.MAX_CHOICES, limits.max_candidates),
         max_text_chars=bounds.MAX_TEXT_CHARS,
+        max_joined_chars=bounds.MAX_JOINED_CHARS,
         max_token_ids=bounds.MAX_TOKEN_IDS,
         max_top_logprobs=limits.max_top_logprobs,
         max_token_entries=bounds.MAX_TOKEN_ENTRIES,
         max_top_entries=bounds.MAX_TOP_ENTRIES,
         max_labels=bounds.MAX_LABELS,
+        max_calibration_contexts=bounds.MAX_CALIBRATION_CONTEXTS,
+        max_marginal_expansions=bounds.MAX_MARGINAL_EXPANSIONS,
         max_beams=bounds.MAX_BEAMS,
         max_expansions=bounds.MAX_EXPANSIONS,
         max_exact_sequences=bounds.MAX_BEST,

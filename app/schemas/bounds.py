@@ -6,6 +6,9 @@ vocabulary, queue) is checked against the served model and reported by name.
 
 from __future__ import annotations
 
+MAX_BODY_BYTES = 8 << 20
+"""A request's body, unless the operator says otherwise: room for ``MAX_CANDIDATES`` names."""
+
 MAX_TEXT_CHARS = 1_000_000
 """Characters of a context, a candidate or a message."""
 

@@ -19,14 +19,23 @@ class NumericError(Part):
 class LimitsCard(Part):
     """The largest request that is read."""
 
+    max_body_bytes: int
     max_candidates: int
-    """Of /v1/score, and of a closed set of /v1/decode."""
+    """Of /v1/score; ``max_choices`` of a closed set of /v1/decode."""
+    max_results: int
+    """Candidates that are reported in full; more need ``compact``."""
+    max_choices: int
     max_text_chars: int
+    max_joined_chars: int
+    """Characters that ``joint`` tokenizes for one request."""
     max_token_ids: int
     max_top_logprobs: int
     max_token_entries: int
     max_top_entries: int
     max_labels: int
+    max_calibration_contexts: int
+    max_marginal_expansions: int
+    """Token paths that ``marginal`` may ask about for one candidate."""
     max_beams: int
     max_expansions: int
     """Prefixes that one exact search may ask about."""
@@ -62,13 +71,19 @@ class ModelCard(Part):
                     "bos_token_id": 1,
                     "end_token_ids": [2],
                     "limits": {
-                        "max_candidates": 2048,
+                        "max_body_bytes": 8388608,
+                        "max_candidates": 131072,
+                        "max_results": 4096,
+                        "max_choices": 2048,
                         "max_text_chars": 1000000,
+                        "max_joined_chars": 16000000,
                         "max_token_ids": 131072,
                         "max_top_logprobs": 1000,
                         "max_token_entries": 65536,
                         "max_top_entries": 16384,
                         "max_labels": 256,
+                        "max_calibration_contexts": 16,
+                        "max_marginal_expansions": 16384,
                         "max_beams": 512,
                         "max_expansions": 100000,
                         "max_exact_sequences": 64,

@@ -42,13 +42,19 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
         "end_token_ids": [265],
     }
     assert set(limits) == {
+        "max_body_bytes",
         "max_candidates",
+        "max_results",
+        "max_choices",
         "max_text_chars",
+        "max_joined_chars",
         "max_token_ids",
         "max_top_logprobs",
         "max_token_entries",
         "max_top_entries",
         "max_labels",
+        "max_calibration_contexts",
+        "max_marginal_expansions",
         "max_beams",
         "max_expansions",
         "max_exact_sequences",
@@ -85,10 +91,11 @@ async def test_an_unknown_error_is_null() -> None:
 
 async def test_the_operators_limits_are_reported_and_kept(engine: FakeEngine) -> None:
     """What /v1/models says of the limits is what requests are held to."""
-    app = shell_app(engine, max_candidates=2, max_top_logprobs=3)
+    app = shell_app(engine, max_candidates=2, max_top_logprobs=3, max_body_bytes=4096)
     async with client_of(app) as client:
         limits = (await client.get("/v1/models/org/toy")).json()["limits"]
         assert (limits["max_candidates"], limits["max_top_logprobs"]) == (2, 3)
+        assert (limits["max_choices"], limits["max_body_bytes"]) == (2, 4096)
         body = {"context": "it is", "candidates": ["a", "b"], "top_logprobs": 3}
         assert (await client.post("/v1/score", json=body)).status_code == 200
         for field, value in (("candidates", ["a", "b", "c"]), ("top_logprobs", 4)):
