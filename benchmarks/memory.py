@@ -1,32 +1,32 @@
-"""Resident memory of this process, as Linux counts it."""
+"""Resident memory of a process, as Linux counts it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
+_PROC = Path("/proc")
 
 MIB = 1 << 20
 
 
-def resident() -> int:
+def resident(process: int | str = "self") -> int:
     """Bytes resident now."""
-    return _status("VmRSS")
+    return _status(process, "VmRSS")
 
 
-def peak_resident() -> int:
+def peak_resident(process: int | str = "self") -> int:
     """The most bytes that were resident since the start, or since ``forget_peak``."""
-    return _status("VmHWM")
+    return _status(process, "VmHWM")
 
 
-def forget_peak() -> None:
+def forget_peak(process: int | str = "self") -> None:
     """Let the peak begin again at what is resident now."""
-    _CLEAR_REFS.write_text("5")
+    (_PROC / str(process) / "clear_refs").write_text("5")
 
 
-def _status(field: str) -> int:
-    for line in _STATUS.read_text().splitlines():
+def _status(process: int | str, field: str) -> int:
+    status = _PROC / str(process) / "status"
+    for line in status.read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise SystemExit(f"{_STATUS} has no {field}: memory cannot be measured here")
+    raise SystemExit(f"{status} has no {field}: memory cannot be measured here")

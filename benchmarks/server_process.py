@@ -31,6 +31,13 @@ Body = bytes
 @contextmanager
 def running_server(**environment: str) -> Iterator[int]:
     """`chainrule serve` on a free port; yields the port, and ends it with SIGTERM."""
+    with running_process(**environment) as (port, _):
+        yield port
+
+
+@contextmanager
+def running_process(**environment: str) -> Iterator[tuple[int, int]]:
+    """The same; yields the port and the process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -38,7 +45,7 @@ def running_server(**environment: str) -> Iterator[int]:
     process = subprocess.Popen([sys.executable, "-m", "app", "serve"], env=os.environ | settings)
     try:
         _wait_ready(process, port)
-        yield port
+        yield port, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
