@@ -15,7 +15,7 @@ those of scoring everything.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import repeat
 from typing import NamedTuple
@@ -92,9 +92,10 @@ class TopCandidates:
         self._ends: list[PathScore | ChainruleError | None] = [None] * len(order)
         self._best = BestScores(count, floor)
         self._heap: list[_Node] = []
-        self._round: list[tuple[_Node, Ask]] = []
         self.expanded = 0
         self._open(self._ranges.root, None)
+        # Now, for whoever makes a search has time, and whoever asks it may not.
+        self._round = self._next_round()
 
     @property
     def cost(self) -> int:
@@ -110,8 +111,7 @@ class TopCandidates:
 
     def queries(self) -> Sequence[LogprobQuery]:
         if not self._round:
-            self._round = list(self._next_round())
-            self.expanded += sum(len(ask.queries) for _, ask in self._round)
+            self._round = self._next_round()
         return [query for _, ask in self._round for query in ask.queries]
 
     def advance(self, answers: Sequence[Answer]) -> None:
@@ -142,20 +142,23 @@ class TopCandidates:
         """Whether the most promising prefix may lead to one of the best."""
         return bool(self._heap) and -self._heap[0].key >= threshold
 
-    def _next_round(self) -> Iterator[tuple[_Node, Ask]]:
+    def _next_round(self) -> list[tuple[_Node, Ask]]:
         """The most promising prefixes; so much behind them as makes a round worth its while."""
         threshold = self._best.threshold
         nodes: list[_Node] = []
         while len(nodes) < WIDTH and self._is_wanted(threshold):
             nodes.append(heappop(self._heap))
         spare = max(0, (LEAST if self.expanded else WHOLE) - len(nodes))
+        found = []
         for node in nodes:
             more = self._ranges.tokens(node.candidates) - 1
             if more <= spare:
                 spare -= more
-                yield node, self._asks.whole(node.candidates)
+                found.append((node, self._asks.whole(node.candidates)))
             else:
-                yield node, self._asks.next_tokens(node.candidates)
+                found.append((node, self._asks.next_tokens(node.candidates)))
+        self.expanded += sum(len(ask.queries) for _, ask in found)
+        return found
 
     # What comes back.
 
