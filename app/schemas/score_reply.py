@@ -137,9 +137,8 @@ class TopReport(Part):
     ranked: int
     """As many as were requested, and all that are tied with the last of them."""
     pruned: int
-    """Candidates that were not scored to the end."""
-    certified: bool
-    """Always true: no pruned candidate can be among the ranked, up to the numeric error."""
+    """Candidates that were not scored to the end: none can be among the ranked, up to the numeric
+    error."""
     search: Literal["best_first", "all"]
     """``all``: everything was scored, as ``pmi`` and ``calibrated`` have no bound."""
     asked: int | None

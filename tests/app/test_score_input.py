@@ -258,3 +258,14 @@ async def test_the_first_wrong_entry_is_enough(client: httpx.AsyncClient) -> Non
     """Reading a list stops at its first bad entry, and names it."""
     error = await refusal(client, "score", context=[1, 2, *[None] * 1000])
     assert error["param"] == "context.2"
+
+
+async def test_a_large_body_is_judged_as_a_small_one_is(client: httpx.AsyncClient) -> None:
+    """Read beside the event loop, a field is still checked, and refused by its name."""
+    many: list[Any] = ["y" * 20] * 5000
+    answer = await call(client, "score", candidates=many, compact=True)
+    assert len(answer["compact"]["ranked"]["index"]) == 5000
+    error = await refusal(client, "score", candidates=[*many, 7], compact=True)
+    assert error["param"] == "candidates.5000"
+    error = await refusal(client, "score", candidates=many, compact=True, tempereture=1)
+    assert (error["param"], error["code"]) == ("tempereture", "unknown_field")
