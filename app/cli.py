@@ -35,7 +35,7 @@ _GROUPS: Final = {
         "cache_dir",
         "max_model_len",
     ),
-    "capacity": ("max_batch_tokens", "max_queue_tokens", "kv_cache_bytes"),
+    "capacity": ("max_batch_tokens", "max_queue_tokens", "kv_cache_bytes", "score_cache_bytes"),
     "access": ("api_keys", "api_key_file", "allow_unauthenticated", "share_cache_across_keys"),
     "limits of a request": (
         *("max_body_bytes", "max_candidates", "max_top_logprobs", "default_timeout_ms"),

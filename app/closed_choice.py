@@ -104,7 +104,7 @@ def read_candidates(
     Raises:
         InvalidQuery: a candidate cannot be generated, named by index.
     """
-    check_joined_chars(prompt.content, given)
+    check_joined_chars(tokenizer, prompt.content, given)
     joined = join(
         tokenizer,
         prompt.content,

@@ -11,6 +11,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from app.audit.auditing import AuditService
 from app.lifecycle import Lifecycle
 from app.observability import Metrics
 from app.service import ScoringService
@@ -56,7 +57,7 @@ async def get_service(request: Request, engine: EngineDependency) -> ScoringServ
     """
     state = request.app.state
     if state.service is None:
-        state.service = ScoringService(engine, state.limits)
+        state.service = ScoringService(engine, state.limits, state.score_cache)
     service = cast(ScoringService, state.service)
     return service.for_tenant(_key_digest(request)) if state.keys_apart else service
 
@@ -68,3 +69,13 @@ def _key_digest(request: Request) -> str:
 
 
 ServiceDependency = Annotated[ScoringService, Depends(get_service)]
+
+
+async def get_audit_service(
+    request: Request, engine: EngineDependency, service: ServiceDependency
+) -> AuditService:
+    """Audits of what the request's own service answers."""
+    return AuditService(service, engine, request.app.state.limits)
+
+
+AuditDependency = Annotated[AuditService, Depends(get_audit_service)]

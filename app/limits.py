@@ -96,19 +96,16 @@ def check_report(request: ScoreRequest) -> None:
         )
 
 
-def check_joined_chars(
-    context: object, candidates: Sequence[object], tokenizer: Tokenizer | None = None
-) -> None:
+def check_joined_chars(tokenizer: Tokenizer, context: object, candidates: Sequence[object]) -> None:
     """Raise ``InvalidQuery`` for what would keep a tokenizing thread busy for too long.
 
     ``joint`` tokenizes the end of the context again for each candidate, from the last place on
-    behind which no candidate changes a token: all of it where ``tokenizer`` is None, or knows of
-    no such place.
+    behind which no candidate changes a token: all of it where the tokenizer knows of none.
     """
     if not isinstance(context, str) or not all(isinstance(one, str) for one in candidates):
         return
     repeated = context
-    if tokenizer is not None and len(context) * len(candidates) > MAX_JOINED_CHARS:
+    if len(context) * len(candidates) > MAX_JOINED_CHARS:
         tokenizer.check_text(context, "context")
         repeated = tokenizer.window(context, tokenizer.encode(context))
     joined = len(repeated) * len(candidates)

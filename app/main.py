@@ -19,7 +19,8 @@ from app.middleware.body_limit import BodyLimit
 from app.middleware.lifetime import Lifetime
 from app.middleware.observed import Observed
 from app.observability import Metrics
-from app.routers import decode, health, models, next_token, score
+from app.routers import audit, decode, health, models, next_token, score
+from app.score_cache import ScoreCache
 from app.settings import Settings
 from app.version import version
 from model_runtime import Engine
@@ -42,6 +43,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "score", "description": "Candidates, given a context."},
     {"name": "next_token", "description": "The distribution of the token that comes next."},
     {"name": "decode", "description": "Completions: greedy, beam and exact search."},
+    {"name": "audit", "description": "What scores are made of, and whether they are right."},
     {"name": "models", "description": "What is served."},
     {"name": "health", "description": "For probes and dashboards."},
 ]
@@ -62,7 +64,8 @@ def create_app(
             answers that it is alive and not ready. By default it loads what the settings name.
     """
     lifecycle = Lifecycle()
-    metrics = Metrics(lifecycle.stats)
+    cache = ScoreCache(int(settings.score_cache_bytes))
+    metrics = Metrics(lifecycle.stats, cache.stats)
     app = FastAPI(
         title="chainrule",
         version=version(),
@@ -81,12 +84,14 @@ def create_app(
     app.state.limits = Limits(
         max_candidates=settings.max_candidates,
         max_top_logprobs=settings.max_top_logprobs,
+        max_body_bytes=int(settings.max_body_bytes),
         default_timeout_ms=settings.default_timeout_ms,
     )
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
+    app.state.score_cache = cache
     app.state.service = None
     install_error_handlers(app)
-    for source in (score, next_token, decode, models, health):
+    for source in (score, next_token, decode, audit, models, health):
         app.include_router(_strict(source.router))
     return app
 

@@ -1,8 +1,9 @@
 """Metrics: what the engine and the routes have done, for Prometheus.
 
 Nothing is counted twice. The engine keeps its own counters and reports them in ``EngineStats``;
-a collector reads them when somebody asks. Only what the engine cannot know, the HTTP requests,
-is counted here. No label takes a value that a client can choose.
+a collector reads them when somebody asks, as it reads those of the score cache. Only what
+neither can know, the HTTP requests, is counted here. No label takes a value that a client can
+choose.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
+from app.score_cache import ScoreCacheStats
 from model_runtime import EngineStats
 
 # Each counter would bring a second series with its birth time; nothing here is born later.
@@ -52,6 +54,11 @@ _COUNTERS: Final = (
     ("head_rows", "head_rows", "Rows that went through the head."),
     ("busy_s", "busy_seconds", "Seconds spent in forwards."),
 )
+_SCORE_COUNTERS: Final = (
+    ("hits", "score_cache_hits", "Queries that the score cache answered."),
+    ("misses", "score_cache_misses", "Queries that the score cache did not know."),
+    ("shared", "shared_scores", "Queries that waited for an identical one in flight."),
+)
 
 
 class EngineCollector(Collector):
@@ -68,12 +75,36 @@ class EngineCollector(Collector):
             yield CounterMetricFamily(f"chainrule_{name}", about, value=getattr(stats, field))
 
 
-class Metrics:
-    """The metrics of one app, in a registry of their own."""
+class ScoreCollector(Collector):
+    """Reads ``ScoreCacheStats`` when it is scraped."""
 
-    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+    def __init__(self, stats: Callable[[], ScoreCacheStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        about = "Memory that the score cache holds."
+        yield GaugeMetricFamily("chainrule_score_cache_bytes", about, value=stats.bytes)
+        for field, name, about in _SCORE_COUNTERS:
+            yield CounterMetricFamily(f"chainrule_{name}", about, value=getattr(stats, field))
+
+
+class Metrics:
+    """The metrics of one app, in a registry of their own.
+
+    Args:
+        stats: the engine's.
+        scores: those of the finished scores.
+    """
+
+    def __init__(
+        self,
+        stats: Callable[[], EngineStats],
+        scores: Callable[[], ScoreCacheStats] = ScoreCacheStats,
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(EngineCollector(stats))
+        self._registry.register(ScoreCollector(scores))
         self._requests = Counter(
             "chainrule_requests",
             "Requests answered; 499 means that the client left first.",

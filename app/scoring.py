@@ -132,7 +132,7 @@ def plan_score(
     check_report(request)
     targets = _end_ids(info) if request.append_eos else None
     if request.boundary != "separate":
-        check_joined_chars(request.context, request.candidates)
+        check_joined_chars(tokenizer, request.context, request.candidates)
     prompt = read_prompt(tokenizer, info, request)
     baseline = read_baseline(tokenizer, info, request)
     planner = _Planner(tokenizer, check, request, prompt, baseline, targets)

@@ -8,7 +8,6 @@ Every answer takes the same way; only tokenizing and rendering leave the event l
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -17,12 +16,15 @@ from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from app.boundary_detail import score_policies, with_details
 from app.decode_plan import DecodePlan, blaming_constraint, plan_decode
 from app.distribution import plan_next_token, read_distribution
 from app.errors import ModelNotServed
 from app.findings import joint_outcome, read_findings
 from app.limits import Limits
 from app.logs import note
+from app.marginal import plan_marginal
+from app.marginal_scores import read_marginal
 from app.model_cards import model_card
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_reply import DecodedToken, DecodeResponse
@@ -31,20 +33,19 @@ from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import ContextRequest
 from app.schemas.response import Usage
 from app.schemas.score import ScoreRequest
-from app.schemas.score_reply import ScoreResponse
-from app.score_answer import read_scores
+from app.schemas.score_reply import BoundaryReport, ScoreResponse
+from app.score_answer import ScoreAnswer, read_scores
+from app.score_cache import ScoreCache
 from app.scoring import ScorePlan, plan_score
+from app.shared_scores import SharedScores
+from app.side_by_side import run_side_by_side
 from app.token_stream import TokenStream
 from app.top_search import top_search
 from app.visit import Visit
 from model_runtime import (
-    ChainruleError,
-    DeadlineExceeded,
     DecodingResult,
     Engine,
-    NothingFollows,
     Outcome,
-    RequestOptions,
     TopCandidates,
 )
 
@@ -66,11 +67,17 @@ class ScoringService:
     Args:
         engine: loaded and started.
         limits: the operator's bounds.
+        cache: where finished scores are kept; None keeps none.
     """
 
-    def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
+    def __init__(
+        self, engine: Engine, limits: Limits | None = None, cache: ScoreCache | None = None
+    ) -> None:
         self._engine = engine
         self._limits = limits or Limits()
+        self._scores = SharedScores(
+            engine.score, engine.info.fingerprint, ScoreCache() if cache is None else cache
+        )
         self._tenant = ""
         self._threads = CapacityLimiter(min(MAX_THREADS, os.cpu_count() or 1))
 
@@ -85,11 +92,15 @@ class ScoringService:
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """log P(candidate | context) for each candidate, in the request's order."""
+        if request.boundary_detail:
+            return await self._score_in_detail(request)
+        if request.boundary == "marginal":
+            return await self._score_marginal(request)
         engine, visit = self._engine, self._admit(request)
         plan, search = await self._off_loop(self._plan_score, request)
         options = visit.after_tokenizing()
         outcome: Outcome[Any] = (
-            await engine.score(plan.queries, options)
+            await self._scores.score(plan.queries, options)
             if search is None
             else await engine.decode(search, options)
         )
@@ -97,16 +108,43 @@ class ScoringService:
         answer = await self._render(
             large, read_scores, engine.tokenizer, engine.info, plan, outcome.value
         )
+        return self._scored(visit, outcome, plan.boundary, answer)
+
+    async def _score_marginal(self, request: ScoreRequest) -> ScoreResponse:
+        """The same, summed over every tokenization of each candidate."""
+        engine, visit = self._engine, self._admit(request)
+        plan = await self._off_loop(plan_marginal, engine.tokenizer, engine.info, request)
+        outcome = await engine.decode(plan.search, visit.after_tokenizing())
+        large = len(request.candidates) > LARGE
+        answer = await self._render(large, read_marginal, engine.info, plan, outcome.value)
+        return self._scored(visit, outcome, plan.boundary, answer)
+
+    async def _score_in_detail(self, request: ScoreRequest) -> ScoreResponse:
+        """The same, with how each candidate met the context, under every policy."""
+        reply, by_policy = await score_policies(self.score, request)
+        engine = self._engine
+        results = await self._off_loop(
+            with_details,
+            engine.tokenizer,
+            engine.info,
+            request,
+            reply.boundary,
+            reply.results,
+            by_policy,
+        )
+        return reply.model_copy(update={"results": results})
+
+    def _scored(
+        self, visit: Visit, outcome: Outcome[Any], boundary: BoundaryReport, answer: ScoreAnswer
+    ) -> ScoreResponse:
         return ScoreResponse(
             results=answer.results,
             compact=answer.compact,
             top=answer.top,
             off_candidate_mass=answer.off_candidate_mass,
             off_candidate_mass_bounds=answer.off_candidate_mass_bounds,
-            boundary=plan.boundary,
-            **self._shared(
-                "score", visit, outcome, plan.joined.context_tokens, answer.scored_tokens
-            ),
+            boundary=boundary,
+            **self._shared("score", visit, outcome, boundary.context_tokens, answer.scored_tokens),
         )
 
     async def next_token(self, request: NextTokenRequest) -> NextTokenResponse:
@@ -119,7 +157,7 @@ class ScoringService:
             self._limits.max_top_logprobs,
             request,
         )
-        outcome = await engine.next_token(plan.query, visit.after_tokenizing())
+        outcome = await self._scores.next_token(plan.query, visit.after_tokenizing())
         large = plan.query.floor is not None or plan.query.top_k > LARGE
         found = await self._render(large, read_distribution, engine.tokenizer, plan, outcome.value)
         return NextTokenResponse(
@@ -134,7 +172,7 @@ class ScoringService:
         """The continuations that the searches find, best first."""
         visit, plan = await self._plan_decode(request)
         with blaming_constraint(request):
-            outcomes = await self._search(plan, visit.after_tokenizing())
+            outcomes = await run_side_by_side(self._engine, plan, visit.after_tokenizing())
         return await self._decoded(visit, plan, joint_outcome(outcomes))
 
     async def stream(
@@ -175,27 +213,6 @@ class ScoringService:
             note(stream=True)
         engine = self._engine
         return visit, await self._off_loop(plan_decode, engine.tokenizer, engine.info, request)
-
-    async def _search(
-        self, plan: DecodePlan, options: RequestOptions
-    ) -> list[Outcome[DecodingResult] | None]:
-        """Run a plan's searches side by side; the first failure ends the others.
-
-        To run out of time, or to find nothing, is a failure only where every search did: None
-        stands for the one, an empty result for the other.
-        """
-        tasks = [
-            asyncio.create_task(self._engine.decode(search, options)) for search in plan.searches
-        ]
-        try:
-            ends = await asyncio.gather(*map(_end_of, tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-        failures = [end for end in ends if isinstance(end, ChainruleError)]
-        if len(failures) == len(ends):
-            raise failures[0]
-        return [_shown(end) for end in ends]
 
     async def _decoded(
         self, visit: Visit, plan: DecodePlan, outcome: Outcome[tuple[DecodingResult | None, ...]]
@@ -248,6 +265,7 @@ class ScoringService:
             scored_tokens=scored_tokens,
             cached_tokens=outcome.cached_tokens,
             computed_tokens=outcome.computed_tokens,
+            reused_scores=outcome.reused_scores,
         )
         note(**usage.model_dump())
         return {
@@ -259,18 +277,3 @@ class ScoringService:
             "usage": usage,
             "timings_ms": visit.timings(outcome),
         }
-
-
-async def _end_of(task: asyncio.Task[T]) -> T | DeadlineExceeded | NothingFollows:
-    try:
-        return await task
-    except (DeadlineExceeded, NothingFollows) as error:
-        return error
-
-
-def _shown(
-    end: Outcome[DecodingResult] | DeadlineExceeded | NothingFollows,
-) -> Outcome[DecodingResult] | None:
-    if isinstance(end, NothingFollows):
-        return Outcome(DecodingResult(()), 0, 0, 0, 0, 0.0, 0.0)
-    return None if isinstance(end, DeadlineExceeded) else end

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.schemas.bounds import MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP
+from app.schemas.bounds import MAX_BODY_BYTES, MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP
 
 if TYPE_CHECKING:
     from model_runtime import EngineConfig
@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     """Tokens admitted and not finished at most; beyond it requests get 429."""
     kv_cache_bytes: ByteSize = Field(ByteSize(2048 * _MIB), ge=1)
     """Memory for keys and values, as in 2147483648 or 2GiB."""
+    score_cache_bytes: ByteSize = Field(ByteSize(0), ge=0)
+    """Memory for finished scores, as in 268435456 or 256MiB, so that what is asked again is
+    answered without the model; 0 keeps none."""
 
     api_keys: Keys = ()
     """Comma-separated keys, any of which opens every route. A file hides them better."""
@@ -125,8 +128,8 @@ class Settings(BaseSettings):
     """Let requests under different API keys share computed contexts. It saves work where they send
     the same ones; the time of an answer then tells one client what another has sent."""
 
-    max_body_bytes: ByteSize = Field(ByteSize(4 * _MIB), ge=1)
-    """Largest request body, as in 4194304 or 4MiB; a larger one gets 413."""
+    max_body_bytes: ByteSize = Field(ByteSize(MAX_BODY_BYTES), ge=1)
+    """Largest request body, as in 8388608 or 8MiB; a larger one gets 413."""
     max_candidates: int = Field(MAX_CANDIDATES, ge=1, le=MAX_CANDIDATES)
     """Candidates in one request at most."""
     max_top_logprobs: int = Field(MAX_TOP, ge=0, le=MAX_TOP)

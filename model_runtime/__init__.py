@@ -7,15 +7,22 @@ from model_runtime.builtin_model import BUILTIN_MODELS
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.base import Answer, SearchStrategy
 from model_runtime.decoding.beam import BeamSearch
+from model_runtime.decoding.best_scores import BestScores
 from model_runtime.decoding.certificate import Certificate
 from model_runtime.decoding.closed_set import ClosedSet
 from model_runtime.decoding.constraint import Constraint
+from model_runtime.decoding.cover_states import MarginalCandidate
+from model_runtime.decoding.covers import MarginalResult
 from model_runtime.decoding.exact import ExactSearch
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult, FinishReason, Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
+from model_runtime.decoding.marginal import MarginalAnswer, MarginalSearch
+from model_runtime.decoding.path_score import PathScore
 from model_runtime.decoding.stopping import StopMatcher, StopStrings
 from model_runtime.decoding.threshold import ThresholdSearch
+from model_runtime.decoding.top_candidates import TopCandidates
+from model_runtime.decoding.top_result import Pruned, RankedCandidate, TopResult
 from model_runtime.engine import Engine
 from model_runtime.errors import (
     ChainruleError,
@@ -48,6 +55,8 @@ from model_runtime.normalization import (
     Normalization,
     Size,
     competition_ranks,
+    divisor,
+    log_sum,
     mean_baseline,
     normalized_error,
     normalized_score,
@@ -73,12 +82,14 @@ from model_runtime.types import (
     TokenLogprob,
     total,
 )
+from model_runtime.vocabulary_trie import VocabularyTrie, vocabulary_trie
 
 __all__ = [
     "BUILTIN_MODELS",
     "GNMT_ALPHA",
     "Answer",
     "BeamSearch",
+    "BestScores",
     "Boundary",
     "Certificate",
     "ChainruleError",
@@ -110,6 +121,10 @@ __all__ = [
     "LoadedModel",
     "LogprobQuery",
     "LogprobResult",
+    "MarginalAnswer",
+    "MarginalCandidate",
+    "MarginalResult",
+    "MarginalSearch",
     "MissingExtra",
     "ModelFetchFailed",
     "ModelInfo",
@@ -120,8 +135,11 @@ __all__ = [
     "NothingFollows",
     "OutOfMemory",
     "Outcome",
+    "PathScore",
     "PathTooLong",
     "Priority",
+    "Pruned",
+    "RankedCandidate",
     "RankedLogprob",
     "RequestOptions",
     "RequestTooLarge",
@@ -134,12 +152,17 @@ __all__ = [
     "TokenLogprob",
     "TokenSet",
     "Tokenizer",
+    "TopCandidates",
+    "TopResult",
     "UnsupportedModel",
+    "VocabularyTrie",
     "competition_ranks",
+    "divisor",
     "fetch_model",
     "grammar_installed",
     "join",
     "load_model",
+    "log_sum",
     "mean_baseline",
     "normalized_error",
     "normalized_score",
@@ -149,4 +172,5 @@ __all__ = [
     "probabilities",
     "tie_groups",
     "total",
+    "vocabulary_trie",
 ]

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from model_runtime.errors import NonFiniteLogits
+from model_runtime.token_set import TokenSet
 from model_runtime.types import (
     Choice,
     LogprobQuery,
@@ -43,6 +44,13 @@ class AskedChoice(NamedTuple):
 
     head: int
     choice: Choice
+
+
+class AskedMass(NamedTuple):
+    """A head row, and a set of its tokens whose probabilities are to be summed up."""
+
+    head: int
+    tokens: TokenSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,13 @@ class Extent:
             return None
         return AskedChoice(self.head_index[-1], self.query.choice)
 
+    @property
+    def masses(self) -> tuple[AskedMass, ...]:
+        """The masses after the whole path, where this batch answers them."""
+        if not self.complete:
+            return ()
+        return tuple(AskedMass(self.head_index[-1], tokens) for tokens in self.query.masses)
+
 
 @dataclass(frozen=True, slots=True)
 class KeptPath:
@@ -150,6 +165,11 @@ class Batch:
         """What is to be listed, each once: of one head row there may be several choices."""
         return frozenset(e.choice for e in self.extents if e.choice is not None)
 
+    @property
+    def masses(self) -> frozenset[AskedMass]:
+        """What is to be summed up, each once."""
+        return frozenset(asked for extent in self.extents for asked in extent.masses)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchOutput:
@@ -162,6 +182,8 @@ class BatchOutput:
         bad_rows: head rows whose logits are not finite.
         choices: what each of the batch's ``choices`` lists, most probable first; nothing for
             a bad row.
+        masses: log of the summed probability of each of the batch's ``masses``; nothing for a
+            bad row.
     """
 
     logprobs: Sequence[float]
@@ -171,6 +193,7 @@ class BatchOutput:
     entropies: Mapping[int, float]
     bad_rows: frozenset[int] = frozenset()
     choices: Mapping[AskedChoice, Sequence[RankedLogprob]] = field(default_factory=dict)
+    masses: Mapping[AskedMass, float] = field(default_factory=dict)
 
 
 def assemble(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
@@ -198,6 +221,7 @@ def _answer(batch: Batch, output: BatchOutput, extent: Extent) -> LogprobResult 
         else (),
         entropies=tuple(output.entropies[h] for h in heads) if query.summary else (),
         choices=output.choices[asked] if (asked := extent.choice) is not None else (),
+        masses=tuple(output.masses[asked] for asked in extent.masses),
     )
 
 

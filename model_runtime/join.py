@@ -13,11 +13,11 @@ candidate is conditional on the same tokens::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import takewhile
 
+from model_runtime.candidate_paths import CandidatePath, candidate_paths
 from model_runtime.errors import InvalidQuery, TokenIdOutOfRange
 from model_runtime.tokenizer import Tokenizer
 
@@ -71,14 +71,6 @@ class Join:
         return len(self.prefix)
 
 
-@dataclass(frozen=True, slots=True)
-class _Path:
-    """The whole token path of one candidate, and its own start in it."""
-
-    tokens: tuple[int, ...]
-    start: int
-
-
 def join(
     tokenizer: Tokenizer,
     context: str | Sequence[int],
@@ -110,10 +102,11 @@ def join(
     head, bos_added = _head(tokenizer, context_ids, add_bos, prefix_token_id, by_rule=by_rule)
     before = (*head, *context_ids)
     checked = _all_checked(tokenizer, candidates)
-    if policy is Boundary.JOINT:
-        paths = _paths(tokenizer, checked, before, lead=head, lead_text=str(context))
-    else:
-        paths = _paths(tokenizer, checked, before, lead=before, lead_text="")
+    window = ""
+    if policy is Boundary.JOINT and candidates:
+        window = tokenizer.window(str(context), context_ids)
+    kept = len(before) - len(tokenizer.encode(window))
+    paths = candidate_paths(tokenizer, checked, window, before, kept)
     start = _start(paths, len(before), start_token)
     tail_bytes = _size(tokenizer, before[start:])
     return Join(
@@ -122,10 +115,7 @@ def join(
         shift_bytes=_shift_bytes(context, tail_bytes),
         context_tokens=len(before),
         bos_added=bos_added,
-        candidates=tuple(
-            path if isinstance(path, InvalidQuery) else _cut(tokenizer, path, start, tail_bytes)
-            for path in paths
-        ),
+        candidates=tuple(_joined(tokenizer, paths, before, kept, start, tail_bytes)),
     )
 
 
@@ -180,10 +170,21 @@ def _head(
 def _all_checked(
     tokenizer: Tokenizer, candidates: Sequence[str | Sequence[int]]
 ) -> list[str | tuple[int, ...] | InvalidQuery]:
+    texts = [candidate for candidate in candidates if isinstance(candidate, str)]
+    if len(texts) == len(candidates) and all(texts) and _are_good(tokenizer, texts):
+        return list(texts)
     return [
         _checked(tokenizer, candidate, f"candidates.{index}")
         for index, candidate in enumerate(candidates)
     ]
+
+
+def _are_good(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
+    try:
+        tokenizer.check_text("".join(texts))
+    except InvalidQuery:
+        return False
+    return True
 
 
 def _checked(
@@ -202,50 +203,9 @@ def _checked(
     return tuple(candidate)
 
 
-def _paths(
-    tokenizer: Tokenizer,
-    checked: Sequence[str | tuple[int, ...] | InvalidQuery],
-    before: tuple[int, ...],
-    *,
-    lead: tuple[int, ...],
-    lead_text: str,
-) -> list[_Path | InvalidQuery]:
-    """One path per candidate: ``lead``, then ids, or the tokens of ``lead_text`` and text."""
-    texts = [lead_text + candidate for candidate in checked if isinstance(candidate, str)]
-    encoded = iter(tokenizer.encode_batch(texts))
-    paths: list[_Path | InvalidQuery] = []
-    for index, candidate in enumerate(checked):
-        if isinstance(candidate, InvalidQuery):
-            paths.append(candidate)
-            continue
-        ids = next(encoded) if isinstance(candidate, str) else candidate
-        paths.append(_path((*lead, *ids), before, f"candidates.{index}"))
-    return paths
-
-
-def _path(tokens: tuple[int, ...], before: tuple[int, ...], param: str) -> _Path | InvalidQuery:
-    start = _common_prefix(tokens, before)
-    if start == 0:
-        message = (
-            "the candidate merges with the whole context, so nothing stands before it; "
-            "set add_bos, or use boundary separate"
-        )
-        return InvalidQuery(message, param)
-    if start == len(tokens):
-        return InvalidQuery("the candidate adds no token to the context", param)
-    return _Path(tokens, start)
-
-
-def _common_prefix(tokens: tuple[int, ...], before: tuple[int, ...]) -> int:
-    if tokens[: len(before)] == before:
-        return len(before)
-    pairs = zip(tokens, before, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), len(tokens))
-
-
-def _start(paths: Sequence[_Path | InvalidQuery], end: int, pinned: int | None) -> int:
+def _start(paths: Sequence[CandidatePath | InvalidQuery], end: int, pinned: int | None) -> int:
     """The request's start; failed candidates do not move it."""
-    least = min((path.start for path in paths if isinstance(path, _Path)), default=end)
+    least = min((path.start for path in paths if isinstance(path, CandidatePath)), default=end)
     if pinned is None:
         return least
     if not 1 <= pinned <= least:
@@ -265,12 +225,38 @@ def _shift_bytes(context: str | Sequence[int], tail_bytes: int) -> int:
     return min(tail_bytes, len(context.encode())) if isinstance(context, str) else tail_bytes
 
 
-def _cut(tokenizer: Tokenizer, path: _Path, start: int, tail_bytes: int) -> JoinedCandidate:
-    scored = path.tokens[start:]
-    own_start = path.start - start
-    offsets = tokenizer.byte_offsets(scored[own_start:], _size(tokenizer, scored[:own_start]))
-    merged = takewhile(lambda span: span[0] < tail_bytes and span[1] <= tail_bytes, offsets)
-    return JoinedCandidate(scored, own_start + len(list(merged)))
+def _joined(
+    tokenizer: Tokenizer,
+    paths: Sequence[CandidatePath | InvalidQuery],
+    before: tuple[int, ...],
+    kept: int,
+    start: int,
+    tail_bytes: int,
+) -> Iterator[JoinedCandidate | InvalidQuery]:
+    """The scored tokens of each candidate: from ``start`` on, wherever that lies."""
+    common = before[start:kept]
+    skipped = max(0, start - kept)
+    for path in paths:
+        if isinstance(path, InvalidQuery):
+            yield path
+            continue
+        scored = common + path.tokens[skipped:]
+        tail = _tail_tokens(tokenizer, scored, path.start - start, tail_bytes)
+        yield JoinedCandidate(scored, tail)
+
+
+def _tail_tokens(
+    tokenizer: Tokenizer, scored: Sequence[int], own_start: int, tail_bytes: int
+) -> int:
+    """So many of the scored tokens lie in the last ``tail_bytes`` of the context."""
+    if tail_bytes == 0:
+        return own_start
+    end = _size(tokenizer, scored[:own_start])
+    tail = own_start
+    while end < tail_bytes and tail < len(scored):
+        end += len(tokenizer.token_bytes(scored[tail]))
+        tail += end <= tail_bytes
+    return tail
 
 
 def _check_ids(tokenizer: Tokenizer, ids: Sequence[int], param: str) -> None:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from model_runtime.batch import AskedChoice, Batch, BatchOutput
+from model_runtime.batch import AskedChoice, AskedMass, Batch, BatchOutput
 from model_runtime.row_choices import choices_of_rows, top_of_rows
 from model_runtime.row_index import row_index, take
+from model_runtime.row_masses import masses_of_rows
+from model_runtime.token_set import TokenSet
 from model_runtime.types import Choice, RankedLogprob, TokenLogprob
 
 Head = Callable[[Tensor], Tensor]
@@ -73,6 +75,8 @@ class _Reduction:
         self._bad: set[int] = set()
         self._asked = _choices_by_head(batch)
         self._choices: dict[AskedChoice, Sequence[RankedLogprob]] = {}
+        self._asked_masses = _masses_by_head(batch)
+        self._masses: dict[AskedMass, float] = {}
 
     def take(self, first: int, stop: int, logits: Tensor) -> None:
         """Reduce the logits of head rows ``first .. stop - 1``: [at least stop - first, vocab]."""
@@ -94,6 +98,7 @@ class _Reduction:
             entropies=self._entropies,
             bad_rows=frozenset(self._bad),
             choices=self._choices,
+            masses=self._masses,
         )
 
     def _gather(self, first: int, stop: int, logits: Tensor, log_sum: Tensor) -> None:
@@ -110,7 +115,7 @@ class _Reduction:
                 self._logprobs[g], self._ranks[g] = logprob, 1 + int(greater)
 
     def _list(self, heads: Sequence[int], first: int, logits: Tensor, log_sum: Tensor) -> None:
-        """The top k, the choices and the tokens above the floor, where they are asked."""
+        """The top k, the choices, masses and tokens above the floor, where they are asked."""
         batch = self._batch
         counts = [(h - first, batch.top_k[h]) for h in heads if batch.top_k[h]]
         for row, top in top_of_rows(logits, log_sum, counts):
@@ -118,6 +123,9 @@ class _Reduction:
         asked = [(h - first, choice) for h in heads for choice in self._asked.get(h, ())]
         for (row, choice), tokens in choices_of_rows(logits, log_sum, asked):
             self._choices[AskedChoice(first + row, choice)] = tokens
+        sums = [(h - first, tokens) for h in heads for tokens in self._asked_masses.get(h, ())]
+        for (row, among), mass in masses_of_rows(logits, log_sum, sums):
+            self._masses[AskedMass(first + row, among)] = mass
         for head in heads:
             floor = batch.floors[head]
             if floor is not None:
@@ -129,6 +137,13 @@ def _choices_by_head(batch: Batch) -> dict[int, list[Choice]]:
     for head, choice in batch.choices:
         choices.setdefault(head, []).append(choice)
     return choices
+
+
+def _masses_by_head(batch: Batch) -> dict[int, list[TokenSet]]:
+    masses: dict[int, list[TokenSet]] = {}
+    for head, tokens in batch.masses:
+        masses.setdefault(head, []).append(tokens)
+    return masses
 
 
 def _gathers_by_head(batch: Batch) -> list[list[int]]:

@@ -68,7 +68,7 @@ class QueryLimits:
             return InvalidQuery(f"top_k must lie in 0 .. {self.vocab_size}", param="top_k")
         if query.floor is not None and math.isnan(query.floor):
             return InvalidQuery("floor must be a number", param="floor")
-        return self._check_choice(query)
+        return self._check_choice(query) or self._check_masses(query)
 
     def _check_choice(self, query: LogprobQuery) -> InvalidQuery | None:
         choice = query.choice
@@ -82,17 +82,25 @@ class QueryLimits:
             return InvalidQuery("the floor of a choice must be finite", param="floor")
         return self._check_allowed(choice.allowed)
 
+    def _check_masses(self, query: LogprobQuery) -> InvalidQuery | None:
+        if query.masses and query.targets is None:
+            return InvalidQuery("a mass needs the row after the path", param="masses")
+        return next(filter(None, map(self._check_vocabulary, query.masses)), None)
+
     def _check_allowed(self, allowed: TokenSet | None) -> InvalidQuery | None:
         if allowed is None:
             return None
         if not allowed:
             return InvalidQuery("a choice needs at least one allowed token", param="allowed")
-        if allowed.vocab_size != self.vocab_size:
-            return TokenIdOutOfRange(
-                f"tokens are allowed of a vocabulary of {allowed.vocab_size}, "
-                f"not of the model's {self.vocab_size}"
-            )
-        return None
+        return self._check_vocabulary(allowed)
+
+    def _check_vocabulary(self, tokens: TokenSet) -> InvalidQuery | None:
+        if tokens.vocab_size == self.vocab_size:
+            return None
+        return TokenIdOutOfRange(
+            f"a set is of tokens of a vocabulary of {tokens.vocab_size}, "
+            f"not of the model's {self.vocab_size}"
+        )
 
 
 def _check_rows(query: LogprobQuery) -> InvalidQuery | None:

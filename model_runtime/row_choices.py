@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model_runtime.ranked_tokens import RankedTokens
 from model_runtime.row_index import row_index, take
-from model_runtime.token_set import TokenSet
+from model_runtime.row_masses import ids_of
 from model_runtime.top_tokens import top_tokens
 from model_runtime.types import Choice, TokenLogprob
 
@@ -111,7 +111,7 @@ def _ranked(logits: Tensor, choices: Sequence[Choice]) -> tuple[Tensor, Tensor, 
     if len(allowed) <= FEW:
         values, ids = _few(logits, [tuple(choice.allowed or ()) for choice in choices])
     else:
-        columns = _ids(allowed, logits.device)
+        columns = ids_of(allowed).to(logits.device)
         values, places = top_tokens(logits.index_select(1, columns), min(count, len(allowed)))
         ids = columns[places]
     return values, ids, 1 + _greater(logits, values)
@@ -127,12 +127,6 @@ def _few(logits: Tensor, allowed: Sequence[tuple[int, ...]]) -> tuple[Tensor, Te
     found = logits.gather(1, columns).masked_fill(surplus, -math.inf)
     values, order = found.sort(descending=True, stable=True)
     return values, columns.gather(1, order)
-
-
-def _ids(allowed: TokenSet, device: torch.device) -> Tensor:
-    packed = torch.frombuffer(bytearray(allowed.bits), dtype=torch.uint8).unsqueeze(1)
-    bits = packed.bitwise_right_shift(torch.arange(8, dtype=torch.uint8)).bitwise_and(1)
-    return bits.flatten().nonzero().squeeze(1).to(device)
 
 
 def _greater(logits: Tensor, values: Tensor) -> Tensor:

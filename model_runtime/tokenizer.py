@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 
 import tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
+from model_runtime.text_cuts import cut_pattern
 from model_runtime.token_bytes import uncovered_bytes, vocabulary_bytes
 
 
@@ -37,6 +39,7 @@ class Tokenizer:
         spec = json.loads(serialized)
         self._bytes = vocabulary_bytes(spec, self._plain.get_vocab())
         self._uncovered = uncovered_bytes(spec, self._bytes)
+        self._cuts = cut_pattern(spec, self._bytes)
         self.vocab_size = len(self._bytes)
         self.head_rows = self.vocab_size if head_rows is None else head_rows
         self.bos_token_id: int | None = hf_tokenizer.bos_token_id
@@ -87,9 +90,9 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             message = f"not valid Unicode: lone surrogate at character {error.start}"
             raise InvalidQuery(message, param) from error
-        lost = set(encoded).intersection(self._uncovered) if self._uncovered else ()
-        if lost:
-            raise InvalidQuery(f"the vocabulary has no token for byte 0x{min(lost):02X}", param)
+        lost = next((byte for byte in self._uncovered if byte in encoded), None)
+        if lost is not None:
+            raise InvalidQuery(f"the vocabulary has no token for byte 0x{lost:02X}", param)
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; never with BOS or EOS added.
@@ -100,15 +103,46 @@ class Tokenizer:
         Raises:
             InvalidQuery: see ``check_text``.
         """
-        return self.encode_batch([text], parse_special=parse_special)[0]
+        self.check_text(text)
+        return self._encode_each([text], parse_special=parse_special)[0]
 
     def encode_batch(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
-        """``encode`` of each text, in parallel and without holding the interpreter's lock."""
+        """``encode`` of each text, in parallel and without holding the interpreter's lock.
+
+        Parts of them that repeat, such as words, are encoded once where the tokenizer allows it.
+        """
+        self.check_text("".join(texts))
+        if self._cuts is None or parse_special:
+            return self._encode_each(texts, parse_special=parse_special)
+        # One long list: a hundred thousand short ones would be a burden on the collector.
+        parts: list[str] = []
+        ends = [0]
         for text in texts:
-            self.check_text(text)
-        rust = self._parsing if parse_special else self._plain
-        encodings = rust.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+            parts += self._cuts.split(text)
+            ends.append(len(parts))
+        distinct = list(dict.fromkeys(parts))
+        if len(distinct) >= len(texts):
+            return self._encode_each(texts, parse_special=False)
+        known = dict(zip(distinct, self._encode_each(distinct, parse_special=False), strict=True))
+        encoded = [known[part] for part in parts]
+        return [list(chain.from_iterable(encoded[a:b])) for a, b in pairwise(ends)]
+
+    def window(self, text: str, ids: Sequence[int]) -> str:
+        """The end of ``text`` on which all depends that a text behind it can change.
+
+        For every ``y``, ``encode(text + y)`` is ``encode(window + y)`` behind the tokens of
+        ``text`` without the last ``len(encode(window))``. It is as short as the tokenizer allows,
+        and the whole text where nothing is known.
+
+        Args:
+            text: what other texts are put behind.
+            ids: ``encode(text)``.
+        """
+        if self._cuts is None:
+            return text
+        end = self._cuts.split(text)[-1]
+        tail = self.encode(end)
+        return end if list(ids[len(ids) - len(tail) :]) == tail else text
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the tokens' bytes; bytes that are no UTF-8 become U+FFFD."""
@@ -130,6 +164,11 @@ class Tokenizer:
             offsets.append((start, end))
             start = end
         return offsets
+
+    def _encode_each(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
+        rust = self._parsing if parse_special else self._plain
+        encodings = rust.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The messages in the model's own chat template, up to where the assistant speaks.

@@ -83,6 +83,8 @@ class LogprobQuery:
         cache_salt: paths of different salts never share computation.
         choice: which tokens are listed after the whole path, whose row ``targets`` must ask
             for; None for none. Unlike ``top_k`` it is asked of that row alone.
+        masses: sets of tokens whose summed probability is wanted after the whole path, whose
+            row ``targets`` must ask for.
     """
 
     tokens: tuple[int, ...]
@@ -93,6 +95,7 @@ class LogprobQuery:
     summary: bool = False
     cache_salt: str = ""
     choice: Choice | None = None
+    masses: tuple[TokenSet, ...] = ()
 
     @property
     def last_row(self) -> int:
@@ -114,6 +117,9 @@ class LogprobResult:
         entropies: [R] in nats; empty when not asked.
         choices: what ``choice`` lists after the whole path, most probable first, equal ones by
             smaller id; empty when not asked.
+        masses: [len(masses)] log of each set's summed probability after the whole path: a float64
+            sum over the tokens' float32 log-probs. A single token's is its log-prob, to the bit;
+            -inf for a set without probability.
     """
 
     logprobs: tuple[float, ...] = ()
@@ -124,6 +130,7 @@ class LogprobResult:
     above: tuple[tuple[TokenLogprob, ...], ...] = ()
     entropies: tuple[float, ...] = ()
     choices: Sequence[RankedLogprob] = ()
+    masses: tuple[float, ...] = ()
 
     def then(self, later: LogprobResult) -> LogprobResult:
         """The answer over both row ranges, where ``later`` answers the rows that follow."""
@@ -136,6 +143,7 @@ class LogprobResult:
             above=self.above + later.above,
             entropies=self.entropies + later.entropies,
             choices=later.choices or self.choices,
+            masses=self.masses + later.masses,
         )
 
 
@@ -177,6 +185,8 @@ class Outcome(Generic[T]):
         shared_batches: those of them that held another request too.
         queue_s: seconds from submission to its first forward.
         model_s: seconds from its first forward to its answer.
+        reused_scores: queries that nothing was computed for: their answers were kept, or came
+            with those of another request. Whoever keeps them counts them.
     """
 
     value: T
@@ -186,6 +196,7 @@ class Outcome(Generic[T]):
     shared_batches: int
     queue_s: float
     model_s: float
+    reused_scores: int = 0
 
 
 @dataclass(frozen=True, slots=True)

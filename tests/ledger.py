@@ -76,6 +76,8 @@ class Ledger:
         for path, top in zip(paths if query.top_k else [], result.top, strict=True):
             self._enter_top(path, top, source)
         self.enter(query.tokens, query.choice, [token.id for token in result.choices], source)
+        for tokens, mass in zip(query.masses, result.masses, strict=True):
+            self.enter(query.tokens, ("mass", tokens), mass, source)
         for token_id, logprob, rank in result.choices:
             self.enter(query.tokens, ("logprob", token_id), logprob, source)
             self.enter(query.tokens, ("rank", token_id), rank, source)

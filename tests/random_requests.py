@@ -118,17 +118,20 @@ class RandomRequests:
         return ScoreRequest(tuple(self._query(trunk[:cut] + tail, start) for tail in tails))
 
     def next_token(self) -> ScoreRequest:
-        """The distribution behind a cut of a trunk, and a choice of its tokens."""
+        """The distribution behind a cut of a trunk, a choice of its tokens, and masses."""
         rng, trunk = self._rng, self._rng.choice(self._trunks)
         path = trunk[: self._cut(0)]
         choice = Choice(rng.choice((1, 5)), rng.choice((None, -7.0)), self._allowed())
-        return ScoreRequest(
-            (
-                LogprobQuery(
-                    path, len(path), self._ids(), rng.choice((0, 3)), summary=True, choice=choice
-                ),
-            )
+        query = LogprobQuery(
+            path,
+            len(path),
+            self._ids(),
+            rng.choice((0, 3)),
+            summary=True,
+            choice=choice,
+            masses=(TokenSet.of(self._ids(), self._vocab_size), self._part()),
         )
+        return ScoreRequest((query,))
 
     def decode(self) -> DecodeRequest:
         """Greedy or beam search; some token ids end a completion."""
@@ -169,6 +172,11 @@ class RandomRequests:
 
     def _ids(self) -> tuple[int, ...]:
         return tuple(self._rng.sample(range(self._vocab_size), 2))
+
+    def _part(self) -> TokenSet:
+        """Every so manieth token."""
+        every = range(0, self._vocab_size, self._rng.randint(1, 9))
+        return TokenSet.of(every, self._vocab_size)
 
     def _allowed(self) -> TokenSet | None:
         """All tokens, all but a few, or a few."""

@@ -90,7 +90,13 @@ ANSWER_EXAMPLE: Final = example(
     certificate={"optimal": True, "gap": 0.0, "upper_bound": -1.75, "expanded": 57},
     boundary=None,
     compared=None,
-    usage={"prompt_tokens": 5, "scored_tokens": 3, "cached_tokens": 0, "computed_tokens": 61},
+    usage={
+        "prompt_tokens": 5,
+        "scored_tokens": 3,
+        "cached_tokens": 0,
+        "computed_tokens": 61,
+        "reused_scores": 0,
+    },
 )
 
 

@@ -90,6 +90,7 @@ class NextTokenResponse(Reply):
                         "scored_tokens": 1,
                         "cached_tokens": 0,
                         "computed_tokens": 5,
+                        "reused_scores": 0,
                     },
                 )
             ]

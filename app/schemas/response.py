@@ -17,7 +17,7 @@ class Part(BaseModel):
 
 
 class Usage(Part):
-    """What the request cost, in tokens."""
+    """What the request cost, in tokens, and what it was spared."""
 
     prompt_tokens: int
     """Tokens of the context, beginning-of-sequence token included."""
@@ -27,6 +27,9 @@ class Usage(Part):
     """Tokens the model needed that were computed already, earlier or for a neighbour."""
     computed_tokens: int
     """Tokens the model was fed on behalf of this request."""
+    reused_scores: int
+    """Distinct token paths whose answers were taken from the score cache, or from an identical
+    request that was being answered; nothing was computed for them."""
 
 
 class Timings(Part):

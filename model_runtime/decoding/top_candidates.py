@@ -37,8 +37,11 @@ LEAST = 24
 """Tokens of a round at least, where there are so many: fewer cost about the same. They are filled
 up with all that is behind the best prefixes."""
 
-WHOLE = 256
+WHOLE = 512
 """Tokens up to which everything is asked at once: rounds would take longer than they save."""
+
+WHOLE_DIVIDED = 2_048
+"""The same where sums are divided: the bound of a short prefix is weak then, and saves less."""
 
 HELD = 16_384
 """Tokens that a search counts as at most: what a larger set takes depends on what is pruned."""
@@ -90,6 +93,7 @@ class TopCandidates:
         self._divisors = [candidates[index].divisor for index in order]
         self._errors = [candidates[index].error for index in order]
         self._ends: list[PathScore | ChainruleError | None] = [None] * len(order)
+        self._whole = WHOLE if len(set(self._divisors)) == 1 else WHOLE_DIVIDED
         self._best = BestScores(count, floor)
         self._heap: list[_Node] = []
         self.expanded = 0
@@ -148,7 +152,7 @@ class TopCandidates:
         nodes: list[_Node] = []
         while len(nodes) < WIDTH and self._is_wanted(threshold):
             nodes.append(heappop(self._heap))
-        spare = max(0, (LEAST if self.expanded else WHOLE) - len(nodes))
+        spare = max(0, (LEAST if self.expanded else self._whole) - len(nodes))
         found = []
         for node in nodes:
             more = self._ranges.tokens(node.candidates) - 1

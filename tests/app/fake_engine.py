@@ -31,6 +31,7 @@ from model_runtime import (
     RequestOptions,
     TokenIdOutOfRange,
     TokenLogprob,
+    TokenSet,
 )
 from model_runtime.streamed_search import StreamedSearch
 from model_runtime.types import Choice, RankedLogprob
@@ -72,6 +73,7 @@ class ToyTokenizer:
         self.head_rows = self.vocab_size + UNUSED
         self.bos_token_id = self.id(BOS)
         self.eos_token_id = self.id(END)
+        self.control_ids = frozenset(map(self.id, SPECIALS))
         self.adds_bos = adds_bos
 
     def id(self, text: str) -> int:
@@ -80,6 +82,10 @@ class ToyTokenizer:
 
     def check_text(self, text: str, param: str | None = None) -> None:
         """Every text has its tokens: there is one for each byte."""
+
+    def window(self, text: str, ids: Sequence[int]) -> str:
+        """All of it: nothing is known of where pieces meet."""
+        return text
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         ids: list[int] = []
@@ -246,7 +252,12 @@ class FakeEngine:
             above=() if query.floor is None else tuple(_above(row, query.floor) for row in rows),
             entropies=tuple(_entropy(row) for row in rows) if query.summary else (),
             choices=() if query.choice is None else _chosen(rows[-1], query.choice),
+            masses=tuple(_mass(rows[-1], mass) for mass in query.masses),
         )
+
+    def probabilities(self, last: int) -> Any:
+        """[head_rows] the law's row after the token ``last``, in probability."""
+        return np.exp(law_of(self.tokenizer, self._law, last).astype(np.float64))
 
     def _take(self, queries: Sequence[LogprobQuery], options: RequestOptions) -> None:
         if self.refusal is not None:
@@ -276,6 +287,11 @@ def _chosen(row: Any, choice: Choice) -> tuple[RankedLogprob, ...]:
         if choice.allowed is None or token.id in choice.allowed
     ]
     return tuple(listed[: choice.count])
+
+
+def _mass(row: Any, tokens: TokenSet) -> float:
+    mass = math.fsum(math.exp(row[token_id]) for token_id in tokens)
+    return math.log(mass) if mass else -math.inf
 
 
 def _above(row: Any, floor: float) -> tuple[TokenLogprob, ...]:

@@ -64,6 +64,7 @@ async def test_the_answer_around_the_tokens(client: httpx.AsyncClient) -> None:
         "scored_tokens": 1,
         "cached_tokens": 3,
         "computed_tokens": 2,
+        "reused_scores": 0,
     }
     assert set(answer["timings_ms"]) == {"queue", "tokenize", "model", "total"}
 

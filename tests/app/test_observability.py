@@ -12,6 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.logs import JsonFormatter, TextFormatter, note, request_scope
+from app.observability import Metrics
+from app.score_cache import ScoreCacheStats
+from model_runtime import EngineStats
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 from tests.app.stub_engine import StubEngine
@@ -244,3 +247,21 @@ async def test_searches_are_counted_by_strategy() -> None:
         ("compare", "false"): 1,
     }
     assert found["chainrule_unproven_decodes_total", ()] == 1
+
+
+def test_finished_scores_are_reported_as_they_are_counted() -> None:
+    """Every counter of the score cache appears under its name, read when it is asked for."""
+    counted = ScoreCacheStats()
+    metrics = Metrics(EngineStats, lambda: counted)
+    counted = ScoreCacheStats(hits=2, misses=3, shared=4, bytes=5)
+    found = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+    assert {name: value for name, value in found.items() if "score" in name} == {
+        "chainrule_score_cache_hits_total": 2,
+        "chainrule_score_cache_misses_total": 3,
+        "chainrule_shared_scores_total": 4,
+        "chainrule_score_cache_bytes": 5,
+    }

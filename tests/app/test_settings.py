@@ -73,6 +73,7 @@ def test_sizes_may_be_written_with_units(monkeypatch: pytest.MonkeyPatch) -> Non
         ("threads", "0"),
         ("max_body_bytes", "-1"),
         ("max_body_bytes", "many"),
+        ("score_cache_bytes", "-1"),
         ("max_candidates", "0"),
         ("drain_timeout_s", "nan"),
         ("drain_timeout_s", "inf"),
@@ -148,6 +149,15 @@ def test_keys_are_not_shown() -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.read({"api_keys": "hunter2,"})
     assert "hunter2" not in str(caught.value)
+
+
+def test_finished_scores_are_kept_only_where_the_operator_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Off by default; a budget is written like any other size."""
+    assert Settings.read().score_cache_bytes == 0
+    monkeypatch.setenv("CHAINRULE_SCORE_CACHE_BYTES", "256MiB")
+    assert Settings.read().score_cache_bytes == 256 << 20
 
 
 def test_every_setting_is_documented() -> None:

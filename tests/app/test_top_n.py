@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from model_runtime.decoding import top_candidates
 from tests.app.calls import call, refusal
 from tests.app.fake_engine import FakeEngine
 
@@ -19,6 +20,13 @@ pytestmark = pytest.mark.anyio
 def engine() -> FakeEngine:
     """The law."""
     return FakeEngine()
+
+
+@pytest.fixture(autouse=True)
+def _rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few candidates are enough for a search in rounds."""
+    monkeypatch.setattr(top_candidates, "WHOLE", 64)
+    monkeypatch.setattr(top_candidates, "WHOLE_DIVIDED", 64)
 
 
 def many(count: int = 600, seed: int = 1) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_runtime.decoding import top_candidates
 from model_runtime.decoding.base import Answer
 from model_runtime.decoding.candidate_asks import LISTED
 from model_runtime.decoding.path_score import PathScore
@@ -99,6 +101,7 @@ def paths(source: random.Random, count: int, longest: int) -> list[tuple[int, ..
     kind=st.sampled_from(["sum", "mean", "random"]),
     ends=st.sampled_from([None, END[:1], END]),
     error=st.sampled_from([0.0, 1e-6, 0.05]),
+    whole=st.sampled_from([0, 40, WHOLE]),
 )
 def test_the_best_and_their_scores_are_those_of_scoring_everything(
     seed: int,
@@ -108,6 +111,7 @@ def test_the_best_and_their_scores_are_those_of_scoring_everything(
     kind: str,
     ends: tuple[int, ...] | None,
     error: float,
+    whole: int,
 ) -> None:
     """Winners, ties at the cut and every bit of a score equal brute force; bounds hold."""
     source = random.Random(seed)
@@ -117,7 +121,8 @@ def test_the_best_and_their_scores_are_those_of_scoring_everything(
         length = len(path) + (ends is not None)
         divisor = {"sum": 1.0, "mean": float(length), "random": source.uniform(0.5, 9)}[kind]
         candidates.append(RankedCandidate(path, divisor, length * error / divisor))
-    search = TopCandidates(PROMPT, candidates, wanted, vocab_size=VOCAB, end_ids=ends)
+    with patch.multiple(top_candidates, WHOLE=whole, WHOLE_DIVIDED=whole):
+        search = TopCandidates(PROMPT, candidates, wanted, vocab_size=VOCAB, end_ids=ends)
     result = run(search, table)
 
     answers = [alone(candidate.path, table, ends) for candidate in candidates]
@@ -212,7 +217,7 @@ def test_a_token_of_probability_zero_fails_its_candidates(fan: int) -> None:
         for token_id in range(fan)
         for i in (4, 5, 6, 7)
         for j in (8, 9, 10, 11)
-        for k in (12, 13)
+        for k in (12, 13, 14, 15)
     ]
     result = run(TopCandidates(PROMPT, candidates, 999, vocab_size=VOCAB), lambda _path: logprobs)
     for candidate, end in zip(candidates, result.ends, strict=True):
@@ -250,7 +255,7 @@ def test_what_cannot_be_ranked_is_refused(
 def test_answers_are_read_as_ranked_log_probs() -> None:
     """A listed child's rank is its place in the whole vocabulary."""
     table = random_table(11, VOCAB)
-    candidates = [RankedCandidate((i, j, 9), 1.0, 0.0) for i in range(20) for j in range(20)]
+    candidates = [RankedCandidate((i, j, 9, 8), 1.0, 0.0) for i in range(20) for j in range(20)]
     search = TopCandidates(PROMPT, candidates, 400, vocab_size=VOCAB)
     first = search.queries()[0]
     assert first.choice is not None

@@ -1,0 +1,30 @@
+"""POST /v1/audit."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from app.dependencies import AuditDependency
+from app.json_route import JsonRoute
+from app.routers.reply import WORK_FAILURES, json_reply
+from app.schemas.audit import AuditRequest
+from app.schemas.audit_reply import AuditResponse
+
+router = APIRouter(tags=["audit"], route_class=JsonRoute, responses=WORK_FAILURES)
+
+
+@router.post(
+    "/v1/audit",
+    response_model=AuditResponse,
+    summary="What scores are made of, and whether they are right",
+)
+async def audit(request: AuditRequest, service: AuditDependency) -> Response:
+    """Take candidates' scores apart and check them.
+
+    The answer lists every token with its log-probability, rank, entropy and best alternative;
+    compares candidates token by token; searches for better completions; shows the loss that
+    training would report beside what rankings use; and looks for the usual scoring mistakes by
+    asking this server the same thing in other ways. Of ``timings_ms`` only ``total`` covers all
+    of these questions, the others are those of the scores; ``usage`` adds up all.
+    """
+    return await json_reply(await service.audit(request))
