@@ -76,7 +76,9 @@ class ScoringService:
         self._engine = engine
         self._limits = limits or Limits()
         self._scores = SharedScores(
-            engine.score, engine.info.fingerprint, ScoreCache() if cache is None else cache
+            lambda queries, options: engine.score(queries, options),
+            engine.info.fingerprint,
+            ScoreCache() if cache is None else cache,
         )
         self._tenant = ""
         self._threads = CapacityLimiter(min(MAX_THREADS, os.cpu_count() or 1))
