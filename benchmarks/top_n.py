@@ -133,7 +133,7 @@ class Contest:
         return self.scores[index]
 
 
-def run(runs: int, sizes: Sequence[int] = SIZES) -> None:
+def run(runs: int, sizes: Sequence[int] = SIZES, kinds: Sequence[str] = KINDS) -> None:
     """Print the tables."""
     table = Table(
         f"The {TOP} best of a generated catalogue, float32, context cached; compute is tokens fed "
@@ -145,7 +145,7 @@ def run(runs: int, sizes: Sequence[int] = SIZES) -> None:
         for size in sizes:
             names = catalogue.names(size)
             paths = [tuple(ids) for ids in ours.engine.tokenizer.encode_batch(names)]
-            for kind in KINDS:
+            for kind in kinds:
                 for name, context in CONTEXTS.items():
                     contest = Contest(ours, context, paths, kind)
                     table.row(f"{size:,}", kind, name, *cells(contest, paths, runs))
@@ -184,6 +184,7 @@ def trie_tokens(paths: Sequence[Path]) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.top_n", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    run(arguments.runs, arguments.sizes)
+    run(arguments.runs, arguments.sizes, arguments.kinds)
