@@ -15,8 +15,15 @@ from itertools import accumulate, takewhile
 
 from app.prompt import Prompt, read_prompt
 from app.schemas.response import Timings, Usage
-from app.schemas.score import BoundaryReport, CandidateScore, ScoreRequest, ScoreResponse
-from app.schemas.score_reply import CandidateJoin, PolicyScores, SplitToken
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import (
+    BoundaryReport,
+    CandidateJoin,
+    CandidateScore,
+    PolicyScores,
+    ScoreResponse,
+    SplitToken,
+)
 from model_runtime import (
     ChainruleError,
     InvalidQuery,

@@ -9,7 +9,7 @@ from typing import NoReturn
 from app.limits import check_joined_chars
 from app.prompt import Prompt
 from app.schemas.bounds import MAX_CHOICE_IDS
-from app.schemas.score import BoundaryReport
+from app.schemas.score_reply import BoundaryReport
 from app.scoring import located
 from app.token_details import path_bytes
 from model_runtime import (

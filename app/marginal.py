@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from app.limits import check_context
 from app.prompt import read_prompt
-from app.schemas.bounds import DEFAULT_MARGINAL_EXPANSIONS
-from app.schemas.score import BoundaryReport, ScoreRequest
+from app.schemas.bounds import DEFAULT_MARGINAL_EXPANSIONS, MAX_MARGINAL_PATHS
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import BoundaryReport
 from app.scoring import located, refuse_failures
 from app.token_details import path_bytes
 from model_runtime import (
@@ -25,9 +26,6 @@ from model_runtime import (
     join,
     vocabulary_trie,
 )
-
-MAX_ASKED_PATHS = 65_536
-"""Candidates times ``max_expansions``: each of them may be held for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +114,10 @@ def _refuse_settings(request: ScoreRequest) -> None:
 
 
 def _check_budget(candidates: int, budget: int) -> None:
-    if candidates * budget > MAX_ASKED_PATHS:
+    if candidates * budget > MAX_MARGINAL_PATHS:
         raise InvalidQuery(
             f"max_expansions: {candidates} candidates x {budget} token paths exceed "
-            f"{MAX_ASKED_PATHS} in all; send fewer candidates, or less to spend on each",
+            f"{MAX_MARGINAL_PATHS} in all; send fewer candidates, or less to spend on each",
             "max_expansions",
         )
 

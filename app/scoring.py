@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from app.baseline import Baseline, read_baseline
 from app.limits import check_context, check_entries, check_joined_chars, check_report
 from app.prompt import Prompt, read_prompt
-from app.schemas.score import BoundaryReport, ScoreRequest
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import BoundaryReport
 from app.token_details import path_bytes
 from model_runtime import (
     Boundary,

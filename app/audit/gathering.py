@@ -15,10 +15,9 @@ from app.audit.split import Path, Split, split
 from app.audit.steps import steps_of, wanted_rows
 from app.schemas.audit import (
     DEFAULT_AUDIT_NEW_TOKENS,
-    MAX_AUDIT_CONTEXT_TOKENS,
-    MAX_AUDIT_TOKENS,
     AuditRequest,
 )
+from app.schemas.bounds import MAX_AUDIT_CONTEXT_TOKENS, MAX_AUDIT_TOKENS
 from app.schemas.decode_reply import DecodeResponse
 from app.schemas.score_reply import CandidateScore, ScoreResponse
 from model_runtime import Engine, InvalidQuery, log_sum, total

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Response
 from app.dependencies import ServiceDependency
 from app.json_route import JsonRoute
 from app.routers.reply import WORK_FAILURES, json_reply
-from app.schemas.score import ScoreRequest, ScoreResponse
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import ScoreResponse
 
 router = APIRouter(tags=["score"], route_class=JsonRoute, responses=WORK_FAILURES)
 

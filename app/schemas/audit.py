@@ -7,21 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.bounds import MAX_TOKEN_IDS
+from app.schemas.bounds import (
+    MAX_AUDIT_BEAMS,
+    MAX_AUDIT_CANDIDATES,
+    MAX_AUDIT_EXPANSIONS,
+    MAX_AUDIT_NEW_TOKENS,
+    MAX_AUDIT_PAIRS,
+    MAX_TOKEN_IDS,
+)
 from app.schemas.request import Candidate, ContextRequest
 
-MAX_AUDIT_CANDIDATES = 16
-
-MAX_AUDIT_TOKENS = 512
-"""Scored tokens of all candidates: the model is asked about each of them again."""
-
-MAX_AUDIT_CONTEXT_TOKENS = 1_000_000
-"""Length of the context times the scored tokens, for the same reason."""
-
-MAX_AUDIT_PAIRS = 32
-MAX_AUDIT_NEW_TOKENS = 64
-MAX_AUDIT_BEAMS = 16
-MAX_AUDIT_EXPANSIONS = 4_096
 DEFAULT_AUDIT_NEW_TOKENS = 32
 DEFAULT_AUDIT_BEAMS = 4
 DEFAULT_AUDIT_EXPANSIONS = 256

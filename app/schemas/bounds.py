@@ -44,6 +44,9 @@ MAX_MARGINAL_EXPANSIONS = 16_384
 DEFAULT_MARGINAL_EXPANSIONS = 256
 """Token paths that the marginal log-probability of one candidate asks the model about."""
 
+MAX_MARGINAL_PATHS = 65_536
+"""The same for all candidates of a request together."""
+
 MAX_CALIBRATION_CONTEXTS = 16
 MAX_LABELS = 256
 MAX_LABEL_CHARS = 1_024
@@ -86,3 +89,16 @@ MAX_STOP_CHARS = 256
 MAX_STOP_IDS = 64
 MAX_MODEL_NAME_CHARS = 512
 MAX_CACHE_SALT_CHARS = 128
+
+MAX_AUDIT_CANDIDATES = 16
+
+MAX_AUDIT_TOKENS = 512
+"""Scored tokens of all candidates of an audit: the model is asked about each of them again."""
+
+MAX_AUDIT_CONTEXT_TOKENS = 1_000_000
+"""Length of the context times the scored tokens, for the same reason."""
+
+MAX_AUDIT_PAIRS = 32
+MAX_AUDIT_NEW_TOKENS = 64
+MAX_AUDIT_BEAMS = 16
+MAX_AUDIT_EXPANSIONS = 4_096

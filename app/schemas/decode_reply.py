@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 
 from app.schemas.decode import Strategy
 from app.schemas.response import PART_CONFIG, Part, Reply, TokenDetail, TopLogprob, example
-from app.schemas.score import BoundaryReport
+from app.schemas.score_reply import BoundaryReport
 
 
 class DecodedSequence(Part):

@@ -36,6 +36,11 @@ class LimitsCard(Part):
     max_calibration_contexts: int
     max_marginal_expansions: int
     """Token paths that ``marginal`` may ask about for one candidate."""
+    max_marginal_paths: int
+    """The same for all candidates of a request together."""
+    max_audit_candidates: int
+    max_audit_tokens: int
+    """Scored tokens of all candidates of an audit."""
     max_beams: int
     max_expansions: int
     """Prefixes that one exact search may ask about."""
@@ -84,6 +89,9 @@ class ModelCard(Part):
                         "max_labels": 256,
                         "max_calibration_contexts": 16,
                         "max_marginal_expansions": 16384,
+                        "max_marginal_paths": 65536,
+                        "max_audit_candidates": 16,
+                        "max_audit_tokens": 512,
                         "max_beams": 512,
                         "max_expansions": 100000,
                         "max_exact_sequences": 64,

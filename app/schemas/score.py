@@ -16,9 +16,6 @@ from app.schemas.bounds import (
 )
 from app.schemas.request import Candidate, Context, ListingRequest, Temperature
 from app.schemas.score_reply import BoundaryPolicy
-from app.schemas.score_reply import BoundaryReport as BoundaryReport
-from app.schemas.score_reply import CandidateScore as CandidateScore
-from app.schemas.score_reply import ScoreResponse as ScoreResponse
 from model_runtime import GNMT_ALPHA
 
 T = TypeVar("T")
@@ -45,11 +42,11 @@ class ScoreRequest(ListingRequest):
     end. ``separate``: each tokenized alone. ``marginal``: no one split; summed over every way in
     which tokens can spell a continuation that begins with the candidate. Null: joint if everything
     is text, else separate."""
+    boundary_detail: bool = False
+    """Report how each candidate met the context, and its log-probability under every policy."""
     max_expansions: Annotated[int, Field(ge=1, le=MAX_MARGINAL_EXPANSIONS)] | None = None
     """Token paths that ``marginal`` asks about for each candidate; null: 256. Where they do not
     suffice, the result is a lower and an upper bound."""
-    boundary_detail: bool = False
-    """Report how each candidate met the context, and its log-probability under every policy."""
     start_token: Annotated[int, Field(ge=1, le=MAX_TOKEN_IDS)] | None = None
     """Pins the position of the first scored token (what ``boundary.start_token`` reports), so that
     a list that is split over several requests is scored as one."""
@@ -87,6 +84,14 @@ class ScoreRequest(ListingRequest):
         kind = next(kind for kind, param in _NEEDED_BY.items() if param == info.field_name)
         if value is not None and info.data.get("normalization", kind) != kind:
             raise PydanticCustomError("other_normalization", "Only {kind} has this", {"kind": kind})
+        return value
+
+    @field_validator("max_expansions")
+    @classmethod
+    def _belongs_to_marginal(cls, value: int | None, info: ValidationInfo) -> int | None:
+        wanted = info.data.get("boundary") == "marginal" or info.data.get("boundary_detail")
+        if value is not None and not wanted:
+            raise PydanticCustomError("other_boundary", "Only boundary marginal has this")
         return value
 
     @field_validator("pmi_context", "calibration_contexts")

@@ -21,7 +21,7 @@ class Marginal(Part):
     upper: float
     """The same with every path that was not."""
     exact: bool
-    """Every path was finished: the two agree up to rounding."""
+    """What was not finished is below 2^-32 of what was: the two agree to 1e-9."""
     expanded: int
     """Token paths that the model was asked about."""
 
@@ -49,7 +49,8 @@ class CandidateJoin(Part):
     merged: bool
     """A token spans the context's end."""
     tokens: list[SplitToken]
-    """The split from the request's start on, its first tokens."""
+    """The split of the request's own policy (of ``joint`` under ``marginal``) near the context's
+    end: from the request's start on, at most 8 tokens before the end and 4 behind it."""
     policies: PolicyScores
 
 

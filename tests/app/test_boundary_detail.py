@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.boundary_detail import Score, policy_requests, score_policies, with_details
-from app.schemas.score import BoundaryReport, CandidateScore, ScoreRequest, ScoreResponse
-from app.schemas.score_reply import CandidateJoin
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import BoundaryReport, CandidateJoin, CandidateScore, ScoreResponse
 from app.service import ScoringService
 from model_runtime import InvalidQuery, PathTooLong, Tokenizer
 from tests.app.fake_engine import FakeEngine, ToyTokenizer
@@ -211,7 +211,7 @@ async def test_later_policies_have_what_time_is_left() -> None:
 
     async def slow(request: ScoreRequest) -> ScoreResponse:
         given.append(request.timeout_ms)
-        reply = await scoring(FakeEngine())(request)
+        reply = await scoring(FakeEngine())(request.model_copy(update={"timeout_ms": None}))
         spent = reply.timings_ms.model_copy(update={"total": 400.0})
         return reply.model_copy(update={"timings_ms": spent})
 

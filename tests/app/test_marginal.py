@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.marginal import MAX_ASKED_PATHS, MarginalPlan, plan_marginal
+from app.marginal import MarginalPlan, plan_marginal
 from app.marginal_scores import marginal_scores, read_marginal
+from app.schemas.bounds import MAX_MARGINAL_PATHS
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import CandidateScore
 from app.score_answer import ScoreAnswer
@@ -173,7 +174,7 @@ async def test_the_boundary_report_names_the_contexts_end() -> None:
         ("compact", {"compact": True}),
         ("token_logprobs", {"token_logprobs": True}),
         ("top_logprobs", {"top_logprobs": 1}),
-        ("max_expansions", {"max_expansions": MAX_ASKED_PATHS // 4, "candidates": ["a"] * 5}),
+        ("max_expansions", {"max_expansions": MAX_MARGINAL_PATHS // 4, "candidates": ["a"] * 5}),
         ("context", {"context": "a" * 64}),
     ],
 )

@@ -22,7 +22,8 @@ from app.schemas.models import ModelCard
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import ContextRequest
 from app.schemas.response import Part
-from app.schemas.score import ScoreRequest, ScoreResponse
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import ScoreResponse
 from tests.app.fake_engine import FakeEngine
 
 REQUESTS: list[type[ContextRequest]] = [ScoreRequest, NextTokenRequest, DecodeRequest]

@@ -184,6 +184,7 @@ async def test_zero_is_refused_where_it_means_nothing(
         ({"top_logprobs": 1001}, "top_logprobs"),
         ({"model": 1}, "model"),
         ({"model": "m" * 513}, "model"),
+        ({"max_expansions": 5}, "max_expansions"),
         ({"top_n": 0}, "top_n"),
         ({"compact": True, "token_logprobs": True}, "compact"),
         ({"contexts": ["a"]}, "contexts"),
