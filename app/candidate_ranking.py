@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from app.outcomes import Outcome
 from app.scored_candidate import ScoredCandidate
@@ -15,6 +14,7 @@ from model_runtime import (
     ModelInfo,
     Normalization,
     Pruned,
+    are_apart,
     competition_ranks,
     off_mass,
     probabilities,
@@ -136,8 +136,7 @@ def _pruned_weight(plan: ScorePlan, outcomes: Sequence[Outcome], best: float) ->
 def _are_apart(plan: ScorePlan) -> bool:
     """Whether no candidate's path, with its end, equals or begins another's."""
     end = (-1,) if plan.request.append_eos else ()
-    paths = sorted(candidate.token_ids + end for candidate in plan.good)
-    return all(longer[: len(path)] != path for path, longer in pairwise(paths))
+    return are_apart([candidate.token_ids + end for candidate in plan.good])
 
 
 def _shares_beside(

@@ -169,10 +169,13 @@ def cells(contest: Contest, paths: Sequence[Path], runs: int) -> list[str]:
         sides = {"pruned": partial(contest.search, salt), "trie": partial(contest.score_all, salt)}
         both = alternate(sides, max(runs, 5))
         seconds, all_seconds = median(both["pruned"]), median(both["trie"])
+    times = ("-", "-")
+    if not math.isnan(all_seconds):
+        times = (f"{all_seconds:.2f}", f"{all_seconds / seconds:.2f}x")
     return [
         *(f"{pruned / len(paths):.1%}", f"{ours.compute:,}", f"{trie / ours.compute:.2f}x"),
         *(f"{flat / ours.compute:.1f}x", f"{ours.compute / oracle.compute:.2f}x"),
-        *(f"{seconds:.2f}", f"{all_seconds:.2f}", f"{all_seconds / seconds:.2f}x"),
+        *(f"{seconds:.2f}", *times),
     ]
 
 

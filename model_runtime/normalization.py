@@ -25,6 +25,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from model_runtime.errors import InvalidQuery, NonFiniteLogits
+from model_runtime.path_order import path_order
 from model_runtime.types import total
 
 GNMT_ALPHA = 0.6
@@ -116,10 +117,16 @@ def off_mass(logprobs: Mapping[tuple[int, ...], float]) -> float | None:
     Not below 0, which rounding might make it. None where a path begins another one, as their
     events overlap.
     """
-    # In sorted order what a path begins follows it directly.
-    if any(longer[: len(path)] == path for path, longer in pairwise(sorted(logprobs))):
+    if not are_apart(list(logprobs)):
         return None
     return max(0.0, 1.0 - math.fsum(math.exp(logprob) for logprob in logprobs.values()))
+
+
+def are_apart(paths: Sequence[tuple[int, ...]]) -> bool:
+    """Whether no token path equals or begins another, so that their events exclude each other."""
+    # In sorted order what a path begins follows it directly.
+    order = path_order(paths)
+    return all(paths[j][: len(paths[i])] != paths[i] for i, j in pairwise(order))
 
 
 def log_sum(logprobs: Sequence[float]) -> float:

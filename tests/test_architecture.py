@@ -146,7 +146,7 @@ def test_only_settings_read_the_environment() -> None:
 def test_pure_rooms_import_only_the_standard_library_and_each_other() -> None:
     """Planner, trie, layout, batch, decoding and normalization run without any package."""
     pure = {"planner", "trie", "layout", "head_rows", "batch", "normalization", "types", "errors"}
-    pure |= {"token_set", "vocabulary_trie"}
+    pure |= {"path_order", "token_set", "vocabulary_trie"}
     for path in SOURCES:
         name = name_of(path)
         if name.startswith("model_runtime/decoding/") or Path(name).stem in pure:

@@ -76,6 +76,7 @@ NAMES = [
     "TopResult",
     "UnsupportedModel",
     "VocabularyTrie",
+    "are_apart",
     "competition_ranks",
     "divisor",
     "fetch_model",

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from model_runtime.path_order import path_order
 from model_runtime.trie import common_prefix
 
 
@@ -38,7 +39,7 @@ class CandidateRanges:
     """
 
     def __init__(self, paths: Sequence[tuple[int, ...]], *, end: bool) -> None:
-        self.order = sorted(range(len(paths)), key=paths.__getitem__)
+        self.order = path_order(paths)
         self.paths = [paths[index] for index in self.order]
         unfed = 0 if end else 1
         self._fed = [len(path) - unfed for path in self.paths]
