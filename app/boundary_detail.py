@@ -98,7 +98,7 @@ async def score_policies(
             found = await score(_in_what_time_is_left(other, timings))
         except (InvalidQuery, NonFiniteLogits) as error:
             if not _scores_nothing(error):
-                raise
+                raise _blaming_detail(error, policy, request) from error
             by_policy[policy] = []
             continue
         by_policy[policy] = found.results
@@ -111,6 +111,14 @@ def _in_what_time_is_left(request: ScoreRequest, spent: Timings) -> ScoreRequest
         return request
     left = max(1, request.timeout_ms - round(spent.total))
     return request.model_copy(update={"timeout_ms": left})
+
+
+def _blaming_detail(error: ChainruleError, policy: str, request: ScoreRequest) -> ChainruleError:
+    """What a policy that nobody named fails with, as the fault of the field that asked for it."""
+    set_by_caller = request.max_expansions is not None
+    if not isinstance(error, InvalidQuery) or (error.param == "max_expansions" and set_by_caller):
+        return error
+    return type(error)(f"boundary_detail: under {policy}, {error}", "boundary_detail")
 
 
 def _scores_nothing(error: ChainruleError) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from app.candidate_ranking import CandidateRanking
 from app.errors import error_object
+from app.limits import check_prefixes
 from app.outcomes import Outcome
 from app.schemas.response import TokenDetail
 from app.schemas.score_reply import CandidateScore
@@ -70,6 +71,7 @@ def candidate_scores(
     # With an end behind it no path begins another one.
     paths = [None if plan.request.append_eos else _path(one) for one in plan.candidates]
     begun = prefix_of(paths)
+    check_prefixes(begun)
     return [
         _scored(index, outcome, ranking, begun[index], entries)
         if isinstance(outcome, ScoredCandidate)

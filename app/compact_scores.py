@@ -45,6 +45,7 @@ def _ranked(outcomes: Sequence[Outcome], ranking: CandidateRanking) -> RankedCol
         logprob=[scored.logprob for _, scored in best],
         numeric_error=[ranking.errors[i] for i, _ in best],
         probability=[ranking.probabilities[i] for i, _ in best],
+        probability_bounds=[ranking.probability_bounds[i] for i, _ in best],
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from email.message import Message
 from typing import Any, NoReturn
 
 from anyio import to_thread
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
@@ -94,12 +94,20 @@ class _JsonRequest(Request):
 
 
 def _read_large(body: bytes, model: object) -> Any:
-    """The body as ``model``, which FastAPI takes as it is; what it refuses FastAPI complains of."""
+    """The body as ``model``, which FastAPI takes as it is.
+
+    Raises:
+        RequestValidationError: it is none; FastAPI would complain of the same, on the event loop.
+    """
     value = parse_json(body)
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        with suppress(ValidationError):
-            return model.model_validate(value)
-    return value
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return value
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        complaints = error.errors(include_url=False)
+        located = [{**one, "loc": ("body", *one["loc"])} for one in complaints]
+        raise RequestValidationError(located, body=value) from error
 
 
 def _require_json(headers: Headers) -> None:

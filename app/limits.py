@@ -9,7 +9,10 @@ from app.schemas.bounds import (
     MAX_BODY_BYTES,
     MAX_CANDIDATES,
     MAX_JOINED_CHARS,
+    MAX_PATH_TOKENS,
+    MAX_PREFIX_PAIRS,
     MAX_RESULTS,
+    MAX_SCORED_TOKENS,
     MAX_TOKEN_ENTRIES,
     MAX_TOP,
     MAX_TOP_ENTRIES,
@@ -92,6 +95,38 @@ def check_report(request: ScoreRequest) -> None:
         raise InvalidQuery(
             f"candidates: {count} are too many to report in full, {MAX_RESULTS} at most; "
             "set compact",
+            "candidates",
+        )
+
+
+def check_scored(request: ScoreRequest, tokens: int) -> None:
+    """Raise ``InvalidQuery`` where the scored tokens of all candidates are too many to hold."""
+    if tokens > MAX_SCORED_TOKENS:
+        param = "candidates" if request.start_token is None else "start_token"
+        raise InvalidQuery(
+            f"{param}: {tokens} tokens of {len(request.candidates)} candidates are too many to "
+            f"score; a request may have {MAX_SCORED_TOKENS}",
+            param,
+        )
+
+
+def check_paths(tokens: int) -> None:
+    """Raise ``InvalidQuery`` where candidates with their contexts are too many tokens to hold."""
+    if tokens > MAX_PATH_TOKENS:
+        raise InvalidQuery(
+            f"candidates: with their contexts they are {tokens} tokens; a request may have "
+            f"{MAX_PATH_TOKENS}; send fewer at a time with start_token pinned, or set top_n",
+            "candidates",
+        )
+
+
+def check_prefixes(prefix_of: Sequence[Sequence[int]]) -> None:
+    """Raise ``InvalidQuery`` where candidates that begin one another are too many to list."""
+    pairs = sum(map(len, prefix_of))
+    if pairs > MAX_PREFIX_PAIRS:
+        raise InvalidQuery(
+            f"candidates: {pairs} pairs of them begin one another; a response may list "
+            f"{MAX_PREFIX_PAIRS}; set compact, or send fewer",
             "candidates",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from app.limits import check_context
+from app.limits import check_context, check_report
 from app.prompt import read_prompt
 from app.schemas.bounds import DEFAULT_MARGINAL_EXPANSIONS, MAX_MARGINAL_PATHS
 from app.schemas.score import ScoreRequest
@@ -75,6 +75,7 @@ def plan_marginal(tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest) 
             cannot and the request is all or nothing.
     """
     _refuse_settings(request)
+    check_report(request)
     if request.append_eos and not info.end_token_ids:
         raise InvalidQuery("append_eos: this model has no end token", "append_eos")
     budget = request.max_expansions or DEFAULT_MARGINAL_EXPANSIONS
@@ -202,7 +203,8 @@ class _Reader:
     def _read_text(self, text: str, ids: tuple[int, ...]) -> MarginalText:
         content = text.encode()
         # A tokenizer that changes the text, or puts a space first, spells other bytes.
-        own = ids if path_bytes(self._tokenizer, ids) == content else self._trie.spell(content)
+        spells = path_bytes(self._tokenizer, ids) == content and all(map(self._trie.is_text, ids))
+        own = ids if spells else self._trie.spell(content)
         return MarginalText(MarginalCandidate(content, own), len(text))
 
     def _read_ids(self, ids: tuple[int, ...]) -> MarginalText:

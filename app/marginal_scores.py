@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from app.errors import error_object
+from app.limits import check_prefixes
 from app.marginal import MarginalPlan, MarginalText
 from app.schemas.score_reply import CandidateScore, Marginal
 from app.score_answer import ScoreAnswer
@@ -63,6 +65,7 @@ def marginal_scores(
     outcomes = list(_outcomes(plan, results))
     refuse_failures(outcomes, plan.request.all_or_nothing)
     comparison = _Comparison.of(plan, outcomes, info)
+    check_prefixes(comparison.prefix_of)
     return [
         _failed(index, outcome)
         if isinstance(outcome, ChainruleError)
@@ -173,24 +176,30 @@ def _probability_bounds(
         return [None] * len(found)
     if len(present) == 1:
         return [None if one is None else (1.0, 1.0) for one in found]
-    best = max(one.upper for one in present)
-    low = [math.exp((one.lower - best) / temperature) for one in present]
-    high = [math.exp((one.upper - best) / temperature) for one in present]
-    least, most = math.fsum(low), math.fsum(high)
-    bounds = iter(
-        (_least_share(small, most - large), _largest_share(large, least - small))
-        for small, large in zip(low, high, strict=True)
-    )
+    low = [one.lower / temperature for one in present]
+    high = [one.upper / temperature for one in present]
+    bounds = zip(_shares(low, high), _shares(high, low), strict=True)
     return [None if one is None else next(bounds) for one in found]
 
 
-# What is too small for a float has the weight 0, and what rounding leaves of others may be below.
-def _least_share(own: float, others: float) -> float:
-    return own / (own + max(0.0, others)) if own else 0.0
+def _shares(own: Sequence[float], others: Sequence[float]) -> Iterator[float]:
+    """The share of each candidate where it weighs exp(own) and every other one exp(others).
+
+    The others are added up, never taken off a sum that one of them may dominate.
+    """
+    before = [-math.inf, *accumulate(others, _log_add)]
+    behind = [-math.inf, *accumulate(reversed(others), _log_add)]
+    for place, weight in enumerate(own):
+        rest = _log_add(before[place], behind[len(others) - 1 - place])
+        yield math.exp(min(0.0, weight - _log_add(weight, rest)))
 
 
-def _largest_share(own: float, others: float) -> float:
-    return own / (own + others) if others > 0 else 1.0
+def _log_add(one: float, other: float) -> float:
+    """Log of the sum of two weights."""
+    most = max(one, other)
+    if most == -math.inf:
+        return most
+    return most + math.log1p(math.exp(min(one, other) - most))
 
 
 def _scored(

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.baseline import Baseline, read_baseline
-from app.limits import check_context, check_entries, check_joined_chars, check_report
+from app.limits import (
+    check_context,
+    check_entries,
+    check_joined_chars,
+    check_paths,
+    check_report,
+    check_scored,
+)
 from app.prompt import Prompt, read_prompt
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import BoundaryReport
@@ -19,6 +26,7 @@ from model_runtime import (
     JoinedCandidate,
     LogprobQuery,
     ModelInfo,
+    Normalization,
     Size,
     Tokenizer,
     join,
@@ -142,10 +150,17 @@ def plan_score(
     check_context(len(joined.prefix), info, room=1)
     candidates = planner.plan(range(len(request.candidates)), joined)
     refuse_failures(candidates, request.all_or_nothing)
+    if request.start_token is not None:
+        check_scored(request, (joined.context_tokens - request.start_token) * len(candidates))
     if request.start_token is not None or _failed_after_joining(joined, candidates):
         joined, candidates = planner.replan(candidates, joined.policy)
     plan = ScorePlan(request, prompt, joined, baseline, tuple(candidates))
-    check_entries(sum(candidate.size.tokens for candidate in plan.good), request)
+    scored = sum(candidate.size.tokens for candidate in plan.good)
+    check_scored(request, scored)
+    check_entries(scored, request)
+    contexts = (joined.prefix, *baseline.prefixes)
+    if request.top_n is None or Normalization(request.normalization).has_baseline:
+        check_paths(sum(len(prefix) * len(plan.good) + scored for prefix in contexts))
     return plan
 
 

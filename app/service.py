@@ -9,7 +9,7 @@ Every answer takes the same way; only tokenizing and rendering leave the event l
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
 from typing import Any, TypeVar
@@ -45,6 +45,7 @@ from app.visit import Visit
 from model_runtime import (
     DecodingResult,
     Engine,
+    LogprobQuery,
     Outcome,
     TopCandidates,
 )
@@ -99,12 +100,12 @@ class ScoringService:
         if request.boundary == "marginal":
             return await self._score_marginal(request)
         engine, visit = self._engine, self._admit(request)
-        plan, search = await self._off_loop(self._plan_score, request)
+        plan, asked = await self._off_loop(self._plan_score, request)
         options = visit.after_tokenizing()
         outcome: Outcome[Any] = (
-            await self._scores.score(plan.queries, options)
-            if search is None
-            else await engine.decode(search, options)
+            await engine.decode(asked, options)
+            if isinstance(asked, TopCandidates)
+            else await self._scores.score(asked, options)
         )
         large = request.lists_tokens or len(request.candidates) > LARGE
         answer = await self._render(
@@ -203,10 +204,12 @@ class ScoringService:
         self._check_model(name, param=None)
         return model_card(self._engine.info, self._limits)
 
-    def _plan_score(self, request: ScoreRequest) -> tuple[ScorePlan, TopCandidates | None]:
+    def _plan_score(
+        self, request: ScoreRequest
+    ) -> tuple[ScorePlan, TopCandidates | Sequence[LogprobQuery]]:
         engine = self._engine
         plan = plan_score(engine.tokenizer, engine.info, engine.check, request)
-        return plan, top_search(engine.info, plan)
+        return plan, top_search(engine.info, plan) or plan.queries
 
     async def _plan_decode(self, request: DecodeRequest) -> tuple[Visit, DecodePlan]:
         visit = self._admit(request)

@@ -54,6 +54,7 @@ def top_report(request: ScoreRequest, ranked: int, found: TopResult | None) -> T
         requested=request.top_n,
         ranked=ranked,
         pruned=0 if found is None else found.pruned,
+        certified=found is None or found.certified,
         search="all" if found is None else "best_first",
         asked=None if found is None else found.expanded,
     )

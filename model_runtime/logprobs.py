@@ -21,6 +21,9 @@ from model_runtime.row_masses import masses_of_rows
 from model_runtime.token_set import TokenSet
 from model_runtime.types import Choice, RankedLogprob, TokenLogprob
 
+MANY = 32
+"""Ids asked of one row from which on sorting it costs less than comparing it with each."""
+
 Head = Callable[[Tensor], Tensor]
 """[M, hidden] hidden states -> [M, vocab] logits."""
 
@@ -102,7 +105,12 @@ class _Reduction:
         )
 
     def _gather(self, first: int, stop: int, logits: Tensor, log_sum: Tensor) -> None:
-        wanted = [g for head in range(first, stop) for g in self._gathers[head]]
+        wanted: list[int] = []
+        for head in range(first, stop):
+            if len(self._gathers[head]) < MANY:
+                wanted += self._gathers[head]
+            else:
+                self._gather_many(self._gathers[head], logits[head - first], log_sum[head - first])
         height = max(stop - first, _tile_height(logits.shape[1], logits.device))
         for chunk in (wanted[i : i + height] for i in range(0, len(wanted), height)):
             rows = row_index([self._batch.gather_head[g] - first for g in chunk], logits.device)
@@ -113,6 +121,15 @@ class _Reduction:
             ranks = _count_greater(among, chosen).tolist()
             for g, logprob, greater in zip(chunk, logprobs, ranks, strict=True):
                 self._logprobs[g], self._ranks[g] = logprob, 1 + int(greater)
+
+    def _gather_many(self, gathers: Sequence[int], logits: Tensor, log_sum: Tensor) -> None:
+        """Of one row, [vocab]: what is greater than each id is found in the row sorted once."""
+        ids = torch.tensor([self._batch.gather_ids[g] for g in gathers], device=logits.device)
+        chosen = logits[ids]
+        behind = torch.searchsorted(logits.sort().values, chosen, right=True)
+        found = zip((chosen - log_sum).tolist(), (len(logits) - behind).tolist(), strict=True)
+        for g, (logprob, greater) in zip(gathers, found, strict=True):
+            self._logprobs[g], self._ranks[g] = logprob, 1 + greater
 
     def _list(self, heads: Sequence[int], first: int, logits: Tensor, log_sum: Tensor) -> None:
         """The top k, the choices, masses and tokens above the floor, where they are asked."""

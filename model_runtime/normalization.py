@@ -138,7 +138,8 @@ def log_sum(logprobs: Sequence[float]) -> float:
     best = max(logprobs)
     if best == -math.inf:
         raise NonFiniteLogits("the model gave the end no probability at all")
-    return best + math.log(math.fsum(math.exp(logprob - best) for logprob in logprobs))
+    # float32 log-probs may add up to a little more than everything.
+    return min(0.0, best + math.log(math.fsum(math.exp(logprob - best) for logprob in logprobs)))
 
 
 def perplexity(logprobs: Sequence[float]) -> float:
@@ -179,7 +180,7 @@ def tie_groups(scores: Sequence[float | None], errors: Sequence[float]) -> list[
 
     In sorted order, neighbours at most error_i + error_j apart are tied, and ties chain: of
     a ~ b ~ c all three are one group, even where a and c are further apart. Equal scores are
-    always tied.
+    always tied; the largest error among them is that of all, so that their order does not matter.
 
     Args:
         scores: the scores, None for candidates without one.
@@ -190,10 +191,13 @@ def tie_groups(scores: Sequence[float | None], errors: Sequence[float]) -> list[
     """
     scored = [(score, index) for index, score in enumerate(scores) if score is not None]
     scored.sort(key=lambda pair: -pair[0])
+    largest: dict[float, float] = {}
+    for score, index in scored:
+        largest[score] = max(largest.get(score, 0.0), errors[index])
     groups: list[int | None] = [None] * len(scores)
     count = 0
     for (high, better), (low, worse) in pairwise(scored):
-        if high - low > errors[better] + errors[worse]:
+        if low != high and low + largest[low] < high - largest[high]:
             continue
         if groups[better] is None:
             count += 1

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from model_runtime.trie import common_prefix
+
 AT_ONCE = 2_048
 """Paths that are sorted by one call."""
 
 DEEPEST = 16
-"""Tokens by which paths are told apart one by one; beyond, what begins so much alike is sorted."""
+"""Branchings at which paths are told apart; what is still alike behind them is sorted."""
 
 
 def path_order(paths: Sequence[tuple[int, ...]]) -> list[int]:
     """Indices of the paths as they sort: shorter before longer, equal ones by index."""
-    return _ordered(paths, list(range(len(paths))), 0)
+    return _ordered(paths, list(range(len(paths))), 0, 0)
 
 
-def _ordered(paths: Sequence[tuple[int, ...]], indices: list[int], depth: int) -> list[int]:
+def _ordered(
+    paths: Sequence[tuple[int, ...]], indices: list[int], depth: int, level: int
+) -> list[int]:
     """Of paths that share their first ``depth`` tokens."""
-    if len(indices) <= AT_ONCE or depth == DEEPEST:
-        return sorted(indices, key=paths.__getitem__)
+    if len(indices) <= AT_ONCE or level == DEEPEST:
+        return sorted(indices, key=lambda index: paths[index][depth:])
+    depth = _shared(paths, indices, depth)
     order: list[int] = []
     behind: dict[int, list[int]] = {}
     for index in indices:
@@ -32,5 +37,17 @@ def _ordered(paths: Sequence[tuple[int, ...]], indices: list[int], depth: int) -
         else:
             behind.setdefault(path[depth], []).append(index)
     for token_id in sorted(behind):
-        order += _ordered(paths, behind[token_id], depth + 1)
+        order += _ordered(paths, behind[token_id], depth + 1, level + 1)
     return order
+
+
+def _shared(paths: Sequence[tuple[int, ...]], indices: Sequence[int], depth: int) -> int:
+    """How many leading tokens paths share that are known to share ``depth``."""
+    first = paths[indices[0]]
+    stop = len(first)
+    for index in indices:
+        path = paths[index]
+        stop = depth + common_prefix(first, depth, path, depth, min(stop, len(path)))
+        if stop == depth:
+            break
+    return stop

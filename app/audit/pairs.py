@@ -90,8 +90,10 @@ def _explain(
             f"{_sides(last)}: there {better} takes the lead and keeps it"
         )
     else:
-        first = next(turn for turn in turns if turn.lead != 0)
-        course = f"{better} leads from token {first.position} on, where {_sides(first)}"
+        first = next((turn for turn in turns if turn.lead != 0), None)
+        course = f"{better} leads, though no token of the two differs"
+        if first is not None:
+            course = f"{better} leads from token {first.position} on, where {_sides(first)}"
     without = difference - deciding.gain
     if without == 0:
         rest = "without it the two would be level"

@@ -125,12 +125,13 @@ class Questions:
     async def decoded(self, prefix: Path, max_tokens: int) -> DecodeResponse:
         """Greedy, beam and exact search behind ``prefix``."""
         request = self._request
+        room = self._engine.info.max_model_len - len(prefix)
         asked = self._like(
             DecodeRequest,
             context=list(prefix),
             add_bos=False,
             compare=["greedy", "beam", "exact"],
-            max_tokens=request.max_tokens or max_tokens,
+            max_tokens=min(request.max_tokens or max_tokens, room),
             num_beams=request.beams,
             max_expansions=request.expansions,
             token_logprobs=True,

@@ -34,6 +34,15 @@ MAX_CANDIDATES = 131_072
 MAX_RESULTS = 4_096
 """Candidates that a response reports in full; more are reported in columns."""
 
+MAX_SCORED_TOKENS = 1 << 22
+"""Scored tokens of all candidates of a request."""
+
+MAX_PATH_TOKENS = 1 << 24
+"""The same with the context before each of them, where all are scored: so many are held."""
+
+MAX_PREFIX_PAIRS = 65_536
+"""Entries of all ``prefix_of`` of a response."""
+
 MAX_CHOICES = 2_048
 """Candidates that one search may choose from."""
 

@@ -71,7 +71,8 @@ class ScoreRequest(ListingRequest):
     compact: bool = False
     """Answer with the columns of ``compact``, and leave ``results`` empty."""
     all_or_nothing: bool = False
-    """Refuse the whole request when one candidate cannot be scored."""
+    """Refuse the whole request when one candidate cannot be scored. One that ``top_n`` leaves
+    unfinished counts as scored."""
 
     @property
     def alpha(self) -> float:

@@ -138,8 +138,10 @@ class TopReport(Part):
     ranked: int
     """As many as were requested, and all that are tied with the last of them."""
     pruned: int
-    """Candidates that were not scored to the end: none can be among the ranked, up to the numeric
-    error."""
+    """Candidates that were not scored to the end."""
+    certified: bool
+    """None of the pruned can be among the ranked, up to the numeric error. False where the time ran
+    out first: then the ranked are the best of what was scored."""
     search: Literal["best_first", "all"]
     """``all``: everything was scored, as ``pmi`` and ``calibrated`` have no bound."""
     asked: int | None
@@ -156,6 +158,7 @@ class RankedColumns(Part):
     logprob: list[float]
     numeric_error: list[float | None]
     probability: list[float | None]
+    probability_bounds: list[tuple[float, float] | None]
 
 
 class UnrankedColumns(Part):

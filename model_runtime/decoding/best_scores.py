@@ -19,7 +19,8 @@ class BestScores:
     """Scores in falling order, and the cut behind the ``count`` best.
 
     The cut never parts scores that cannot be told apart: neighbours at most the sum of their
-    errors apart are tied, and ties chain, as in ``normalization.tie_groups``.
+    errors apart are tied, and ties chain, as in ``normalization.tie_groups``. Of equal scores the
+    largest error counts, so that their order does not matter.
 
     Args:
         count: how many are wanted, ties at the cut beside; at least 1.
@@ -38,23 +39,33 @@ class BestScores:
     @property
     def best(self) -> list[ScoredPlace]:
         """The wanted ones, best first, with all that are tied to the last of them."""
-        found, kept = self._falling, min(self._count, len(self._falling))
-        while 0 < kept < len(found) and _tied(found[kept - 1], found[kept]):
-            kept += 1
-        return found[:kept]
+        return self._falling[: self._cut()[0]]
 
     @property
     def threshold(self) -> float:
-        """What score + error of a candidate have to reach, or it is not among the wanted."""
+        """What a score and the largest error of any together have to reach, or it is not wanted."""
         if len(self._falling) < self._count:
             return self._floor
-        last = self.best[-1]
-        return max(self._floor, last.score - last.error)
+        return max(self._floor, self._cut()[1])
+
+    def _cut(self) -> tuple[int, float]:
+        """How many are wanted, and the least that the last of them may be."""
+        found, least = self._falling, math.inf
+        # From the block of equal scores on that the last one wanted stands in.
+        first = max(0, min(self._count, len(found)) - 1)
+        while first and found[first - 1].score == found[first].score:
+            first -= 1
+        while first < len(found):
+            score = found[first].score
+            stop, error = first, 0.0
+            while stop < len(found) and found[stop].score == score:
+                error = max(error, found[stop].error)
+                stop += 1
+            if first >= self._count and score + error < least:
+                break
+            first, least = stop, score - error
+        return first, least
 
 
 def _falling(scored: ScoredPlace) -> tuple[float, int]:
     return -scored.score, scored.place
-
-
-def _tied(better: ScoredPlace, worse: ScoredPlace) -> bool:
-    return better.score - worse.score <= better.error + worse.error

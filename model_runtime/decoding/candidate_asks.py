@@ -14,7 +14,7 @@ LISTED = 16
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A node's next tokens, or all that is behind it.
+    """The tokens behind a node, and what its candidates share before them; or all that is behind.
 
     Attributes:
         queries: one, or one for each candidate.
@@ -62,8 +62,10 @@ class CandidateAsks:
         self._end_ids = end_ids
         self._top_k = top_k
 
-    def next_tokens(self, node: CandidateRange) -> Ask:
-        """Asks how probable each child is."""
+    def next_tokens(self, node: CandidateRange, most: int) -> Ask:
+        """Asks how probable each child is, behind up to ``most`` tokens that all of them share."""
+        start = len(self._prefix) + node.depth
+        node = self._ranges.further(node, most)
         ending, children = self._ranges.split(node)
         ids = tuple(token_id for token_id, _ in children)
         ends = self._end_ids or () if ending else ()
@@ -71,7 +73,7 @@ class CandidateAsks:
         tokens = self._prefix + self._ranges.path(node)
         query = LogprobQuery(
             tokens,
-            score_from=len(tokens),
+            score_from=start,
             targets=ends if listed else ids + ends,
             top_k=self._top_k,
             choice=Choice(len(ids), None, TokenSet.of(ids, self._vocab_size)) if listed else None,

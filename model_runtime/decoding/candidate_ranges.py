@@ -64,6 +64,16 @@ class CandidateRanges:
             first += 1
         return range(node.first, first), list(self._children(first, stop, depth))
 
+    def further(self, node: CandidateRange, most: int) -> CandidateRange:
+        """The same candidates behind what else they share, up to ``most`` tokens more.
+
+        A token of each, or its end, is left to be asked for.
+        """
+        first, stop, depth = node
+        # Whichever ends first among them stands first.
+        shared = min((self._fed[first], *self._shared[first + 1 : stop]))
+        return node._replace(depth=max(depth, min(depth + most, shared)))
+
     def tokens(self, node: CandidateRange) -> int:
         """Tokens that are fed to score all that is behind a node, its own last token included."""
         first, stop, depth = node

@@ -57,7 +57,9 @@ class _Node(NamedTuple):
 
 
 class TopCandidates:
-    """Finds the ``count`` best of ``candidates`` behind ``prefix``. A ``SearchStrategy``.
+    """Finds the ``count`` best of ``candidates`` behind ``prefix``.
+
+    A ``SearchStrategy``, and ``Interruptible``.
 
     Args:
         prefix: the token path that all candidates are conditional on; not empty.
@@ -94,7 +96,10 @@ class TopCandidates:
         self._errors = [candidates[index].error for index in order]
         self._ends: list[PathScore | ChainruleError | None] = [None] * len(order)
         self._whole = WHOLE if len(set(self._divisors)) == 1 else WHOLE_DIVIDED
+        self._count = min(count, len(order))
+        self._gave_up = False
         self._best = BestScores(count, floor)
+        self._largest_error = max(self._errors)
         self._heap: list[_Node] = []
         self.expanded = 0
         self._open(self._ranges.root, None)
@@ -103,7 +108,10 @@ class TopCandidates:
 
     @property
     def cost(self) -> int:
-        return len(self._prefix) - 1 + min(HELD, self._ranges.tokens(self._ranges.root))
+        tokens = self._ranges.tokens(self._ranges.root)
+        # Where many of them are wanted, few can be pruned.
+        least = tokens * self._count // len(self._ends)
+        return len(self._prefix) - 1 + min(tokens, max(HELD, least))
 
     @property
     def longest_path(self) -> int:
@@ -111,7 +119,7 @@ class TopCandidates:
 
     @property
     def done(self) -> bool:
-        return not self._round and not self._is_wanted(self._best.threshold)
+        return self._gave_up or not (self._round or self._is_wanted(self._best.threshold))
 
     def queries(self) -> Sequence[LogprobQuery]:
         if not self._round:
@@ -128,6 +136,14 @@ class TopCandidates:
                 self._read_on(node, ask, told[0])
         self._round = []
 
+    def give_up(self) -> bool:
+        """End with the best so far, if there are any."""
+        for node, _ in self._round:
+            heappush(self._heap, node)
+        self._round = []
+        self._gave_up = bool(self._best.best)
+        return self._gave_up
+
     def result(self) -> TopResult:
         ends: list[End | None] = list(self._ends)
         for number, node in enumerate(self._heap):
@@ -138,6 +154,7 @@ class TopCandidates:
             best=tuple(self._ranges.order[scored.place] for scored in self._best.best),
             ends=tuple(_decided(by_index[index]) for index in range(len(ends))),
             expanded=self.expanded,
+            certified=not self._is_wanted(self._best.threshold),
         )
 
     # What to ask.
@@ -159,19 +176,23 @@ class TopCandidates:
             if more <= spare:
                 spare -= more
                 found.append((node, self._asks.whole(node.candidates)))
-            else:
-                found.append((node, self._asks.next_tokens(node.candidates)))
+                continue
+            # What all candidates share is needed in any case.
+            ask = self._asks.next_tokens(node.candidates, spare if self.expanded else more)
+            spare -= ask.queries[0].last_row - len(self._prefix) - node.candidates.depth
+            found.append((node, ask))
         self.expanded += sum(len(ask.queries) for _, ask in found)
         return found
 
     # What comes back.
 
     def _read_on(self, node: _Node, ask: Ask, answer: Answer) -> None:
-        path, candidates = node.path, node.candidates
+        candidates = node.candidates
         if isinstance(answer, ChainruleError):
             self._fail(range(candidates.first, candidates.stop), answer)
             return
-        top = answer.top[0] if answer.top else ()
+        path = PathScore.followed(node.path, answer)
+        top = answer.top[-1] if answer.top else ()
         found = ask.found(answer)
         for token_id, child in ask.children:
             logprob, rank = found.get(token_id, (-math.inf, 0))
@@ -213,7 +234,7 @@ class TopCandidates:
     def _open(self, candidates: CandidateRange, path: PathScore | None) -> None:
         behind = slice(candidates.first, candidates.stop)
         logprob = 0.0 if path is None else path.logprob
-        key = -(logprob / max(self._divisors[behind]) + max(self._errors[behind]))
+        key = -(logprob / max(self._divisors[behind]) + self._largest_error)
         heappush(self._heap, _Node(key, candidates.first, candidates, path))
 
     def _end(self, places: range, path: PathScore, ends: Ends, top: Top) -> None:

@@ -50,11 +50,14 @@ class TopResult:
         best: indices of the n best and of those tied with the last of them, best first.
         ends: for each candidate its answer, as if it had been scored alone, or why it was not.
         expanded: prefixes that the model was asked about.
+        certified: no candidate that is ``Pruned`` can be among the best. False where the search was
+            ended before that was known: then they are the best of those that were scored.
     """
 
     best: tuple[int, ...]
     ends: tuple[End, ...]
     expanded: int
+    certified: bool = True
 
     @property
     def pruned(self) -> int:

@@ -175,6 +175,13 @@ async def test_details_of_what_is_not_listed_are_refused(field: dict[str, Any]) 
     assert engine.queries == []
 
 
+async def test_what_a_policy_costs_that_nobody_named_is_the_fault_of_the_detail() -> None:
+    """The caller is told which field to leave out."""
+    with pytest.raises(InvalidQuery, match="under marginal") as caught:
+        await detailed(candidates=[YES] * 257)
+    assert caught.value.param == "boundary_detail"
+
+
 async def test_a_setting_that_a_policy_refuses_fails_the_request() -> None:
     """It is not passed over as if the candidates had no score."""
     with pytest.raises(InvalidQuery) as caught:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.marginal import MarginalPlan, plan_marginal
-from app.marginal_scores import marginal_scores, read_marginal
+from app.marginal_scores import _probability_bounds, marginal_scores, read_marginal
 from app.schemas.bounds import MAX_MARGINAL_PATHS
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import CandidateScore
@@ -24,6 +24,7 @@ from model_runtime import (
     PathTooLong,
     RequestOptions,
     TokenIdOutOfRange,
+    probabilities,
 )
 from tests.app.fake_engine import END, FakeEngine, ToyTokenizer
 
@@ -261,6 +262,27 @@ def test_probabilities_lie_within_the_bounds_of_the_sums() -> None:
     assert bounds[0] == pytest.approx((low, high))
     assert bounds[1] == pytest.approx((1 - high, 1 - low))
     extreme = told(planned, (found(-3000.0, -1.0), found(-3000.0)))
-    assert [one.probability_bounds for one in extreme] == [(0.0, 1.0), (0.0, 1.0)]
+    far = [one.probability_bounds for one in extreme]
+    assert far == [pytest.approx((0.5, 1.0)), pytest.approx((0.0, 0.5))]
     alone = told(plan(FakeEngine(), "a"), (found(-3.0, -1.0),))
     assert alone[0].probability_bounds == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 4.0])
+def test_shares_are_bounded_however_far_the_sums_may_lie_apart(temperature: float) -> None:
+    """Where one bound outweighs all else by far, nobody's share is taken for certain."""
+    found = [result(-50.0, -0.01), result(-40.0, -40.0), result(-3.0, -2.0), None]
+    bounds = _probability_bounds(found, temperature)
+    assert bounds[3] is None
+    present = [one for one in found if one is not None]
+    for place, one in enumerate(present):
+        others = [other for other in present if other is not one]
+        low = probabilities([one.lower, *(other.upper for other in others)], temperature)[0]
+        high = probabilities([one.upper, *(other.lower for other in others)], temperature)[0]
+        assert bounds[place] == (pytest.approx(low, rel=1e-9), pytest.approx(high, rel=1e-9))
+    sure, _ = _probability_bounds([result(-50.0, -0.01), result(-40.0, -40.0)], 1.0)
+    assert sure is not None and sure[0] < 1e-4
+
+
+def result(lower: float, upper: float) -> MarginalResult:
+    return MarginalResult(lower, upper, lower == upper, 1, 1)

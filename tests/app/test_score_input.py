@@ -270,3 +270,23 @@ async def test_a_large_body_is_judged_as_a_small_one_is(client: httpx.AsyncClien
     assert error["param"] == "candidates.5000"
     error = await refusal(client, "score", candidates=many, compact=True, tempereture=1)
     assert (error["param"], error["code"]) == ("tempereture", "unknown_field")
+
+
+async def test_more_tokens_than_can_be_held_are_refused_before_they_are_made(
+    client: httpx.AsyncClient,
+) -> None:
+    """A pinned start gives every candidate the context's end; so long a list of it is no list."""
+    body: dict[str, Any] = {"context": "it" * 60, "candidates": ["y"] * 100_000, "compact": True}
+    error = await refusal(client, "score", **body, start_token=1)
+    assert error["param"] == "start_token" and "4194304" in error["message"]
+
+
+async def test_too_many_candidates_that_begin_one_another_are_refused(
+    client: httpx.AsyncClient,
+) -> None:
+    """Their pairs grow with the square of the list; columns do without them."""
+    many = ["y"] * 300 + ["ya"] * 300
+    error = await refusal(client, "score", candidates=many)
+    assert error["param"] == "candidates" and "compact" in error["message"]
+    answer = await call(client, "score", candidates=many, compact=True)
+    assert len(answer["compact"]["ranked"]["index"]) == 600

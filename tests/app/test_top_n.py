@@ -137,7 +137,11 @@ async def test_a_compact_answer_has_the_same_numbers_in_columns(client: httpx.As
     by_index = {result["index"]: result for result in full["results"]}
     ranked = columns["ranked"]
     assert ranked["score"] == sorted(ranked["score"], reverse=True)
-    for field in ("rank", "score", "logprob", "tie_group", "numeric_error", "probability"):
+    assert set(ranked) - {"index"} == {
+        *("rank", "score", "logprob", "tie_group", "numeric_error", "probability"),
+        "probability_bounds",
+    }
+    for field in set(ranked) - {"index"}:
         assert ranked[field] == [by_index[index][field] for index in ranked["index"]]
     unranked, pruned = columns["unranked"], columns["pruned"]
     assert unranked["score"] == [by_index[index]["score"] for index in unranked["index"]]

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_runtime.decoding.best_scores import BestScores
 from model_runtime.errors import InvalidQuery
 from model_runtime.normalization import (
     Normalization,
     Size,
     competition_ranks,
+    log_sum,
     normalized_error,
     normalized_score,
     off_mass,
@@ -216,10 +218,11 @@ def test_groups_are_the_unbroken_runs_of_the_sorted_scores(
     groups = tie_groups([score for score, _ in items], [error for _, error in items])
     runs: list[list[int]] = []
     order = [index for index, (score, _) in enumerate(items) if score is not None]
+    largest = {score: max(error for s, error in items if s == score) for score, _ in items}
     for index in sorted(order, key=lambda index: -(items[index][0] or 0.0)):
-        score, error = items[index]
-        last_score, last_error = items[runs[-1][-1]] if runs else (math.inf, 0.0)
-        if (last_score or 0.0) - (score or 0.0) <= last_error + error:
+        score = items[index][0]
+        last = items[runs[-1][-1]][0] if runs else math.inf
+        if score == last or (score or 0.0) + largest[score] >= (last or 0.0) - largest.get(last, 0):
             runs[-1].append(index)
         else:
             runs.append([index])
@@ -250,3 +253,30 @@ def test_prefix_of_is_the_definition(paths: list[tuple[int, ...] | None]) -> Non
         for short in paths
     ]
     assert prefix_of(paths) == expected
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_ties_do_not_depend_on_the_order_of_equal_scores(seed: int) -> None:
+    """Of equal scores with different errors the largest counts, whichever comes first."""
+    source = random.Random(seed)
+    pairs = [(float(source.randint(-4, 0)), source.choice((0.0, 0.3, 0.8))) for _ in range(9)]
+    groups = tie_groups([score for score, _ in pairs], [error for _, error in pairs])
+    order = source.sample(range(9), 9)
+    shuffled = tie_groups([pairs[i][0] for i in order], [pairs[i][1] for i in order])
+    assert shuffled == [groups[i] for i in order]
+    best, again = BestScores(3), BestScores(3)
+    for index, (score, error) in enumerate(pairs):
+        best.add(score, error, index)
+    for index in order:
+        again.add(*pairs[index], index)
+    assert best.best == again.best and best.threshold == again.threshold
+    third = best.best[2].place
+    wanted = {place.place for place in best.best[:3]}
+    tied = {i for i, group in enumerate(groups) if group is not None and group == groups[third]}
+    assert {place.place for place in best.best} == wanted | tied
+
+
+def test_ends_that_are_certain_together_are_no_more_than_certain() -> None:
+    """float32 log-probs of two ends may add up to more than 1; their log stays at 0."""
+    half = math.log(0.5) + 1e-7
+    assert log_sum([half, half]) == 0.0

@@ -15,7 +15,7 @@ from model_runtime.decoding import top_candidates
 from model_runtime.decoding.base import Answer
 from model_runtime.decoding.candidate_asks import LISTED
 from model_runtime.decoding.path_score import PathScore
-from model_runtime.decoding.top_candidates import WHOLE, TopCandidates
+from model_runtime.decoding.top_candidates import HELD, WHOLE, TopCandidates
 from model_runtime.decoding.top_result import Pruned, RankedCandidate, TopResult
 from model_runtime.errors import ChainruleError, ForwardFailed, InvalidQuery, NonFiniteLogits
 from model_runtime.normalization import log_sum, tie_groups, total
@@ -130,11 +130,8 @@ def test_the_best_and_their_scores_are_those_of_scoring_everything(
     order = sorted(range(count), key=lambda index: -scores[index])
     groups = tie_groups(scores, [candidate.error for candidate in candidates])
     last = order[:wanted][-1]
-    expected = {*order[:wanted]}
-    if kind != "random":  # equal errors per unit, so that no score hides between two tied ones
-        expected |= {i for i in order if groups[i] is not None and groups[i] == groups[last]}
-        assert set(result.best) == expected
-    assert expected <= set(result.best)
+    tied = {i for i in order if groups[i] is not None and groups[i] == groups[last]}
+    assert set(result.best) == {*order[:wanted], *tied}
     assert [scores[i] for i in result.best] == sorted(scores[i] for i in result.best)[::-1]
     for index, end in enumerate(result.ends):
         if isinstance(end, PathScore):
@@ -264,3 +261,56 @@ def test_answers_are_read_as_ranked_log_probs() -> None:
     for candidate, end in zip(candidates, result.ends, strict=True):
         assert not isinstance(end, Pruned | ChainruleError)
         assert end.answer().ranks == alone(candidate.path, table, None).ranks
+
+
+@pytest.mark.parametrize("ends", [None, END])
+@pytest.mark.parametrize("shortest", [0, 1, 5])
+def test_what_all_candidates_share_is_asked_at_once(
+    ends: tuple[int, ...] | None, shortest: int
+) -> None:
+    """A long common beginning takes one round, also where it is a candidate itself."""
+    source, table = random.Random(9), random_table(9, VOCAB)
+    shared = tuple(source.choices(range(20), k=300))
+    tails = [tuple(source.choices(range(20), k=4)) for _ in range(400)]
+    given_paths = [shared[: 300 - shortest], *((*shared, *tail) for tail in tails)]
+    candidates = [RankedCandidate(path, 1.0, 0.0) for path in given_paths]
+    search = TopCandidates(PROMPT, candidates, 3, vocab_size=VOCAB, end_ids=ends)
+    (first,) = search.queries()
+    assert len(first.tokens) - len(PROMPT) == 300 - shortest - (ends is None)
+    result = run(search, table)
+    scores = [summed(alone(path, table, ends)) for path in given_paths]
+    order = sorted(range(401), key=lambda index: -scores[index])
+    assert list(result.best) == order[:3]
+    assert result.pruned > 200
+    for index, end in enumerate(result.ends):
+        if isinstance(end, PathScore):
+            assert end.answer() == alone(given_paths[index], table, ends)
+
+
+def test_a_search_that_is_ended_gives_the_best_so_far() -> None:
+    """What was not read yet has a bound, which may exceed the best; nothing claims otherwise."""
+    source, table = random.Random(2), random_table(2, VOCAB)
+    given_paths = paths(source, 3000, 6)
+    candidates = [RankedCandidate(path, 1.0, 0.0) for path in given_paths]
+    search = TopCandidates(PROMPT, candidates, 40, vocab_size=VOCAB)
+    assert not search.give_up()
+    search = TopCandidates(PROMPT, candidates, 40, vocab_size=VOCAB)
+    for _ in range(2):
+        search.advance([tell(query, table) for query in search.queries()])
+    search.queries()
+    assert search.give_up() and search.done
+    result = search.result()
+    assert not result.certified and result.best
+    assert all(end is not None for end in result.ends)
+    assert run(TopCandidates(PROMPT, candidates, 40, vocab_size=VOCAB), table).certified
+
+
+def test_a_search_that_can_prune_little_costs_as_much_as_everything() -> None:
+    """Admission counts what is wanted, or what a search holds, whichever is more."""
+    source = random.Random(4)
+    candidates = [
+        RankedCandidate(tuple(source.choices(range(20), k=9)), 1.0, 0.0) for _ in range(4000)
+    ]
+    few = TopCandidates(PROMPT, candidates, 1, vocab_size=VOCAB)
+    everything = TopCandidates(PROMPT, candidates, 4000, vocab_size=VOCAB)
+    assert few.cost == len(PROMPT) - 1 + HELD < everything.cost
