@@ -40,6 +40,8 @@ def _limits_card(limits: Limits) -> LimitsCard:
         max_candidates=limits.max_candidates,
         max_results=bounds.MAX_RESULTS,
         max_choices=min(bounds.MAX_CHOICES, limits.max_candidates),
+        max_scored_tokens=bounds.MAX_SCORED_TOKENS,
+        max_path_tokens=bounds.MAX_PATH_TOKENS,
         max_text_chars=bounds.MAX_TEXT_CHARS,
         max_joined_chars=bounds.MAX_JOINED_CHARS,
         max_token_ids=bounds.MAX_TOKEN_IDS,

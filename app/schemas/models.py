@@ -25,6 +25,10 @@ class LimitsCard(Part):
     max_results: int
     """Candidates that are reported in full; more need ``compact``."""
     max_choices: int
+    max_scored_tokens: int
+    """Scored tokens of all candidates of a request."""
+    max_path_tokens: int
+    """The same with the context before each of them, where all are scored to the end."""
     max_text_chars: int
     max_joined_chars: int
     """Characters that ``joint`` tokenizes for one request."""
@@ -80,6 +84,8 @@ class ModelCard(Part):
                         "max_candidates": 131072,
                         "max_results": 4096,
                         "max_choices": 2048,
+                        "max_scored_tokens": 4194304,
+                        "max_path_tokens": 16777216,
                         "max_text_chars": 1000000,
                         "max_joined_chars": 16000000,
                         "max_token_ids": 131072,

@@ -81,8 +81,8 @@ class CandidateAsks:
         return Ask((query,), False, tuple(children), ending)
 
     def whole(self, node: CandidateRange) -> Ask:
-        """Asks for everything behind a node: what is asked of its candidates alone, from there."""
+        """Asks for everything behind a node: each distinct path, from there to its end."""
         start = len(self._prefix) + node.depth
-        paths = self._ranges.paths[node.first : node.stop]
+        paths = (self._ranges.paths[places.start] for places in self._ranges.alike(node))
         queries = (LogprobQuery(self._prefix + p, start, self._end_ids, self._top_k) for p in paths)
         return Ask(tuple(queries), True)

@@ -64,6 +64,14 @@ class CandidateRanges:
             first += 1
         return range(node.first, first), list(self._children(first, stop, depth))
 
+    def alike(self, node: CandidateRange) -> Iterator[range]:
+        """The places of each distinct path behind a node."""
+        start = node.first
+        for place in range(node.first + 1, node.stop + 1):
+            if place == node.stop or self.paths[place] != self.paths[start]:
+                yield range(start, place)
+                start = place
+
     def further(self, node: CandidateRange, most: int) -> CandidateRange:
         """The same candidates behind what else they share, up to ``most`` tokens more.
 

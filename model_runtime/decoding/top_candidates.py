@@ -206,8 +206,7 @@ class TopCandidates:
             self._end(ask.ending, path, ends, top)
 
     def _read_whole(self, node: _Node, answers: Sequence[Answer]) -> None:
-        for place, answer in enumerate(answers, start=node.candidates.first):
-            here = range(place, place + 1)
+        for here, answer in zip(self._ranges.alike(node.candidates), answers, strict=True):
             if isinstance(answer, ChainruleError):
                 self._fail(here, answer)
                 continue

@@ -46,6 +46,8 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
         "max_candidates",
         "max_results",
         "max_choices",
+        "max_scored_tokens",
+        "max_path_tokens",
         "max_text_chars",
         "max_joined_chars",
         "max_token_ids",
