@@ -69,7 +69,8 @@ class _Admitted:
     def kept(self) -> int:
         """Tokens worth keeping: all while the query goes on, its context once it is answered."""
         query = self.work.query
-        return min(self.stop, query.score_from) if self.stop == query.last_row else self.stop
+        worth = query.score_from if query.keep is None else query.keep
+        return min(self.stop, worth) if self.stop == query.last_row else self.stop
 
 
 def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = BLOCK_SIZE) -> Batch:

@@ -68,6 +68,8 @@ class QueryLimits:
             return InvalidQuery(f"top_k must lie in 0 .. {self.vocab_size}", param="top_k")
         if query.floor is not None and math.isnan(query.floor):
             return InvalidQuery("floor must be a number", param="floor")
+        if query.keep is not None and query.keep < 0:
+            return InvalidQuery("keep must not be negative", param="keep")
         return self._check_choice(query) or self._check_masses(query)
 
     def _check_choice(self, query: LogprobQuery) -> InvalidQuery | None:

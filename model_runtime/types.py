@@ -85,6 +85,8 @@ class LogprobQuery:
             for; None for none. Unlike ``top_k`` it is asked of that row alone.
         masses: sets of tokens whose summed probability is wanted after the whole path, whose
             row ``targets`` must ask for.
+        keep: so many leading tokens are worth keeping in the cache once it is answered; None for
+            those before ``score_from``. Changes no answer.
     """
 
     tokens: tuple[int, ...]
@@ -96,6 +98,7 @@ class LogprobQuery:
     cache_salt: str = ""
     choice: Choice | None = None
     masses: tuple[TokenSet, ...] = ()
+    keep: int | None = None
 
     @property
     def last_row(self) -> int:

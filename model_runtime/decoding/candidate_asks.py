@@ -77,6 +77,8 @@ class CandidateAsks:
             targets=ends if listed else ids + ends,
             top_k=self._top_k,
             choice=Choice(len(ids), None, TokenSet.of(ids, self._vocab_size)) if listed else None,
+            # What nothing goes on from need not be kept.
+            keep=len(tokens) if self._ranges.goes_on(node) else len(self._prefix),
         )
         return Ask((query,), False, tuple(children), ending)
 
@@ -84,5 +86,9 @@ class CandidateAsks:
         """Asks for everything behind a node: each distinct path, from there to its end."""
         start = len(self._prefix) + node.depth
         paths = (self._ranges.paths[places.start] for places in self._ranges.alike(node))
-        queries = (LogprobQuery(self._prefix + p, start, self._end_ids, self._top_k) for p in paths)
+        keep = len(self._prefix)
+        queries = (
+            LogprobQuery(self._prefix + path, start, self._end_ids, self._top_k, keep=keep)
+            for path in paths
+        )
         return Ask(tuple(queries), True)

@@ -72,6 +72,10 @@ class CandidateRanges:
                 yield range(start, place)
                 start = place
 
+    def goes_on(self, node: CandidateRange) -> bool:
+        """Whether more is fed behind a node, once its children are known."""
+        return max(self._fed[node.first : node.stop]) > node.depth
+
     def further(self, node: CandidateRange, most: int) -> CandidateRange:
         """The same candidates behind what else they share, up to ``most`` tokens more.
 

@@ -31,6 +31,7 @@ OTHERWISE: dict[str, list[Any]] = {
         Choice(1, allowed=TokenSet.of([1, 3], 64)),
         Choice(1, allowed=TokenSet.of([1, 2], 63)),
     ],
+    "keep": [0, 3],
     "masses": [(ALLOWED,), (ALLOWED, ALLOWED), (TokenSet.of([1, 3], 64),)],
 }
 """Other values of each field of ``PLAIN``."""

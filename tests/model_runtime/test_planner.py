@@ -30,6 +30,7 @@ def queries(draw: st.DrawFn) -> LogprobQuery:
         score_from=score_from,
         targets=draw(st.sampled_from(choices)),
         cache_salt=draw(st.sampled_from(["", "tenant"])),
+        keep=draw(st.sampled_from([None, None, 0, score_from, len(tokens), 10**6])),
     )
 
 
@@ -157,3 +158,12 @@ def test_an_abandoned_batch_leaves_the_cache_as_it_was() -> None:
     cache.check()
     assert cache.used == 0
     assert len(plan(work, cache, 4096).token_ids) == 49
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(None, 4), (0, 0), (2, 2), (6, 6), (99, 6)])
+def test_what_is_kept_of_a_path_is_what_is_said_to_be_worth_it(keep: int | None, kept: int) -> None:
+    """By default what is before the scored tokens; never more than was fed."""
+    cache, runner = PrefixCache(LONGEST), SymbolicRunner(BLOCK)
+    query = LogprobQuery((1, 2, 3, 4, 5, 6), 4, (), keep=keep)
+    answer_all([query], cache, runner, 64)
+    assert cache.used == kept
