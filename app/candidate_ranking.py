@@ -21,6 +21,10 @@ from model_runtime import (
     tie_groups,
 )
 
+MOST = 600.0
+"""Of a logarithm, so that a sum of exponentials stays a float. A search that was ended may leave
+candidates that outweigh what it scored by any factor."""
+
 Bounds = tuple[float, float]
 """The least and the most that a value may be."""
 
@@ -130,7 +134,8 @@ def _pruned_weight(plan: ScorePlan, outcomes: Sequence[Outcome], best: float) ->
         bounds = [outcome.logprob for outcome in {o.prefix: o for o in pruned}.values()]
     else:
         bounds = [outcome.bound for outcome in pruned]
-    return math.fsum(math.exp((bound - best) / temperature) for bound in bounds)
+    weights = (min(MOST, (bound - best) / temperature) for bound in bounds)
+    return math.fsum(map(math.exp, weights))
 
 
 def _are_apart(plan: ScorePlan) -> bool:

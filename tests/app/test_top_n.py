@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from model_runtime import Outcome, RequestOptions
 from model_runtime.decoding import top_candidates
-from tests.app.calls import call, refusal
+from tests.app.calls import call, refusal, score_with
 from tests.app.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -169,3 +170,29 @@ async def test_too_many_candidates_for_a_full_report_are_refused(
     error = await refusal(client, "score", context="it", candidates=["a"] * 4097)
     assert error["param"] == "candidates"
     assert "4096" in error["message"] and "compact" in error["message"]
+
+
+class HastyEngine(FakeEngine):
+    """An engine whose time is up as soon as a search has anything to give."""
+
+    async def decode(self, search: Any, options: RequestOptions) -> Outcome[Any]:
+        answered = 0
+        while not search.done and not search.give_up():
+            queries = search.queries()
+            answered += len(queries)
+            search.advance([self.answer(query) for query in queries])
+        return Outcome(search.result(), answered, 0, 1, 0, queue_s=0.0, model_s=0.0)
+
+
+@pytest.mark.parametrize("temperature", [0.001, 1.0])
+async def test_a_search_whose_time_is_up_says_so(temperature: float) -> None:
+    """Its ranks are of what was scored, and what was not may outweigh it by any factor."""
+    body = {"context": "it", "candidates": many(), "top_n": 5, "temperature": temperature}
+    answer = await score_with(HastyEngine(), **body)
+    assert answer["top"]["certified"] is False
+    ranked = [result for result in answer["results"] if result["rank"] is not None]
+    assert 0 < len(ranked) == answer["top"]["ranked"]
+    assert answer["top"]["pruned"] > 0
+    for result in ranked:
+        low, high = result["probability_bounds"]
+        assert 0.0 <= low <= high <= 1.0
