@@ -75,7 +75,7 @@ def candidate_scores(
     return [
         _scored(index, outcome, ranking, begun[index], entries)
         if isinstance(outcome, ScoredCandidate)
-        else _unscored(index, outcome, begun[index])
+        else unscored(index, outcome, begun[index])
         for index, outcome in enumerate(outcomes)
     ]
 
@@ -118,7 +118,10 @@ def _scored(
     )
 
 
-def _unscored(index: int, outcome: Pruned | ChainruleError, begun: Sequence[int]) -> CandidateScore:
+def unscored(
+    index: int, outcome: Pruned | ChainruleError, begun: Sequence[int] = ()
+) -> CandidateScore:
+    """A candidate without a score: its bound, or why it failed; ``begun`` are those it begins."""
     failed = isinstance(outcome, ChainruleError)
     return CandidateScore(
         index=index,

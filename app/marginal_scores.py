@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from app.errors import error_object
+from app.candidate_scores import unscored
 from app.limits import check_prefixes
 from app.marginal import MarginalPlan, MarginalText
 from app.schemas.score_reply import CandidateScore, Marginal
@@ -67,7 +67,7 @@ def marginal_scores(
     comparison = _Comparison.of(plan, outcomes, info)
     check_prefixes(comparison.prefix_of)
     return [
-        _failed(index, outcome)
+        unscored(index, outcome)
         if isinstance(outcome, ChainruleError)
         else _scored(index, plan, outcome, comparison)
         for index, outcome in enumerate(outcomes)
@@ -235,32 +235,5 @@ def _scored(
         ),
         join=None,
         error=None,
-        tokens=None,
-    )
-
-
-def _failed(index: int, error: ChainruleError) -> CandidateScore:
-    return CandidateScore(
-        index=index,
-        rank=None,
-        tie_group=None,
-        score=None,
-        numeric_error=None,
-        logprob=None,
-        token_count=None,
-        tail_tokens=None,
-        mean_logprob=None,
-        logprob_per_char=None,
-        logprob_per_byte=None,
-        baseline_logprob=None,
-        perplexity=None,
-        probability=None,
-        probability_bounds=None,
-        greedy=None,
-        prefix_of=[],
-        bound=None,
-        marginal=None,
-        join=None,
-        error=error_object(error),
         tokens=None,
     )

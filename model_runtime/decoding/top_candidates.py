@@ -44,7 +44,8 @@ WHOLE_DIVIDED = 2_048
 """The same where sums are divided: the bound of a short prefix is weak then, and saves less."""
 
 HELD = 16_384
-"""Tokens that a search counts as at most: what a larger set takes depends on what is pruned."""
+"""Tokens that a search counts as at most, unless so many candidates are wanted that it can leave
+little out: what a larger set takes depends on what is pruned."""
 
 
 class _Node(NamedTuple):
