@@ -26,6 +26,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from app.error_shapes import error_body
 from app.schemas.error import ErrorObject, ErrorResponse
 from app.validation import complaint
 from model_runtime import (
@@ -162,10 +163,10 @@ def error_object(exc: Exception) -> ErrorObject:
     return _object(row.message or str(exc), row.type, getattr(exc, "param", None), row.code)
 
 
-def error_response(exc: Exception) -> Response:
-    """``exc`` as a whole response: status, headers and the one error shape."""
+def error_response(exc: Exception, path: str) -> Response:
+    """``exc`` as a whole response to ``path``: status, headers, and the shape spoken there."""
     status = 422 if isinstance(exc, RequestValidationError) else error_row(exc).status
-    body = ErrorResponse(error=error_object(exc)).model_dump_json()
+    status, body = error_body(path, status, error_object(exc))
     return Response(body, status, error_headers(exc), media_type="application/json")
 
 
@@ -195,8 +196,8 @@ ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 """What every scoring route may answer beside its own 200, for the OpenAPI document."""
 
 
-async def _handle(_request: Request, exc: Exception) -> Response:
-    response = error_response(exc)
+async def _handle(request: Request, exc: Exception) -> Response:
+    response = error_response(exc, request.scope["path"])
     if response.status_code >= 500:
         logger.warning("request failed", extra={"error": f"{type(exc).__name__}: {exc}"})
     return response

@@ -17,7 +17,7 @@ from app.schemas.bounds import (
     MAX_TOP,
     MAX_TOP_ENTRIES,
 )
-from app.schemas.request import ContextRequest, ListingRequest
+from app.schemas.request import ListingRequest, Treatment
 from app.schemas.score import ScoreRequest
 from model_runtime import InvalidQuery, ModelInfo, PathTooLong, TokenIdOutOfRange, Tokenizer
 
@@ -38,7 +38,7 @@ class Limits:
     max_body_bytes: int = MAX_BODY_BYTES
     default_timeout_ms: int | None = None
 
-    def check(self, request: ContextRequest) -> None:
+    def check(self, request: Treatment) -> None:
         """Raise ``InvalidQuery``, naming the field, for a request beyond these bounds."""
         candidates = getattr(request, "candidates", None) or ()
         _check_count("candidates", len(candidates), self.max_candidates)

@@ -47,7 +47,7 @@ def _of_queries(
         if isinstance(candidate, ChainruleError):
             yield candidate
         else:
-            yield _outcome(index, candidate, list(islice(rest, asked)), plan.request.alpha)
+            yield _outcome(index, candidate, list(islice(rest, asked)), plan.alpha)
 
 
 def _of_search(plan: ScorePlan, found: TopResult) -> Iterator[Outcome]:
@@ -58,7 +58,7 @@ def _of_search(plan: ScorePlan, found: TopResult) -> Iterator[Outcome]:
             continue
         end = next(ends)
         if isinstance(end, PathScore):
-            yield ScoredCandidate.read(candidate, end.answer(), (), plan.request.alpha)
+            yield ScoredCandidate.read(candidate, end.answer(), (), plan.alpha)
         else:
             yield located(end, index) if isinstance(end, ChainruleError) else end
 

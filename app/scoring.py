@@ -19,6 +19,7 @@ from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import BoundaryReport
 from app.token_details import path_bytes
 from model_runtime import (
+    GNMT_ALPHA,
     Boundary,
     ChainruleError,
     InvalidQuery,
@@ -122,6 +123,12 @@ class ScorePlan:
     def good(self) -> tuple[PlannedCandidate, ...]:
         """The candidates that can be scored."""
         return tuple(c for c in self.candidates if isinstance(c, PlannedCandidate))
+
+    @property
+    def alpha(self) -> float:
+        """The exponent of ``gnmt``."""
+        asked = self.request.gnmt_alpha
+        return GNMT_ALPHA if asked is None else asked
 
     @property
     def boundary(self) -> BoundaryReport:

@@ -30,12 +30,12 @@ from app.schemas.decode import DecodeRequest
 from app.schemas.decode_reply import DecodedToken, DecodeResponse
 from app.schemas.models import ModelCard, ModelList
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
-from app.schemas.request import ContextRequest
-from app.schemas.response import Usage
+from app.schemas.request import Treatment
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import BoundaryReport, ScoreResponse
 from app.score_answer import ScoreAnswer, read_scores
 from app.score_cache import ScoreCache
+from app.scored_paths import PathPlan, ScoredPaths
 from app.scoring import ScorePlan, plan_score
 from app.shared_scores import SharedScores
 from app.side_by_side import run_side_by_side
@@ -46,7 +46,9 @@ from model_runtime import (
     DecodingResult,
     Engine,
     LogprobQuery,
+    ModelInfo,
     Outcome,
+    Tokenizer,
     TopCandidates,
 )
 
@@ -147,7 +149,13 @@ class ScoringService:
             off_candidate_mass=answer.off_candidate_mass,
             off_candidate_mass_bounds=answer.off_candidate_mass_bounds,
             boundary=boundary,
-            **self._shared("score", visit, outcome, boundary.context_tokens, answer.scored_tokens),
+            **visit.reply(
+                "score",
+                self._engine.info,
+                outcome,
+                prompt_tokens=boundary.context_tokens,
+                scored_tokens=answer.scored_tokens,
+            ),
         )
 
     async def next_token(self, request: NextTokenRequest) -> NextTokenResponse:
@@ -168,7 +176,9 @@ class ScoringService:
             chosen=found.chosen,
             entropy=found.entropy,
             remaining_probability=found.remaining_probability,
-            **self._shared("next", visit, outcome, plan.prompt_tokens, 1),
+            **visit.reply(
+                "next", engine.info, outcome, prompt_tokens=plan.prompt_tokens, scored_tokens=1
+            ),
         )
 
     async def decode(self, request: DecodeRequest) -> DecodeResponse:
@@ -194,6 +204,26 @@ class ScoringService:
                     token = tokens.read(step)
                     note(prompt_tokens=plan.prompt_tokens, scored_tokens=tokens.length)
                     yield token
+
+    async def score_paths(
+        self, treatment: Treatment, plan: Callable[[Tokenizer, ModelInfo], PathPlan[T]]
+    ) -> ScoredPaths[T]:
+        """Answers to the questions about token paths that ``plan`` makes, off the event loop."""
+        engine, visit = self._engine, self._admit(treatment)
+        made = await self._off_loop(plan, engine.tokenizer, engine.info)
+        outcome = await self._scores.score(made.queries, visit.after_tokenizing())
+        shared = visit.reply(
+            "paths",
+            engine.info,
+            outcome,
+            prompt_tokens=made.prompt_tokens,
+            scored_tokens=made.scored_tokens,
+        )
+        return ScoredPaths(made.meaning, outcome.value, **shared)
+
+    async def use_tokenizer(self, work: Callable[[Tokenizer, ModelInfo], T]) -> T:
+        """What ``work`` makes of the model's tokenizer, off the event loop."""
+        return await self._off_loop(work, self._engine.tokenizer, self._engine.info)
 
     def models(self) -> ModelList:
         """What is served."""
@@ -233,10 +263,16 @@ class ScoringService:
             certificate=found.certificate,
             boundary=None if plan.closed is None else plan.closed.boundary,
             compared=found.compared,
-            **self._shared("decode", visit, outcome, plan.prompt_tokens, found.scored_tokens),
+            **visit.reply(
+                "decode",
+                self._engine.info,
+                outcome,
+                prompt_tokens=plan.prompt_tokens,
+                scored_tokens=found.scored_tokens,
+            ),
         )
 
-    def _admit(self, request: ContextRequest) -> Visit:
+    def _admit(self, request: Treatment) -> Visit:
         visit = Visit(request, self._limits.default_timeout_ms, self._tenant)
         if request.model is not None:
             self._check_model(request.model, param="model")
@@ -254,31 +290,3 @@ class ScoringService:
 
     async def _render(self, large: bool, render: Callable[..., T], *args: Any) -> T:
         return await self._off_loop(render, *args) if large else render(*args)
-
-    def _shared(
-        self,
-        kind: str,
-        visit: Visit,
-        outcome: Outcome[Any],
-        prompt_tokens: int,
-        scored_tokens: int,
-    ) -> dict[str, Any]:
-        """The fields of ``Reply``; what it cost goes into the access log as well."""
-        info = self._engine.info
-        usage = Usage(
-            prompt_tokens=prompt_tokens,
-            scored_tokens=scored_tokens,
-            cached_tokens=outcome.cached_tokens,
-            computed_tokens=outcome.computed_tokens,
-            reused_scores=outcome.reused_scores,
-        )
-        note(**usage.model_dump())
-        return {
-            "id": f"{kind}-{visit.id}",
-            "created": visit.created,
-            "model": info.name,
-            "fingerprint": info.fingerprint,
-            "numeric_error": info.numeric_error and info.numeric_error[0],
-            "usage": usage,
-            "timings_ms": visit.timings(outcome),
-        }

@@ -28,7 +28,7 @@ def top_search(info: ModelInfo, plan: ScorePlan) -> TopCandidates | None:
     token_error = 0.0 if info.numeric_error is None else info.numeric_error[0]
 
     def ranked(candidate: PlannedCandidate) -> RankedCandidate:
-        size, alpha = candidate.size, request.alpha
+        size, alpha = candidate.size, plan.alpha
         return RankedCandidate(
             path=candidate.token_ids,
             divisor=divisor(kind, size, alpha),

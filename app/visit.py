@@ -6,9 +6,10 @@ import time
 from typing import Any
 from uuid import uuid4
 
-from app.schemas.request import ContextRequest
-from app.schemas.response import Timings
-from model_runtime import DeadlineExceeded, Outcome, Priority, RequestOptions
+from app.logs import note
+from app.schemas.request import Treatment
+from app.schemas.response import Timings, Usage
+from model_runtime import DeadlineExceeded, ModelInfo, Outcome, Priority, RequestOptions
 
 
 class Visit:
@@ -25,7 +26,7 @@ class Visit:
     """
 
     def __init__(
-        self, request: ContextRequest, default_timeout_ms: int | None, tenant: str = ""
+        self, request: Treatment, default_timeout_ms: int | None, tenant: str = ""
     ) -> None:
         self.id = uuid4().hex
         self.created = int(time.time())
@@ -57,6 +58,34 @@ class Visit:
             model=1000 * outcome.model_s,
             total=1000 * (time.perf_counter() - self._began),
         )
+
+    def reply(
+        self,
+        kind: str,
+        info: ModelInfo,
+        outcome: Outcome[Any],
+        *,
+        prompt_tokens: int,
+        scored_tokens: int,
+    ) -> dict[str, Any]:
+        """The fields of ``Reply``; what it cost goes into the access log as well."""
+        usage = Usage(
+            prompt_tokens=prompt_tokens,
+            scored_tokens=scored_tokens,
+            cached_tokens=outcome.cached_tokens,
+            computed_tokens=outcome.computed_tokens,
+            reused_scores=outcome.reused_scores,
+        )
+        note(**usage.model_dump())
+        return {
+            "id": f"{kind}-{self.id}",
+            "created": self.created,
+            "model": info.name,
+            "fingerprint": info.fingerprint,
+            "numeric_error": info.numeric_error and info.numeric_error[0],
+            "usage": usage,
+            "timings_ms": self.timings(outcome),
+        }
 
 
 def _joined_salt(tenant: str, cache_salt: str) -> str:

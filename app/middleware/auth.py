@@ -31,7 +31,7 @@ class Authorized:
             await self._app(scope, receive, send)
             return
         refusal = Unauthorized("A valid API key is needed: Authorization: Bearer <key>.")
-        await error_response(refusal)(scope, receive, send)
+        await error_response(refusal, scope["path"])(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
         if not self._digests:

@@ -103,4 +103,5 @@ class _Connection:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    await error_response(EngineStopping("the server is shutting down"))(scope, receive, send)
+    refusal = EngineStopping("the server is shutting down")
+    await error_response(refusal, scope["path"])(scope, receive, send)

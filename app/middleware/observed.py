@@ -62,7 +62,7 @@ class Observed:
                 # Half an answer is out: leaving it unfinished makes the server cut the connection.
                 answer.status = BROKEN_OFF
                 return
-            await error_response(exc)(scope, receive, answer.send)
+            await error_response(exc, scope["path"])(scope, receive, answer.send)
 
     def _tell(self, scope: Scope, status: int, seconds: float, facts: Mapping[str, object]) -> None:
         route = route_template(scope)

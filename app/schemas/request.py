@@ -127,20 +127,11 @@ Temperature = Annotated[float, Field(gt=0, le=MAX_TEMPERATURE)]
 TopCount = Annotated[int, Field(ge=0, le=MAX_TOP)]
 
 
-class ContextRequest(Request):
-    """A request that asks something about what follows a context."""
+class Treatment(Request):
+    """Which model a request wants, and how it wants to be treated."""
 
     model: Annotated[str, Field(max_length=MAX_MODEL_NAME_CHARS)] | None = None
     """The served model's name, as a check; null takes what is served."""
-    context: Context
-    """What everything is conditional on: text, token ids, or messages, which the model's own chat
-    template turns into token ids, ready for the assistant's turn. Text that spells a control
-    token stays text."""
-    add_bos: bool | None = None
-    """Put the beginning-of-sequence token first. Null: the tokenizer's own rule for text, and never
-    for token ids and messages, which hold it already where it belongs."""
-    prefix_token_id: TokenId | None = None
-    """The first token of an empty context, where ``add_bos`` is not true."""
     priority: Literal["interactive", "bulk"] = "interactive"
     """Class of service. Each class keeps a reserved share of every batch."""
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
@@ -150,6 +141,20 @@ class ContextRequest(Request):
     """Computed tokens are shared only among requests of the same salt (and, where the server has
     several API keys, of the same key), so that timing tells nobody else what was sent. Changes no
     score."""
+
+
+class ContextRequest(Treatment):
+    """A request that asks something about what follows a context."""
+
+    context: Context
+    """What everything is conditional on: text, token ids, or messages, which the model's own chat
+    template turns into token ids, ready for the assistant's turn. Text that spells a control
+    token stays text."""
+    add_bos: bool | None = None
+    """Put the beginning-of-sequence token first. Null: the tokenizer's own rule for text, and never
+    for token ids and messages, which hold it already where it belongs."""
+    prefix_token_id: TokenId | None = None
+    """The first token of an empty context, where ``add_bos`` is not true."""
 
 
 class ListingRequest(ContextRequest):

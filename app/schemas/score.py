@@ -16,7 +16,6 @@ from app.schemas.bounds import (
 )
 from app.schemas.request import Candidate, Context, ListingRequest, Temperature
 from app.schemas.score_reply import BoundaryPolicy
-from model_runtime import GNMT_ALPHA
 
 T = TypeVar("T")
 
@@ -73,11 +72,6 @@ class ScoreRequest(ListingRequest):
     all_or_nothing: bool = False
     """Refuse the whole request when one candidate cannot be scored. One that ``top_n`` leaves
     unfinished counts as scored."""
-
-    @property
-    def alpha(self) -> float:
-        """The exponent of ``gnmt``."""
-        return GNMT_ALPHA if self.gnmt_alpha is None else self.gnmt_alpha
 
     @field_validator(*_NEEDED_BY.values())
     @classmethod

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict
 
 from app.schemas.error import ErrorObject
 from app.schemas.response import Part, Reply, TokenDetail, example
-from model_runtime import Join
+
+if TYPE_CHECKING:
+    from model_runtime import Join
 
 BoundaryPolicy = Literal["joint", "separate", "marginal"]
 

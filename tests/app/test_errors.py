@@ -69,7 +69,7 @@ def fault(response: httpx.Response) -> dict[str, Any]:
 )
 def test_each_exception_has_its_status_and_code(exc: Exception, status: int, code: str) -> None:
     """The table gives every kind its own line, and anything unlisted a 500."""
-    response = error_response(exc)
+    response = error_response(exc, "")
     assert response.status_code == status
     assert json.loads(response.body)["error"]["code"] == code
 
@@ -91,7 +91,7 @@ def test_no_line_of_the_table_lets_a_5xx_speak_for_itself() -> None:
 @pytest.mark.parametrize("exc", [ForwardFailed("at /srv/x.py"), RuntimeError("at /srv/x.py")])
 def test_a_5xx_repeats_nothing_of_the_exception(exc: Exception) -> None:
     """The body of a 5xx carries neither a path nor the exception's name."""
-    body = bytes(error_response(exc).body)
+    body = bytes(error_response(exc, "").body)
     assert b"/srv" not in body
     assert type(exc).__name__.encode() not in body
 
@@ -99,13 +99,13 @@ def test_a_5xx_repeats_nothing_of_the_exception(exc: Exception) -> None:
 @pytest.mark.parametrize(("wait", "header"), [(0.0, "1"), (1.0, "1"), (1.2, "2"), (63.01, "64")])
 def test_retry_after_is_a_whole_number_of_seconds_rounded_up(wait: float, header: str) -> None:
     """A client that waits as told finds room, and never is told to come back at once."""
-    assert error_response(EngineOverloaded("full", wait)).headers["Retry-After"] == header
+    assert error_response(EngineOverloaded("full", wait), "").headers["Retry-After"] == header
 
 
 def test_unavailable_kinds_say_what_to_do_next() -> None:
     """While loading: come back. While stopping: this connection is over."""
-    assert int(error_response(EngineNotReady("")).headers["Retry-After"]) >= 1
-    assert error_response(EngineStopping("")).headers["Connection"] == "close"
+    assert int(error_response(EngineNotReady(""), "").headers["Retry-After"]) >= 1
+    assert error_response(EngineStopping(""), "").headers["Connection"] == "close"
 
 
 def test_an_item_error_names_its_field() -> None:

@@ -1,0 +1,54 @@
+"""Questions about token paths, and their answers, for whoever speaks another wire shape.
+
+A plan is made from text by the family that read the request; the service asks the engine::
+
+    request ── plan ──> queries ── SharedScores ──> answers ── the family ──> response
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from app.schemas.response import Timings, Usage
+from model_runtime import Answer, LogprobQuery
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PathPlan(Generic[T]):
+    """What to ask.
+
+    Attributes:
+        queries: answered in this order.
+        meaning: whatever the answers are to be read with.
+        prompt_tokens: tokens of all contexts, for the bill.
+        scored_tokens: tokens whose log-probabilities the answer is made of.
+    """
+
+    queries: Sequence[LogprobQuery]
+    meaning: T
+    prompt_tokens: int
+    scored_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPaths(Generic[T]):
+    """What was answered; the other fields are those of ``Reply``.
+
+    Attributes:
+        meaning: the plan's own.
+        answers: one for each query, in order; what failed is an error in its place.
+    """
+
+    meaning: T
+    answers: Sequence[Answer]
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+    numeric_error: float | None
+    usage: Usage
+    timings_ms: Timings
