@@ -23,6 +23,7 @@ from typing import NamedTuple
 from model_runtime.errors import NonFiniteLogits
 from model_runtime.token_set import TokenSet
 from model_runtime.types import (
+    NOTHING,
     Choice,
     LogprobQuery,
     LogprobResult,
@@ -79,6 +80,8 @@ class Extent:
         computed_tokens: tokens fed on behalf of this query, none of them for one before it.
         head_index: [len(rows)] indices into the batch's ``head_rows``.
         gathers: indices into ``gather_ids``: of the scored tokens, then of the targets.
+        recalled: the answer to the rows before ``rows``, which were asked and are known.
+        kept_slots: where the tokens before the first of the rows lie, as far as they stay cached.
     """
 
     work_index: int
@@ -87,6 +90,8 @@ class Extent:
     computed_tokens: int
     head_index: tuple[int, ...]
     gathers: tuple[int, ...]
+    recalled: LogprobResult = NOTHING
+    kept_slots: tuple[int, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -210,7 +215,7 @@ def _answer(batch: Batch, output: BatchOutput, extent: Extent) -> LogprobResult 
         return NonFiniteLogits("the model's logits are not finite on this token path")
     if -math.inf in logprobs[:scored]:
         return NonFiniteLogits("the model gives a scored token probability 0")
-    return LogprobResult(
+    answer = LogprobResult(
         logprobs=logprobs[:scored],
         ranks=ranks[:scored],
         target_logprobs=logprobs[scored:],
@@ -223,6 +228,7 @@ def _answer(batch: Batch, output: BatchOutput, extent: Extent) -> LogprobResult 
         choices=output.choices[asked] if (asked := extent.choice) is not None else (),
         masses=tuple(output.masses[asked] for asked in extent.masses),
     )
+    return extent.recalled.then(answer) if extent.recalled.logprobs else answer
 
 
 def _above(tokens: tuple[TokenLogprob, ...], floor: float) -> tuple[TokenLogprob, ...]:

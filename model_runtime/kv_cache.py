@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 
 from model_runtime.batch import Batch, KeptPath
+from model_runtime.decoding.base import Answer
 from model_runtime.errors import UnsupportedModel
+from model_runtime.kept_rows import KeptRows
 from model_runtime.row_index import RowIndex, put, take
 from model_runtime.trie import Place, TokenTrie, TrieNode
+from model_runtime.types import LogprobQuery, LogprobResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class PrefixCache:
         self._held = 0
         self._stale: _StaleLeaves | None = None
         self._matched: Place | None = None
+        self._rows = KeptRows()
 
     @property
     def used(self) -> int:
@@ -145,12 +149,24 @@ class PrefixCache:
         taken = self._free[len(self._free) - count :]
         del self._free[len(self._free) - count :]
         self._lent.update(taken)
+        self._rows.forget(taken)
         return taken[::-1]
 
-    def commit(self, batch: Batch) -> None:
-        """The batch has run: keep its kept paths and free the rest of its slots."""
+    def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
+        """The known rows of a query from ``first`` on; ``slots`` are of the tokens before them."""
+        return self._rows.recall(slots, query, first)
+
+    def commit(self, batch: Batch, answers: Sequence[Answer] = ()) -> None:
+        """The batch has run: keep its kept paths and free the rest of its slots.
+
+        Of the answers, one for each extent, rows that follow kept tokens are kept with them.
+        """
         for path in batch.kept:
             self._keep(path)
+        for extent, answer in zip(batch.extents, answers, strict=False):
+            if extent.kept_slots and isinstance(answer, LogprobResult):
+                new = answer.behind(extent.recalled)
+                self._rows.keep(extent.kept_slots, extent.query, extent.rows.start, new)
         self.abandon()
 
     def abandon(self) -> None:

@@ -26,6 +26,7 @@ from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.logprobs import reduce_head_rows
 from model_runtime.planner import plan
 from model_runtime.trie import NOWHERE, Place
+from model_runtime.types import NOTHING, LogprobQuery, LogprobResult
 
 PROBE_TOKENS = 160
 """Length of the path that start-up looks at for a model that sees what comes next."""
@@ -56,6 +57,9 @@ class NullPrefixCache:
 
     def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int) -> Place:
         return NOWHERE
+
+    def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
+        return NOTHING
 
     def allocate(self, count: int) -> list[int]:
         return [0] * count

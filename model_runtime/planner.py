@@ -7,7 +7,8 @@ Each piece of work is laid into the trie of the batch and cut to what the budget
                                         └─ the asked rows ────────┘
 
 A token whose row is asked is fed even where its key and value are cached, for these alone
-make no distribution. What another query of the batch feeds is not fed again.
+make no distribution; but where the answer is known too, it is recalled (see ``kept_rows``).
+What another query of the batch feeds is not fed again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from model_runtime.head_rows import HeadRows
 from model_runtime.layout import Layout
 from model_runtime.span_sizes import BLOCK_SIZE
 from model_runtime.trie import Place, TokenTrie
-from model_runtime.types import LogprobQuery
+from model_runtime.types import NOTHING, LogprobQuery, LogprobResult
 
 
 class SlotPool(Protocol):
@@ -36,6 +37,10 @@ class SlotPool(Protocol):
 
         At least ``shared`` of them are those of the path that was matched before this one.
         """
+        ...
+
+    def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
+        """The known rows of a query from ``first`` on; ``slots`` are of the tokens before them."""
         ...
 
     @property
@@ -56,6 +61,7 @@ class _Admitted:
     work: Work
     end: Place
     computed_tokens: int
+    recalled: LogprobResult
 
     @property
     def stop(self) -> int:
@@ -63,7 +69,8 @@ class _Admitted:
 
     @property
     def rows(self) -> range:
-        return range(self.work.next_row, max(self.stop + 1, self.work.next_row))
+        first = self.work.next_row + len(self.recalled.logprobs)
+        return range(first, max(self.stop + 1, first))
 
     @property
     def kept(self) -> int:
@@ -71,6 +78,13 @@ class _Admitted:
         query = self.work.query
         worth = query.score_from if query.keep is None else query.keep
         return min(self.stop, worth) if self.stop == query.last_row else self.stop
+
+    @property
+    def kept_slots(self) -> tuple[int, ...]:
+        """Of the tokens before the first scored rows, as far as they are worth keeping."""
+        query, first = self.work.query, self.rows.start
+        last = min(query.keep or 0, self.stop, len(query.tokens) - 1)
+        return tuple(self.end.up_to(last).slots(first - 1)) if first <= last else ()
 
 
 def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = BLOCK_SIZE) -> Batch:
@@ -111,7 +125,8 @@ class _Planning:
         """Take as much of the work as fits; False when the batch is full after it."""
         query = work.query
         cached = self._match(query, place)
-        fed_from = min(cached.depth, work.next_row - 1)
+        recalled = self._recall(work, cached)
+        fed_from = min(cached.depth, work.next_row + len(recalled.logprobs) - 1)
         stop, cost = self._cut(query.last_row, place, cached.depth, fed_from)
         if stop <= fed_from:
             return False
@@ -119,7 +134,7 @@ class _Planning:
         end.feed(fed_from)
         self._last = end
         self.budget -= cost
-        self.admitted.append(_Admitted(index, work, end, cost))
+        self.admitted.append(_Admitted(index, work, end, cost, recalled))
         return stop == query.last_row
 
     def _match(self, query: LogprobQuery, place: Place) -> Place:
@@ -127,6 +142,14 @@ class _Planning:
         shared = 0 if self._last is None else place.shared(self._last)
         self._last = None
         return self.cache.match(query.cache_salt, query.tokens, query.last_row, shared)
+
+    def _recall(self, work: Work, cached: Place) -> LogprobResult:
+        """The answers to the next rows that are known; never to the last one."""
+        query, first = work.query, work.next_row
+        last = min(cached.depth, query.last_row - 1)
+        if query.keep is None or first > last:
+            return NOTHING
+        return self.cache.recall(cached.up_to(last).slots(first - 1), query, first)
 
     def _cut(self, length: int, place: Place, cached: int, fed_from: int) -> tuple[int, int]:
         """How far the path can be fed, and how many tokens that feeds anew.
@@ -178,6 +201,8 @@ class _Planning:
             computed_tokens=item.computed_tokens,
             head_index=head_index,
             gathers=gathers,
+            recalled=item.recalled,
+            kept_slots=item.kept_slots,
         )
 
     def _kept(self) -> Iterator[KeptPath]:

@@ -107,7 +107,7 @@ def _prepare_paths(loaded: LoadedModel, config: EngineConfig) -> tuple[Forward, 
 
     def run(batch: Batch) -> Sequence[Answer]:
         answers = assemble(batch, runner.run(batch))
-        cache.commit(batch)
+        cache.commit(batch, answers)
         return answers
 
     return Forward(plan=plan_batch, run=run, release=lambda _batch: cache.abandon()), cache

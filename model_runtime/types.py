@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
@@ -148,6 +148,22 @@ class LogprobResult:
             choices=later.choices or self.choices,
             masses=self.masses + later.masses,
         )
+
+    def behind(self, earlier: LogprobResult) -> LogprobResult:
+        """The answer without the scored rows of ``earlier``: the way back from ``then``."""
+        known = len(earlier.logprobs)
+        return replace(
+            self,
+            logprobs=self.logprobs[known:],
+            ranks=self.ranks[known:],
+            top=self.top[known:],
+            above=self.above[known:],
+            entropies=self.entropies[known:],
+        )
+
+
+NOTHING = LogprobResult()
+"""The answer to no rows."""
 
 
 def total(logprobs: Sequence[float]) -> float:

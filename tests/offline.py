@@ -33,7 +33,7 @@ class Offline:
         while waiting:
             batch = plan([Work(queries[i], next_rows[i]) for i in waiting], self.cache, budget)
             answers = assemble(batch, self.runner.run(batch))
-            self.cache.commit(batch)
+            self.cache.commit(batch, answers)
             self.cache.check()
             self.batches.append(batch)
             for extent, answer in zip(batch.extents, answers, strict=True):

@@ -153,13 +153,16 @@ class RandomRequests:
 
     def _query(self, path: tuple[int, ...], start: int) -> LogprobQuery:
         rng = self._rng
+        kept = rng.random() < 0.5
         return LogprobQuery(
             path,
             score_from=max(1, start),
             targets=rng.choice((None, (), self._ids())),
             top_k=rng.choice((0, 3)),
-            floor=rng.choice((None, -4.0)),
-            summary=rng.random() < 0.5,
+            # Answers that are kept have neither.
+            floor=None if kept else rng.choice((None, -4.0)),
+            summary=not kept and rng.random() < 0.5,
+            keep=len(path) if kept else None,
         )
 
     def _cut(self, room: int) -> int:

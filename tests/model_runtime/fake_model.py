@@ -90,7 +90,7 @@ class FakeModel:
         return [self.answer(extent) for extent in batch.extents]
 
     def answer(self, extent: Extent) -> Answer:
-        return expected(extent.query, extent.rows)
+        return extent.recalled.then(expected(extent.query, extent.rows))
 
     def release(self, batch: Batch) -> None:
         self.released.append(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ class CachedModel(FakeModel):
 
     def run(self, batch: Batch) -> Sequence[Answer]:
         answers = super().run(batch)
-        self.cache.commit(batch)
+        self.cache.commit(batch, answers)
         self.cache.check()
         return answers
 
@@ -137,9 +138,12 @@ def uncontended(search: Chain) -> tuple[object, ...]:
 
 
 QUERIES = st.builds(
-    lambda tokens, cut: ask(*tokens, score_from=1 + cut % len(tokens), targets=(1,)),
+    lambda tokens, cut, keep: replace(
+        ask(*tokens, score_from=1 + cut % len(tokens), targets=(1,)), keep=keep
+    ),
     st.lists(st.integers(0, 2), min_size=1, max_size=LONGEST),
     st.integers(0, 100),
+    st.none() | st.integers(0, LONGEST),
 )
 
 

@@ -1,0 +1,134 @@
+"""Rows of cached tokens that are asked again: recalled, with the bits they had."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from model_runtime.kept_rows import MOST_SCORED, MOST_TOP, KeptRows
+from model_runtime.kv_cache import PrefixCache
+from model_runtime.types import LogprobQuery, LogprobResult, TokenLogprob
+from tests.conftest import TinyFolder
+from tests.offline import Offline
+from tests.tiny_models import TINY_VOCAB
+
+
+def prompt(tokens: tuple[int, ...], top_k: int = 1) -> LogprobQuery:
+    """All rows of a path that stays in the cache, and the one behind it."""
+    return LogprobQuery(tokens, 1, (), top_k, keep=len(tokens))
+
+
+def random_tokens(count: int, seed: int) -> tuple[int, ...]:
+    rng = random.Random(seed)
+    return tuple(rng.randrange(TINY_VOCAB) for _ in range(count))
+
+
+def fed(offline: Offline) -> int:
+    """Tokens of the last batch."""
+    return len(offline.batches[-1].token_ids)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt2"])
+def test_a_prompt_asked_again_feeds_its_last_token(kind: str, tiny_folder: TinyFolder) -> None:
+    """Its rows are recalled; only the one behind it, which nobody keeps, is computed."""
+    offline, path = Offline(tiny_folder(kind)), random_tokens(90, 1)
+    first = offline.answer([prompt(path)])
+    again = offline.answer([prompt(path)])
+    assert again == first
+    assert fed(offline) == 1
+    assert len(offline.batches[-1].head_rows) == 1
+
+
+def test_prompts_that_part_feed_what_they_do_not_share(tiny_folder: TinyFolder) -> None:
+    """Four choices behind one question: the question is computed with the first."""
+    question, kind = random_tokens(80, 2), "llama"
+    choices = [question + random_tokens(5, seed) for seed in range(4)]
+    offline = Offline(tiny_folder(kind))
+    apart = [offline.answer([prompt(path)])[0] for path in choices]
+    assert [len(batch.token_ids) for batch in offline.batches] == [85, 6, 6, 6]
+    assert [len(batch.head_rows) for batch in offline.batches] == [85, 6, 6, 6]
+    assert apart == Offline(tiny_folder(kind)).answer([prompt(path) for path in choices])
+
+
+def test_a_longer_list_is_computed_and_then_kept(tiny_folder: TinyFolder) -> None:
+    """Rows with fewer listed tokens than asked do not answer; those with more do."""
+    offline, path = Offline(tiny_folder("llama")), random_tokens(40, 3)
+    offline.answer([prompt(path, 1)])
+    (long,) = offline.answer([prompt(path, 5)])
+    assert fed(offline) == 40
+    (short,) = offline.answer([prompt(path, 2)])
+    assert fed(offline) == 1
+    assert short.top == tuple(row[:2] for row in long.top)
+    assert short.logprobs == long.logprobs
+
+
+@pytest.mark.parametrize("change", [{"summary": True}, {"floor": -4.0}, {"top_k": MOST_TOP + 1}])
+def test_what_is_not_kept_is_computed(change: dict[str, object], tiny_folder: TinyFolder) -> None:
+    """Entropies, floors and long lists are asked of the model every time, and are right."""
+    offline, path = Offline(tiny_folder("llama")), random_tokens(30, 4)
+    plain = offline.answer([prompt(path)])[0]
+    other = replace(prompt(path), **change)  # type: ignore[arg-type]
+    (rich,) = offline.answer([other])
+    assert fed(offline) == 30
+    assert rich.logprobs == plain.logprobs
+    assert offline.answer([other]) == [rich]
+    assert fed(offline) == 30
+
+
+def test_a_prompt_cut_by_the_budget_is_kept_in_parts(tiny_folder: TinyFolder) -> None:
+    """Chunks keep what they answer, and what was recalled is not kept under other tokens."""
+    path, longer = random_tokens(64, 5), random_tokens(64, 5) + random_tokens(40, 6)
+    offline = Offline(tiny_folder("qwen3"))
+    offline.answer([prompt(path)], budget=17)
+    (chunked,) = offline.answer([prompt(longer)], budget=17)
+    assert sum(len(batch.token_ids) for batch in offline.batches) == 64 + 41
+    (again,) = offline.answer([prompt(longer)])
+    assert fed(offline) == 1
+    (whole,) = Offline(tiny_folder("qwen3")).answer([prompt(longer)])
+    assert chunked == whole == again
+
+
+def test_evicted_rows_are_computed_again(tiny_folder: TinyFolder) -> None:
+    """In a cache too small for two prompts each pushes out the other, and none is mistaken."""
+    offline = Offline(tiny_folder("llama"))
+    one, other = prompt(random_tokens(50, 7)), prompt(random_tokens(50, 8))
+    fresh = [offline.answer([query])[0] for query in (one, other)]
+    offline.cache = PrefixCache(60)
+    for query, answer in [(one, fresh[0]), (other, fresh[1])] * 2:
+        assert offline.answer([query]) == [answer]
+        assert fed(offline) > 40
+
+
+def test_scores_are_not_kept_unless_asked(tiny_folder: TinyFolder) -> None:
+    """A query that keeps its context alone leaves no rows behind."""
+    offline, path = Offline(tiny_folder("llama")), random_tokens(40, 9)
+    offline.answer([LogprobQuery(path, 30)])
+    offline.answer([prompt(path)])
+    assert fed(offline) == 40
+
+
+def test_a_slot_that_is_given_away_forgets() -> None:
+    """What was known of a slot ends with it."""
+    rows, query = KeptRows(), LogprobQuery((1, 2, 3), 1, (), 1, keep=3)
+    top = ((TokenLogprob(2, -0.5),), (TokenLogprob(3, -0.25),))
+    answer = LogprobResult((-0.5, -0.25), (1, 1), top=top)
+    rows.keep((7, 8), query, 1, answer)
+    assert rows.recall((7, 8), query, 1) == answer
+    rows.forget((7,))
+    assert rows.recall((7, 8), query, 1) == LogprobResult()
+    assert rows.recall((8,), query, 2).logprobs == (-0.25,)
+    assert len(rows) == 1
+
+
+def test_what_one_row_keeps_is_bounded() -> None:
+    """However many paths go on from one token, few of their tokens are kept, the last ones."""
+    rows = KeptRows()
+    answer = LogprobResult((-1.0,), (1,))
+    for token in range(10 * MOST_SCORED):
+        rows.keep((7,), LogprobQuery((1, token), 1, keep=2), 1, answer)
+    asked = [LogprobQuery((1, token), 1, keep=2) for token in range(10 * MOST_SCORED)]
+    known = [bool(rows.recall((7,), query, 1).logprobs) for query in asked]
+    assert sum(known) <= MOST_SCORED
+    assert known[-1]
