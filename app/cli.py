@@ -1,4 +1,4 @@
-"""The command line: ``chainrule serve``, ``model fetch``, ``model info``, ``version``.
+"""The command line: every command by name; those that ask have files under ``app.commands``.
 
 Exit status: 0 as asked, 1 for a failure, 2 for a wrong command line or setting. An expected
 failure is one line on standard error.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import ByteSize
 
+from app.commands.late_parser import LateParser
 from app.logs import configure_logging
 from app.settings import (
     PREFIX,
@@ -40,9 +42,19 @@ _GROUPS: Final = {
     "limits of a request": (
         *("max_body_bytes", "max_candidates", "max_top_logprobs", "default_timeout_ms"),
     ),
+    "reranking": ("rerank_mode", "rerank_template", "rerank_instruction", "rerank_labels"),
     "logging": ("log_level", "log_format"),
 }
 """How --help orders the settings. A test sees to it that none is missing."""
+
+_ASKING: Final = {
+    "score": ("score", "score the records of a file"),
+    "next": ("next_token", "list the tokens that may come next"),
+    "decode": ("decode", "search for the most probable continuations"),
+    "audit": ("audit", "take scores apart and check them"),
+    "bench": ("bench", "measure a server under load that does not wait for it"),
+}
+"""Commands that ask a server: the module under ``app.commands``, and what they do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = vars(_parser().parse_args(argv))
     command = args.pop("command")
     try:
-        return int(command(args))
+        status = int(command(args))
+        sys.stdout.flush()
+        return status
     except SettingsError as error:
         return _fail(error, 2)
+    except BrokenPipeError:
+        # Whoever reads has read enough. Python would complain once more as it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 130
 
@@ -109,7 +127,7 @@ def version_command(_flags: dict[str, Any]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = LateParser(
         prog="chainrule",
         description="Exact sequence log-probabilities from causal language models, over HTTP.",
         allow_abbrev=False,
@@ -128,9 +146,25 @@ def _parser() -> argparse.ArgumentParser:
         group = serve.add_argument_group(title)
         for field in fields:
             _add_flag(group, field)
+    for name, (module, about) in _ASKING.items():
+        commands.add_parser(
+            name,
+            help=about,
+            description=f"{about.capitalize()}.",
+            allow_abbrev=False,
+            fill=_filler(module),
+        )
     _add_model_commands(commands)
     commands.add_parser("version", help="print the version").set_defaults(command=version_command)
     return parser
+
+
+def _filler(module: str) -> Callable[[argparse.ArgumentParser], None]:
+    # What a command brings along takes longer to import than all the rest of the command line.
+    def fill(parser: argparse.ArgumentParser) -> None:
+        importlib.import_module(f"app.commands.{module}").fill(parser)
+
+    return fill
 
 
 def _add_model_commands(commands: Any) -> None:

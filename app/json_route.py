@@ -6,13 +6,13 @@ import json
 import math
 from collections.abc import Callable, Coroutine
 from email.message import Message
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 
 from app.errors import AmbiguousBody, MalformedBody, UnsupportedMediaType
@@ -36,11 +36,13 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
-        model = self.body_field.field_info.annotation
+        field = self.body_field.field_info
+        declared: Any = Annotated[field.annotation, field]
+        body: TypeAdapter[Any] = TypeAdapter(declared)
 
         async def handle_json(request: Request) -> Response:
             strict = _JsonRequest(request.scope, request.receive)
-            await strict.read(model)
+            await strict.read(body)
             return await handle(strict)
 
         return handle_json
@@ -83,27 +85,25 @@ def _loads(text: str) -> Any:
 class _JsonRequest(Request):
     """A request that hands out the value read by ``read``."""
 
-    async def read(self, model: object) -> None:
+    async def read(self, kind: TypeAdapter[Any]) -> None:
         _require_json(self.headers)
         # Before FastAPI reads: it would answer any failure here with its own 400.
         body = await self.body()
         if len(body) > LARGE_BODY:
-            self._json = await to_thread.run_sync(_read_large, body, model)
+            self._json = await to_thread.run_sync(_read_large, body, kind)
         elif body:
             self._json = parse_json(body)
 
 
-def _read_large(body: bytes, model: object) -> Any:
-    """The body as ``model``, which FastAPI takes as it is.
+def _read_large(body: bytes, kind: TypeAdapter[Any]) -> Any:
+    """The body as the route declares it: models, which FastAPI takes as they are.
 
     Raises:
         RequestValidationError: it is none; FastAPI would complain of the same, on the event loop.
     """
     value = parse_json(body)
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return value
     try:
-        return model.model_validate(value)
+        return kind.validate_python(value)
     except ValidationError as error:
         complaints = error.errors(include_url=False)
         located = [{**one, "loc": ("body", *one["loc"])} for one in complaints]

@@ -10,6 +10,11 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
+from app.compat.decisions import routes as decisions
+from app.compat.openai import completions, tokenization
+from app.compat.rerank import routes as rerank
+from app.compat.rerank.defaults import RerankDefaults
+from app.compat.scoring import labels as scoring
 from app.errors import install_error_handlers
 from app.json_route import JsonRoute
 from app.lifecycle import Lifecycle
@@ -44,9 +49,16 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "next_token", "description": "The distribution of the token that comes next."},
     {"name": "decode", "description": "Completions: greedy, beam and exact search."},
     {"name": "audit", "description": "What scores are made of, and whether they are right."},
+    {"name": "openai", "description": "Completions in OpenAI's shape."},
+    {"name": "decisions", "description": "Questions about an input, in OpenAI's shape."},
+    {"name": "rerank", "description": "Documents for a query, in the shapes of Cohere, Jina, TEI."},
+    {"name": "tokenizer", "description": "The model's tokenizer, in vLLM's shape."},
     {"name": "models", "description": "What is served."},
     {"name": "health", "description": "For probes and dashboards."},
 ]
+
+NATIVE: Final = (score, next_token, decode, audit, models, health)
+COMPATIBLE: Final = (completions, decisions, rerank, scoring, tokenization)
 
 
 def create_app(
@@ -89,9 +101,10 @@ def create_app(
     )
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.score_cache = cache
+    app.state.rerank = RerankDefaults.read(settings)
     app.state.service = None
     install_error_handlers(app)
-    for source in (score, next_token, decode, audit, models, health):
+    for source in NATIVE + COMPATIBLE:
         app.include_router(_strict(source.router))
     return app
 

@@ -68,6 +68,14 @@ def _split_keys(value: object) -> object:
 Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_keys)]
 
 
+def _split_labels(value: object) -> object:
+    # A space in front belongs to a label: that is how most tokenizers begin a word.
+    return (value.split(",") if value else ()) if isinstance(value, str) else value
+
+
+Labels = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_labels)]
+
+
 class Settings(BaseSettings):
     """How the server is set up."""
 
@@ -137,6 +145,17 @@ class Settings(BaseSettings):
     default_timeout_ms: int = Field(300_000, ge=1, le=MAX_TIMEOUT_MS)
     """Milliseconds after which a request that names no timeout_ms ends in 504."""
 
+    rerank_mode: Literal["query_likelihood", "yes_no"] = "query_likelihood"
+    """What a document is ranked by: the probability of the query behind it, or that of yes against
+    no behind a prompt that asks."""
+    rerank_template: str | None = None
+    """The prompt: query-likelihood, qwen3-reranker, plain-yes-no, a file, or text with {query},
+    {document} and at will {instruction}; by default the mode's own."""
+    rerank_instruction: str | None = None
+    """What the prompt says of the task; by default the template's own words."""
+    rerank_labels: Labels = ()
+    """The tokens for yes and no, with their spaces, as in " yes, no"; by default the template's."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line to write."""
     log_format: Literal["json", "text"] = "json"
@@ -201,6 +220,24 @@ class Settings(BaseSettings):
         )
 
 
+CLIENT_FIELDS = ("client_url", "client_api_key")
+
+
+def client_setting(field: str) -> str | None:
+    """One of ``CLIENT_FIELDS`` as the environment has it: where commands find a server.
+
+    Raises:
+        SettingsError: a CHAINRULE_ variable is not a setting.
+    """
+    _refuse_unknown(os.environ, set(Settings.model_fields))
+    return os.environ.get(env_name(field)) or None
+
+
+def terminal_wants_colour() -> bool:
+    """Whether a terminal may be coloured: see no-color.org; a dumb one shows the codes."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -221,7 +258,7 @@ def _keys_in(path: Path) -> tuple[str, ...]:
 
 
 def _refuse_unknown(environ: Mapping[str, str], fields: set[str]) -> None:
-    known = [env_name(field) for field in fields]
+    known = [env_name(field) for field in (*fields, *CLIENT_FIELDS)]
     for name in sorted(environ):
         if not name.upper().startswith(PREFIX) or name.upper() in known:
             continue

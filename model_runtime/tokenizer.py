@@ -25,7 +25,7 @@ class Tokenizer:
         vocab_size: every token's id lies below it, added tokens included.
         head_rows: every id that the model knows lies below it; at least ``vocab_size``. Ids
             between the two are rows of the head without a token: their bytes are empty.
-        bos_token_id, eos_token_id: None where the tokenizer has none.
+        bos_token_id, eos_token_id, pad_token_id: None where the tokenizer has none.
         control_ids: tokens that are no text, the unknown token among them.
         adds_bos: the tokenizer's own rule puts BOS before a text.
     """
@@ -44,6 +44,7 @@ class Tokenizer:
         self.head_rows = self.vocab_size if head_rows is None else head_rows
         self.bos_token_id: int | None = hf_tokenizer.bos_token_id
         self.eos_token_id: int | None = hf_tokenizer.eos_token_id
+        self.pad_token_id: int | None = hf_tokenizer.pad_token_id
         added = self._plain.get_added_tokens_decoder()
         self.control_ids = frozenset(i for i, token in added.items() if token.special)
         first = hf_tokenizer("").input_ids[:1]
@@ -169,6 +170,13 @@ class Tokenizer:
         rust = self._parsing if parse_special else self._plain
         encodings = rust.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that ``render_chat`` renders; None where there is none."""
+        template = self._hf.chat_template
+        # A model may bring several by name.
+        return template.get("default") if isinstance(template, dict) else template
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The messages in the model's own chat template, up to where the assistant speaks.

@@ -1,10 +1,18 @@
-"""POST /v1/score."""
+"""POST /v1/score: our own body, and those that other servers read under the same path."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated, Any, Final
 
+from fastapi import APIRouter, Body, Request, Response
+from pydantic import BaseModel, BeforeValidator, Discriminator, RootModel, Tag
+
+from app.compat.scoring.labels import label_scores
+from app.compat.scoring.labels_wire import LabelScoreRequest, LabelScores, ScoreList
+from app.compat.scoring.pairs import pair_scores
+from app.compat.scoring.pairs_wire import DataPairs, PairRequest, QueryPairs, TextPairs
 from app.dependencies import ServiceDependency
+from app.errors import AmbiguousBody
 from app.json_route import JsonRoute
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.score import ScoreRequest
@@ -12,16 +20,79 @@ from app.schemas.score_reply import ScoreResponse
 
 router = APIRouter(tags=["score"], route_class=JsonRoute, responses=WORK_FAILURES)
 
+KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "native": ("context", "candidates"),
+    "labels": ("query", "items", "label_token_ids"),
+    "texts": ("text_1", "text_2"),
+    "queries": ("queries", "documents"),
+    "data": ("data_1", "data_2"),
+}
+"""The keys by which a body is told; no key belongs to two."""
+
+_KINDS: Final[dict[str, type[BaseModel]]] = {
+    "native": ScoreRequest,
+    "labels": LabelScoreRequest,
+    "texts": TextPairs,
+    "queries": QueryPairs,
+    "data": DataPairs,
+}
+_SHAPE_OF: Final = {key: shape for shape, keys in KEYS.items() for key in keys}
+
+
+def _shape(body: Any) -> str:
+    """What a body is meant to be; our own where nothing tells."""
+    read = next((shape for shape, kind in _KINDS.items() if isinstance(body, kind)), None)
+    if read is not None:
+        return read
+    found = (_SHAPE_OF[key] for key in body if key in _SHAPE_OF) if isinstance(body, dict) else ()
+    return next(iter(found), "native")
+
+
+def _refuse_mixture(body: Any) -> Any:
+    """Raise ``AmbiguousBody``, naming the key, for one that belongs to another shape."""
+    shape = _shape(body)
+    odd = [k for k in body if _SHAPE_OF.get(k, shape) != shape] if isinstance(body, dict) else ()
+    for key in odd:
+        raise AmbiguousBody(
+            f"{key}: this key does not go together with {' and '.join(KEYS[shape])}", key
+        )
+    return body
+
+
+ScoreBody = Annotated[
+    Annotated[ScoreRequest, Tag("native")]
+    | Annotated[LabelScoreRequest, Tag("labels")]
+    | Annotated[TextPairs, Tag("texts")]
+    | Annotated[QueryPairs, Tag("queries")]
+    | Annotated[DataPairs, Tag("data")],
+    Discriminator(_shape),
+    BeforeValidator(_refuse_mixture),
+    Body(),
+]
+
+
+class ScoreReply(RootModel[ScoreResponse | LabelScores | ScoreList]):
+    """Our own answer; to another server's body, that server's."""
+
 
 @router.post(
     "/v1/score",
-    response_model=ScoreResponse,
+    response_model=ScoreReply,
     summary="Log-probabilities of candidates given a context",
 )
-async def score(request: ScoreRequest, service: ServiceDependency) -> Response:
+async def score(request: ScoreBody, service: ServiceDependency, http: Request) -> Response:
     """Score every candidate as a whole sequence: log P(candidate | context).
 
     Results come in the order of the candidates. One that cannot be scored (empty, too long,
     an id that the model does not have) is an error in its own result; the others are scored.
+
+    A body with ``query``, ``items`` and ``label_token_ids`` is SGLang's, and answered in its shape:
+    the probability of each label as the token behind query and item. One with ``text_1`` and
+    ``text_2`` (or ``queries`` and ``documents``, or ``data_1`` and ``data_2``) is vLLM's: the
+    relevance of each pair, between 0 and 1, as /v1/rerank has it.
     """
+    if isinstance(request, LabelScoreRequest):
+        return await json_reply(await label_scores(request, service, http))
+    if isinstance(request, PairRequest):
+        return await json_reply(await pair_scores(request, service, http))
     return await json_reply(await service.score(request))

@@ -99,6 +99,12 @@ MAX_STOP_IDS = 64
 MAX_MODEL_NAME_CHARS = 512
 MAX_CACHE_SALT_CHARS = 128
 
+MAX_PROMPTS = 2_048
+"""Prompts of one completions request."""
+
+MAX_COMPLETION_ENTRIES = 1 << 18
+"""Tokens that a completions response lists, times ``logprobs``: an evaluation sends many."""
+
 MAX_AUDIT_CANDIDATES = 16
 
 MAX_AUDIT_TOKENS = 512
@@ -111,3 +117,13 @@ MAX_AUDIT_PAIRS = 32
 MAX_AUDIT_NEW_TOKENS = 64
 MAX_AUDIT_BEAMS = 16
 MAX_AUDIT_EXPANSIONS = 4_096
+
+MAX_TEMPLATE_CHARS = 16_384
+"""Of a rerank prompt, and of the instruction in it."""
+
+MAX_RERANK_BYTES = 16_000_000
+"""Text of all prompts of a rerank request, each with its own query: a token stands for a byte at
+least, so that no more tokens are held than ``MAX_PATH_TOKENS``."""
+
+MAX_RANK_FIELDS = 64
+"""Fields of a document object that make up its text."""

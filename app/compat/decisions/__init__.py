@@ -1,0 +1,1 @@
+"""Questions about one input, in the shape of OpenAI's decisions."""

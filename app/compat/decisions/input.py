@@ -1,0 +1,191 @@
+"""What the questions of POST /v1/decisions are about: messages, and the parts that they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from app.schemas.request import Request, Text
+
+MAX_PARTS = 256
+MAX_JSON_BYTES = 256 << 10
+MAX_JSON_VALUES = 10_000
+MAX_JSON_DEPTH = 32
+
+_UNSERVED = {
+    "input_image": "images are not read here",
+    "function_call": "tool calls are not read here",
+    "function_call_output": "tool calls are not read here",
+    "custom_tool_call": "tool calls are not read here",
+    "custom_tool_call_output": "tool calls are not read here",
+}
+"""Kinds of input that the API has and a text model cannot take."""
+
+
+def by_type(*kinds: str) -> Discriminator:
+    """Tells the members of a union, tagged with ``kinds``, by their ``type``."""
+    return Discriminator(
+        lambda value: (
+            value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+        ),
+        custom_error_type="unknown_type",
+        custom_error_message=f"Input should be an object whose type is one of {', '.join(kinds)}",
+    )
+
+
+def _refuse_unserved(value: object) -> object:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if isinstance(kind, str) and kind in _UNSERVED:
+        raise PydanticCustomError(
+            "unserved_input", "{kind} is refused: {why}", {"kind": kind, "why": _UNSERVED[kind]}
+        )
+    return value
+
+
+class CacheBreakpoint(Request):
+    """Where a prefix ends that will be used again. Every prefix can be: nothing is to be done."""
+
+    mode: Literal["explicit"]
+
+
+class TextPart(Request):
+    """Text of the input."""
+
+    type: Literal["input_text"]
+    text: Text
+    prompt_cache_breakpoint: CacheBreakpoint | None = None
+    """Accepted; without effect, as every prefix of the input is shared."""
+
+
+class SpokenPart(Request):
+    """Text that an assistant wrote."""
+
+    type: Literal["output_text"]
+    text: Text
+
+
+class RefusalPart(Request):
+    """What an assistant said instead of an answer."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+    @property
+    def text(self) -> str:
+        """The refusal."""
+        return self.refusal
+
+
+class JsonPart(Request):
+    """An object, or a list of objects, shown to the model as JSON text."""
+
+    type: Literal["input_json"]
+    data: (
+        dict[str, JsonValue]
+        | Annotated[list[dict[str, JsonValue]], Field(max_length=MAX_JSON_VALUES)]
+    )
+
+    @field_validator("data", mode="after")
+    @classmethod
+    def _is_bounded(cls, data: Any) -> Any:
+        depths = list(_depths(data, 1))
+        if len(depths) > MAX_JSON_VALUES or max(depths) > MAX_JSON_DEPTH:
+            raise PydanticCustomError(
+                "json_size",
+                "JSON may hold {values} values, {depth} deep",
+                {"values": MAX_JSON_VALUES, "depth": MAX_JSON_DEPTH},
+            )
+        if len(_compact(data).encode()) > MAX_JSON_BYTES:
+            raise PydanticCustomError(
+                "json_size", "JSON may be {size} bytes long", {"size": MAX_JSON_BYTES}
+            )
+        return data
+
+    @property
+    def text(self) -> str:
+        """The data as the model reads it: JSON without spaces."""
+        return _compact(self.data)
+
+
+def _compact(data: object) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def _depths(value: object, depth: int) -> Iterator[int]:
+    """The depth of each value; not deeper than tells that it is too deep."""
+    yield depth
+    if depth > MAX_JSON_DEPTH:
+        return
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield from _depths(one, depth + 1)
+
+
+AnyPart = TextPart | SpokenPart | RefusalPart | JsonPart
+Part = Annotated[
+    Annotated[TextPart, Tag("input_text")]
+    | Annotated[SpokenPart, Tag("output_text")]
+    | Annotated[RefusalPart, Tag("refusal")]
+    | Annotated[JsonPart, Tag("input_json")],
+    by_type("input_text", "input_json", "output_text", "refusal"),
+    BeforeValidator(_refuse_unserved),
+]
+QuestionPart = Annotated[
+    Annotated[TextPart, Tag("input_text")] | Annotated[JsonPart, Tag("input_json")],
+    by_type("input_text", "input_json"),
+    BeforeValidator(_refuse_unserved),
+]
+
+_PARTS_OF: dict[str, tuple[type[Request], ...]] = {
+    "user": (TextPart, JsonPart),
+    "developer": (TextPart,),
+    "system": (TextPart,),
+    "assistant": (SpokenPart, RefusalPart),
+}
+
+
+class InputMessage(Request):
+    """One message of the input."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "developer", "system", "assistant"]
+    """Who speaks. All of it is what the questions are about; none of it instructs the model."""
+    content: Text | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)]
+    """Text, or parts of the kinds that belong to the role."""
+    phase: Literal["commentary", "final_answer"] | None = None
+    """Of an assistant's message; shown beside the role."""
+
+    @field_validator("content", mode="after")
+    @classmethod
+    def _suits_the_role(cls, content: Any, info: ValidationInfo) -> Any:
+        role = info.data.get("role", "user")
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, _PARTS_OF[role]):
+                raise PydanticCustomError(
+                    "part_of_role",
+                    "a message of role {role} has no {kind}",
+                    {"role": role, "kind": part.type},
+                )
+        return content
+
+    @field_validator("phase")
+    @classmethod
+    def _is_of_an_assistant(cls, phase: Any, info: ValidationInfo) -> Any:
+        if phase is not None and info.data.get("role", "assistant") != "assistant":
+            raise PydanticCustomError("phase_of_role", "Only an assistant's message has a phase")
+        return phase
+
+
+InputItem = Annotated[InputMessage, BeforeValidator(_refuse_unserved)]

@@ -1,0 +1,135 @@
+"""What POST /v1/decisions answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from app.schemas.response import Part, Timings
+
+
+class PredicateAnswer(Part):
+    """How likely a statement is."""
+
+    type: Literal["predicate"] = "predicate"
+    name: str | None
+    probability: float
+    """P(yes) / (P(yes) + P(no))."""
+
+
+class OptionProbability(Part):
+    """One option of a choice."""
+
+    value: str | bool
+    probability: float
+    """Its share of the probability of all options; they add up to 1."""
+
+
+class ChoiceAnswer(Part):
+    """The most probable option, and all of them in the request's order."""
+
+    type: Literal["choice"] = "choice"
+    name: str | None
+    choice: str | bool
+    """Of equally probable ones the first."""
+    confidence: float
+    """``(n * p - 1) / (n - 1)``, where p is the largest of n probabilities: 0 where all options are
+    as likely, 1 where there is no doubt."""
+    probabilities: list[OptionProbability]
+
+
+class LevelProbability(Part):
+    """One level of a scale."""
+
+    value: int
+    """Its place, counted from 0."""
+    label: str
+    probability: float
+
+
+class ScoreAnswer(Part):
+    """Where the input stands on a scale."""
+
+    type: Literal["score"] = "score"
+    name: str | None
+    score: float
+    """The mean of the levels' values, weighted by their probabilities."""
+    confidence: float
+    """As that of a choice."""
+    probabilities: list[LevelProbability]
+
+
+Answer = PredicateAnswer | ChoiceAnswer | ScoreAnswer
+
+
+class InputTokensDetails(Part):
+    """``input_tokens``, in two parts."""
+
+    cached_tokens: int
+    """Those that were computed already. A lower bound: the options' tokens are computed too."""
+    cache_write_tokens: int
+    """The others."""
+
+
+class OutputTokensDetails(Part):
+    """Nothing is generated."""
+
+    reasoning_tokens: int = 0
+
+
+class DecisionUsage(Part):
+    """What the request cost, in tokens."""
+
+    input_tokens: int
+    """Tokens of the prompts; what all questions share is counted once."""
+    input_tokens_details: InputTokensDetails
+    output_tokens: int = 0
+    """Options are scored, not generated."""
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+    scored_tokens: int
+    """Tokens of the options whose log-probabilities the answers are made of, their ends included.
+    This and what follows is our own."""
+    computed_tokens: int
+    """Tokens that the model was fed for this request."""
+
+
+class DecisionResponse(Part):
+    """One answer for each question, in order."""
+
+    id: str
+    object: Literal["decision"] = "decision"
+    created: int
+    """Unix seconds."""
+    model: str
+    answers: list[Answer]
+    usage: DecisionUsage
+    fingerprint: str
+    """Of the model, as every native route reports it."""
+    timings_ms: Timings
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "decision-3f6d2b8c1a9e4d57b0c2f4a68e1d7b93",
+                    "object": "decision",
+                    "created": 1764000000,
+                    "model": "smollm2-135m-instruct",
+                    "answers": [{"type": "predicate", "name": "angry", "probability": 0.875}],
+                    "usage": {
+                        "input_tokens": 94,
+                        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 94},
+                        "output_tokens": 0,
+                        "output_tokens_details": {"reasoning_tokens": 0},
+                        "total_tokens": 94,
+                        "scored_tokens": 4,
+                        "computed_tokens": 96,
+                    },
+                    "fingerprint": "5b1f0c7a9d3e4f62",
+                    "timings_ms": {"queue": 0.1, "tokenize": 0.2, "model": 30.0, "total": 31.0},
+                }
+            ]
+        }
+    )

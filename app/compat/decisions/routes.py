@@ -1,0 +1,69 @@
+"""POST /v1/decisions: questions with a closed set of answers, about one input."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fastapi import APIRouter, Response
+
+from app.compat.answered import all_answered
+from app.compat.decisions.plan import plan_decisions, question_of, read_decisions
+from app.compat.decisions.reply import (
+    DecisionResponse,
+    DecisionUsage,
+    InputTokensDetails,
+    OutputTokensDetails,
+)
+from app.compat.decisions.wire import DecisionRequest
+from app.dependencies import ServiceDependency
+from app.json_route import JsonRoute
+from app.routers.reply import WORK_FAILURES, json_reply
+from app.schemas.response import Usage
+from app.scored_paths import ScoredPaths
+
+router = APIRouter(tags=["decisions"], route_class=JsonRoute, responses=WORK_FAILURES)
+
+
+@router.post(
+    "/v1/decisions",
+    response_model=DecisionResponse,
+    summary="Questions about one input, answered by probabilities (OpenAI)",
+)
+async def decide(request: DecisionRequest, service: ServiceDependency) -> Response:
+    """Answer up to 400 questions about one input: how likely a statement is, which option fits,
+    which level of a scale.
+
+    Nothing is generated. The options are listed in the prompt, and each is scored as the model's
+    whole answer, to its end; probabilities are the softmax of those log-probabilities over the
+    options of the question. They say how the model weighs these options against each other, and
+    nothing of how likely it is to answer with none of them. The input is computed once.
+    """
+    found = await service.score_paths(request.treatment, partial(plan_decisions, request))
+    return await json_reply(await service.use_tokenizer(lambda *_: _response(request, found)))
+
+
+def _response(request: DecisionRequest, found: ScoredPaths[list[int]]) -> DecisionResponse:
+    answers = all_answered(found.answers, partial(question_of, found.meaning))
+    return DecisionResponse(
+        id=found.id.replace("paths", "decision", 1),
+        created=found.created,
+        model=found.model,
+        answers=read_decisions(request.questions, answers),
+        usage=_usage(found.usage),
+        fingerprint=found.fingerprint,
+        timings_ms=found.timings_ms,
+    )
+
+
+def _usage(usage: Usage) -> DecisionUsage:
+    written = min(usage.computed_tokens, usage.prompt_tokens)
+    return DecisionUsage(
+        input_tokens=usage.prompt_tokens,
+        input_tokens_details=InputTokensDetails(
+            cached_tokens=usage.prompt_tokens - written, cache_write_tokens=written
+        ),
+        output_tokens_details=OutputTokensDetails(),
+        total_tokens=usage.prompt_tokens,
+        scored_tokens=usage.scored_tokens,
+        computed_tokens=usage.computed_tokens,
+    )

@@ -1,0 +1,163 @@
+"""The bodies of POST /v1/decisions, as the ``openai`` client sends them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, Tag, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from app.compat.decisions.input import MAX_PARTS, InputItem, QuestionPart, by_type
+from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES
+from app.schemas.request import Request, Text, Treatment
+
+MAX_QUESTIONS = 400
+MAX_OPTIONS = 255
+MAX_NAME_CHARS = 512
+MAX_OPTION_CHARS = 4_096
+
+Instructions = Text | Annotated[list[QuestionPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+OptionText = Annotated[str, Field(min_length=1, max_length=MAX_OPTION_CHARS)]
+Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
+
+
+class PredicateQuestion(Request):
+    """How likely it is that a statement about the input is true."""
+
+    type: Literal["predicate"]
+    instructions: Instructions
+    """The statement, or a question to be answered by yes or no."""
+    name: Name | None = None
+    """Comes back with the answer."""
+
+
+class ChoiceOption(Request):
+    """One of the options of a choice."""
+
+    value: OptionText | bool
+    """What is chosen, and what the model would write: text of any length, or a truth value."""
+    description: Text | None = None
+    """Shown to the model beside it."""
+
+
+class ChoiceQuestion(Request):
+    """Which of the options fits the input."""
+
+    type: Literal["choice"]
+    instructions: Instructions
+    choices: Annotated[list[ChoiceOption], Field(min_length=2, max_length=MAX_OPTIONS)]
+    """All different; text and a truth value that are spelled alike differ."""
+    name: Name | None = None
+
+    @field_validator("choices")
+    @classmethod
+    def _all_differ(cls, choices: list[ChoiceOption]) -> list[ChoiceOption]:
+        _require_distinct([(type(one.value), one.value) for one in choices])
+        return choices
+
+
+class Level(Request):
+    """One level of a scale."""
+
+    label: OptionText
+    """What the model would write."""
+    description: Text | None = None
+
+
+class ScoreQuestion(Request):
+    """Where the input stands on a scale."""
+
+    type: Literal["score"]
+    instructions: Instructions
+    levels: Annotated[list[Level], Field(min_length=2, max_length=MAX_OPTIONS)]
+    """From the lowest to the highest; their values are 0, 1, 2 and so on."""
+    name: Name | None = None
+
+    @field_validator("levels")
+    @classmethod
+    def _all_differ(cls, levels: list[Level]) -> list[Level]:
+        _require_distinct([one.label for one in levels])
+        return levels
+
+
+def _require_distinct(values: list[Any]) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise PydanticCustomError(
+                "equal_options",
+                "options {first} and {second} are equal",
+                {"first": values.index(value), "second": index},
+            )
+
+
+Question = PredicateQuestion | ChoiceQuestion | ScoreQuestion
+AnyQuestion = Annotated[
+    Annotated[PredicateQuestion, Tag("predicate")]
+    | Annotated[ChoiceQuestion, Tag("choice")]
+    | Annotated[ScoreQuestion, Tag("score")],
+    by_type("predicate", "choice", "score"),
+]
+
+
+class PromptCacheOptions(Request):
+    """How prompts are cached."""
+
+    mode: Literal["implicit"] | None = None
+    """The cache finds shared beginnings by itself; ``explicit`` is refused."""
+    ttl: Literal["30m"] = "30m"
+    """The API's only value. How long a prompt stays depends on the room in the cache."""
+
+
+class DecisionRequest(Treatment):
+    """Questions about one input."""
+
+    input: Text | Annotated[list[InputItem], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+    """What the questions are about: text, or messages."""
+    questions: Annotated[
+        list[AnyQuestion], Field(min_length=1, max_length=MAX_QUESTIONS, fail_fast=True)
+    ]
+    """Each is answered by itself; the others do not change its answer."""
+    prompt_cache_key: Annotated[str, Field(max_length=MAX_CACHE_SALT_CHARS)] | None = None
+    """The same as ``cache_salt``, by the API's own name."""
+    prompt_cache_options: PromptCacheOptions | None = None
+    safety_identifier: Annotated[str, Field(max_length=MAX_NAME_CHARS)] | None = None
+    """Accepted; without effect."""
+
+    @field_validator("prompt_cache_key")
+    @classmethod
+    def _is_the_only_salt(cls, key: str | None, info: ValidationInfo) -> str | None:
+        if key and info.data.get("cache_salt"):
+            raise PydanticCustomError("second_salt", "This is cache_salt by another name; give one")
+        return key
+
+    @property
+    def treatment(self) -> Treatment:
+        """How it wants to be treated."""
+        return Treatment(
+            model=self.model,
+            priority=self.priority,
+            timeout_ms=self.timeout_ms,
+            cache_salt=self.prompt_cache_key or self.cache_salt,
+        )
+
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {
+            "input": "I was charged twice and nobody answers my mails.",
+            "questions": [
+                {"type": "predicate", "instructions": "The customer is angry.", "name": "angry"},
+                {
+                    "type": "choice",
+                    "instructions": "Which team should take this?",
+                    "choices": [
+                        {"value": "billing", "description": "Payments and refunds."},
+                        {"value": "technical support"},
+                    ],
+                },
+                {
+                    "type": "score",
+                    "instructions": "How urgent is it?",
+                    "levels": [{"label": "low"}, {"label": "medium"}, {"label": "high"}],
+                },
+            ],
+        },
+    )

@@ -1,0 +1,81 @@
+"""What a completions answer says beside its choices: who answered, and what it cost."""
+
+from __future__ import annotations
+
+from app.compat.openai.prompts import Plan
+from app.compat.openai.reply import (
+    Completion,
+    CompletionChoice,
+    CompletionUsage,
+    PromptTokensDetails,
+)
+from app.logs import note
+from app.schemas.decode_reply import DecodeResponse
+from app.scored_paths import ScoredPaths
+
+
+class Bill:
+    """Adds up while an answer is put together.
+
+    Args:
+        scored: what was asked first; its id is the answer's.
+
+    Attributes:
+        completion_tokens: generated so far.
+    """
+
+    def __init__(self, scored: ScoredPaths[Plan]) -> None:
+        self.completion_tokens = 0
+        self._scored = scored
+        self._prompt_tokens = sum(len(path.ids) for path in scored.meaning.paths)
+        self._asked = sum(
+            len(path.ids)
+            for path, asked in zip(scored.meaning.paths, scored.meaning.asked, strict=True)
+            if asked
+        )
+        self._cached = 0
+
+    def add(self, reply: DecodeResponse) -> None:
+        """One prompt's search."""
+        self.completion_tokens += sum(len(found.token_ids) for found in reply.sequences)
+        usage = reply.usage
+        self._cached += min(usage.prompt_tokens, usage.cached_tokens)
+
+    def whole(self, choices: list[CompletionChoice]) -> Completion:
+        """The whole answer."""
+        return self._completion(choices, self._usage())
+
+    def piece(self, choice: CompletionChoice | None) -> Completion:
+        """A piece of a stream; the one without a choice says what it all cost."""
+        if choice is None:
+            return self._completion([], self._usage())
+        return self._completion([choice], None)
+
+    def _completion(
+        self, choices: list[CompletionChoice], usage: CompletionUsage | None
+    ) -> Completion:
+        scored = self._scored
+        return Completion(
+            id=scored.id.replace("paths-", "cmpl-", 1),
+            created=scored.created,
+            model=scored.model,
+            system_fingerprint=scored.fingerprint,
+            choices=choices,
+            usage=usage,
+        )
+
+    def _usage(self) -> CompletionUsage:
+        # What rows were asked of was needed whole, and is in the cache for a search behind it.
+        known = max(0, self._asked - self._scored.usage.computed_tokens) if self._asked else None
+        cached = self._cached if known is None else known
+        note(prompt_tokens=self._prompt_tokens, scored_tokens=self._listed)
+        return CompletionUsage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=self._prompt_tokens + self.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+        )
+
+    @property
+    def _listed(self) -> int:
+        return self._scored.usage.scored_tokens + self.completion_tokens

@@ -1,0 +1,138 @@
+"""The choices of a completions answer: prompts where they are echoed, and what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+
+from app.compat.openai.completions_wire import CompletionRequest
+from app.compat.openai.prompts import PromptPath, echoes_scores
+from app.compat.openai.reply import CompletionChoice, CompletionLogprobs
+from app.compat.openai.tokens import LogprobColumns, alternatives
+from app.schemas.decode_reply import DecodedSequence
+from model_runtime import LogprobResult, ModelInfo, StopStrings, Tokenizer, TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One completion of one prompt.
+
+    Attributes:
+        text: without an end token, cut before a stop text.
+        ids, logprobs: [n] all that was generated.
+        top: [n][*] the most probable tokens at each place; empty where nothing is listed.
+    """
+
+    text: str
+    ids: Sequence[int]
+    logprobs: Sequence[float]
+    top: Sequence[dict[int, float]]
+    finish_reason: Literal["stop", "length"]
+
+
+NOTHING = Generated("", (), (), (), "length")
+"""What follows a prompt that is only echoed."""
+
+
+def next_token(
+    request: CompletionRequest, tokenizer: Tokenizer, info: ModelInfo, row: Sequence[TokenLogprob]
+) -> Generated:
+    """The most probable token behind a prompt, of the row there: what greedy search finds."""
+    token_id, logprob = row[0]
+    ended = token_id in info.end_token_ids and not request.ignore_eos
+    content = b"" if ended else tokenizer.token_bytes(token_id)
+    stops = StopStrings([stop.encode() for stop in request.stop], tokenizer.token_bytes)
+    span = None if ended else stops.push(token_id).span
+    if span is not None:
+        content = content[: span[0]]
+    return Generated(
+        text=content.decode(errors="replace"),
+        ids=(token_id,),
+        logprobs=(logprob,),
+        top=[alternatives(row, request.logprobs or 0, token_id, logprob)],
+        finish_reason="length" if span is None and not ended else "stop",
+    )
+
+
+def decoded(request: CompletionRequest, found: DecodedSequence) -> Generated:
+    """What a search found."""
+    tokens, count = found.tokens or [], request.logprobs or 0
+    return Generated(
+        text=found.text,
+        ids=found.token_ids,
+        logprobs=[token.logprob for token in tokens],
+        top=[alternatives(token.top_logprobs, count, token.id, token.logprob) for token in tokens],
+        finish_reason=found.finish_reason,
+    )
+
+
+class ChoiceWriter:
+    """Writes the choices of one prompt, whole or in pieces.
+
+    Args:
+        request: what was asked.
+        tokenizer: the model's.
+        path: the prompt.
+        answer: of the prompt's own rows; None where they were not asked for.
+    """
+
+    def __init__(
+        self,
+        request: CompletionRequest,
+        tokenizer: Tokenizer,
+        path: PromptPath,
+        answer: LogprobResult | None,
+    ) -> None:
+        self._request = request
+        self._tokenizer = tokenizer
+        self._path = path
+        self._answer = answer
+
+    def choice(self, index: int, generated: Generated) -> CompletionChoice:
+        """The whole choice."""
+        columns = self.columns()
+        if columns is not None:
+            columns.add(generated.ids, generated.logprobs, generated.top)
+        return CompletionChoice(
+            text=self.echo + generated.text,
+            index=index,
+            logprobs=None if columns is None else columns.taken(),
+            finish_reason=generated.finish_reason,
+        )
+
+    @property
+    def echo(self) -> str:
+        """The prompt's text, where it is shown."""
+        return self._path.content.decode(errors="replace") if self._request.echo else ""
+
+    def columns(self) -> LogprobColumns | None:
+        """With the tokens of an echoed prompt; None where no tokens are listed."""
+        if self._request.logprobs is None:
+            return None
+        if not echoes_scores(self._request):
+            return LogprobColumns(self._tokenizer)
+        path, answer = self._path, self._answer or LogprobResult()
+        columns = LogprobColumns(self._tokenizer, path.hidden)
+        # Of a prompt of one token no row was asked; of the others, one for each but the first.
+        own = len(path.ids) - 1
+        count = self._request.logprobs
+        rows = answer.top[:own] or ((),) * own
+        top = [
+            alternatives(row, count, token_id, logprob)
+            for row, token_id, logprob in zip(rows, path.ids[1:], answer.logprobs, strict=True)
+        ]
+        columns.add(path.ids, chain((None,), answer.logprobs), chain((None,), top))
+        columns.end_prompt()
+        return columns
+
+
+def piece(
+    index: int,
+    text: str,
+    logprobs: CompletionLogprobs | None = None,
+    finish_reason: Literal["stop", "length"] | None = None,
+) -> CompletionChoice:
+    """A part of a choice, as a stream sends it."""
+    return CompletionChoice(text=text, index=index, logprobs=logprobs, finish_reason=finish_reason)

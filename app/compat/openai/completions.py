@@ -1,0 +1,47 @@
+"""POST /v1/completions, in OpenAI's shape."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import TypeAdapter
+
+from app.compat.openai.completions_wire import CompletionRequest
+from app.compat.openai.reply import Completion
+from app.compat.openai.service import CompletionService
+from app.compat.openai.stream import EVENTS, CompletionStream
+from app.dependencies import ServiceDependency
+from app.json_route import JsonRoute
+from app.limits import Limits
+from app.routers.reply import WORK_FAILURES, json_reply
+
+router = APIRouter(tags=["openai"], route_class=JsonRoute, responses=WORK_FAILURES)
+
+_PIECE: TypeAdapter[Completion] = TypeAdapter(Completion)
+
+
+async def get_completions(request: Request, service: ServiceDependency) -> CompletionService:
+    """Completions of what the request's own service answers."""
+    return CompletionService(service, cast(Limits, request.app.state.limits))
+
+
+@router.post(
+    "/v1/completions",
+    response_model=Completion,
+    summary="Completions in OpenAI's shape",
+    responses={200: EVENTS},
+)
+async def create_completion(
+    request: CompletionRequest,
+    completions: Annotated[CompletionService, Depends(get_completions)],
+) -> Response:
+    """Continue prompts by their most probable completions, and list what they are made of.
+
+    Nothing is sampled: without ``n`` and ``best_of`` it is greedy search, with them beam search
+    for the highest mean log-probability. With ``echo`` and ``logprobs`` every prompt token is
+    scored, to the same bits as by /v1/score. A batch is answered whole or not at all.
+    """
+    if request.stream:
+        return await CompletionStream.begin(completions.stream(request), {}, _PIECE)
+    return await json_reply(await completions.complete(request))

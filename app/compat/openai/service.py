@@ -1,0 +1,151 @@
+"""Completions over the scoring service: rows where rows suffice, searches where they do not.
+
+::
+
+    prompts ── plan ──> rows of echoed prompts, and the row behind them where one token follows
+                  └───> a greedy or beam search behind each prompt where more may follow
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from functools import partial
+
+from app.compat.openai.bill import Bill
+from app.compat.openai.choices import NOTHING, ChoiceWriter, Generated, decoded, next_token
+from app.compat.openai.completions_wire import CompletionRequest
+from app.compat.openai.patience import Patience
+from app.compat.openai.pieces import PieceWriter
+from app.compat.openai.prompts import Plan, follows_at_once, plan_prompts
+from app.compat.openai.reply import Completion, CompletionChoice
+from app.compat.openai.searches import located, merged, run_searches, stream_search
+from app.limits import Limits
+from app.schemas.decode_reply import DecodeResponse
+from app.schemas.request import Treatment
+from app.scored_paths import ScoredPaths
+from app.service import ScoringService
+from model_runtime import ChainruleError, LogprobResult, ModelInfo, Tokenizer
+
+Answers = list[LogprobResult | None]
+"""One for each prompt; None where nothing was asked about it."""
+
+
+class CompletionService:
+    """Answers completions by asking the scoring service as any caller would.
+
+    Args:
+        service: as the request's tenant has it.
+        limits: the operator's bounds.
+    """
+
+    def __init__(self, service: ScoringService, limits: Limits) -> None:
+        self._service = service
+        self._limits = limits
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """All choices, or no answer at all.
+
+        Raises:
+            InvalidQuery: a prompt or a setting is at fault; named.
+            ChainruleError: what the engine fails with, for any of the prompts.
+        """
+        patience = self._patience(request)
+        scored = await patience.ask(partial(self._scored, request))
+        replies: list[DecodeResponse] = []
+        if request.max_tokens and not follows_at_once(request):
+            replies = await run_searches(self._service, request, scored.meaning.paths, patience)
+        return await self._service.use_tokenizer(
+            partial(_written, request, scored, _answers(request, scored), replies)
+        )
+
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[Completion, None]:
+        """The choices piece by piece: an echo first, then each token once it is chosen."""
+        patience = self._patience(request)
+        scored = await self._scored(request, patience.left_ms)
+        bill = Bill(scored)
+        writers = await self._service.use_tokenizer(
+            partial(_piece_writers, request, scored.meaning, _answers(request, scored))
+        )
+        if request.echo:
+            for writer in writers:
+                yield bill.piece(writer.echo())
+        if request.max_tokens:
+            streams = [
+                stream_search(self._service, request, path, patience.left_ms)
+                for path in scored.meaning.paths
+            ]
+            async with aclosing(merged(streams)) as events:
+                async for place, event in events:
+                    if isinstance(event, DecodeResponse):
+                        bill.add(event)
+                        yield bill.piece(writers[place].end(event.sequences[0]))
+                    else:
+                        yield bill.piece(writers[place].token(event))
+        if request.stream_options is not None and request.stream_options.include_usage:
+            yield bill.piece(None)
+
+    def _patience(self, request: CompletionRequest) -> Patience:
+        return Patience(request.timeout_ms or self._limits.default_timeout_ms)
+
+    async def _scored(self, request: CompletionRequest, left_ms: int | None) -> ScoredPaths[Plan]:
+        treatment = Treatment(
+            model=request.model,
+            priority=request.priority,
+            timeout_ms=left_ms,
+            cache_salt=request.cache_salt,
+        )
+        return await self._service.score_paths(
+            treatment, partial(plan_prompts, request, self._limits)
+        )
+
+
+def _answers(request: CompletionRequest, scored: ScoredPaths[Plan]) -> Answers:
+    """Raises what a prompt failed with: whoever reads a batch would not notice a hole in it."""
+    plan, left = scored.meaning, iter(scored.answers)
+    answers: Answers = []
+    for path, asked in zip(plan.paths, plan.asked, strict=True):
+        answer = next(left) if asked else None
+        if isinstance(answer, ChainruleError):
+            raise located(answer, request, path)
+        answers.append(answer)
+    return answers
+
+
+def _written(
+    request: CompletionRequest,
+    scored: ScoredPaths[Plan],
+    answers: Answers,
+    replies: Sequence[DecodeResponse],
+    tokenizer: Tokenizer,
+    info: ModelInfo,
+) -> Completion:
+    bill = Bill(scored)
+    choices: list[CompletionChoice] = []
+    for place, (path, answer) in enumerate(zip(scored.meaning.paths, answers, strict=True)):
+        completions: list[Generated] = [NOTHING]
+        if replies:
+            bill.add(replies[place])
+            completions = [decoded(request, found) for found in replies[place].sequences]
+        elif request.max_tokens and answer is not None:
+            completions = [next_token(request, tokenizer, info, answer.top[-1])]
+            bill.completion_tokens += 1
+        writer = ChoiceWriter(request, tokenizer, path, answer)
+        choices += [
+            writer.choice(place * request.n + rank, completion)
+            for rank, completion in enumerate(completions)
+        ]
+    return bill.whole(choices)
+
+
+def _piece_writers(
+    request: CompletionRequest,
+    plan: Plan,
+    answers: Answers,
+    tokenizer: Tokenizer,
+    _info: ModelInfo,
+) -> list[PieceWriter]:
+    return [
+        PieceWriter(request, tokenizer, index, ChoiceWriter(request, tokenizer, path, answer))
+        for index, (path, answer) in enumerate(zip(plan.paths, answers, strict=True))
+    ]

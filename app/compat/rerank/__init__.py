@@ -1,0 +1,1 @@
+"""Documents for a query, in the shapes of Cohere, Jina, vLLM and text-embeddings-inference."""

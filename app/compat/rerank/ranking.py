@@ -1,0 +1,82 @@
+"""Documents ranked by the service, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from anyio import to_thread
+
+from app.compat.rerank.defaults import RerankDefaults
+from app.compat.rerank.plan import RerankPlan, RerankQuestion, plan_rerank
+from app.compat.rerank.scores import Ranked, read_ranking
+from app.compat.rerank.wire import PromptOptions
+from app.json_pieces import PIECE
+from app.limits import Limits
+from app.schemas.request import Treatment
+from app.scored_paths import PathPlan, ScoredPaths
+from app.service import ScoringService
+from model_runtime import InvalidQuery, ModelInfo, Tokenizer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What came of it.
+
+    Attributes:
+        scored: what was asked, and what it cost.
+        documents: all of them, best first.
+    """
+
+    scored: ScoredPaths[RerankPlan]
+    documents: Sequence[Ranked]
+
+
+class Reranker:
+    """Ranks what a request asks for.
+
+    Args:
+        service: of the request.
+        defaults: the operator's choices.
+        limits: the operator's bounds.
+    """
+
+    def __init__(self, service: ScoringService, defaults: RerankDefaults, limits: Limits) -> None:
+        self._service = service
+        self._defaults = defaults
+        self._limits = limits
+
+    async def rank(
+        self,
+        treatment: Treatment,
+        options: PromptOptions,
+        question: RerankQuestion,
+        answer: Callable[[Ranking], T],
+        *,
+        by_raw: bool = False,
+    ) -> T:
+        """What ``answer`` makes of the ranking; beside the event loop where that takes long.
+
+        Raises:
+            ChainruleError: a document cannot be ranked, or the request cannot be answered.
+        """
+        count, limit = len(question.documents), self._limits.max_candidates
+        if count > limit:
+            field = question.field
+            raise InvalidQuery(f"{field}: {count} is more than this server allows, {limit}", field)
+        prompt = self._defaults.prompt(options)
+
+        def plan(tokenizer: Tokenizer, info: ModelInfo) -> PathPlan[RerankPlan]:
+            return plan_rerank(tokenizer, info, prompt, question)
+
+        scored = await self._service.score_paths(treatment, plan)
+
+        def read() -> T:
+            meaning = scored.meaning
+            ranked = read_ranking(meaning.mode, meaning.field, scored.answers, by_raw=by_raw)
+            return answer(Ranking(scored, ranked))
+
+        return await to_thread.run_sync(read) if count > PIECE else read()

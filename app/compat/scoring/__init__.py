@@ -1,0 +1,1 @@
+"""Generative scoring, in the shapes of vLLM and SGLang: label tokens, and pairs of texts."""
