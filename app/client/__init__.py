@@ -1,0 +1,44 @@
+"""A typed client of the native API: ``Client``, and ``AsyncClient`` for an event loop.
+
+    with Client("http://127.0.0.1:8000") as client:
+        answer = client.score(context="The capital of France is", candidates=[" Paris", " Rome"])
+        print(answer.results[0].logprob)
+
+What to send, what an answer means and when to ask again is decided without I/O, once for both.
+"""
+
+from app.client.async_client import AsyncClient
+from app.client.errors import (
+    AccessDenied,
+    ApiError,
+    ClientError,
+    DifferentModels,
+    InvalidRequest,
+    NoAnswer,
+    OutOfTime,
+    Overloaded,
+    RequestFailed,
+    RequestRefused,
+    Unavailable,
+    UnreadableAnswer,
+)
+from app.client.retries import Retries
+from app.client.sync_client import Client
+
+__all__ = [
+    "AccessDenied",
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "DifferentModels",
+    "InvalidRequest",
+    "NoAnswer",
+    "OutOfTime",
+    "Overloaded",
+    "RequestFailed",
+    "RequestRefused",
+    "Retries",
+    "Unavailable",
+    "UnreadableAnswer",
+]

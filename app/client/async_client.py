@@ -1,0 +1,270 @@
+"""The client for code on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+)
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Literal, Self, TypeVar, overload
+
+import httpx
+
+from app.client.calls import (
+    AuditGiven,
+    DecodeGiven,
+    NextTokenGiven,
+    ScoreGiven,
+    audit_call,
+    decode_call,
+    health_call,
+    made,
+    models_call,
+    next_token_call,
+    score_call,
+)
+from app.client.errors import ClientError
+from app.client.exchange import (
+    Answered,
+    Attempt,
+    Call,
+    Exchange,
+    Told,
+    exchange,
+    read_answer,
+)
+from app.client.in_order import in_order_async
+from app.client.retries import Retries
+from app.client.split import Answer, Rounds, check_size, split_score
+from app.client.streams import AnswerStream
+from app.client.wire import Options, answered, unanswered
+from app.schemas.audit import AuditRequest
+from app.schemas.audit_reply import AuditResponse
+from app.schemas.decode import DecodeRequest
+from app.schemas.decode_reply import DecodedToken, DecodeResponse
+from app.schemas.models import ModelCard
+from app.schemas.next_token import NextTokenRequest, NextTokenResponse
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import ScoreResponse
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """``Client`` on an asyncio event loop: the same arguments, verbs and errors, to be awaited."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 300.0,
+        retries: Retries | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._options = Options(base_url, api_key, timeout_s, retries or Retries())
+        self._http = httpx.AsyncClient(transport=transport, **self._options.http())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def score(
+        self, request: ScoreGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> ScoreResponse:
+        """log P(candidate | context) for each candidate."""
+        return await self._ask(score_call(made(ScoreRequest, request, fields), request_id))
+
+    async def next_token(
+        self,
+        request: NextTokenGiven | None = None,
+        /,
+        *,
+        request_id: str | None = None,
+        **fields: Any,
+    ) -> NextTokenResponse:
+        """The asked part of the distribution of the token after the context."""
+        return await self._ask(next_token_call(made(NextTokenRequest, request, fields), request_id))
+
+    async def decode(
+        self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> DecodeResponse:
+        """The most probable continuations."""
+        whole = made(DecodeRequest, request, {**fields, "stream": False})
+        return await self._ask(decode_call(whole, request_id))
+
+    def stream(
+        self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
+        """Each token of a greedy completion as it is chosen, then what ``decode`` answers.
+
+        Once it has begun it is not sent again.
+        """
+        streamed = made(DecodeRequest, request, {**fields, "stream": True})
+        return self._events(decode_call(streamed, request_id))
+
+    async def audit(
+        self, request: AuditGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> AuditResponse:
+        """What scores are made of, and whether they are right."""
+        return await self._ask(audit_call(made(AuditRequest, request, fields), request_id))
+
+    async def models(self) -> list[ModelCard]:
+        """What is served, and its limits."""
+        return await self._ask(models_call())
+
+    async def health(self) -> dict[str, Any]:
+        """What the server is doing; also where it is not ready."""
+        return await self._ask(health_call())
+
+    async def score_split(
+        self,
+        request: ScoreGiven | None = None,
+        /,
+        *,
+        size: int = 1024,
+        concurrency: int = 4,
+        **fields: Any,
+    ) -> ScoreResponse:
+        """One long list over requests of ``size`` candidates, with the numbers of one request.
+
+        See ``app.client.split.split_score`` for what that means and what cannot be split.
+        """
+        rounds = split_score(made(ScoreRequest, request, fields), check_size(size))
+        return await self._play(rounds, concurrency)
+
+    @overload
+    def score_many(
+        self,
+        requests: Iterable[ScoreGiven] | AsyncIterable[ScoreGiven],
+        *,
+        concurrency: int = ...,
+        size: int | None = ...,
+        return_errors: Literal[False] = ...,
+    ) -> AsyncGenerator[ScoreResponse, None]: ...
+    @overload
+    def score_many(
+        self,
+        requests: Iterable[ScoreGiven] | AsyncIterable[ScoreGiven],
+        *,
+        concurrency: int = ...,
+        size: int | None = ...,
+        return_errors: Literal[True],
+    ) -> AsyncGenerator[ScoreResponse | ClientError, None]: ...
+    def score_many(
+        self,
+        requests: Iterable[ScoreGiven] | AsyncIterable[ScoreGiven],
+        *,
+        concurrency: int = 8,
+        size: int | None = None,
+        return_errors: bool = False,
+    ) -> AsyncGenerator[Any, None]:
+        """``Client.score_many``; the requests may come from an asynchronous source as well.
+
+        Leaving early and closing the generator cancels what is in flight.
+        """
+        if size is not None:
+            check_size(size)
+
+        async def work(given: ScoreGiven) -> Answer:
+            try:
+                request = made(ScoreRequest, given, {})
+                if size is None or len(request.candidates) <= size:
+                    return await self._ask(score_call(request))
+                return await self._play(split_score(request, size), 1)
+            except ClientError as error:
+                if return_errors:
+                    return error
+                raise
+
+        return in_order_async(requests, work, concurrency)
+
+    async def _play(self, rounds: Rounds, concurrency: int) -> ScoreResponse:
+        """Ask what the rounds ask for, until they are done."""
+
+        async def attempt(request: ScoreRequest) -> Answer:
+            try:
+                return await self._ask(score_call(request))
+            except ClientError as error:
+                return error
+
+        try:
+            requests = next(rounds)
+            while True:
+                answers = in_order_async(requests, attempt, concurrency)
+                requests = rounds.send([answer async for answer in answers])
+        except StopIteration as end:
+            answer: ScoreResponse = end.value
+            return answer
+
+    async def _ask(self, call: Call[T]) -> T:
+        steps = exchange(call, self._options.retries)
+        return read_answer(call, await _drive(steps, partial(self._attempt, call)))
+
+    async def _attempt(self, call: Call[T], left_s: float) -> Told:
+        try:
+            response = await self._http.send(self._request(call, left_s))
+        except httpx.HTTPError as error:
+            return unanswered(call, error)
+        return answered(response, response.content)
+
+    async def _events(
+        self, call: Call[DecodeResponse]
+    ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
+        stream = AnswerStream(call)
+        async with aclosing(await self._open(call)) as response:
+            try:
+                async for piece in response.aiter_bytes():
+                    for event in stream.feed(piece):
+                        yield event
+            except httpx.HTTPError as error:
+                raise unanswered(call, error).error from error
+        stream.end()
+
+    async def _open(self, call: Call[T]) -> httpx.Response:
+        """A response that has begun well, its body not read."""
+        begun: list[httpx.Response] = []
+
+        async def attempt(left_s: float) -> Told:
+            try:
+                response = await self._http.send(self._request(call, left_s), stream=True)
+                if response.is_success:
+                    begun.append(response)
+                    return answered(response, b"")
+                async with aclosing(response):
+                    return answered(response, await response.aread())
+            except httpx.HTTPError as error:
+                return unanswered(call, error)
+
+        await _drive(exchange(call, self._options.retries), attempt)
+        return begun[0]
+
+    def _request(self, call: Call[T], left_s: float) -> httpx.Request:
+        return self._http.build_request(**self._options.request(call, left_s))
+
+
+async def _drive(steps: Exchange, attempt: Callable[[float], Awaitable[Told]]) -> Answered:
+    told: Told = None
+    try:
+        while True:
+            step = steps.send(told)
+            if isinstance(step, Attempt):
+                told = await attempt(step.timeout_s)
+                continue
+            told = None
+            await asyncio.sleep(step.seconds)
+    except StopIteration as end:
+        answer: Answered = end.value
+        return answer

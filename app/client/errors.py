@@ -1,0 +1,161 @@
+"""What a call of the client may raise.
+
+ClientError
+├── InvalidRequest        a field does not fit; nothing was sent
+├── NoAnswer              no connection, or it was cut, or the time ran out
+├── UnreadableAnswer      an answer, but not the server's own
+├── DifferentModels       parts of one list were answered by different models
+└── ApiError              the server's own error object
+    ├── RequestRefused    4xx: the request is at fault
+    │   ├── AccessDenied  401, 403
+    │   └── Overloaded    429, after the last retry
+    └── RequestFailed     5xx
+        ├── Unavailable   503, after the last retry
+        └── OutOfTime     504: the request's own deadline
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class ClientError(Exception):
+    """Base of all of them.
+
+    Attributes:
+        message: for people.
+        param: the field at fault, with dots and indices; None where it is none.
+        code: for programs; None where there is none.
+        request_id: what the request is called in the server's log; None where nothing was sent.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.request_id = request_id
+
+
+class InvalidRequest(ClientError):
+    """A field does not fit the schema; nothing was sent."""
+
+    @classmethod
+    def of(cls, error: ValidationError) -> InvalidRequest:
+        """The first thing that is wrong."""
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(map(str, first["loc"])) or None
+        message = f"{param}: {first['msg']}" if param else first["msg"]
+        return cls(message, param=param, code="invalid_value")
+
+
+class NoAnswer(ClientError):
+    """There was no connection, or it was cut, or the time ran out."""
+
+
+class UnreadableAnswer(ClientError):
+    """What came back is not what this server would have sent."""
+
+
+class DifferentModels(ClientError):
+    """Parts of one list were answered by models of different fingerprints."""
+
+
+class ApiError(ClientError):
+    """The server's own error object.
+
+    Attributes:
+        status: of the response; of an error within a stream or an answer, None.
+        type: the kind of error, such as ``invalid_request_error``.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, type: str | None = None, **rest: Any
+    ) -> None:
+        super().__init__(message, **rest)
+        self.status = status
+        self.type = type
+
+
+class RequestRefused(ApiError):
+    """4xx: the request is at fault."""
+
+
+class AccessDenied(RequestRefused):
+    """401 or 403: the API key is missing or wrong."""
+
+
+class Overloaded(RequestRefused):
+    """429: the queue was full, at the last attempt too."""
+
+
+class RequestFailed(ApiError):
+    """5xx: the server failed at this request."""
+
+
+class Unavailable(RequestFailed):
+    """503: the server takes no requests, at the last attempt neither."""
+
+
+class OutOfTime(RequestFailed):
+    """504: the request's own time ran out."""
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    401: AccessDenied,
+    403: AccessDenied,
+    429: Overloaded,
+    503: Unavailable,
+    504: OutOfTime,
+}
+
+_SHOWN_CHARS = 200
+"""Of a body that nobody can read."""
+
+
+class _Object(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    error: _Object
+
+
+def api_error(status: int | None, body: bytes, request_id: str | None) -> ApiError:
+    """The error of a response; of one without an error object, its status and first words."""
+    kind = _kind(status)
+    try:
+        found = _Body.model_validate_json(body).error
+    except ValidationError:
+        words = body[:_SHOWN_CHARS].decode(errors="replace").strip()
+        return kind(f"status {status}: {words}", status=status, request_id=request_id)
+    return kind(
+        found.message,
+        status=status,
+        type=found.type,
+        param=found.param,
+        code=found.code,
+        request_id=request_id,
+    )
+
+
+def _kind(status: int | None) -> type[ApiError]:
+    if status is None:
+        return ApiError
+    return _BY_STATUS.get(status, RequestRefused if status < 500 else RequestFailed)

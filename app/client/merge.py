@@ -1,0 +1,126 @@
+"""The answers to the parts of one list, put together as the answer to the whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from app.client.errors import DifferentModels
+from app.client.parts import Key, Part
+from app.client.ranking import ranks_of, shares_of, tie_groups_of
+from app.schemas.response import Timings, Usage
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import CandidateScore, ScoreResponse
+
+Found = Sequence[tuple[Part, ScoreResponse]]
+Places = Mapping[Key, Sequence[int]]
+
+
+def merged(
+    request: ScoreRequest, places: Places, found: Found, thrown_away: Sequence[ScoreResponse]
+) -> ScoreResponse:
+    """The whole list's answer. See ``split_score``.
+
+    Args:
+        request: of the whole list.
+        places: the indices of each distinct candidate in it.
+        found: each part with its answer, all from the same start.
+        thrown_away: answers from another start, for what they cost.
+
+    Raises:
+        DifferentModels: not all come from one model.
+    """
+    first = found[0][1]
+    every = [*(answer for _, answer in found), *thrown_away]
+    if {answer.fingerprint for answer in every} != {first.fingerprint}:
+        raise DifferentModels("parts of one list were answered by models of other fingerprints")
+    results = _results(request, places, found)
+    return first.model_copy(
+        update={
+            "results": results,
+            "off_candidate_mass": _mass_left(first, places, results),
+            "usage": _usage(results, every),
+            "timings_ms": _slowest(every),
+        }
+    )
+
+
+def relocated(message: str, index: int, new: int) -> tuple[str, str]:
+    """An error's message and param with another candidate's index."""
+    old = f"candidates.{index}"
+    param = f"candidates.{new}"
+    return (param + message.removeprefix(old) if message.startswith(old) else message), param
+
+
+def _results(request: ScoreRequest, places: Places, found: Found) -> list[CandidateScore]:
+    by_key = {
+        key: result
+        for part, answer in found
+        for key, result in zip(part.keys, answer.results, strict=True)
+        if key in part.own
+    }
+    keys = [one if isinstance(one, str) else tuple(one) for one in request.candidates]
+    scores = [by_key[key].score for key in keys]
+    ranks = ranks_of(scores)
+    shares = shares_of(scores, request.temperature)
+    groups = tie_groups_of(scores, [by_key[key].numeric_error for key in keys])
+    begun = _begun(places, found)
+    return [
+        _moved(by_key[key], index).model_copy(
+            update={
+                "rank": ranks[index],
+                "probability": shares[index],
+                "tie_group": groups[index],
+                "prefix_of": begun.get(key, []),
+            }
+        )
+        for index, key in enumerate(keys)
+    ]
+
+
+def _begun(places: Places, found: Found) -> dict[Key, list[int]]:
+    """The candidates of the whole list that each one begins, ascending."""
+    begun: dict[Key, set[int]] = {}
+    for part, answer in found:
+        for key, result in zip(part.keys, answer.results, strict=True):
+            for position in result.prefix_of:
+                begun.setdefault(key, set()).update(places[part.keys[position]])
+    return {key: sorted(indices) for key, indices in begun.items()}
+
+
+def _moved(result: CandidateScore, index: int) -> CandidateScore:
+    error = result.error
+    if error is not None and error.param == f"candidates.{result.index}":
+        message, param = relocated(error.message, result.index, index)
+        error = error.model_copy(update={"message": message, "param": param})
+    return result.model_copy(update={"index": index, "error": error})
+
+
+def _mass_left(
+    first: ScoreResponse, places: Places, results: Sequence[CandidateScore]
+) -> float | None:
+    if first.boundary.shift_bytes or any(_begins_a_scored_one(one, results) for one in results):
+        return None
+    distinct = [results[indices[0]].logprob for indices in places.values()]
+    return max(0.0, 1.0 - math.fsum(math.exp(one) for one in distinct if one is not None))
+
+
+def _begins_a_scored_one(result: CandidateScore, results: Sequence[CandidateScore]) -> bool:
+    if result.logprob is None:
+        return False
+    return any(results[index].logprob is not None for index in result.prefix_of)
+
+
+def _usage(results: Sequence[CandidateScore], every: Sequence[ScoreResponse]) -> Usage:
+    """What all requests cost together, for the context and the tokens of one."""
+    return Usage(
+        prompt_tokens=every[0].usage.prompt_tokens,
+        scored_tokens=sum(result.token_count or 0 for result in results),
+        cached_tokens=sum(answer.usage.cached_tokens for answer in every),
+        computed_tokens=sum(answer.usage.computed_tokens for answer in every),
+        reused_scores=sum(answer.usage.reused_scores for answer in every),
+    )
+
+
+def _slowest(every: Sequence[ScoreResponse]) -> Timings:
+    return max((answer.timings_ms for answer in every), key=lambda timings: timings.total)

@@ -1,0 +1,124 @@
+"""When a request is sent again, and how long that waits. Pure: the clock and dice are given.
+
+Asking is safe to repeat, as a score is a function of the request alone. Sent again is what was
+refused for now (429, 503), what a proxy failed at (502, 504), and what never got an answer because
+there was no connection. Not sent again is what took too long: the server may be at it still.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_FOR_NOW = frozenset({429, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How persistent a client is.
+
+    Attributes:
+        attempts: requests sent for one call at most, the first one included; 1 never retries.
+        first_wait_s: before the second; each further wait is twice the one before.
+        longest_wait_s: no wait is longer, but where the server itself asks for more.
+        total_s: seconds that one call may take with everything; None for no limit.
+    """
+
+    attempts: int = 6
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 20.0
+    total_s: float | None = 600.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts must be at least 1")
+        if not 0 <= self.first_wait_s <= self.longest_wait_s:
+            raise ValueError("0 <= first_wait_s <= longest_wait_s must hold")
+        if self.total_s is not None and self.total_s <= 0:
+            raise ValueError("total_s must be positive")
+
+    def wait_s(self, failed: int, asked_s: float | None, dice: Callable[[], float]) -> float:
+        """Seconds to wait after so many failed attempts.
+
+        Half of a wait is chance, so that clients that failed together do not return together.
+
+        Args:
+            failed: attempts so far, at least 1.
+            asked_s: what the server asked for; never less than that is waited.
+            dice: numbers in 0..1.
+        """
+        # A power of two beyond the longest wait is of no use, and beyond floats an error.
+        doublings = min(failed - 1, 60)
+        backoff = min(self.longest_wait_s, self.first_wait_s * 2.0**doublings)
+        backoff *= 0.5 + 0.5 * dice()
+        if asked_s is None:
+            return backoff
+        return asked_s + 0.1 * dice() * min(asked_s, self.longest_wait_s)
+
+
+class Attempts:
+    """How often one call has failed, and what time is left for it.
+
+    Args:
+        policy: how persistent to be.
+        now: seconds on a clock that never goes back, as ``time.monotonic``.
+        dice: numbers in 0..1.
+    """
+
+    def __init__(
+        self,
+        policy: Retries,
+        now: Callable[[], float],
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._policy = policy
+        self._now = now
+        self._dice = dice
+        self._failed = 0
+        self._end = math.inf if policy.total_s is None else now() + policy.total_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left; infinite where there is no limit."""
+        return self._end - self._now()
+
+    def next_wait_s(self, asked_s: float | None) -> float | None:
+        """After another failure: seconds to wait before the next attempt; None to give up."""
+        self._failed += 1
+        if self._failed >= self._policy.attempts:
+            return None
+        wait_s = self._policy.wait_s(self._failed, asked_s, self._dice)
+        return wait_s if wait_s < self.left_s else None
+
+
+def is_for_now(status: int, code: str | None) -> bool:
+    """Whether another attempt may succeed where this one had ``status``."""
+    return status in _FOR_NOW and code != "deadline_exceeded"
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """What ``Retry-After`` asks for, in seconds; None where it is missing or makes no sense.
+
+    Args:
+        headers: of a response, in lower case.
+        now: what a date is compared with; None for the present.
+    """
+    value = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = _until(value, now or datetime.now(UTC))
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _until(date: str, now: datetime) -> float:
+    try:
+        when = parsedate_to_datetime(date)
+    except ValueError:
+        return math.nan
+    # RFC 9110 dates are in GMT, also where one says nothing of its zone.
+    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()

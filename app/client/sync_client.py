@@ -1,0 +1,295 @@
+"""The client for code that waits for its answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from functools import partial
+from typing import Any, Literal, Self, TypeVar, overload
+
+import httpx
+
+from app.client.calls import (
+    AuditGiven,
+    DecodeGiven,
+    NextTokenGiven,
+    ScoreGiven,
+    audit_call,
+    decode_call,
+    health_call,
+    made,
+    models_call,
+    next_token_call,
+    score_call,
+)
+from app.client.errors import ClientError, NoAnswer
+from app.client.exchange import (
+    Answered,
+    Attempt,
+    Call,
+    Exchange,
+    Told,
+    exchange,
+    read_answer,
+)
+from app.client.in_order import in_order
+from app.client.retries import Retries
+from app.client.split import Answer, Rounds, check_size, split_score
+from app.client.streams import AnswerStream
+from app.client.wire import Options, answered, unanswered
+from app.schemas.audit import AuditRequest
+from app.schemas.audit_reply import AuditResponse
+from app.schemas.decode import DecodeRequest
+from app.schemas.decode_reply import DecodedToken, DecodeResponse
+from app.schemas.models import ModelCard
+from app.schemas.next_token import NextTokenRequest, NextTokenResponse
+from app.schemas.score import ScoreRequest
+from app.schemas.score_reply import ScoreResponse
+
+T = TypeVar("T")
+Wait = Callable[[float], bool]
+"""Waits so many seconds; True where whoever asked has gone meanwhile."""
+
+
+class Client:
+    """Asks one server. Connections are kept; threads may share a client.
+
+    Every verb takes its request whole (``ScoreRequest(...)``), as a mapping, or as the request's
+    fields by keyword. ``request_id`` names it in the server's log; by default it gets a new one.
+
+    Args:
+        base_url: of the server, as ``http://127.0.0.1:8000``.
+        api_key: one of the server's, where it has any.
+        timeout_s: seconds that a single attempt may be without an answer.
+        retries: how persistent to be.
+        transport: what httpx sends through, for tests; None for the network.
+
+    Raises:
+        ClientError: see ``app.client.errors`` for its kinds; every verb raises them.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 300.0,
+        retries: Retries | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._options = Options(base_url, api_key, timeout_s, retries or Retries())
+        self._http = httpx.Client(transport=transport, **self._options.http())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def score(
+        self, request: ScoreGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> ScoreResponse:
+        """log P(candidate | context) for each candidate."""
+        return self._ask(score_call(made(ScoreRequest, request, fields), request_id))
+
+    def next_token(
+        self,
+        request: NextTokenGiven | None = None,
+        /,
+        *,
+        request_id: str | None = None,
+        **fields: Any,
+    ) -> NextTokenResponse:
+        """The asked part of the distribution of the token after the context."""
+        return self._ask(next_token_call(made(NextTokenRequest, request, fields), request_id))
+
+    def decode(
+        self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> DecodeResponse:
+        """The most probable continuations."""
+        whole = made(DecodeRequest, request, {**fields, "stream": False})
+        return self._ask(decode_call(whole, request_id))
+
+    def stream(
+        self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> Generator[DecodedToken | DecodeResponse, None, None]:
+        """Each token of a greedy completion as it is chosen, then what ``decode`` answers.
+
+        Once it has begun it is not sent again.
+        """
+        streamed = made(DecodeRequest, request, {**fields, "stream": True})
+        return self._events(decode_call(streamed, request_id))
+
+    def audit(
+        self, request: AuditGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> AuditResponse:
+        """What scores are made of, and whether they are right."""
+        return self._ask(audit_call(made(AuditRequest, request, fields), request_id))
+
+    def models(self) -> list[ModelCard]:
+        """What is served, and its limits."""
+        return self._ask(models_call())
+
+    def health(self) -> dict[str, Any]:
+        """What the server is doing; also where it is not ready."""
+        return self._ask(health_call())
+
+    def score_split(
+        self,
+        request: ScoreGiven | None = None,
+        /,
+        *,
+        size: int = 1024,
+        concurrency: int = 4,
+        **fields: Any,
+    ) -> ScoreResponse:
+        """One long list over requests of ``size`` candidates, with the numbers of one request.
+
+        See ``app.client.split.split_score`` for what that means and what cannot be split.
+        """
+        rounds = split_score(made(ScoreRequest, request, fields), check_size(size))
+        return self._play(rounds, concurrency, _sleep)
+
+    @overload
+    def score_many(
+        self,
+        requests: Iterable[ScoreGiven],
+        *,
+        concurrency: int = ...,
+        size: int | None = ...,
+        return_errors: Literal[False] = ...,
+    ) -> Generator[ScoreResponse, None, None]: ...
+    @overload
+    def score_many(
+        self,
+        requests: Iterable[ScoreGiven],
+        *,
+        concurrency: int = ...,
+        size: int | None = ...,
+        return_errors: Literal[True],
+    ) -> Generator[ScoreResponse | ClientError, None, None]: ...
+    def score_many(
+        self,
+        requests: Iterable[ScoreGiven],
+        *,
+        concurrency: int = 8,
+        size: int | None = None,
+        return_errors: bool = False,
+    ) -> Generator[Any, None, None]:
+        """The answers in the order of the requests, ``concurrency`` of them in flight.
+
+        The requests may be endless: they are read as answers are taken, with at most
+        ``4 * concurrency`` read ahead. Leaving the loop early cancels what waits; it ends when the
+        requests that are in flight have ended.
+
+        Args:
+            requests: whole, or as mappings of their fields.
+            concurrency: requests in flight.
+            size: lists with more candidates are split, as by ``score_split``.
+            return_errors: give what a request failed with in its place, instead of raising it.
+        """
+        if size is not None:
+            check_size(size)
+        halt = threading.Event()
+
+        def work(given: ScoreGiven) -> Answer:
+            try:
+                request = made(ScoreRequest, given, {})
+                if size is None or len(request.candidates) <= size:
+                    return self._ask(score_call(request), halt.wait)
+                return self._play(split_score(request, size), 1, halt.wait)
+            except ClientError as error:
+                if return_errors:
+                    return error
+                raise
+
+        return in_order(requests, work, concurrency, halt.set)
+
+    def _play(self, rounds: Rounds, concurrency: int, wait: Wait) -> ScoreResponse:
+        """Ask what the rounds ask for, until they are done."""
+
+        def attempt(request: ScoreRequest) -> Answer:
+            try:
+                return self._ask(score_call(request), wait)
+            except ClientError as error:
+                return error
+
+        try:
+            requests = next(rounds)
+            while True:
+                requests = rounds.send(list(in_order(requests, attempt, concurrency)))
+        except StopIteration as end:
+            answer: ScoreResponse = end.value
+            return answer
+
+    def _ask(self, call: Call[T], wait: Wait | None = None) -> T:
+        steps = exchange(call, self._options.retries)
+        answer = _drive(steps, partial(self._attempt, call), wait or _sleep, call)
+        return read_answer(call, answer)
+
+    def _attempt(self, call: Call[T], left_s: float) -> Told:
+        try:
+            response = self._http.send(self._request(call, left_s))
+        except httpx.HTTPError as error:
+            return unanswered(call, error)
+        return answered(response, response.content)
+
+    def _events(
+        self, call: Call[DecodeResponse]
+    ) -> Generator[DecodedToken | DecodeResponse, None, None]:
+        stream = AnswerStream(call)
+        with closing(self._open(call)) as response:
+            try:
+                for piece in response.iter_bytes():
+                    yield from stream.feed(piece)
+            except httpx.HTTPError as error:
+                raise unanswered(call, error).error from error
+        stream.end()
+
+    def _open(self, call: Call[T]) -> httpx.Response:
+        """A response that has begun well, its body not read."""
+        begun: list[httpx.Response] = []
+
+        def attempt(left_s: float) -> Told:
+            try:
+                response = self._http.send(self._request(call, left_s), stream=True)
+                if response.is_success:
+                    begun.append(response)
+                    return answered(response, b"")
+                with closing(response):
+                    return answered(response, response.read())
+            except httpx.HTTPError as error:
+                return unanswered(call, error)
+
+        _drive(exchange(call, self._options.retries), attempt, _sleep, call)
+        return begun[0]
+
+    def _request(self, call: Call[T], left_s: float) -> httpx.Request:
+        return self._http.build_request(**self._options.request(call, left_s))
+
+
+def _drive(
+    steps: Exchange, attempt: Callable[[float], Told], wait: Wait, call: Call[T]
+) -> Answered:
+    told: Told = None
+    try:
+        while True:
+            step = steps.send(told)
+            if isinstance(step, Attempt):
+                told = attempt(step.timeout_s)
+                continue
+            told = None
+            if wait(step.seconds):
+                raise NoAnswer("nobody waits for it any more", request_id=call.request_id)
+    except StopIteration as end:
+        answer: Answered = end.value
+        return answer
+
+
+def _sleep(seconds: float) -> bool:
+    return threading.Event().wait(seconds)
