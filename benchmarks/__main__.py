@@ -11,6 +11,7 @@ from benchmarks import (
     exact_table,
     greedy,
     groups,
+    harness,
     invariance,
     large_request,
     long_context,
@@ -19,6 +20,7 @@ from benchmarks import (
     open_loop,
     repeated,
     top_n,
+    wire_shapes,
 )
 
 BENCHMARKS = {
@@ -36,6 +38,8 @@ BENCHMARKS = {
     "coalescing": coalescing.run,
     "decode_mix": decode_mix.run,
     "open_loop": open_loop.run,
+    "wire_shapes": wire_shapes.run,
+    "harness": harness.run,
 }
 
 if __name__ == "__main__":

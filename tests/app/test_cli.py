@@ -14,6 +14,10 @@ import pytest
 
 from app import cli
 from app.cli import main
+from app.schemas.audit import AuditRequest
+from app.schemas.decode import DecodeRequest
+from app.schemas.next_token import NextTokenRequest
+from app.schemas.score import ScoreRequest
 from app.settings import Settings, env_name, flag_name
 from tests.app.stub_server import await_true
 
@@ -43,6 +47,76 @@ def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
         assert flag_name(name) in shown
         assert env_name(name) in shown.replace("- ", "-")
         assert " ".join((field.description or "").split()[:4]) in shown
+
+
+ASKING = {
+    "score": ScoreRequest,
+    "next": NextTokenRequest,
+    "decode": DecodeRequest,
+    "audit": AuditRequest,
+}
+"""The commands that put one request, and the request."""
+
+
+@pytest.mark.parametrize("command", sorted(ASKING))
+def test_help_documents_every_field(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a request can say, its command can: each field has a flag, and its own words."""
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, field in ASKING[command].model_fields.items():
+        assert flag_name(name) in shown or name in ("context", "candidates")
+        if name not in ("context", "candidates", "model"):
+            words = (field.description or "").replace("`", "").split()
+            assert " ".join(words[:3]) in shown, name
+
+
+@pytest.mark.parametrize("command", ["score", "next", "decode", "audit", "bench"])
+def test_abbreviated_flags_are_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag that a later version adds must not change what an old command line means."""
+    with pytest.raises(SystemExit) as caught:
+        main([command, "x", "y", "--ur", "http://far.example"])
+    assert caught.value.code == 2
+    assert "--ur" in capsys.readouterr().err
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a line on what it does."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    for command in ("serve", "score", "next", "decode", "audit", "bench", "model", "version"):
+        assert f"\n    {command} " in shown
+
+
+@pytest.mark.process
+def test_a_command_brings_only_what_it_needs() -> None:
+    """The version costs no HTTP client, and asking a server no torch."""
+    program = (
+        "import sys; from app.cli import main\n"
+        "main(['version']); print({'httpx', 'torch'} & sys.modules.keys())\n"
+        "main(['next', 'x', '--url', 'far']); print({'httpx', 'torch'} & sys.modules.keys())\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout.splitlines()[1:] == ["set()", "{'httpx'}"]
+
+
+@pytest.mark.process
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """As with `| head`: no traceback, and the status of a program that SIGPIPE has ended."""
+    run = subprocess.run(
+        f"{sys.executable} -m app version | true; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (141, "")
 
 
 def test_flags_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

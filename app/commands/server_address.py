@@ -1,0 +1,53 @@
+"""Where a command finds the server that it asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from app.settings import SettingsError, client_setting, env_name
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """A URL without a slash at its end, and the key that is wanted there; None for none."""
+
+    url: str
+    key: str | None
+
+    @classmethod
+    def find(cls, url: str | None, key: str | None) -> Self:
+        """From the flags, else from the environment, else this machine's port 8000.
+
+        Raises:
+            SettingsError: the URL is none of a server.
+        """
+        found = (url or client_setting("client_url") or DEFAULT_URL).rstrip("/")
+        if not _is_of_a_server(found):
+            raise SettingsError(f"{env_name('client_url')} (--url): {found!r} is not http://host")
+        return cls(found, key or client_setting("client_api_key"))
+
+
+def _is_of_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        # The port is no number, or the brackets of an address do not match.
+        return False
+
+
+def add_address_flags(group: Any) -> None:
+    """``--url`` and ``--api-key``."""
+    group.add_argument(
+        "--url", help=f"address of a server [{env_name('client_url')}, default {DEFAULT_URL}]"
+    )
+    group.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="its key; in the variable other users of the machine do not see it "
+        f"[{env_name('client_api_key')}]",
+    )

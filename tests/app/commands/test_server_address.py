@@ -1,0 +1,46 @@
+"""Where commands find their server."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.commands.server_address import DEFAULT_URL, ServerAddress
+from app.settings import Settings, SettingsError
+
+
+def test_flags_win_over_variables_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself; an empty variable is none."""
+    assert ServerAddress.find(None, None) == ServerAddress(DEFAULT_URL, None)
+    monkeypatch.setenv("CHAINRULE_CLIENT_URL", "https://far.example/")
+    monkeypatch.setenv("CHAINRULE_CLIENT_API_KEY", "")
+    assert ServerAddress.find(None, None) == ServerAddress("https://far.example", None)
+    assert ServerAddress.find("http://near:1", "k") == ServerAddress("http://near:1", "k")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("far.example", "http://", "ftp://far.example", "localhost:8000"),
+        *("http://far.example:port", "http://far.example:99999", "http://[::1", "http://:80"),
+    ],
+)
+def test_what_is_no_address_of_a_server_is_refused(url: str) -> None:
+    """With the flag and the variable that it may stand in."""
+    with pytest.raises(SettingsError, match=r"CHAINRULE_CLIENT_URL \(--url\)"):
+        ServerAddress.find(url, None)
+
+
+def test_a_misspelled_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the server, with what was probably meant."""
+    monkeypatch.setenv("CHAINRULE_CLIENT_URI", "http://far.example")
+    with pytest.raises(SettingsError, match="did you mean CHAINRULE_CLIENT_URL"):
+        ServerAddress.find(None, None)
+
+
+def test_the_commands_variables_do_not_disturb_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both may be set up by one environment; a key for asking is no key that opens."""
+    monkeypatch.setenv("CHAINRULE_CLIENT_URL", "http://far.example")
+    monkeypatch.setenv("CHAINRULE_CLIENT_API_KEY", "k")
+    assert Settings.read().keys() == ()
