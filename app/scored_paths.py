@@ -41,6 +41,7 @@ class ScoredPaths(Generic[T]):
     Attributes:
         meaning: the plan's own.
         answers: one for each query, in order; what failed is an error in its place.
+        id: 32 hex digits, to which a family adds its own prefix.
     """
 
     meaning: T

@@ -219,7 +219,7 @@ class ScoringService:
             prompt_tokens=made.prompt_tokens,
             scored_tokens=made.scored_tokens,
         )
-        return ScoredPaths(made.meaning, outcome.value, **shared)
+        return ScoredPaths(made.meaning, outcome.value, **shared | {"id": visit.id})
 
     async def use_tokenizer(self, work: Callable[[Tokenizer, ModelInfo], T]) -> T:
         """What ``work`` makes of the model's tokenizer, off the event loop."""

@@ -93,7 +93,7 @@ def run(runs: int) -> None:
 
 
 def _row(port: int, pair: Pair, cached: bool, runs: int) -> tuple[str, ...]:
-    paths = _paths(cached)
+    paths = _paths(f"{pair.name} {cached}", cached)
     _check(port, pair, next(paths))
 
     def side(which: tuple[str, Callable[[list[int]], Fields]]) -> None:
@@ -108,10 +108,10 @@ def _row(port: int, pair: Pair, cached: bool, runs: int) -> tuple[str, ...]:
     return pair.name, kind, f"{native:.1f}", f"{other:.1f}", f"{100 * (other / native - 1):+.0f} %"
 
 
-def _paths(cached: bool) -> Iterator[list[int]]:
+def _paths(row: str, cached: bool) -> Iterator[list[int]]:
     seeds = itertools.repeat(0) if cached else itertools.count(1)
     for seed in seeds:
-        yield random.Random(f"path {seed}").choices(range(100, VOCABULARY), k=TOKENS)
+        yield random.Random(f"{row} {seed}").choices(range(100, VOCABULARY), k=TOKENS)
 
 
 def _ask(port: int, which: tuple[str, Callable[[list[int]], Fields]], ids: list[int]) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.cli import main
 from tests.end_to_end.live_server import LiveServer
 
 pytestmark = [pytest.mark.real_model, pytest.mark.process]
@@ -24,14 +26,20 @@ STREAMED = re.compile(
     r"```text\n(?P<answer>.*?)```",
     re.DOTALL,
 )
+EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n```text\n(?P<shown>.*?)```", re.DOTALL)
+COMMAND = re.compile(
+    r"```sh\nchainrule (?P<line>[^\n]*)\n```\n```text\n(?P<shown>.*?)```", re.DOTALL
+)
+COMMANDS = [match.groups() for match in COMMAND.finditer(README)]
 CALLS = [match.groupdict() for match in CALL.finditer(README)]
 
 VARIES = {"id", "created", "fingerprint", "numeric_error", "usage", "timings_ms"}
+VARIES |= {"system_fingerprint", "cached_tokens"}
 """Of the run or of the machine; everything else is the model's."""
 
 
 def test_the_readme_has_its_calls() -> None:
-    """Every route of the native API is shown with an answer."""
+    """Every route of the native API, and every family of the others, is shown with an answer."""
     shown = {call["path"] for call in CALLS}
     assert {
         "/v1/score",
@@ -40,6 +48,11 @@ def test_the_readme_has_its_calls() -> None:
         "/v1/audit",
         "/v1/models",
         "/health",
+        "/v1/completions",
+        "/tokenize",
+        "/v2/rerank",
+        "/rerank",
+        "/v1/decisions",
     } <= shown
 
 
@@ -66,6 +79,31 @@ def test_the_stream_is_the_one_that_is_shown(real_server: LiveServer) -> None:
     assert [name for name, _ in tokens] == [name for name, _ in shown]
     for (_, data), (_, shown_data) in zip(tokens, shown, strict=True):
         check_alike(json.loads(data), json.loads(shown_data))
+
+
+def test_the_clients_example_prints_what_is_shown(
+    real_server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ranking pipeline runs as it stands, but for the server's port."""
+    example = EXAMPLE.search(README)
+    assert example is not None
+    assert "http://127.0.0.1:8000" in example["code"]
+    exec(example["code"].replace("http://127.0.0.1:8000", real_server.url), {})
+    check_alike_text(capsys.readouterr().out, example["shown"])
+
+
+@pytest.mark.parametrize(("line", "shown"), COMMANDS, ids=[line for line, _ in COMMANDS])
+def test_a_command_prints_what_is_shown(
+    line: str, shown: str, real_server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tables as they come where nobody looks at a terminal."""
+    assert main([*shlex.split(line), "--url", real_server.url]) == 0
+    check_alike_text(capsys.readouterr().out, shown)
+
+
+def test_commands_are_shown() -> None:
+    """At least one of those that print tables."""
+    assert {"next", "decode"} <= {line.split()[0] for line, _ in COMMANDS}
 
 
 def events(text: str) -> list[tuple[str, str]]:

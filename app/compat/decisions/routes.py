@@ -45,7 +45,7 @@ async def decide(request: DecisionRequest, service: ServiceDependency) -> Respon
 def _response(request: DecisionRequest, found: ScoredPaths[list[int]]) -> DecisionResponse:
     answers = all_answered(found.answers, partial(question_of, found.meaning))
     return DecisionResponse(
-        id=found.id.replace("paths", "decision", 1),
+        id=f"decision-{found.id}",
         created=found.created,
         model=found.model,
         answers=read_decisions(request.questions, answers),

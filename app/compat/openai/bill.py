@@ -56,7 +56,7 @@ class Bill:
     ) -> Completion:
         scored = self._scored
         return Completion(
-            id=scored.id.replace("paths-", "cmpl-", 1),
+            id=f"cmpl-{scored.id}",
             created=scored.created,
             model=scored.model,
             system_fingerprint=scored.fingerprint,

@@ -33,7 +33,7 @@ def v2_answer(request: RerankV2Request, ranking: Ranking) -> RerankV2Response:
     places = ", ".join(map(str, cut))
     warnings = [f"cut to max_tokens_per_doc, {limit}, are the documents {places}"] if cut else None
     return RerankV2Response(
-        id=ranking.scored.id,
+        id=f"rerank-{ranking.scored.id}",
         results=[RankedDocument(one.index, one.score) for one in _best(ranking, request.top_n)],
         meta=_meta("2", ranking, warnings),
     )
@@ -44,7 +44,7 @@ def v1_answer(request: RerankV1Request, ranking: Ranking) -> RerankV1Response:
     scored = ranking.scored
     tokens = scored.meaning.tokens
     return RerankV1Response(
-        id=scored.id,
+        id=f"rerank-{scored.id}",
         model=scored.model,
         usage=RerankUsage(prompt_tokens=tokens, total_tokens=tokens),
         results=[_v1_result(request, one) for one in _best(ranking, request.top_n)],

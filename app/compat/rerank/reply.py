@@ -117,7 +117,7 @@ def _example(version: str, **more: Any) -> ConfigDict:
         "warnings": None,
         "fingerprint": "5b1f0c7a9d3e4f62",
     }
-    name = "paths-0d9c1e5f7a3b4826a1f0e2d4c6b8a957"
+    name = "rerank-0d9c1e5f7a3b4826a1f0e2d4c6b8a957"
     return ConfigDict(json_schema_extra={"examples": [{"id": name, **more, "meta": meta}]})
 
 

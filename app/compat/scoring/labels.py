@@ -89,7 +89,7 @@ async def _asked(
 
 def _score_list(request: GenerativeScoringRequest, found: ScoredPaths[None]) -> ScoreList:
     scores = _probabilities(found, request.apply_softmax)
-    name = request.request_id or found.id.removeprefix("paths-")
+    name = request.request_id or found.id
     return ScoreList(
         id=f"generative-scoring-{name}",
         created=found.created,

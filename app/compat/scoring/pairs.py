@@ -99,7 +99,7 @@ def _check_size(prompt: RerankPrompt, pairs: Pairs, field: str) -> None:
 
 def _score_list(request: PairRequest, prompt: RerankPrompt, found: ScoredPaths[None]) -> ScoreList:
     ranked = read_ranking(prompt.mode, request.SECOND, found.answers)
-    name = request.request_id or found.id.removeprefix("paths-")
+    name = request.request_id or found.id
     return ScoreList(
         id=f"score-{name}",
         created=found.created,
