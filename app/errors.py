@@ -176,6 +176,9 @@ def error_headers(exc: Exception) -> dict[str, str]:
         return {"Retry-After": str(max(1, math.ceil(exc.retry_after_s)))}
     if isinstance(exc, EngineNotReady):
         return {"Retry-After": str(NOT_READY_RETRY_S)}
+    if isinstance(exc, DeadlineExceeded):
+        # OpenAI's client would try twice more, each time for as long.
+        return {"X-Should-Retry": "false"}
     if isinstance(exc, EngineStopping):
         return {"Connection": "close"}
     if isinstance(exc, Unauthorized):

@@ -27,12 +27,12 @@ def to_json_in_pieces(answer: BaseModel) -> bytes:
 
 
 def _entries(value: object) -> Iterator[int]:
-    """Something for each entry of a list."""
+    """Something for each entry of a list or of an object without a schema."""
     if isinstance(value, BaseModel):
         for _, field in value:
             yield from _entries(field)
-    elif isinstance(value, list):
-        for entry in value:
+    elif isinstance(value, list | dict):
+        for entry in value.values() if isinstance(value, dict) else value:
             yield 1
             yield from _entries(entry)
 
@@ -44,19 +44,31 @@ def _pieces(value: object) -> Iterator[bytes]:
             yield from _pieces(field)
         yield b"}"
     elif isinstance(value, list) and is_large(value):
-        for first in range(0, len(value), PIECE):
-            yield b"," if first else b"["
-            yield from _list_piece(value[first : first + PIECE])
+        for number, group in enumerate(_groups(value)):
+            yield b"," if number else b"["
+            if len(group) == 1:
+                yield from _pieces(group[0])
+            else:
+                yield to_json(group, inf_nan_mode="null")[1:-1]
         yield b"]"
     else:
         yield to_json(value, inf_nan_mode="null")
 
 
-def _list_piece(entries: Sequence[object]) -> Iterator[bytes]:
-    if not any(isinstance(entry, BaseModel) and is_large(entry) for entry in entries):
-        yield to_json(entries, inf_nan_mode="null")[1:-1]
-        return
-    for number, entry in enumerate(entries):
-        if number:
-            yield b","
-        yield from _pieces(entry)
+def _groups(entries: Sequence[object]) -> Iterator[Sequence[object]]:
+    """Entries that are written at once; one that is itself too large for that is alone."""
+    first = held = 0
+    for place, entry in enumerate(entries):
+        size = _size(entry)
+        if held and held + size > PIECE:
+            yield entries[first:place]
+            first, held = place, 0
+        held += size
+    yield entries[first:]
+
+
+def _size(entry: object) -> int:
+    """The entry and those in it; not further than tells that they are too many."""
+    if not isinstance(entry, BaseModel | list | dict):
+        return 1
+    return 1 + sum(islice(_entries(entry), PIECE))

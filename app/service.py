@@ -9,7 +9,7 @@ Every answer takes the same way; only tokenizing and rendering leave the event l
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
 from typing import Any, TypeVar
@@ -53,6 +53,7 @@ from model_runtime import (
 )
 
 T = TypeVar("T")
+Ask = Callable[[], Awaitable[Outcome[Any]]]
 
 MAX_THREADS = 4
 """Threads that tokenize and render; beyond the cores they would only take turns."""
@@ -102,7 +103,7 @@ class ScoringService:
         if request.boundary == "marginal":
             return await self._score_marginal(request)
         engine, visit = self._engine, self._admit(request)
-        plan, asked = await self._off_loop(self._plan_score, request)
+        plan, asked = await visit.in_time(self._off_loop(self._plan_score, request))
         options = visit.after_tokenizing()
         outcome: Outcome[Any] = (
             await engine.decode(asked, options)
@@ -118,7 +119,9 @@ class ScoringService:
     async def _score_marginal(self, request: ScoreRequest) -> ScoreResponse:
         """The same, summed over every tokenization of each candidate."""
         engine, visit = self._engine, self._admit(request)
-        plan = await self._off_loop(plan_marginal, engine.tokenizer, engine.info, request)
+        plan = await visit.in_time(
+            self._off_loop(plan_marginal, engine.tokenizer, engine.info, request)
+        )
         outcome = await engine.decode(plan.search, visit.after_tokenizing())
         large = len(request.candidates) > LARGE
         answer = await self._render(large, read_marginal, engine.info, plan, outcome.value)
@@ -161,12 +164,9 @@ class ScoringService:
     async def next_token(self, request: NextTokenRequest) -> NextTokenResponse:
         """The asked part of the distribution of the token after the context."""
         engine, visit = self._engine, self._admit(request)
-        plan = await self._off_loop(
-            plan_next_token,
-            engine.tokenizer,
-            engine.info,
-            self._limits.max_top_logprobs,
-            request,
+        most = self._limits.max_top_logprobs
+        plan = await visit.in_time(
+            self._off_loop(plan_next_token, engine.tokenizer, engine.info, most, request)
         )
         outcome = await self._scores.next_token(plan.query, visit.after_tokenizing())
         large = plan.query.floor is not None or plan.query.top_k > LARGE
@@ -206,12 +206,18 @@ class ScoringService:
                     yield token
 
     async def score_paths(
-        self, treatment: Treatment, plan: Callable[[Tokenizer, ModelInfo], PathPlan[T]]
+        self,
+        treatment: Treatment,
+        plan: Callable[[Tokenizer, ModelInfo], PathPlan[T]],
+        patience: Callable[[Ask], Awaitable[Outcome[Any]]] = lambda ask: ask(),
     ) -> ScoredPaths[T]:
-        """Answers to the questions about token paths that ``plan`` makes, off the event loop."""
+        """Answers to the questions about token paths that ``plan`` makes, off the event loop.
+
+        ``patience`` may ask the same ones again where the engine had no room.
+        """
         engine, visit = self._engine, self._admit(treatment)
-        made = await self._off_loop(plan, engine.tokenizer, engine.info)
-        outcome = await self._scores.score(made.queries, visit.after_tokenizing())
+        made = await visit.in_time(self._off_loop(plan, engine.tokenizer, engine.info))
+        outcome = await patience(lambda: self._scores.score(made.queries, visit.after_tokenizing()))
         shared = visit.reply(
             "paths",
             engine.info,
@@ -247,7 +253,8 @@ class ScoringService:
         if request.stream:
             note(stream=True)
         engine = self._engine
-        return visit, await self._off_loop(plan_decode, engine.tokenizer, engine.info, request)
+        planning = self._off_loop(plan_decode, engine.tokenizer, engine.info, request)
+        return visit, await visit.in_time(planning)
 
     async def _decoded(
         self, visit: Visit, plan: DecodePlan, outcome: Outcome[tuple[DecodingResult | None, ...]]

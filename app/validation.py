@@ -18,6 +18,11 @@ _WORDS = {
     "missing": "this field is required",
     "extra_forbidden": "there is no such field",
 }
+_IN_PYTHONS_WORDS = {"literal_error", "none_required", "too_short", "too_long"}
+_JSON_WORDS = (
+    *(("None", "null"), ("True", "true"), ("False", "false")),
+    *((" after validation", ""), ("Tuple", "List")),
+)
 _MAX_SEGMENT = 100
 """Characters of an unknown key that are repeated to the caller."""
 
@@ -86,4 +91,7 @@ def _words(item: Mapping[str, Any]) -> str:
     if known is not None:
         return known
     text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if item["type"] in _IN_PYTHONS_WORDS:
+        for python, json in _JSON_WORDS:
+            text = text.replace(python, json)
     return text[:1].lower() + text[1:]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from app.logs import note
 from app.schemas.request import Treatment
 from app.schemas.response import Timings, Usage
 from model_runtime import DeadlineExceeded, ModelInfo, Outcome, Priority, RequestOptions
+
+T = TypeVar("T")
 
 
 class Visit:
@@ -36,6 +40,18 @@ class Visit:
         self._began = time.perf_counter()
         self._tokenized = self._began
 
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """What ``work`` returns. It may wait for a thread; one that runs is never left behind.
+
+        Raises:
+            DeadlineExceeded: the time runs out before it returns.
+        """
+        try:
+            async with asyncio.timeout(self._left_s):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded("the time ran out before the model was asked") from None
+
     def after_tokenizing(self) -> RequestOptions:
         """What the engine is told, with the time that is left.
 
@@ -43,12 +59,16 @@ class Visit:
             DeadlineExceeded: none is.
         """
         self._tokenized = time.perf_counter()
-        if self._timeout_ms is None:
-            return RequestOptions(self._priority, cache_salt=self._cache_salt)
-        left_s = self._timeout_ms / 1000 - (self._tokenized - self._began)
-        if left_s <= 0:
+        left_s = self._left_s
+        if left_s is not None and left_s <= 0:
             raise DeadlineExceeded("the time ran out before the model was asked")
         return RequestOptions(self._priority, left_s, self._cache_salt)
+
+    @property
+    def _left_s(self) -> float | None:
+        if self._timeout_ms is None:
+            return None
+        return self._timeout_ms / 1000 - (time.perf_counter() - self._began)
 
     def timings(self, outcome: Outcome[Any]) -> Timings:
         """Where the time went until now, in milliseconds."""

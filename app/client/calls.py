@@ -81,6 +81,8 @@ def made(schema: type[R], given: R | Mapping[str, Any] | None, fields: Mapping[s
     """
     if isinstance(given, schema) and not fields:
         return given
+    if not isinstance(given, Request | Mapping | None):
+        raise InvalidRequest(f"a request is a mapping of fields or a {schema.__name__}")
     stated = (
         given.model_dump(exclude_unset=True, serialize_as_any=True)
         if isinstance(given, Request)
@@ -98,11 +100,17 @@ def _post(path: str, request: Request, answer: type[M], request_id: str | None) 
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         # Half a surrogate pair is a string in Python and no text anywhere else.
         raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
-    return Call("POST", path, body, _reader(answer), request_id or uuid4().hex)
+    return Call("POST", path, body, _reader(answer), _named(request_id))
 
 
 def _get(path: str, read: Callable[[bytes], T], request_id: str | None) -> Call[T]:
-    return Call("GET", path, None, read, request_id or uuid4().hex)
+    return Call("GET", path, None, read, _named(request_id))
+
+
+def _named(request_id: str | None) -> str:
+    if request_id and not (request_id.isascii() and request_id.isprintable()):
+        raise InvalidRequest("request_id: it cannot be sent in a header", param="request_id")
+    return request_id or uuid4().hex
 
 
 def _reader(answer: type[M]) -> Callable[[bytes], M]:

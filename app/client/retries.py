@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+LONGEST_ASKED_S = 366 * 86_400.0
+"""A server that asks for a longer wait is taken at this: clocks cannot wait for ever."""
+
 _FOR_NOW = frozenset({429, 502, 503, 504})
 
 
@@ -26,12 +29,15 @@ class Retries:
         first_wait_s: before the second; each further wait is twice the one before.
         longest_wait_s: no wait is longer, but where the server itself asks for more.
         total_s: seconds that one call may take with everything; None for no limit.
+        cuts_attempts: whether an attempt that is under way ends with ``total_s`` as well; else
+            it has its whole timeout, and ``total_s`` bounds when the last one may begin.
     """
 
     attempts: int = 6
     first_wait_s: float = 0.5
     longest_wait_s: float = 20.0
     total_s: float | None = 600.0
+    cuts_attempts: bool = True
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -83,8 +89,8 @@ class Attempts:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left; infinite where there is no limit."""
-        return self._end - self._now()
+        """Seconds that an attempt may take; infinite where there is no limit."""
+        return self._end - self._now() if self._policy.cuts_attempts else math.inf
 
     def next_wait_s(self, asked_s: float | None) -> float | None:
         """After another failure: seconds to wait before the next attempt; None to give up."""
@@ -92,7 +98,7 @@ class Attempts:
         if self._failed >= self._policy.attempts:
             return None
         wait_s = self._policy.wait_s(self._failed, asked_s, self._dice)
-        return wait_s if wait_s < self.left_s else None
+        return wait_s if wait_s < self._end - self._now() else None
 
 
 def is_for_now(status: int, code: str | None) -> bool:
@@ -112,13 +118,13 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
         seconds = float(value)
     except ValueError:
         seconds = _until(value, now or datetime.now(UTC))
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), LONGEST_ASKED_S) if math.isfinite(seconds) else None
 
 
 def _until(date: str, now: datetime) -> float:
     try:
         when = parsedate_to_datetime(date)
-    except ValueError:
+        # RFC 9110 dates are in GMT, also where one says nothing of its zone.
+        return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
+    except (ValueError, OverflowError):
         return math.nan
-    # RFC 9110 dates are in GMT, also where one says nothing of its zone.
-    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()

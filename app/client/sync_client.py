@@ -153,7 +153,7 @@ class Client:
         See ``app.client.split.split_score`` for what that means and what cannot be split.
         """
         rounds = split_score(made(ScoreRequest, request, fields), check_size(size))
-        return self._play(rounds, concurrency, _sleep)
+        return self._play(rounds, concurrency)
 
     @overload
     def score_many(
@@ -210,10 +210,10 @@ class Client:
 
         return in_order(requests, work, concurrency, halt.set)
 
-    def _play(self, rounds: Rounds, concurrency: int, wait: Wait) -> ScoreResponse:
-        """Ask what the rounds ask for, until they are done."""
+    def _play(self, rounds: Rounds, concurrency: int, wait: Wait | None = None) -> ScoreResponse:
+        """Ask what the rounds ask for, until they are done or whoever asked is interrupted."""
 
-        def attempt(request: ScoreRequest) -> Answer:
+        def attempt(wait: Wait, request: ScoreRequest) -> Answer:
             try:
                 return self._ask(score_call(request), wait)
             except ClientError as error:
@@ -222,7 +222,10 @@ class Client:
         try:
             requests = next(rounds)
             while True:
-                requests = rounds.send(list(in_order(requests, attempt, concurrency)))
+                halt = threading.Event()
+                work = partial(attempt, wait or halt.wait)
+                answers = in_order(requests, work, concurrency, halt.set)
+                requests = rounds.send(list(answers))
         except StopIteration as end:
             answer: ScoreResponse = end.value
             return answer

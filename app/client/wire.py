@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -34,7 +34,7 @@ class Options:
     """How a client reaches its server. See ``Client``."""
 
     base_url: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     timeout_s: float
     retries: Retries
 
@@ -84,10 +84,17 @@ def answered(response: httpx.Response, body: bytes) -> Answered:
     return Answered(response.status_code, headers, body)
 
 
+def _address(error: httpx.HTTPError, call: Call[Any]) -> str:
+    try:
+        return str(error.request.url.copy_with(userinfo=b""))
+    except RuntimeError:  # what httpx raises where there is no request to tell of
+        return call.path
+
+
 def unanswered(call: Call[Any], error: httpx.HTTPError) -> Unanswered:
     """A failure on the way."""
     words = str(error) or type(error).__name__
     return Unanswered(
-        NoAnswer(f"{call.path}: no answer: {words}", request_id=call.request_id),
+        NoAnswer(f"no answer from {_address(error, call)}: {words}", request_id=call.request_id),
         sent_again=isinstance(error, httpx.TransportError) and not isinstance(error, _FINAL),
     )

@@ -7,7 +7,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ class BenchArgs:
     """The parsed arguments; each is documented at its flag."""
 
     url: str | None
-    api_key: str | None
-    header: Sequence[Header]
+    api_key: str | None = field(repr=False)
+    header: Sequence[Header] = field(repr=False)
     shape: str
     path: str | None
     model: str | None

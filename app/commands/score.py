@@ -21,9 +21,10 @@ from tqdm import tqdm
 from app.client import AsyncClient, ClientError, InvalidRequest, Retries
 from app.commands.request_flags import add_request_flags, request_fields
 from app.commands.score_input import Format, Record, Source
-from app.commands.score_output import FileOutput, OutputError, StreamOutput
+from app.commands.score_output import Beside, FileOutput, OutputError, StreamOutput
 from app.commands.score_run import Job, Scorer
 from app.commands.server_address import ServerAddress, add_address_flags
+from app.commands.unhurried import unhurried
 from app.schemas.models import ModelCard
 from app.schemas.score import ScoreRequest
 from app.settings import Settings, env_name, let_idle_threads_sleep
@@ -111,6 +112,9 @@ def score_command(args: dict[str, Any]) -> int:
         return asyncio.run(_run(args, fields))
     except InvalidRequest as error:
         return _fail(error, 2)
+    except BrokenPipeError:
+        # Whoever reads the results has read enough, which is no failure to tell of.
+        raise
     except (ClientError, OutputError, OSError) as error:
         return _fail(error, 1)
 
@@ -122,7 +126,7 @@ async def _run(args: dict[str, Any], fields: dict[str, Any]) -> int:
         at_once = 1 if source.path is None else READ_AT_ONCE
         job = Job(fields, args["concurrency"], args["split"], card.fingerprint, at_once)
         try:
-            records = await asyncio.to_thread(output.remaining, source.records())
+            records = await unhurried(output.remaining, source.records())
             await _write_all(job, scorer, records, output, source)
         finally:
             output.close()
@@ -154,12 +158,23 @@ def _source(args: dict[str, Any]) -> Source:
     if path is not None:
         # What cannot be read should be told of before a model is loaded.
         path.open("rb").close()
-        for flag in ("output", "errors"):
-            if args[flag] is not None and args[flag].exists() and path.samefile(args[flag]):
-                raise InvalidRequest(f"--{flag} is the input itself")
+        for name, place in _written(args).items():
+            if place.exists() and path.samefile(place):
+                raise InvalidRequest(f"{name} is the input itself")
     if args["errors"] is not None and args["errors"] == args["output"]:
         raise InvalidRequest("--errors is the output itself")
     return Source(path, args["format"] or by_name)
+
+
+def _written(args: dict[str, Any]) -> dict[str, Path]:
+    """Every file that a run writes, by what the user knows it as."""
+    found = {f"--{name}": args[name] for name in ("output", "errors") if args[name] is not None}
+    if args["output"] is not None:
+        beside = Beside.of(args["output"])
+        found.setdefault("--errors", beside.errors)
+        found["what lies beside --output"] = beside.manifest
+        found["the draft of what lies beside --output"] = beside.draft
+    return found
 
 
 def _output(
@@ -220,7 +235,12 @@ async def _scorer(args: dict[str, Any]) -> AsyncGenerator[tuple[Scorer, ModelCar
     # A server that is not there at all should be told of soon.
     async with AsyncClient(server.url, api_key=server.key, retries=Retries(attempts=3)) as client:
         (card,) = await client.models()
-    patience = Retries(attempts=1_000_000, longest_wait_s=10.0, total_s=float(args["retry_for"]))
+    patience = Retries(
+        attempts=1_000_000,
+        longest_wait_s=10.0,
+        total_s=float(args["retry_for"]),
+        cuts_attempts=False,
+    )
     async with AsyncClient(
         server.url, api_key=server.key, timeout_s=ATTEMPT_S, retries=patience
     ) as client:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import TextIOWrapper, UnsupportedOperation
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn
 
@@ -71,7 +72,7 @@ class Source:
             InvalidRequest: a CSV file's header cannot be used.
         """
         if self.path is None:
-            yield from self._read(sys.stdin.buffer)
+            yield from self._read(_stdin())
             return
         with self.path.open("rb") as file:
             yield from self._read(file)
@@ -85,6 +86,16 @@ class Source:
 
     def _read(self, file: BinaryIO) -> Iterator[Record]:
         return _csv_records(file) if self.format == "csv" else _json_records(file)
+
+
+def _stdin() -> BinaryIO:
+    try:
+        descriptor = sys.stdin.fileno()
+    except UnsupportedOperation:
+        return sys.stdin.buffer
+    # Its own buffer: a thread that still waits for input as the process ends holds the buffer's
+    # lock, which would be fatal to the process for the buffer of sys.stdin.
+    return open(descriptor, "rb", closefd=False)
 
 
 def _json_records(file: BinaryIO) -> Iterator[Record]:
@@ -185,7 +196,13 @@ def _of_json(line: bytes) -> dict[str, Any]:
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
     except json.JSONDecodeError as error:
         raise _bad(f"{place}it is not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -199,6 +216,21 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             raise _bad(f"the key {key!r} stands twice in one object")
         found[key] = value
     return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _bad(f"the number {text[:40]} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        # Python reads no more than some thousands of digits.
+        raise _bad(f"a number of {len(text)} digits is too long") from None
 
 
 def _no_constant(name: str) -> NoReturn:

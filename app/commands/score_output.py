@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from io import FileIO
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from app.commands.score_input import Record
 
@@ -31,6 +31,27 @@ _NUMBERED = re.compile(rb'\{"line":(\d+)[,}]')
 
 class OutputError(Exception):
     """The output cannot be written, or belongs to another run. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What lies beside the results.
+
+    Attributes:
+        errors: of the records, unless they go elsewhere.
+        manifest: what the run was.
+        draft: the manifest while it is written.
+    """
+
+    errors: Path
+    manifest: Path
+    draft: Path
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Of a file of results."""
+        ends = ("errors.jsonl", "run.json", "run.json.new")
+        return cls(*(path.with_name(f"{path.name}.{end}") for end in ends))
 
 
 @dataclass(slots=True)
@@ -91,8 +112,8 @@ class FileOutput:
     ) -> None:
         self.tally = Tally()
         self._path = path
-        self.errors = errors or path.with_name(f"{path.name}.errors.jsonl")
-        self._manifest = path.with_name(f"{path.name}.run.json")
+        self._beside = Beside.of(path)
+        self.errors = errors or self._beside.errors
         self._files: list[FileIO] = []
         try:
             for name in (path, self.errors):
@@ -146,7 +167,8 @@ class FileOutput:
 
     def _adopt(self, path: Path, manifest: Mapping[str, Any], overwrite: bool) -> None:
         wanted = json.dumps(manifest, sort_keys=True, indent=2) + "\n"
-        found = self._manifest.read_text() if self._manifest.exists() else None
+        place = self._beside.manifest
+        found = place.read_bytes().decode(errors="replace") if place.exists() else None
         if found == wanted and not overwrite:
             return
         if not overwrite and (found is not None or any(map(_has_bytes, self._files))):
@@ -155,9 +177,8 @@ class FileOutput:
         for file in self._files:
             file.truncate(0)
         # Whole or not at all, so that output never lies beside half a manifest.
-        draft = self._manifest.with_name(f"{self._manifest.name}.new")
-        draft.write_text(wanted)
-        draft.replace(self._manifest)
+        self._beside.draft.write_text(wanted)
+        self._beside.draft.replace(place)
 
     def _count(self, *, is_error: bool) -> None:
         self.tally.failed += is_error
@@ -220,7 +241,9 @@ def _write(file: FileIO, line: bytes) -> None:
 def _difference(found: str, manifest: Mapping[str, Any]) -> str:
     try:
         old = json.loads(found)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
+        old = None
+    if not isinstance(old, dict):
         return "of a run that cannot be recognized"
     other = [name for name, value in manifest.items() if old.get(name) != value]
     return f"of another run: {' and '.join(other) or 'something'} differ"

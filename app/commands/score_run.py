@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
@@ -15,12 +14,16 @@ from app.client.calls import made
 from app.client.in_order import in_order_async
 from app.client.split import Answer, split_score
 from app.commands.score_input import Record
+from app.commands.unhurried import unhurried
 from app.schemas.error import ErrorObject
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import ScoreResponse
 
 _OF_ONE_LINE = frozenset({400, 413, 415, 422, 500, 501, 504})
 """Statuses that say something of the request; every other one would meet the next one as well."""
+
+MAX_ID_DEPTH = 100
+"""Lists and objects inside one another in an id, which is written back as it came."""
 
 _NOT_WRITTEN = {"id", "object", "created", "usage", "timings_ms"}
 """What differs between two runs with equal scores."""
@@ -51,11 +54,13 @@ class Question:
         line: of the record.
         id: what the record is called, in a dict of one entry; empty where it has no name.
         request: what is asked.
+        names_model: whether the record itself says who is to answer.
     """
 
     line: int
     id: Mapping[str, Any]
     request: ScoreRequest | InvalidRequest
+    names_model: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class Job:
     async def _questions(self, records: Iterable[Record]) -> AsyncIterator[Question]:
         # Standard input may make one wait, and a long line takes long to parse.
         source = map(self._read, records)
-        while some := await asyncio.to_thread(_take, source, self.read_at_once):
+        while some := await unhurried(_take, source, self.read_at_once):
             for question in some:
                 yield question
 
@@ -108,9 +113,12 @@ class Job:
         name: dict[str, Any] = {}
         try:
             fields = record.fields()
+            if _is_deep(fields.get("id")):
+                raise InvalidRequest(f"id: it is nested deeper than {MAX_ID_DEPTH}", param="id")
             if "id" in fields:
                 name = {"id": fields.pop("id")}
-            return Question(record.line, name, made(ScoreRequest, self.defaults, fields))
+            request = made(ScoreRequest, self.defaults, fields)
+            return Question(record.line, name, request, fields.get("model") is not None)
         except InvalidRequest as error:
             return Question(record.line, name, error)
 
@@ -125,7 +133,7 @@ class Job:
     def _write(self, question: Question, answer: Answer, sink: Sink) -> None:
         head = {"line": question.line, **question.id}
         if isinstance(answer, ClientError):
-            if not _is_of_one_line(answer):
+            if not _is_of_one_line(answer, names_model=question.names_model):
                 raise answer
             sink.error(_line({**head, "error": _shown(answer).model_dump()}))
             return
@@ -158,8 +166,23 @@ async def _tried(scorer: Scorer, request: ScoreRequest) -> Answer:
         return error
 
 
-def _is_of_one_line(error: ClientError) -> bool:
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_ID_DEPTH + 1):
+        level = [inner for one in level for inner in _inside(one)]
+    return bool(level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _is_of_one_line(error: ClientError, *, names_model: bool) -> bool:
     if isinstance(error, ApiError):
+        if names_model and error.code == "model_not_found":
+            return True
         return error.status in _OF_ONE_LINE
     return isinstance(error, InvalidRequest)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -16,7 +16,7 @@ class ServerAddress:
     """A URL without a slash at its end, and the key that is wanted there; None for none."""
 
     url: str
-    key: str | None
+    key: str | None = field(repr=False)
 
     @classmethod
     def find(cls, url: str | None, key: str | None) -> Self:
@@ -26,6 +26,11 @@ class ServerAddress:
             SettingsError: the URL is none of a server.
         """
         found = (url or client_setting("client_url") or DEFAULT_URL).rstrip("/")
+        if "@" in found.partition("//")[2].partition("/")[0]:
+            # It is not repeated: it may hold a password.
+            raise SettingsError(
+                f"{env_name('client_url')} (--url): a user's name or password is not taken there"
+            )
         if not _is_of_a_server(found):
             raise SettingsError(f"{env_name('client_url')} (--url): {found!r} is not http://host")
         return cls(found, key or client_setting("client_api_key"))

@@ -36,6 +36,11 @@ class Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side, as far as is known here, still listens."""
+        return not (self.reader.at_eof() or self.writer.is_closing())
+
 
 class Connections:
     """Posts to one URL; opens a connection whenever none is idle.
@@ -67,11 +72,10 @@ class Connections:
         request = b"%sContent-Length: %d\r\n\r\n%s" % (self._head, len(body), body)
         while self._idle:
             kept = self._idle.pop()
-            try:
+            # Closed while it was idle is no failure; closed once it was asked is one.
+            if kept.is_open:
                 return await self._ask(kept, request)
-            except ConnectionError:
-                # The server has closed it while it was idle, which nobody could know.
-                continue
+            kept.writer.close()
         return await self._ask(await self._open(), request)
 
     def close(self) -> None:

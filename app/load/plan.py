@@ -31,7 +31,7 @@ class Load:
     """
 
     url: str
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     shape: str = "score"
     workload: Workload = field(default_factory=Workload)
     bodies: tuple[bytes, ...] = ()

@@ -21,20 +21,21 @@ from app.schemas.score_reply import ScoreResponse
 router = APIRouter(tags=["score"], route_class=JsonRoute, responses=WORK_FAILURES)
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "native": ("context", "candidates"),
-    "labels": ("query", "items", "label_token_ids"),
-    "texts": ("text_1", "text_2"),
-    "queries": ("queries", "documents"),
-    "data": ("data_1", "data_2"),
+    "our own": ("context", "candidates"),
+    "SGLang's": ("query", "items", "label_token_ids"),
+    "vLLM's texts": ("text_1", "text_2"),
+    "vLLM's queries": ("queries", "documents"),
+    "vLLM's data": ("data_1", "data_2"),
 }
-"""The keys by which a body is told; no key belongs to two."""
+"""The keys by which a body is told; no key belongs to two. No shape is called like a key: a
+complaint would be taken for one about that."""
 
 _KINDS: Final[dict[str, type[BaseModel]]] = {
-    "native": ScoreRequest,
-    "labels": LabelScoreRequest,
-    "texts": TextPairs,
-    "queries": QueryPairs,
-    "data": DataPairs,
+    "our own": ScoreRequest,
+    "SGLang's": LabelScoreRequest,
+    "vLLM's texts": TextPairs,
+    "vLLM's queries": QueryPairs,
+    "vLLM's data": DataPairs,
 }
 _SHAPE_OF: Final = {key: shape for shape, keys in KEYS.items() for key in keys}
 
@@ -45,7 +46,7 @@ def _shape(body: Any) -> str:
     if read is not None:
         return read
     found = (_SHAPE_OF[key] for key in body if key in _SHAPE_OF) if isinstance(body, dict) else ()
-    return next(iter(found), "native")
+    return next(iter(found), "our own")
 
 
 def _refuse_mixture(body: Any) -> Any:
@@ -60,11 +61,11 @@ def _refuse_mixture(body: Any) -> Any:
 
 
 ScoreBody = Annotated[
-    Annotated[ScoreRequest, Tag("native")]
-    | Annotated[LabelScoreRequest, Tag("labels")]
-    | Annotated[TextPairs, Tag("texts")]
-    | Annotated[QueryPairs, Tag("queries")]
-    | Annotated[DataPairs, Tag("data")],
+    Annotated[ScoreRequest, Tag("our own")]
+    | Annotated[LabelScoreRequest, Tag("SGLang's")]
+    | Annotated[TextPairs, Tag("vLLM's texts")]
+    | Annotated[QueryPairs, Tag("vLLM's queries")]
+    | Annotated[DataPairs, Tag("vLLM's data")],
     Discriminator(_shape),
     BeforeValidator(_refuse_mixture),
     Body(),

@@ -102,6 +102,15 @@ MAX_CACHE_SALT_CHARS = 128
 MAX_PROMPTS = 2_048
 """Prompts of one completions request."""
 
+MAX_ECHO_BYTES = 16_000_000
+"""Text of all echoed prompts of a completions response, each as often as it is shown."""
+
+MAX_COMPLETION_TOKENS = 1 << 22
+"""Tokens that the choices of one completions request may generate at most."""
+
+MAX_USER_CHARS = 512
+MAX_SEED = 2**63 - 1
+
 MAX_COMPLETION_ENTRIES = 1 << 18
 """Tokens that a completions response lists, times ``logprobs``: an evaluation sends many."""
 
@@ -121,9 +130,16 @@ MAX_AUDIT_EXPANSIONS = 4_096
 MAX_TEMPLATE_CHARS = 16_384
 """Of a rerank prompt, and of the instruction in it."""
 
-MAX_RERANK_BYTES = 16_000_000
-"""Text of all prompts of a rerank request, each with its own query: a token stands for a byte at
-least, so that no more tokens are held than ``MAX_PATH_TOKENS``."""
+MAX_DOCUMENTS = 16_384
+"""Documents of one rerank request, or pairs of one scoring request."""
+
+MAX_RERANK_BYTES = 8 << 20
+"""Text of all prompts of a rerank request, each with its own query and its whole document. It is
+checked before anything is tokenized; a token stands for a byte at least, so that no more tokens
+are held than ``MAX_PATH_TOKENS``."""
+
+MAX_LABEL_SCORES = 1 << 18
+"""Items x labels of one generative scoring request: a number each is gathered and answered."""
 
 MAX_RANK_FIELDS = 64
 """Fields of a document object that make up its text."""

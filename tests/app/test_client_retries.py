@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +19,7 @@ from app.client.exchange import (
     Wait,
     exchange,
 )
-from app.client.retries import Attempts, retry_after_s
+from app.client.retries import LONGEST_ASKED_S, Attempts, retry_after_s
 
 CALL: Call[bytes] = Call("POST", "/v1/score", b"{}", bytes, "my-id")
 OK = Answered(200, {}, b"fine")
@@ -160,3 +161,24 @@ def test_a_policy_that_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
     """A mistake shows where it is made."""
     with pytest.raises(ValueError, match=r"must"):
         Retries(**bad)
+
+
+def test_a_limit_may_leave_an_attempt_its_whole_time() -> None:
+    """Then it only bounds when another one may begin."""
+    policy = Retries(total_s=5.0, cuts_attempts=False)
+    steps = exchange(CALL, policy, lambda: 0.0)
+    assert next(steps) == Attempt(math.inf)
+    clock = iter([0.0, 6.0])
+    attempts = Attempts(policy, lambda: next(clock))
+    assert attempts.next_wait_s(None) is None
+
+
+def test_a_date_beyond_all_dates_is_none() -> None:
+    """Its zone alone is more than a clock can hold."""
+    date = "Thu, 01 Jan 2026 12:00:00 +99999999999999999"
+    assert retry_after_s({"retry-after": date}, NOW) is None
+
+
+def test_what_no_clock_can_wait_for_is_bounded() -> None:
+    """A number that is finite and absurd."""
+    assert retry_after_s({"retry-after": "1e300"}, NOW) == LONGEST_ASKED_S

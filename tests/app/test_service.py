@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Any
@@ -106,6 +107,33 @@ async def test_time_that_runs_out_while_tokenizing_is_out() -> None:
     with pytest.raises(DeadlineExceeded):
         await ask(ScoringService(engine), "next_token", context="a", timeout_ms=10)  # type: ignore[arg-type]
     assert engine.queries == []
+
+
+class HeldTokenizer(ToyTokenizer):
+    """Works on nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = threading.Event()
+
+    def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
+        if not self.held.wait(10):
+            raise TimeoutError("the test forgot to let go")
+        return super().encode(text, parse_special=parse_special)
+
+
+async def test_time_runs_out_while_others_are_tokenized() -> None:
+    """Where all threads are taken, a request does not wait for one beyond its deadline."""
+    tokenizer = HeldTokenizer()
+    service = ScoringService(FakeEngine(tokenizer=tokenizer))  # type: ignore[arg-type]
+    others = [asyncio.create_task(ask(service, "next_token", context="a")) for _ in range(8)]
+    try:
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded):
+            await ask(service, "next_token", context="a", timeout_ms=20)
+    finally:
+        tokenizer.held.set()
+    assert len(await asyncio.gather(*others)) == 8
 
 
 @pytest.mark.parametrize(("verb", "body"), BODIES)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from itertools import chain, islice
 
+from app.compat.clock import Clock
 from app.compat.decisions.prompts import Turn, option_texts, question_text, read_turn, shared_text
 from app.compat.decisions.reply import (
     Answer,
@@ -39,11 +40,12 @@ Ids = tuple[int, ...]
 
 
 def plan_decisions(
-    request: DecisionRequest, tokenizer: Tokenizer, info: ModelInfo
+    request: DecisionRequest, clock: Clock, tokenizer: Tokenizer, info: ModelInfo
 ) -> PathPlan[list[int]]:
     """One query for each option, in order. Its meaning is how many each question has.
 
     Raises:
+        DeadlineExceeded: the time ran out first.
         InvalidQuery: the input leaves no room for a question, a text or a question cannot be
             told in tokens, or all paths together are too long.
     """
@@ -55,8 +57,8 @@ def plan_decisions(
             "question and answer",
             "input",
         )
-    prompts = [shared + own + turn.after for own in _questions(tokenizer, request.questions)]
-    options = _options(tokenizer, turn, request.questions)
+    prompts = [shared + own + turn.after for own in _questions(tokenizer, request.questions, clock)]
+    options = _options(tokenizer, turn, request.questions, clock)
     counts = list(map(len, options))
     scored = sum(len(ids) for ids in chain.from_iterable(options))
     _check_paths(sum(len(one) * count for one, count in zip(prompts, counts, strict=True)) + scored)
@@ -95,20 +97,23 @@ def _encoded(tokenizer: Tokenizer, text: str, param: str) -> Ids:
     return tuple(tokenizer.encode(text))
 
 
-def _questions(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[Ids]:
+def _questions(tokenizer: Tokenizer, questions: Sequence[Question], clock: Clock) -> list[Ids]:
     texts = [question_text(question) for question in questions]
     for index, text in enumerate(texts):
+        clock.check()
         tokenizer.check_text(text, f"questions.{index}")
-    return list(map(tuple, tokenizer.encode_batch(texts)))
+    return list(map(tuple, clock.encode(tokenizer, texts)))
 
 
-def _options(tokenizer: Tokenizer, turn: Turn, questions: Sequence[Question]) -> list[list[Ids]]:
+def _options(
+    tokenizer: Tokenizer, turn: Turn, questions: Sequence[Question], clock: Clock
+) -> list[list[Ids]]:
     """The scored tokens of each option, without the end that ``targets`` ask for."""
     texts = [option_texts(question) for question in questions]
     if turn.end_ids is None:
         _refuse_line_breaks(texts)
     flat = [turn.lead + text for text in chain.from_iterable(texts)]
-    encoded = iter(tokenizer.encode_batch(flat))
+    encoded = iter(clock.encode(tokenizer, flat))
     return [[(*next(encoded), *turn.closing) for _ in those] for those in texts]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from app.compat.answered import all_answered
+from app.compat.clock import Clock
 from app.compat.decisions.plan import plan_decisions, question_of, read_decisions
 from app.compat.decisions.reply import (
     DecisionResponse,
@@ -17,6 +19,7 @@ from app.compat.decisions.reply import (
 from app.compat.decisions.wire import DecisionRequest
 from app.dependencies import ServiceDependency
 from app.json_route import JsonRoute
+from app.limits import Limits
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.response import Usage
 from app.scored_paths import ScoredPaths
@@ -29,7 +32,7 @@ router = APIRouter(tags=["decisions"], route_class=JsonRoute, responses=WORK_FAI
     response_model=DecisionResponse,
     summary="Questions about one input, answered by probabilities (OpenAI)",
 )
-async def decide(request: DecisionRequest, service: ServiceDependency) -> Response:
+async def decide(request: DecisionRequest, service: ServiceDependency, http: Request) -> Response:
     """Answer up to 400 questions about one input: how likely a statement is, which option fits,
     which level of a scale.
 
@@ -38,7 +41,9 @@ async def decide(request: DecisionRequest, service: ServiceDependency) -> Respon
     options of the question. They say how the model weighs these options against each other, and
     nothing of how likely it is to answer with none of them. The input is computed once.
     """
-    found = await service.score_paths(request.treatment, partial(plan_decisions, request))
+    clock = Clock.of(request, cast(Limits, http.app.state.limits))
+    plan = partial(plan_decisions, request, clock)
+    found = await service.score_paths(request.treatment, plan)
     return await json_reply(await service.use_tokenizer(lambda *_: _response(request, found)))
 
 

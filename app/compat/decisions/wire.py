@@ -45,7 +45,9 @@ class ChoiceQuestion(Request):
 
     type: Literal["choice"]
     instructions: Instructions
-    choices: Annotated[list[ChoiceOption], Field(min_length=2, max_length=MAX_OPTIONS)]
+    choices: Annotated[
+        list[ChoiceOption], Field(min_length=2, max_length=MAX_OPTIONS, fail_fast=True)
+    ]
     """All different; text and a truth value that are spelled alike differ."""
     name: Name | None = None
 
@@ -69,7 +71,7 @@ class ScoreQuestion(Request):
 
     type: Literal["score"]
     instructions: Instructions
-    levels: Annotated[list[Level], Field(min_length=2, max_length=MAX_OPTIONS)]
+    levels: Annotated[list[Level], Field(min_length=2, max_length=MAX_OPTIONS, fail_fast=True)]
     """From the lowest to the highest; their values are 0, 1, 2 and so on."""
     name: Name | None = None
 
@@ -81,12 +83,13 @@ class ScoreQuestion(Request):
 
 
 def _require_distinct(values: list[Any]) -> None:
+    places: dict[Any, int] = {}
     for index, value in enumerate(values):
-        if value in values[:index]:
+        if places.setdefault(value, index) != index:
             raise PydanticCustomError(
                 "equal_options",
                 "options {first} and {second} are equal",
-                {"first": values.index(value), "second": index},
+                {"first": places[value], "second": index},
             )
 
 

@@ -28,11 +28,7 @@ class Bill:
         self.completion_tokens = 0
         self._scored = scored
         self._prompt_tokens = sum(len(path.ids) for path in scored.meaning.paths)
-        self._asked = sum(
-            len(path.ids)
-            for path, asked in zip(scored.meaning.paths, scored.meaning.asked, strict=True)
-            if asked
-        )
+        self._asked = scored.meaning.needed
         self._cached = 0
 
     def add(self, reply: DecodeResponse) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import TypeAdapter
 
 from app.compat.openai.completions_wire import CompletionRequest
 from app.compat.openai.reply import Completion
 from app.compat.openai.service import CompletionService
 from app.compat.openai.stream import EVENTS, CompletionStream
+from app.compat.openai.waiting_line import WaitingLines
 from app.dependencies import ServiceDependency
 from app.json_route import JsonRoute
 from app.limits import Limits
@@ -18,12 +18,14 @@ from app.routers.reply import WORK_FAILURES, json_reply
 
 router = APIRouter(tags=["openai"], route_class=JsonRoute, responses=WORK_FAILURES)
 
-_PIECE: TypeAdapter[Completion] = TypeAdapter(Completion)
-
 
 async def get_completions(request: Request, service: ServiceDependency) -> CompletionService:
-    """Completions of what the request's own service answers."""
-    return CompletionService(service, cast(Limits, request.app.state.limits))
+    """Completions of what the request's own service answers; all wait in the app's own lines."""
+    state = request.app.state
+    if not hasattr(state, "completion_lines"):
+        state.completion_lines = WaitingLines()
+    lines = cast(WaitingLines, state.completion_lines)
+    return CompletionService(service, cast(Limits, state.limits), lines)
 
 
 @router.post(
@@ -43,5 +45,5 @@ async def create_completion(
     scored, to the same bits as by /v1/score. A batch is answered whole or not at all.
     """
     if request.stream:
-        return await CompletionStream.begin(completions.stream(request), {}, _PIECE)
+        return await CompletionStream.of(completions.stream(request))
     return await json_reply(await completions.complete(request))

@@ -17,7 +17,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.schemas.bounds import MAX_BEAMS, MAX_NEW_TOKENS, MAX_PROMPTS, MAX_TOP
+from app.compat.neutral import ForeignFields, Neutral
+from app.compat.priority import Priority
+from app.schemas.bounds import (
+    MAX_BEAMS,
+    MAX_NEW_TOKENS,
+    MAX_PROMPTS,
+    MAX_SEED,
+    MAX_TOP,
+    MAX_USER_CHARS,
+)
 from app.schemas.decode import Stop
 from app.schemas.request import Request, Text, TokenIds, Treatment
 
@@ -63,6 +72,28 @@ _NOT_SERVED: Final = {
 """What the fields that must hold their neutral value, which is falsy, should be, and why."""
 
 
+VLLM_DEFAULTS: Final = {
+    "allowed_token_ids": (),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "prompt_logprobs": (),
+    "repetition_penalty": (1,),
+    "response_format": (),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    # The most probable token is among any number of the most probable ones.
+    "top_k": (-1, 0, 1),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+}
+"""What vLLM adds to OpenAI's request, with its own defaults."""
+
+
 class StreamOptions(Request):
     """How a stream is sent."""
 
@@ -72,8 +103,13 @@ class StreamOptions(Request):
     """Pieces are never padded."""
 
 
-class CompletionRequest(Treatment):
+class CompletionRequest(ForeignFields, Treatment):
     """Prompts to be continued by the most probable completions, or to be scored themselves."""
+
+    not_served: ClassVar[Neutral] = VLLM_DEFAULTS
+
+    priority: Priority = "interactive"
+    """``interactive``, ``bulk``, or an integer as vLLM has it: 0 and less, or more."""
 
     prompt: Prompts
     """One prompt or several: texts or token ids. Ids are taken as they are."""
@@ -98,9 +134,9 @@ class CompletionRequest(Treatment):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The most probable token is in every nucleus, so this changes nothing; with several beams it
     would, and must be 1."""
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
     """Taken and without effect: equal requests have equal answers anyway."""
-    user: str | None = None
+    user: Annotated[str, Field(max_length=MAX_USER_CHARS)] | None = None
     """Taken and without effect."""
     suffix: str | None = None
     """Not served: null or empty."""

@@ -11,27 +11,38 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from app.compat.openai.waiting_line import Place, WaitingLine
 from model_runtime import DeadlineExceeded, EngineOverloaded
 
 T = TypeVar("T")
 
 PATIENCE_S: Final = 60.0
-"""Seconds that a request without a deadline waits for room at most."""
+"""Seconds that a request waits for room at most, each time that there is none."""
 
 SHORTEST_WAIT_S: Final = 0.05
 LONGEST_WAIT_S: Final = 1.0
 """Between two attempts: room may come sooner than it looked."""
 
+ADMITTED_S: Final = 0.1
+"""A question that was not turned away for so many seconds was let in: the next one may try."""
+
 
 class Patience:
-    """Begins when it is made.
+    """One request's; begins when it is made.
 
     Args:
         timeout_ms: what the request may take altogether; None for no limit.
+        line: where it waits, in one place at a time, whatever it asks.
+
+    Attributes:
+        tokens: that the request holds while it waits.
     """
 
-    def __init__(self, timeout_ms: int | None) -> None:
+    def __init__(self, timeout_ms: int | None, line: WaitingLine) -> None:
+        self.tokens = 0
         self._timeout_ms = timeout_ms
+        self._line = line
+        self._alone = asyncio.Lock()
         self._began = time.perf_counter()
 
     @property
@@ -43,31 +54,60 @@ class Patience:
         """
         if self._timeout_ms is None:
             return None
-        left_ms = self._timeout_ms - 1000 * self._waited_s
+        left_ms = self._timeout_ms - 1000 * (time.perf_counter() - self._began)
         if left_ms <= 0:
             raise DeadlineExceeded("the request's time ran out")
         return max(1, int(left_ms))
 
-    async def ask(self, question: Callable[[int | None], Awaitable[T]]) -> T:
-        """The answer to ``question``, which is told the milliseconds left at each attempt.
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """The answer to ``question``, which is put again until it is not turned away.
+
+        Where others wait already it is put when it is the request's turn.
 
         Raises:
-            EngineOverloaded: there has been no room all the time.
+            EngineOverloaded: there has been no room all the time, or too many wait for it.
             DeadlineExceeded: the deadline has passed.
         """
-        while True:
+        if not self._line:
             try:
-                return await question(self.left_ms)
+                return await question()
             except EngineOverloaded as error:
+                self._line.retry_after_s = error.retry_after_s
+        async with self._alone:
+            wait_until = self._wait_until()
+            with self._line.place(self.tokens) as place:
+                return await self._ask_in_turn(question, place, wait_until)
+
+    async def _ask_in_turn(
+        self, question: Callable[[], Awaitable[T]], place: Place, wait_until: float
+    ) -> T:
+        while True:
+            await self._turn(place, wait_until)
+            loop = asyncio.get_running_loop()
+            admitted = loop.call_later(ADMITTED_S, self._line.step_aside, place)
+            try:
+                return await question()
+            except EngineOverloaded as error:
+                self._line.step_back(place)
+                self._line.retry_after_s = error.retry_after_s
                 wait_s = min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, error.retry_after_s))
-                if self._waited_s + wait_s > self._longest_s:
+                if time.perf_counter() + wait_s > wait_until:
                     raise
+            finally:
+                admitted.cancel()
             await asyncio.sleep(wait_s)
 
-    @property
-    def _waited_s(self) -> float:
-        return time.perf_counter() - self._began
+    async def _turn(self, place: Place, wait_until: float) -> None:
+        try:
+            async with asyncio.timeout(wait_until - time.perf_counter()):
+                await place.turn.wait()
+        except TimeoutError:
+            raise self._line.overloaded("there has been no room in the queue") from None
 
-    @property
-    def _longest_s(self) -> float:
-        return PATIENCE_S if self._timeout_ms is None else self._timeout_ms / 1000
+    def _wait_until(self) -> float:
+        patient = time.perf_counter() + PATIENCE_S
+        return (
+            patient
+            if self._timeout_ms is None
+            else min(patient, self._began + self._timeout_ms / 1000)
+        )

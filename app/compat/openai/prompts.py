@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from app.compat.openai.completions_wire import CompletionRequest
 from app.limits import Limits, check_ids
-from app.schemas.bounds import MAX_COMPLETION_ENTRIES, MAX_TOKEN_ENTRIES, MAX_TOP_ENTRIES
+from app.schemas.bounds import (
+    MAX_COMPLETION_ENTRIES,
+    MAX_COMPLETION_TOKENS,
+    MAX_ECHO_BYTES,
+    MAX_RESULTS,
+    MAX_TOKEN_ENTRIES,
+    MAX_TOP_ENTRIES,
+)
 from app.scored_paths import PathPlan
 from app.token_details import path_bytes
 from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, PathTooLong, Tokenizer
@@ -38,10 +45,12 @@ class Plan:
     Attributes:
         paths: of all prompts, in order.
         asked: whether a query was made for each of them.
+        needed: tokens that the model must have been fed for all queries, one by one.
     """
 
     paths: tuple[PromptPath, ...]
     asked: tuple[bool, ...]
+    needed: int
 
 
 def plan_prompts(
@@ -54,12 +63,18 @@ def plan_prompts(
     Raises:
         InvalidQuery: a prompt or a setting is at fault; named.
     """
+    _check_choices(request)
     paths = _paths(request, tokenizer, info)
+    _check_echoes(request, paths)
     _check_entries(request, limits, paths)
     queries = [_query(request, path.ids, info) for path in paths]
     return PathPlan(
         queries=[query for query in queries if query is not None],
-        meaning=Plan(tuple(paths), tuple(query is not None for query in queries)),
+        meaning=Plan(
+            tuple(paths),
+            tuple(query is not None for query in queries),
+            sum(query.last_row for query in queries if query is not None),
+        ),
         prompt_tokens=sum(len(path.ids) for path in paths),
         scored_tokens=sum(_rows(query) for query in queries if query is not None),
     )
@@ -154,6 +169,33 @@ def _check_length(request: CompletionRequest, param: str, length: int, info: Mod
             f"{param}: {length} tokens and max_tokens {request.max_tokens} are too many; the "
             f"model takes {info.max_model_len}",
             param,
+        )
+
+
+def _check_choices(request: CompletionRequest) -> None:
+    """Refuse what would answer with more than a response holds, before anything is tokenized."""
+    choices = len(request.prompts) * request.n
+    if choices > MAX_RESULTS:
+        raise InvalidQuery(
+            f"n: {len(request.prompts)} prompts x {request.n} are too many choices; a response "
+            f"may have {MAX_RESULTS}",
+            "n",
+        )
+    if choices * request.max_tokens > MAX_COMPLETION_TOKENS:
+        raise InvalidQuery(
+            f"max_tokens: {choices} choices x {request.max_tokens} are too many tokens; a "
+            f"response may have {MAX_COMPLETION_TOKENS}",
+            "max_tokens",
+        )
+
+
+def _check_echoes(request: CompletionRequest, paths: Sequence[PromptPath]) -> None:
+    """Refuse echoes that are too much text, above all the same ones many times over."""
+    shown = request.n * sum(len(path.content) for path in paths) if request.echo else 0
+    if shown > MAX_ECHO_BYTES:
+        raise InvalidQuery(
+            f"echo: {shown} bytes are too many to show; a response may show {MAX_ECHO_BYTES}",
+            "echo",
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TypeVar
 
 from app.compat.openai.completions_wire import CompletionRequest
@@ -16,6 +17,10 @@ from app.service import ScoringService
 from model_runtime import ChainruleError, InvalidQuery
 
 T = TypeVar("T")
+Event = DecodedToken | DecodeResponse
+
+AT_A_TIME = 64
+"""Searches of one request that run side by side."""
 
 AHEAD = 64
 """Events of all streams together that may wait to be sent."""
@@ -33,53 +38,89 @@ async def run_searches(
         ChainruleError: what a search failed with, naming its prompt where that is at fault.
     """
 
-    async def search(path: PromptPath) -> DecodeResponse:
-        try:
-            return await patience.ask(
-                lambda left_ms: service.decode(_search(request, path, left_ms))
-            )
-        except InvalidQuery as error:
-            raise located(error, request, path) from error
+    template = _template(request)
+    replies: dict[str, DecodeResponse] = {}
+    left = iter(paths)
 
-    tasks = [asyncio.create_task(search(path)) for path in paths]
+    async def search() -> None:
+        for path in left:
+            question = partial(_decode, service, template, path, patience)
+            try:
+                replies[path.param] = await patience.ask(question)
+            except InvalidQuery as error:
+                raise located(error, request, path) from error
+
+    tasks = [asyncio.create_task(search()) for _ in range(min(AT_A_TIME, len(paths)))]
     try:
-        replies = await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-    for path, reply in zip(paths, replies, strict=True):
+    found = [replies[path.param] for path in paths]
+    for path, reply in zip(paths, found, strict=True):
         if len(reply.sequences) < request.n:
             raise InvalidQuery(
                 f"n: {path.param} has {len(reply.sequences)} completions and no more", "n"
             )
-    return replies
+    return found
 
 
-async def stream_search(
-    service: ScoringService, request: CompletionRequest, path: PromptPath, left_ms: int | None
-) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
-    """Each token behind one prompt once it is chosen, then what was found.
+def stream_searches(
+    service: ScoringService,
+    request: CompletionRequest,
+    paths: Sequence[PromptPath],
+    patience: Patience,
+) -> list[AsyncGenerator[Event, None]]:
+    """For each prompt, each token behind it once it is chosen, then what was found.
 
-    Raises:
-        ChainruleError: as ``run_searches``.
+    They wait for room until their first event, and raise as ``run_searches`` does.
     """
+    template = _template(request)
+
+    async def stream(path: PromptPath) -> AsyncGenerator[Event, None]:
+        try:
+            first, rest = await patience.ask(partial(_begin, service, template, path, patience))
+            async with aclosing(rest):
+                yield first
+                async for event in rest:
+                    yield event
+        except InvalidQuery as error:
+            raise located(error, request, path) from error
+
+    return [stream(path) for path in paths]
+
+
+async def _decode(
+    service: ScoringService, template: DecodeRequest, path: PromptPath, patience: Patience
+) -> DecodeResponse:
+    return await service.decode(_search(template, path, patience))
+
+
+async def _begin(
+    service: ScoringService, template: DecodeRequest, path: PromptPath, patience: Patience
+) -> tuple[Event, AsyncGenerator[Event, None]]:
+    """The first event, which there is once the search has been let in, and the others."""
+    events = service.stream(_search(template, path, patience))
     try:
-        async with aclosing(service.stream(_search(request, path, left_ms))) as events:
-            async for event in events:
-                yield event
-    except InvalidQuery as error:
-        raise located(error, request, path) from error
+        return await anext(events), events
+    except BaseException:
+        await events.aclose()
+        raise
 
 
-def _search(request: CompletionRequest, path: PromptPath, left_ms: int | None) -> DecodeRequest:
-    """The search behind one prompt: greedy, or beams ranked by the mean log-probability."""
+def _search(template: DecodeRequest, path: PromptPath, patience: Patience) -> DecodeRequest:
+    """The search behind one prompt; its ids have been checked, so nothing is validated again."""
+    return template.model_copy(update={"context": list(path.ids), "timeout_ms": patience.left_ms})
+
+
+def _template(request: CompletionRequest) -> DecodeRequest:
+    """The search behind any prompt: greedy, or beams ranked by the mean log-probability."""
     several = request.beams > 1
     return DecodeRequest(
         model=request.model,
         priority=request.priority,
-        timeout_ms=left_ms,
         cache_salt=request.cache_salt,
-        context=list(path.ids),
+        context=[],
         add_bos=False,
         strategy="beam" if several else "greedy",
         max_tokens=request.max_tokens,
@@ -107,23 +148,13 @@ def located(error: ChainruleError, request: CompletionRequest, path: PromptPath)
 async def merged(
     streams: Sequence[AsyncGenerator[T, None]],
 ) -> AsyncGenerator[tuple[int, T], None]:
-    """The events of all streams as they come, each with its stream's place.
+    """The events of the streams as they come, each with its stream's place; a window at a time.
 
     A stream that fails ends all of them. Whoever reads slowly slows them down.
     """
     queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(AHEAD)
-
-    async def pump(place: int, stream: AsyncGenerator[T, None]) -> None:
-        end: Exception | None = None
-        try:
-            async with aclosing(stream):
-                async for event in stream:
-                    await queue.put((place, event))
-        except Exception as error:  # it belongs to the reader, whatever it is
-            end = error
-        await queue.put(end)
-
-    tasks = [asyncio.create_task(pump(*numbered)) for numbered in enumerate(streams)]
+    unread = iter(enumerate(streams))
+    tasks = [asyncio.create_task(_pump(unread, queue)) for _ in range(min(AT_A_TIME, len(streams)))]
     left = len(tasks)
     try:
         while left:
@@ -138,3 +169,18 @@ async def merged(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(
+    unread: Iterator[tuple[int, AsyncGenerator[T, None]]],
+    queue: asyncio.Queue[tuple[int, T] | Exception | None],
+) -> None:
+    end: Exception | None = None
+    try:
+        for place, stream in unread:
+            async with aclosing(stream):
+                async for event in stream:
+                    await queue.put((place, event))
+    except Exception as error:  # it belongs to the reader, whatever it is
+        end = error
+    await queue.put(end)

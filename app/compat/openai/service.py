@@ -19,11 +19,12 @@ from app.compat.openai.patience import Patience
 from app.compat.openai.pieces import PieceWriter
 from app.compat.openai.prompts import Plan, follows_at_once, plan_prompts
 from app.compat.openai.reply import Completion, CompletionChoice
-from app.compat.openai.searches import located, merged, run_searches, stream_search
+from app.compat.openai.searches import located, merged, run_searches, stream_searches
+from app.compat.openai.waiting_line import WaitingLines
 from app.limits import Limits
 from app.schemas.decode_reply import DecodeResponse
 from app.schemas.request import Treatment
-from app.scored_paths import ScoredPaths
+from app.scored_paths import PathPlan, ScoredPaths
 from app.service import ScoringService
 from model_runtime import ChainruleError, LogprobResult, ModelInfo, Tokenizer
 
@@ -37,11 +38,13 @@ class CompletionService:
     Args:
         service: as the request's tenant has it.
         limits: the operator's bounds.
+        lines: where requests wait for room in the queue.
     """
 
-    def __init__(self, service: ScoringService, limits: Limits) -> None:
+    def __init__(self, service: ScoringService, limits: Limits, lines: WaitingLines) -> None:
         self._service = service
         self._limits = limits
+        self._lines = lines
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """All choices, or no answer at all.
@@ -51,7 +54,7 @@ class CompletionService:
             ChainruleError: what the engine fails with, for any of the prompts.
         """
         patience = self._patience(request)
-        scored = await patience.ask(partial(self._scored, request))
+        scored = await self._scored(request, patience)
         replies: list[DecodeResponse] = []
         if request.max_tokens and not follows_at_once(request):
             replies = await run_searches(self._service, request, scored.meaning.paths, patience)
@@ -62,7 +65,7 @@ class CompletionService:
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[Completion, None]:
         """The choices piece by piece: an echo first, then each token once it is chosen."""
         patience = self._patience(request)
-        scored = await self._scored(request, patience.left_ms)
+        scored = await self._scored(request, patience)
         bill = Bill(scored)
         writers = await self._service.use_tokenizer(
             partial(_piece_writers, request, scored.meaning, _answers(request, scored))
@@ -71,10 +74,7 @@ class CompletionService:
             for writer in writers:
                 yield bill.piece(writer.echo())
         if request.max_tokens:
-            streams = [
-                stream_search(self._service, request, path, patience.left_ms)
-                for path in scored.meaning.paths
-            ]
+            streams = stream_searches(self._service, request, scored.meaning.paths, patience)
             async with aclosing(merged(streams)) as events:
                 async for place, event in events:
                     if isinstance(event, DecodeResponse):
@@ -86,18 +86,22 @@ class CompletionService:
             yield bill.piece(None)
 
     def _patience(self, request: CompletionRequest) -> Patience:
-        return Patience(request.timeout_ms or self._limits.default_timeout_ms)
+        timeout_ms = request.timeout_ms or self._limits.default_timeout_ms
+        return Patience(timeout_ms, self._lines.of(request.priority))
 
-    async def _scored(self, request: CompletionRequest, left_ms: int | None) -> ScoredPaths[Plan]:
+    async def _scored(self, request: CompletionRequest, patience: Patience) -> ScoredPaths[Plan]:
+        def plan(tokenizer: Tokenizer, info: ModelInfo) -> PathPlan[Plan]:
+            made = plan_prompts(request, self._limits, tokenizer, info)
+            patience.tokens = made.prompt_tokens
+            return made
+
         treatment = Treatment(
             model=request.model,
             priority=request.priority,
-            timeout_ms=left_ms,
+            timeout_ms=patience.left_ms,
             cache_salt=request.cache_salt,
         )
-        return await self._service.score_paths(
-            treatment, partial(plan_prompts, request, self._limits)
-        )
+        return await self._service.score_paths(treatment, plan, patience.ask)
 
 
 def _answers(request: CompletionRequest, scored: ScoredPaths[Plan]) -> Answers:

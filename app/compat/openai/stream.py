@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
-from fastapi.sse import format_sse_event
+from anyio import to_thread
+from pydantic import TypeAdapter
 
 from app.compat.openai.reply import Completion
 from app.event_stream import EventStream
+from app.json_pieces import to_json_in_pieces
+
+LARGE: Final = 4_096
+"""Characters and entries of a piece beyond which it is written off the event loop."""
+
+_WRITTEN: TypeAdapter[bytes] = TypeAdapter(bytes)
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -26,13 +34,41 @@ EVENTS: Final[dict[str, Any]] = {
 }
 
 
-class CompletionStream(EventStream[Completion]):
+class CompletionStream(EventStream[bytes]):
     """Pieces of a completion; see ``EventStream.begin``."""
 
-    async def _encoded(self, first: Completion) -> AsyncGenerator[bytes, None]:
+    @classmethod
+    async def of(cls, pieces: AsyncGenerator[Completion, None]) -> EventStream[bytes]:
+        """The response, once there is a first piece; ``pieces`` are closed with it.
+
+        Raises:
+            ChainruleError: whatever ``pieces`` fails with before the first.
+        """
+        return await cls.begin(_written(pieces), {}, _WRITTEN)
+
+    async def _encoded(self, first: bytes) -> AsyncGenerator[bytes, None]:
         async for event in super()._encoded(first):
             yield event
         yield DONE
 
-    def _event(self, event: Completion) -> bytes:
-        return format_sse_event(data_str=event.model_dump_json())
+    def _event(self, event: bytes) -> bytes:
+        return b"data: " + event + b"\n\n"
+
+
+async def _written(pieces: AsyncGenerator[Completion, None]) -> AsyncGenerator[bytes, None]:
+    """The pieces as JSON, which has no line breaks; the large ones are written off the loop."""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if _size(piece) > LARGE:
+                yield await to_thread.run_sync(to_json_in_pieces, piece)
+            else:
+                yield to_json_in_pieces(piece)
+
+
+def _size(piece: Completion) -> int:
+    """Characters of its texts, and entries of its lists."""
+    size = sum(len(choice.text) for choice in piece.choices)
+    for choice in piece.choices:
+        if choice.logprobs is not None:
+            size += sum(1 + len(row or ()) for row in choice.logprobs.top_logprobs)
+    return size

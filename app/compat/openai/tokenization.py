@@ -75,12 +75,14 @@ def _tokenized(request: TokenizeRequest, tokenizer: Tokenizer, info: ModelInfo) 
         ids = _chat_ids(request.messages or [], tokenizer, info)
     if request.adds_special_tokens and tokenizer.adds_bos and tokenizer.bos_token_id is not None:
         ids.insert(0, tokenizer.bos_token_id)
-    texts = [tokenizer.token_text(token_id) for token_id in ids]
+    texts = None
+    if request.return_token_strs:
+        texts = [tokenizer.token_text(token_id) for token_id in ids]
     return Tokenized(
         count=len(ids),
         max_model_len=info.max_model_len,
         tokens=ids,
-        token_strs=texts if request.return_token_strs else None,
+        token_strs=texts,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from app.compat.neutral import ForeignFields, Neutral
 from app.schemas.bounds import MAX_MODEL_NAME_CHARS
 from app.schemas.request import Messages, Request, Text, TokenIds
 from app.schemas.response import Part
@@ -14,8 +15,15 @@ from app.schemas.response import Part
 ModelName = Annotated[str, Field(max_length=MAX_MODEL_NAME_CHARS)]
 
 
-class TokenizeRequest(Request):
+class TokenizeRequest(ForeignFields, Request):
     """A text, or messages in the model's chat template, to be cut into tokens."""
+
+    not_served: ClassVar[Neutral] = {
+        "chat_template": (),
+        "chat_template_kwargs": ({},),
+        "continue_final_message": (False,),
+        "tools": ([],),
+    }
 
     model: ModelName | None = None
     """The served model's name, as a check."""

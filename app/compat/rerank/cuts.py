@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from app.compat.clock import Clock
 from app.token_details import path_bytes
 from model_runtime import Tokenizer
 
 Side = Literal["left", "right"]
 
 
-def shortened(tokenizer: Tokenizer, text: str, tokens: int) -> str:
-    """``text`` up to its first ``tokens`` tokens, where it has more of them."""
-    ids = tokenizer.encode(text)
-    if len(ids) <= tokens:
-        return text
-    cuts = cuts_of(tokenizer, text, tokens, "right")
-    # Cut inside a word, the rest of the word may take more tokens than before.
-    return next(cut for cut in cuts if len(tokenizer.encode(cut)) <= tokens)
+def shortened(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, clock: Clock) -> list[str]:
+    """Each text up to its first ``tokens`` tokens, where it has more of them.
+
+    Raises:
+        DeadlineExceeded: the time ran out first.
+    """
+    found = list(texts)
+    pending = {
+        index: cuts_of(tokenizer, texts[index], ids, tokens, "right")
+        for index, ids in enumerate(clock.encode(tokenizer, texts))
+        if len(ids) > tokens
+    }
+    while pending:
+        for index, cuts in pending.items():
+            clock.check()
+            found[index] = next(cuts)
+        # Cut inside a word, the rest of the word may take more tokens than before.
+        again = clock.encode(tokenizer, [found[index] for index in pending])
+        tried = zip(pending.items(), again, strict=True)
+        pending = {index: cuts for (index, cuts), ids in tried if len(ids) > tokens}
+    return found
 
 
-def cuts_of(tokenizer: Tokenizer, text: str, tokens: int, side: Side) -> Iterator[str]:
+def cuts_of(
+    tokenizer: Tokenizer, text: str, ids: Sequence[int], tokens: int, side: Side
+) -> Iterator[str]:
     """``text`` cut to ``tokens`` of its own tokens, then to one less, and so on down to none.
 
     Args:
         tokenizer: whose tokens count.
         text: what is cut; half a character at the cut is left out.
+        ids: the tokens of ``text``.
         tokens: so many at most; negative for no cut at all.
         side: what is cut off: the beginning or the end.
     """
-    ids = tokenizer.encode(text)
     whole = text.encode()
     spelled = path_bytes(tokenizer, ids)
     # SentencePiece may put a space before the text, which is no byte of it.

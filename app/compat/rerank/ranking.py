@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from anyio import to_thread
 
+from app.compat.clock import Clock
 from app.compat.rerank.defaults import RerankDefaults
-from app.compat.rerank.plan import RerankPlan, RerankQuestion, plan_rerank
+from app.compat.rerank.plan import RerankPlan, plan_rerank
+from app.compat.rerank.question import RerankQuestion
 from app.compat.rerank.scores import Ranked, read_ranking
 from app.compat.rerank.wire import PromptOptions
 from app.json_pieces import PIECE
 from app.limits import Limits
 from app.schemas.request import Treatment
-from app.scored_paths import PathPlan, ScoredPaths
+from app.scored_paths import ScoredPaths
 from app.service import ScoringService
-from model_runtime import InvalidQuery, ModelInfo, Tokenizer
+from model_runtime import InvalidQuery
 
 T = TypeVar("T")
 
@@ -68,10 +71,8 @@ class Reranker:
             field = question.field
             raise InvalidQuery(f"{field}: {count} is more than this server allows, {limit}", field)
         prompt = self._defaults.prompt(options)
-
-        def plan(tokenizer: Tokenizer, info: ModelInfo) -> PathPlan[RerankPlan]:
-            return plan_rerank(tokenizer, info, prompt, question)
-
+        clock = Clock.of(treatment, self._limits)
+        plan = partial(plan_rerank, prompt, question, clock)
         scored = await self._service.score_paths(treatment, plan)
 
         def read() -> T:

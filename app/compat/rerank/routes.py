@@ -12,8 +12,7 @@ from pydantic_core import to_json
 
 from app.compat.rerank.answers import tei_answer, tei_headers, v1_answer, v2_answer
 from app.compat.rerank.defaults import RerankDefaults
-from app.compat.rerank.documents import document_texts
-from app.compat.rerank.plan import RerankQuestion
+from app.compat.rerank.question import RerankQuestion
 from app.compat.rerank.ranking import Ranking, Reranker
 from app.compat.rerank.reply import (
     CohereError,
@@ -68,7 +67,7 @@ async def rerank_v2(request: RerankV2Request, reranker: RerankerDependency) -> R
     and all others with it.
     """
     question = RerankQuestion(
-        request.query, request.documents, "documents", max_tokens=request.max_tokens_per_doc
+        [request.query], request.documents, "documents", max_tokens=request.max_tokens_per_doc
     )
     answer = partial(v2_answer, request)
     return await json_reply(await reranker.rank(request.treatment, request, question, answer))
@@ -107,15 +106,16 @@ async def rerank(body: AnyRerankRequest, reranker: RerankerDependency) -> Respon
 
 
 async def _v1_reply(request: RerankV1Request, reranker: Reranker) -> Response:
-    texts = document_texts(request.documents, request.rank_fields)
-    question = RerankQuestion(request.query, texts, "documents")
+    question = RerankQuestion(
+        [request.query], request.documents, "documents", rank_fields=request.rank_fields
+    )
     answer = partial(v1_answer, request)
     return await json_reply(await reranker.rank(request.treatment, request, question, answer))
 
 
 async def _tei_reply(request: TeiRequest, reranker: Reranker) -> Response:
     fit = request.truncation_direction if request.truncate else None
-    question = RerankQuestion(request.query, request.texts, "texts", fit=fit)
+    question = RerankQuestion([request.query], request.texts, "texts", fit=fit)
 
     def answer(ranking: Ranking) -> tuple[bytes, dict[str, str]]:
         return _list_json(tei_answer(request, ranking)), tei_headers(ranking)

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
+from app.compat.clock import Clock
 from app.compat.rerank.prompts import Slot, Template
 from model_runtime import Tokenizer
 
 Ids = tuple[int, ...]
+Filling = Mapping[Slot, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,78 +28,54 @@ class TextRun:
     """A text between control tokens; it may be empty.
 
     Attributes:
-        before: all of it, or what stands before the document.
-        after: what stands behind the document; None where no document is in it.
+        pieces: text of the template, and what is filled in.
     """
 
-    before: str = ""
-    after: str | None = None
+    pieces: tuple[str | Slot, ...] = ()
 
-    def then(self, text: str) -> TextRun:
-        """The run with more text at its end."""
-        if self.after is None:
-            return replace(self, before=self.before + text)
-        return replace(self, after=self.after + text)
-
-    def around(self, document: str) -> str:
-        """The text with this document in it."""
-        return self.before if self.after is None else f"{self.before}{document}{self.after}"
+    def filled(self, filling: Filling) -> str:
+        """The text with this in its slots."""
+        return "".join(
+            filling[piece] if isinstance(piece, Slot) else piece for piece in self.pieces
+        )
 
 
 Segment = TextRun | Ids
 
 
-def segments_of(
-    tokenizer: Tokenizer, template: Template, values: Mapping[Slot, str]
-) -> tuple[tuple[Segment, ...], TextRun]:
-    """The template with everything but the document filled in: all but the last run, and that.
-
-    Args:
-        tokenizer: whose control tokens count.
-        template: of the prompt.
-        values: what fills the other slots.
-    """
+def segments_of(tokenizer: Tokenizer, template: Template) -> tuple[tuple[Segment, ...], TextRun]:
+    """The template between its control tokens: all but the last run, and that."""
+    control = _control_tokens(tokenizer)
     segments: list[Segment] = []
-    run = TextRun()
-    for piece in _filled(tokenizer, template, values):
-        if isinstance(piece, tuple):
-            segments += [run, piece]
-            run = TextRun()
-        elif piece is Slot.DOCUMENT:
-            run = TextRun(run.before, "")
-        else:
-            run = run.then(piece)
-    return tuple(segments), run
+    run: list[str | Slot] = []
+    for piece in template.pieces:
+        for part in [piece] if isinstance(piece, Slot) else _cut(tokenizer, control, piece):
+            if isinstance(part, tuple):
+                segments += [TextRun(tuple(run)), part]
+                run = []
+            else:
+                run.append(part)
+    return tuple(segments), TextRun(tuple(run))
 
 
 def encode_segments(
-    tokenizer: Tokenizer, segments: Sequence[Segment], documents: Sequence[str]
+    tokenizer: Tokenizer, segments: Sequence[Segment], fillings: Sequence[Filling], clock: Clock
 ) -> list[Ids]:
-    """The tokens of these segments with each document in them, in the documents' order."""
-    paths: list[Ids] = [()] * len(documents)
+    """The tokens of these segments with each of the fillings in them; equal texts only once.
+
+    Raises:
+        DeadlineExceeded: the time ran out first.
+    """
+    paths: list[Ids] = [()] * len(fillings)
     for segment in segments:
         if isinstance(segment, tuple):
             paths = [path + segment for path in paths]
-        elif segment.after is None:
-            common = tuple(tokenizer.encode(segment.before))
-            paths = [path + common for path in paths]
-        else:
-            encoded = tokenizer.encode_batch([segment.around(document) for document in documents])
-            paths = [path + tuple(ids) for path, ids in zip(paths, encoded, strict=True)]
+            continue
+        texts = [segment.filled(one) for one in fillings]
+        distinct = list(dict.fromkeys(texts))
+        encoded = dict(zip(distinct, map(tuple, clock.encode(tokenizer, distinct)), strict=True))
+        paths = [path + encoded[text] for path, text in zip(paths, texts, strict=True)]
     return paths
-
-
-def _filled(
-    tokenizer: Tokenizer, template: Template, values: Mapping[Slot, str]
-) -> Iterator[str | Ids]:
-    control = _control_tokens(tokenizer)
-    for piece in template.pieces:
-        if piece is Slot.DOCUMENT:
-            yield piece
-        elif isinstance(piece, Slot):
-            yield values[piece]
-        else:
-            yield from _cut(tokenizer, control, piece)
 
 
 def _cut(tokenizer: Tokenizer, control: re.Pattern[str] | None, text: str) -> Iterator[str | Ids]:
@@ -111,6 +90,7 @@ def _cut(tokenizer: Tokenizer, control: re.Pattern[str] | None, text: str) -> It
     yield text[last:]
 
 
+@lru_cache(maxsize=4)
 def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
     texts = {tokenizer.token_text(token_id) for token_id in tokenizer.control_ids} - {""}
     # Of two that begin alike the longer one is meant.

@@ -11,10 +11,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Discriminator, Field, RootModel, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from app.compat.neutral import ForeignFields, Neutral
+from app.compat.priority import Priority
 from app.compat.rerank.prompts import Mode
 from app.schemas.bounds import (
     MAX_CACHE_SALT_CHARS,
     MAX_CANDIDATES,
+    MAX_DOCUMENTS,
     MAX_LABEL_CHARS,
     MAX_MODEL_NAME_CHARS,
     MAX_RANK_FIELDS,
@@ -37,11 +40,9 @@ _NEUTRAL: dict[str | None, tuple[object, ...]] = {
 
 RerankLabel = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Query = Annotated[Text, Field(min_length=1)]
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_CANDIDATES, fail_fast=True)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
 Document = Text | dict[str, Text]
-Documents = Annotated[
-    list[Document], Field(min_length=1, max_length=MAX_CANDIDATES, fail_fast=True)
-]
+Documents = Annotated[list[Document], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
 Count = Annotated[int, Field(ge=1, le=MAX_CANDIDATES)]
 FieldName = Annotated[str, Field(max_length=MAX_LABEL_CHARS)]
 FieldNames = Annotated[list[FieldName], Field(min_length=1, max_length=MAX_RANK_FIELDS)]
@@ -127,8 +128,18 @@ class RerankV2Request(CohereRequest):
     )
 
 
-class RerankV1Request(CohereRequest):
+class RerankV1Request(ForeignFields, CohereRequest):
     """Cohere, version 1; Jina and vLLM."""
+
+    not_served: ClassVar[Neutral] = {
+        "activation": (True,),
+        "encoding_format": ("float",),
+        "max_tokens_per_doc": (),
+        "return_embeddings": (False,),
+        # What is too long is refused either way, so nothing is cut in silence.
+        "truncation": (True, False),
+        "use_activation": (True,),
+    }
 
     documents: Documents
     """What is ranked: texts, or objects whose ``text`` counts."""
@@ -168,6 +179,9 @@ class RerankV1Request(CohereRequest):
 
 class TeiRequest(Treatment, PromptOptions):
     """text-embeddings-inference."""
+
+    priority: Priority = "interactive"
+    """``interactive``, ``bulk``, or an integer: 0 and less, or more."""
 
     query: Query
     """What is searched for."""

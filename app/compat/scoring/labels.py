@@ -8,6 +8,7 @@ from typing import cast
 from fastapi import APIRouter, Request, Response
 
 from app.compat.answered import all_answered
+from app.compat.clock import Clock
 from app.compat.scoring.labels_wire import (
     GenerativeScoringRequest,
     ItemScore,
@@ -18,7 +19,12 @@ from app.compat.scoring.labels_wire import (
     ScoreList,
     ScoringUsage,
 )
-from app.compat.scoring.paths import item_field, label_probabilities, plan_labels
+from app.compat.scoring.paths import (
+    first_probability,
+    item_field,
+    label_probabilities,
+    plan_labels,
+)
 from app.dependencies import ServiceDependency
 from app.json_route import JsonRoute
 from app.limits import Limits
@@ -55,27 +61,36 @@ async def label_scores(
     found = await _asked(request, service, http)
     return await service.use_tokenizer(
         lambda *_: LabelScores(
-            scores=_probabilities(found, request.apply_softmax),
+            scores=[
+                label_probabilities(answer, apply_softmax=request.apply_softmax)
+                for answer in all_answered(found.answers, item_field)
+            ],
             model=found.model,
             usage=scoring_usage(found.usage),
         )
     )
 
 
-def scoring_usage(usage: Usage) -> ScoringUsage:
-    """Our own count in the words of those APIs."""
+def scoring_usage(usage: Usage, needed: int | None = None) -> ScoringUsage:
+    """Our own count in the words of those APIs; ``needed`` tokens were to be fed, or all."""
+    fed = usage.prompt_tokens if needed is None else needed
     return ScoringUsage(
         prompt_tokens=usage.prompt_tokens,
         total_tokens=usage.prompt_tokens,
         prompt_tokens_details=PromptTokensDetails(
-            cached_tokens=max(0, usage.prompt_tokens - usage.computed_tokens)
+            cached_tokens=max(0, fed - usage.computed_tokens)
         ),
     )
 
 
+def limits_of(http: Request) -> Limits:
+    """The operator's bounds."""
+    return cast(Limits, http.app.state.limits)
+
+
 def check_count(http: Request, field: str, count: int) -> None:
     """Raise ``InvalidQuery`` for more items than the operator allows candidates."""
-    limit = cast(Limits, http.app.state.limits).max_candidates
+    limit = limits_of(http).max_candidates
     if count > limit:
         raise InvalidQuery(f"{field}: {count} is more than this server allows, {limit}", field)
 
@@ -84,21 +99,22 @@ async def _asked(
     request: LabelRequest, service: ScoringService, http: Request
 ) -> ScoredPaths[None]:
     check_count(http, "items", len(request.items))
-    return await service.score_paths(request, partial(plan_labels, request))
+    clock = Clock.of(request, limits_of(http))
+    return await service.score_paths(request, partial(plan_labels, request, clock))
 
 
 def _score_list(request: GenerativeScoringRequest, found: ScoredPaths[None]) -> ScoreList:
-    scores = _probabilities(found, request.apply_softmax)
+    answers = all_answered(found.answers, item_field)
     name = request.request_id or found.id
     return ScoreList(
         id=f"generative-scoring-{name}",
         created=found.created,
         model=found.model,
-        data=[ItemScore(index=index, score=first) for index, (first, *_) in enumerate(scores)],
+        data=[
+            ItemScore(
+                index=index, score=first_probability(answer, apply_softmax=request.apply_softmax)
+            )
+            for index, answer in enumerate(answers)
+        ],
         usage=scoring_usage(found.usage),
     )
-
-
-def _probabilities(found: ScoredPaths[None], apply_softmax: bool) -> list[list[float]]:
-    answers = all_answered(found.answers, item_field)
-    return [label_probabilities(answer, apply_softmax=apply_softmax) for answer in answers]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -17,27 +16,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.compat.neutral import ForeignFields, Neutral
+from app.compat.priority import Priority
 from app.schemas.bounds import MAX_CANDIDATES, MAX_CHOSEN_IDS
 from app.schemas.request import Candidate, TokenId, Treatment
 from app.schemas.response import Part
 
 MAX_REQUEST_ID_CHARS = 256
-MAX_PRIORITY = 2**63 - 1
 
-
-def _named_priority(value: object) -> object:
-    """vLLM's integers: 0, the default, and less are urgent, the others are not."""
-    if type(value) is int and abs(value) <= MAX_PRIORITY:
-        return "interactive" if value <= 0 else "bulk"
-    return value
-
-
-PriorityName = Literal["interactive", "bulk"]
-PriorityNumber = Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)]
-Priority = Annotated[
-    PriorityName,
-    BeforeValidator(_named_priority, json_schema_input_type=PriorityName | PriorityNumber),
-]
 Items = Annotated[list[Candidate], Field(min_length=1, max_length=MAX_CANDIDATES, fail_fast=True)]
 LabelIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_CHOSEN_IDS, fail_fast=True)]
 
@@ -88,9 +74,17 @@ class GenerativeScoringRequest(LabelRequest):
     )
 
 
-class LabelScoreRequest(LabelRequest):
+class LabelScoreRequest(ForeignFields, LabelRequest):
     """SGLang's body. Texts are joined before they are tokenized."""
 
+    not_served: ClassVar[Neutral] = {
+        "return_pooled_hidden_states": (False,),
+        "rid": (),
+        "temperature": (1,),
+    }
+
+    priority: Priority = "interactive"
+    """``interactive``, ``bulk``, or an integer as SGLang has it: 0 and less, or more."""
     apply_softmax: bool = False
     """The labels' shares of the probability of all labels; otherwise their own, over the whole
     vocabulary."""

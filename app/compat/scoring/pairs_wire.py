@@ -7,9 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from app.compat.neutral import ForeignFields, Neutral
+from app.compat.priority import Priority
 from app.compat.rerank.wire import PromptOptions
-from app.compat.scoring.labels_wire import MAX_REQUEST_ID_CHARS, Priority
-from app.schemas.bounds import MAX_CANDIDATES
+from app.compat.scoring.labels_wire import MAX_REQUEST_ID_CHARS
+from app.schemas.bounds import MAX_DOCUMENTS
 from app.schemas.request import Text, Treatment
 
 
@@ -17,13 +19,15 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Many = Annotated[list[Text], Field(min_length=1, max_length=MAX_CANDIDATES, fail_fast=True)]
+Many = Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
 Texts = Annotated[Many, BeforeValidator(_as_list, json_schema_input_type=Text | Many)]
 """Texts; a lone one is a list of one."""
 
 
-class PairRequest(Treatment, PromptOptions):
+class PairRequest(ForeignFields, Treatment, PromptOptions):
     """Pairs of texts: one with each of many, or as many with as many."""
+
+    not_served: ClassVar[Neutral] = {"activation": (True,), "encoding_format": ("float",)}
 
     FIRST: ClassVar[str]
     SECOND: ClassVar[str]
@@ -49,13 +53,6 @@ class PairRequest(Treatment, PromptOptions):
                     "pairs", "{name} must be one text, or as many as here", {"name": cls.FIRST}
                 )
         return value
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """A text of the first kind and one of the second."""
-        first: list[str] = getattr(self, self.FIRST)
-        second: list[str] = getattr(self, self.SECOND)
-        return list(zip(first * len(second) if len(first) == 1 else first, second, strict=True))
 
 
 class TextPairs(PairRequest):

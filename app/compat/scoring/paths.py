@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from app.compat.clock import Clock
 from app.compat.scoring.labels_wire import GenerativeScoringRequest, LabelRequest
 from app.limits import check_ids
-from app.schemas.bounds import MAX_JOINED_CHARS, MAX_PATH_TOKENS
+from app.schemas.bounds import MAX_JOINED_CHARS, MAX_LABEL_SCORES, MAX_PATH_TOKENS
 from app.scored_paths import PathPlan
 from model_runtime import (
     InvalidQuery,
@@ -30,20 +31,25 @@ from model_runtime import (
 Ids = tuple[int, ...]
 
 
-def plan_labels(request: LabelRequest, tokenizer: Tokenizer, info: ModelInfo) -> PathPlan[None]:
+def plan_labels(
+    request: LabelRequest, clock: Clock, tokenizer: Tokenizer, info: ModelInfo
+) -> PathPlan[None]:
     """One query for each item: the labels behind it.
 
     Raises:
-        InvalidQuery: a label is no token, or a text or an id of query or items is at fault.
+        DeadlineExceeded: the time ran out first.
+        InvalidQuery: a label is no token, a text or an id of query or items is at fault, or items
+            times labels are too many.
     """
     labels = tuple(request.label_token_ids)
     check_ids("label_token_ids", labels, info)
-    _check_parts(request, tokenizer, info)
+    _check_scores(len(request.items), len(labels))
+    _check_parts(request, clock, tokenizer, info)
     separate = isinstance(request, GenerativeScoringRequest)
     if separate or not isinstance(request.query, str):
-        paths = _put_together(request, tokenizer)
+        paths = _put_together(request, clock, tokenizer)
     else:
-        paths = _joined(request, request.query, tokenizer)
+        paths = _joined(request, request.query, clock, tokenizer)
     head = _head(request, tokenizer)
     paths = [head + path for path in paths]
     for index, path in enumerate(paths):
@@ -53,6 +59,9 @@ def plan_labels(request: LabelRequest, tokenizer: Tokenizer, info: ModelInfo) ->
             )
     # What all items share will be wanted again; an item behind it will not.
     keep = _shared(min(paths), max(paths))
+    if isinstance(request, GenerativeScoringRequest) and not request.apply_softmax:
+        # The others would be gathered for nothing.
+        labels = labels[:1]
     queries = [LogprobQuery(path, len(path), labels, keep=keep) for path in paths]
     return PathPlan(queries, None, sum(map(len, paths)), len(labels) * len(queries))
 
@@ -62,6 +71,12 @@ def label_probabilities(answer: LogprobResult, *, apply_softmax: bool) -> list[f
     if not apply_softmax:
         return [math.exp(logprob) for logprob in answer.target_logprobs]
     return [share for share in probabilities(answer.target_logprobs) if share is not None]
+
+
+def first_probability(answer: LogprobResult, *, apply_softmax: bool) -> float:
+    """That of the first label, the same number as in ``label_probabilities``."""
+    first, *_ = label_probabilities(answer, apply_softmax=apply_softmax)
+    return first
 
 
 def item_field(index: int) -> str:
@@ -75,9 +90,21 @@ def _shared(first: Ids, last: Ids) -> int:
     return next((place for place, (a, b) in pairs if a != b), min(len(first), len(last)))
 
 
-def _check_parts(request: LabelRequest, tokenizer: Tokenizer, info: ModelInfo) -> None:
+def _check_scores(items: int, labels: int) -> None:
+    if items * labels > MAX_LABEL_SCORES:
+        raise InvalidQuery(
+            f"label_token_ids: {labels} of them behind {items} items are {items * labels} scores; "
+            f"a request may have {MAX_LABEL_SCORES}; send fewer items or labels",
+            "label_token_ids",
+        )
+
+
+def _check_parts(
+    request: LabelRequest, clock: Clock, tokenizer: Tokenizer, info: ModelInfo
+) -> None:
     parts = [("query", request.query), *_named(request.items)]
     for param, part in parts:
+        clock.check()
         if isinstance(part, str):
             tokenizer.check_text(part, param)
         else:
@@ -94,19 +121,19 @@ def _head(request: LabelRequest, tokenizer: Tokenizer) -> Ids:
     return (bos,) if wanted and tokenizer.adds_bos and bos is not None else ()
 
 
-def _put_together(request: LabelRequest, tokenizer: Tokenizer) -> list[Ids]:
+def _put_together(request: LabelRequest, clock: Clock, tokenizer: Tokenizer) -> list[Ids]:
     """The ids of query and item, one behind the other."""
-    encode = _encoder(request, tokenizer)
+    encode = _encoder(request, clock, tokenizer)
     (query,) = _ids([request.query], encode)
     items = _ids(request.items, encode)
     _check_size(len(query) + len(item) for item in items)
     return [item + query if request.item_first else query + item for item in items]
 
 
-def _joined(request: LabelRequest, query: str, tokenizer: Tokenizer) -> list[Ids]:
+def _joined(request: LabelRequest, query: str, clock: Clock, tokenizer: Tokenizer) -> list[Ids]:
     """The ids of both texts as one."""
     items = [item for item in request.items if isinstance(item, str)]
-    encode = _encoder(request, tokenizer)
+    encode = _encoder(request, clock, tokenizer)
     if request.item_first:
         _check_chars(sum(map(len, items)) + len(query) * len(items))
         return _ids([item + query for item in items], encode)
@@ -121,9 +148,9 @@ def _joined(request: LabelRequest, query: str, tokenizer: Tokenizer) -> list[Ids
 
 
 def _encoder(
-    request: LabelRequest, tokenizer: Tokenizer
+    request: LabelRequest, clock: Clock, tokenizer: Tokenizer
 ) -> Callable[[Sequence[str]], list[list[int]]]:
-    return lambda texts: tokenizer.encode_batch(texts, parse_special=request.parse_special)
+    return lambda texts: clock.encode(tokenizer, texts, parse_special=request.parse_special)
 
 
 def _ids(

@@ -226,7 +226,9 @@ def test_no_server(tmp_path: Path, given: Path, monkeypatch: pytest.MonkeyPatch,
 
     send_through(monkeypatch, lambda: httpx.MockTransport(refuse))
     run(given, "-o", tmp_path / "out", status=1)
-    assert capsys.readouterr().err == "chainrule: error: /v1/models: no answer: nobody there\n"
+    assert capsys.readouterr().err == (
+        "chainrule: error: no answer from http://127.0.0.1:8000/v1/models: nobody there\n"
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -44,3 +44,11 @@ def test_the_commands_variables_do_not_disturb_the_server(
     monkeypatch.setenv("CHAINRULE_CLIENT_URL", "http://far.example")
     monkeypatch.setenv("CHAINRULE_CLIENT_API_KEY", "k")
     assert Settings.read().keys() == ()
+
+
+def test_a_password_is_neither_taken_nor_shown() -> None:
+    """Not in a URL, and a key not in what is printed of an address."""
+    with pytest.raises(SettingsError, match="password") as raised:
+        ServerAddress.find("http://user:hunter2@far.example", None)
+    assert "hunter2" not in str(raised.value)
+    assert "hunter2" not in repr(ServerAddress("http://far.example", "hunter2"))

@@ -95,8 +95,12 @@ async def test_a_nucleus_changes_nothing(client: httpx.AsyncClient, top_p: float
         ({"stop": [""]}, "stop.0"),
         ({"stop": 5}, "stop"),
         ({"seed": "1"}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"user": "x" * 513}, "user"),
+        ({"prompt": ["x"] * 2048, "n": 3, "max_tokens": 1}, "n"),
+        ({"prompt": ["x"] * 65, "max_tokens": 65_536}, "max_tokens"),
         ({"echo": 1}, "echo"),
-        ({"top_k": 1}, "top_k"),
+        ({"top_k": 5}, "top_k"),
         ({"prompt": None}, "prompt"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),
@@ -159,4 +163,17 @@ async def test_a_response_lists_so_many_tokens(
     engine.queries.clear()
     for more in ({"logprobs": 2}, {"logprobs": 1, "n": 2}):
         assert (await refused(client, **body, **more))["param"] == "logprobs"
+    assert engine.queries == []
+
+
+async def test_a_response_echoes_so_much_text(
+    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Echoes are counted as often as they are shown, also where no tokens are listed."""
+    monkeypatch.setattr(completion_prompts, "MAX_ECHO_BYTES", 20)
+    body: dict[str, Any] = {"prompt": ["it is"] * 2, "max_tokens": 1}
+    await complete(client, **body, n=2, echo=True)
+    await complete(client, **body, n=3)
+    engine.queries.clear()
+    assert (await refused(client, **body, n=3, echo=True))["param"] == "echo"
     assert engine.queries == []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
 
+from app.compat.openai import stream as completion_stream
 from app.compat.openai.searches import merged
 from model_runtime import EngineOverloaded, NonFiniteLogits, RequestTooLarge
 from tests.app.compat.completion_calls import PATH, complete, glued, pieces_of, refused
@@ -150,3 +152,23 @@ async def test_a_prompt_at_fault_is_named() -> None:
             error = await refused(client, **body)
             assert error["param"] == f"prompt.{len(body['prompt']) - 1}"
             assert error["code"] == "request_too_large"
+
+
+async def test_large_pieces_are_written_off_the_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop writes what is small by itself; the bytes are the same either way."""
+    body: dict[str, Any] = {"prompt": "it is", "echo": True, "logprobs": 5, "max_tokens": 2}
+    choices = [piece["choices"] for piece in await pieces_of(client, **body)]
+    written: list[str] = []
+    write = completion_stream.to_json_in_pieces
+
+    def watched(piece: Any) -> bytes:
+        written.append(threading.current_thread().name)
+        return write(piece)
+
+    monkeypatch.setattr(completion_stream, "to_json_in_pieces", watched)
+    monkeypatch.setattr(completion_stream, "LARGE", 11)
+    assert [piece["choices"] for piece in await pieces_of(client, **body)] == choices
+    assert written[0] != threading.current_thread().name
+    assert written[-1] == threading.current_thread().name

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
+from app.compat.clock import CHUNK_CHARS, CHUNK_TEXTS, Clock
 from app.compat.rerank.cuts import cuts_of, shortened
 from app.compat.rerank.defaults import RerankDefaults
-from app.compat.rerank.plan import RerankQuestion, plan_rerank
+from app.compat.rerank.plan import plan_rerank
+from app.compat.rerank.question import RerankQuestion
 from app.compat.rerank.wire import PromptOptions
-from model_runtime import InvalidQuery, Tokenizer
+from model_runtime import DeadlineExceeded, InvalidQuery, Tokenizer
 from tests.app.compat.rerank_calls import PLAIN, message, reply, reranking, scores
 from tests.app.fake_engine import BOS, END, FakeEngine, ToyTokenizer
 from tests.tiny_models import sentencepiece_tokenizer, tiny_tokenizer
@@ -160,9 +163,9 @@ def test_a_text_without_tokens_is_named(place: str, fields: dict[str, Any]) -> N
     tokenizer = Tokenizer(tiny_tokenizer("llama", vocab_size=30))
     body = {"query": "a", "documents": ["a"], "template": PLAIN} | fields
     prompt = RerankDefaults().prompt(PromptOptions(template=body["template"]))
-    question = RerankQuestion(body["query"], body["documents"], "documents")
+    question = RerankQuestion([body["query"]], body["documents"], "documents")
     with pytest.raises(InvalidQuery) as caught:
-        plan_rerank(tokenizer, FakeEngine().info, prompt, question)
+        plan_rerank(prompt, question, Clock(), tokenizer, FakeEngine().info)
     assert caught.value.param == place
     assert str(caught.value) == f"{place}: the vocabulary has no token for byte 0x41"
 
@@ -173,16 +176,19 @@ def test_a_cut_leaves_no_half_character() -> None:
     text = "\N{SNOWMAN}a\N{SNOWMAN}"
     ids = tokenizer.encode(text)
     assert len(ids) == 7
-    assert list(cuts_of(tokenizer, text, 6, "right"))[:4] == ["\N{SNOWMAN}a"] * 3 + ["\N{SNOWMAN}"]
-    assert next(cuts_of(tokenizer, text, 6, "left")) == "a\N{SNOWMAN}"
-    assert list(cuts_of(tokenizer, text, -1, "right")) == []
+    assert list(cuts_of(tokenizer, text, ids, 6, "right"))[:4] == ["\N{SNOWMAN}a"] * 3 + [
+        "\N{SNOWMAN}"
+    ]
+    assert next(cuts_of(tokenizer, text, ids, 6, "left")) == "a\N{SNOWMAN}"
+    assert list(cuts_of(tokenizer, text, ids, -1, "right")) == []
 
 
 def test_a_cut_adds_no_space() -> None:
     """The space that SentencePiece puts first is no part of the document."""
     tokenizer = Tokenizer(sentencepiece_tokenizer())
-    assert next(cuts_of(tokenizer, "is a b", 2, "right")) == "is "
-    assert next(cuts_of(tokenizer, "is a b", 1, "left")) == "b"
+    ids = tokenizer.encode("is a b")
+    assert next(cuts_of(tokenizer, "is a b", ids, 2, "right")) == "is "
+    assert next(cuts_of(tokenizer, "is a b", ids, 1, "left")) == "b"
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5, 100])
@@ -190,7 +196,51 @@ def test_a_shortened_text_has_no_more_tokens_than_asked(tokens: int) -> None:
     """It is the beginning of the text, tokenized anew."""
     tokenizer = Tokenizer(tiny_tokenizer("llama"))
     text = "The capital of France is Paris \N{SNOWMAN}"
-    cut = shortened(tokenizer, text, tokens)
+    whole, cut = shortened(tokenizer, ["a", text], tokens, Clock())
+    assert whole == "a"
     assert text.startswith(cut)
     assert len(tokenizer.encode(cut)) <= tokens
     assert (cut == text) == (tokens == 100)
+
+
+class SlowTokenizer(ToyTokenizer):
+    """Counts what it is asked for, and takes its time for each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
+        self.batches += 1
+        time.sleep(0.02)
+        return super().encode_batch(texts, parse_special=parse_special)
+
+
+def test_a_batch_without_time_is_left_early() -> None:
+    """The clock is asked between parts of a batch, and what is left is not tokenized."""
+    tokenizer: Any = SlowTokenizer()
+    with pytest.raises(DeadlineExceeded):
+        Clock(10).encode(tokenizer, ["a"] * 5 * CHUNK_TEXTS)
+    assert tokenizer.batches <= 1
+
+
+def test_the_parts_of_a_batch_are_all_of_it() -> None:
+    """However many and however long the texts are, each has its own tokens, in order."""
+    tokenizer: Any = SlowTokenizer()
+    texts = ["it is", "x" * (CHUNK_CHARS + 1), "", *["yes"] * CHUNK_TEXTS]
+    assert Clock().encode(tokenizer, texts) == ToyTokenizer().encode_batch(texts)
+    assert tokenizer.batches == 4
+    assert Clock().encode(tokenizer, []) == []
+
+
+@pytest.mark.parametrize("path", [V1, V2, TEI])
+@pytest.mark.anyio
+async def test_tokenizing_ends_with_the_time(path: str) -> None:
+    """No document after the deadline is tokenized, whoever asks and whatever is to be cut."""
+    engine = FakeEngine(tokenizer=SlowTokenizer())
+    field = "texts" if path == TEI else "documents"
+    body = {"query": "a", field: ["b"] * 5 * CHUNK_TEXTS, "timeout_ms": 10}
+    async with reranking(engine) as client:
+        response = await client.post(path, json=body)
+    assert response.status_code == (424 if path == TEI else 504), response.text
+    assert engine.queries == []

@@ -186,7 +186,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"query": [999], "items": [[2]]}, "query.0"),
     ({"query": "", "items": ["a", ""]}, "items.1"),
     ({"items": [" is", "a" * 100]}, "items.1"),
-    ({"temperature": 1.0}, "temperature"),
+    ({"temperature": 0.5}, "temperature"),
 ]
 
 
@@ -220,6 +220,17 @@ async def test_the_operators_bound_holds(path: str) -> None:
     async with client_of(shell_app(FakeEngine(), max_candidates=2)) as client:
         await ask(client, path)
         assert (await refusal(client, path, items=["a", "b", "c"]))["param"] == "items"
+
+
+@both
+async def test_items_times_labels_are_bounded(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Each is a number that is held: the product of two lists that are each allowed."""
+    monkeypatch.setattr("app.compat.scoring.paths.MAX_LABEL_SCORES", 4)
+    assert len(await scores(client, path)) == 2
+    items = ["a", "b", "c"]
+    assert (await refusal(client, path, items=items))["param"] == "label_token_ids"
 
 
 @both

@@ -95,7 +95,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"text_1": "a", "text_2": ["b"], "truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
     ({"text_1": "a", "text_2": ["b"], "use_activation": False}, "use_activation"),
     ({"text_1": "a", "text_2": ["b"], "labels": ["yes", "no"]}, "labels"),
-    ({"text_1": "a", "text_2": ["b"], "encoding_format": "float"}, "encoding_format"),
+    ({"text_1": "a", "text_2": ["b"], "encoding_format": "base64"}, "encoding_format"),
 ]
 
 
@@ -118,5 +118,5 @@ async def test_the_text_of_all_pairs_is_bounded(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the prompts around them."""
-    monkeypatch.setattr("app.compat.scoring.pairs.MAX_RERANK_BYTES", 20)
+    monkeypatch.setattr("app.compat.rerank.plan.MAX_RERANK_BYTES", 20)
     assert await refused(client, text_1="a", text_2=["b" * 10, "c" * 10]) == "text_2"

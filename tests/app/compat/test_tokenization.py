@@ -63,6 +63,16 @@ async def test_texts_of_the_tokens_on_demand(client: httpx.AsyncClient) -> None:
     assert answer["token_strs"] == [BOS, "it", " is", END]
 
 
+async def test_texts_that_nobody_wants_are_not_made(
+    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ``return_token_strs`` no token is turned into text."""
+    read: list[int] = []
+    monkeypatch.setattr(engine.tokenizer, "token_text", read.append)
+    await post(client, "/tokenize", prompt="it is")
+    assert read == []
+
+
 async def test_an_empty_text_has_no_tokens(client: httpx.AsyncClient) -> None:
     """It is a text like any other."""
     answer = await post(client, "/tokenize", prompt="", add_special_tokens=False)

@@ -113,10 +113,22 @@ async def test_a_connection_that_is_to_close_is_not_used_again() -> None:
 
 async def test_a_kept_connection_that_was_closed_is_replaced() -> None:
     """That is no failure of the request."""
-    async with serving(OK, None, OK) as (server, connections):
+    async with serving(OK) as (server, connections):
         await connections.post(b"{}")
+        while connections._idle[0].is_open:
+            await asyncio.sleep(0)
+        server.answers.append(OK)
         assert await connections.post(b"{}") == Answer(200, b"{}")
     assert server.connections == 2
+
+
+async def test_a_kept_connection_that_is_closed_once_it_is_asked_is_a_failure() -> None:
+    """It is told of, and not asked again on another one."""
+    async with serving(OK, None, OK) as (server, connections):
+        await connections.post(b"{}")
+        with pytest.raises(ConnectionResetError):
+            await connections.post(b"{}")
+    assert server.connections == 1
 
 
 async def test_a_new_connection_that_is_closed_is_a_failure() -> None:

@@ -1,0 +1,119 @@
+"""The prompt of each document as one path of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from app.compat.clock import Clock
+from app.compat.rerank.cuts import cuts_of
+from app.compat.rerank.defaults import RerankPrompt
+from app.compat.rerank.prompts import Slot
+from app.compat.rerank.question import RerankQuestion
+from app.compat.rerank.segments import Filling, Ids, TextRun, encode_segments, segments_of
+from model_runtime import PathTooLong, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPath:
+    """The prompt of one document.
+
+    Attributes:
+        tokens: the whole path.
+        start: position of its first scored token; the length of the path where none is.
+    """
+
+    tokens: Ids
+    start: int
+
+
+class PromptPaths:
+    """The prompts of one request."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuestion, clock: Clock
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._question = question
+        self._clock = clock
+        self._instruction = prompt.instruction
+        self._scored = prompt.labels is None
+        self._head, self._end = segments_of(tokenizer, prompt.template)
+
+    def of(self, indices: Sequence[int], documents: Sequence[str]) -> list[PromptPath]:
+        """One for each of these documents, which have these indices in the request."""
+        fillings = [
+            {
+                Slot.QUERY: self._question.query(index),
+                Slot.DOCUMENT: document,
+                Slot.INSTRUCTION: self._instruction,
+            }
+            for index, document in zip(indices, documents, strict=True)
+        ]
+        heads = encode_segments(self._tokenizer, self._head, fillings, self._clock)
+        wholes = self._behind(heads, self._end, fillings)
+        if not self._scored:
+            return [PromptPath(whole, len(whole)) for whole in wholes]
+        # The query, which is last, may have merged with what stands before it.
+        contexts = self._behind(heads, TextRun(self._end.pieces[:-1]), fillings)
+        return [
+            PromptPath(whole, common(context, whole))
+            for context, whole in zip(contexts, wholes, strict=True)
+        ]
+
+    def fitted(
+        self,
+        indices: Sequence[int],
+        documents: Sequence[str],
+        paths: Sequence[PromptPath],
+        limit: int,
+    ) -> Iterator[tuple[int, PromptPath]]:
+        """The prompts of these documents, cut where that is wanted, to at most ``limit`` tokens.
+
+        Raises:
+            PathTooLong: it is not wanted, or there is too little to cut.
+        """
+        question = self._question
+        if question.fit is None and indices:
+            raise self._too_long(indices[0], paths, limit)
+        encoded = self._clock.encode(self._tokenizer, [documents[index] for index in indices])
+        for index, ids in zip(indices, encoded, strict=True):
+            left = len(ids) - (len(paths[index].tokens) - limit)
+            fitting = self._first_fitting(index, documents[index], ids, left, limit)
+            if fitting is None:
+                raise self._too_long(index, paths, limit)
+            yield index, fitting
+
+    def _first_fitting(
+        self, index: int, document: str, ids: Sequence[int], left: int, limit: int
+    ) -> PromptPath | None:
+        side = self._question.fit or "right"
+        for cut in cuts_of(self._tokenizer, document, ids, left, side):
+            (path,) = self.of([index], [cut])
+            if len(path.tokens) <= limit:
+                return path
+        return None
+
+    def _too_long(self, index: int, paths: Sequence[PromptPath], limit: int) -> PathTooLong:
+        param = f"{self._question.field}.{index}"
+        length = len(paths[index].tokens)
+        return PathTooLong(
+            f"{param}: its prompt has {length} tokens; the model takes {limit}", param
+        )
+
+    def _behind(self, heads: Sequence[Ids], run: TextRun, fillings: Sequence[Filling]) -> list[Ids]:
+        ends = encode_segments(self._tokenizer, [run], fillings, self._clock)
+        return [self._begun(head + end) for head, end in zip(heads, ends, strict=True)]
+
+    def _begun(self, path: Ids) -> Ids:
+        bos = self._tokenizer.bos_token_id
+        if not self._tokenizer.adds_bos or bos is None or path[:1] == (bos,):
+            return path
+        return (bos, *path)
+
+
+def common(one: Ids, other: Ids) -> int:
+    """How many tokens two paths begin with alike."""
+    if other[: len(one)] == one:
+        return len(one)
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
