@@ -3,15 +3,15 @@
 pydantic reports a union's every branch and names the branch in the location, as in
 ``("body", "candidates", 0, "list[int]", 1)``. A caller knows nothing of branches, so a
 segment counts only where the body itself has it: here the field is ``candidates.0.1``.
+
+The server and the client say it with the same words: neither HTTP nor a model is needed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from fastapi.exceptions import RequestValidationError
+from typing import Any, Protocol
 
 _CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field"}
 _WORDS = {
@@ -46,13 +46,31 @@ class Complaint:
         return f"{self.param or 'request body'}: {self.text}"
 
 
-def complaint(error: RequestValidationError) -> Complaint:
+class BodyError(Protocol):
+    """A body that does not fit, as FastAPI's ``RequestValidationError`` has it."""
+
+    body: Any
+
+    def errors(self) -> Sequence[Any]:
+        """pydantic's complaints, located from ``"body"`` on."""
+
+
+def complaint(error: BodyError) -> Complaint:
+    """The complaint to report of a request to a route."""
+    return first_complaint(error.errors(), error.body)
+
+
+def first_complaint(errors: Iterable[Mapping[str, Any]], body: object) -> Complaint:
     """The complaint to report: the first field at fault, at its most precise.
 
     Where the branches of a union complain about the same value, the branch that got deepest
     into it knows best; branches that got equally deep are offered as alternatives.
+
+    Args:
+        errors: pydantic's, located from ``"body"`` on; at least one.
+        body: what was validated.
     """
-    found = [_read(item, error.body) for item in error.errors()]
+    found = [_read(item, body) for item in errors]
     first = found[0]
     related = [one for one in found if one.path[: len(first.path)] == first.path]
     path = max((one.path for one in related), key=len)

@@ -88,10 +88,11 @@ def made(schema: type[R], given: R | Mapping[str, Any] | None, fields: Mapping[s
         if isinstance(given, Request)
         else given or {}
     )
+    body = {**stated, **fields}
     try:
-        return schema.model_validate({**stated, **fields})
+        return schema.model_validate(body)
     except ValidationError as error:
-        raise InvalidRequest.of(error) from None
+        raise InvalidRequest.of(error, body) from None
 
 
 def _post(path: str, request: Request, answer: type[M], request_id: str | None) -> Call[M]:

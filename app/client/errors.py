@@ -20,6 +20,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from app.validation import first_complaint
+
 
 class ClientError(Exception):
     """Base of all of them.
@@ -50,12 +52,11 @@ class InvalidRequest(ClientError):
     """A field does not fit the schema; nothing was sent."""
 
     @classmethod
-    def of(cls, error: ValidationError) -> InvalidRequest:
-        """The first thing that is wrong."""
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(map(str, first["loc"])) or None
-        message = f"{param}: {first['msg']}" if param else first["msg"]
-        return cls(message, param=param, code="invalid_value")
+    def of(cls, error: ValidationError, body: object) -> InvalidRequest:
+        """The first thing that is wrong with ``body``, as the server would say it."""
+        items = error.errors(include_url=False, include_context=False, include_input=False)
+        found = first_complaint(({**one, "loc": ("body", *one["loc"])} for one in items), body)
+        return cls(found.message, param=found.param, code=found.code)
 
 
 class NoAnswer(ClientError):

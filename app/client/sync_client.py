@@ -59,7 +59,8 @@ class Client:
     fields by keyword. ``request_id`` names it in the server's log; by default it gets a new one.
 
     Args:
-        base_url: of the server, as ``http://127.0.0.1:8000``.
+        base_url: of the server, as ``http://127.0.0.1:8000``; ``/v1`` at its end changes nothing.
+            A user's name or password in it is refused, and not repeated in the error.
         api_key: one of the server's, where it has any.
         timeout_s: seconds that a single attempt may be without an answer.
         retries: how persistent to be.

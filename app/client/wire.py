@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from app.client.address import server_url
 from app.client.errors import InvalidRequest, NoAnswer
 from app.client.exchange import Answered, Call, Unanswered
 from app.client.retries import Retries
@@ -39,10 +40,11 @@ class Options:
     retries: Retries
 
     def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
-            raise InvalidRequest(
-                "base_url: it must begin with http:// or https://", param="base_url"
-            )
+        try:
+            url = server_url(self.base_url)
+        except ValueError as error:
+            raise InvalidRequest(f"base_url: {error}", param="base_url") from None
+        object.__setattr__(self, "base_url", url)
         key = self.api_key
         if key is not None and not (key.isascii() and key.isprintable() and key.strip()):
             raise InvalidRequest("api_key: it is empty or cannot be sent", param="api_key")
@@ -53,8 +55,7 @@ class Options:
         """The arguments of an httpx client."""
         key = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
         return {
-            # Users of OpenAI's clients are used to a URL that ends so.
-            "base_url": self.base_url.rstrip("/").removesuffix("/v1"),
+            "base_url": self.base_url,
             "headers": {"User-Agent": f"chainrule/{version()}", **key},
             "limits": httpx.Limits(
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS

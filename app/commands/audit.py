@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from app.commands.asker import Asker
 from app.commands.asking import add_flags, ask
+from app.commands.request_flags import add_context
 from app.commands.tables import Cell, Colour, Page, number, quoted
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_reply import (
@@ -28,7 +29,7 @@ _VERDICTS: Final[dict[bool | None, tuple[str, Colour]]] = {
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Give the parser what the command takes."""
-    parser.add_argument("context", metavar="CONTEXT", help="text; - reads standard input")
+    add_context(parser)
     parser.add_argument("candidates", metavar="CANDIDATE", nargs="+", help="text to be audited")
     add_flags(parser, AuditRequest, "candidates")
     parser.set_defaults(command=audit_command)
@@ -41,10 +42,10 @@ def audit_command(args: dict[str, Any]) -> int:
 
 def show(page: Page, reply: AuditResponse) -> None:
     """Rankings, tokens, pairs, completions and checks, in this order."""
-    page.table(
-        ["candidate", ">logprob", ">rank", ">mean", ">rank", ">per byte", ">rank", "error"],
-        [_ranked(one) for one in reply.candidates],
-    )
+    heads = ["candidate", ">logprob", ">rank", ">mean", ">rank", ">per byte", ">rank", "error"]
+    # Where nobody failed, the room is the candidates'.
+    count = len(heads) - all(one.error is None for one in reply.candidates)
+    page.table(heads[:count], [_ranked(one)[:count] for one in reply.candidates])
     page.line(reply.views, "dim")
     for one in reply.candidates:
         if one.tokens:

@@ -106,7 +106,11 @@ def _save(args: BenchArgs, planned: Sequence[Load], runs: Sequence[Run]) -> None
         text = json.dumps(_document(planned, runs), indent=2, allow_nan=False)
         args.save.write_text(f"{text}\n", "utf-8")
     if args.plot is not None:
-        draw(args.plot, runs, f"{args.shape} at {planned[0].url}")
+        draw(args.plot, runs, _title(args, planned[0]))
+
+
+def _title(args: BenchArgs, load: Load) -> str:
+    return f"{args.shape if args.body is None else args.body.name} at {load.url}"
 
 
 def _document(planned: Sequence[Load], runs: Sequence[Run]) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def _print(args: BenchArgs, load: Load, reports: Sequence[Report]) -> None:
     if args.json:
         page.line(json.dumps([report.to_dict() for report in reports], allow_nan=False))
     else:
-        show(page, load, reports)
+        show(page, _title(args, load), load, reports)
     page.write()
 
 

@@ -9,9 +9,9 @@ from app.load.plan import Load
 from app.load.report import LATE_MS, SHARES, Report
 
 
-def show(page: Page, load: Load, reports: Sequence[Report]) -> None:
+def show(page: Page, title: str, load: Load, reports: Sequence[Report]) -> None:
     """A row for each rate, and in words what a row cannot say."""
-    page.line(f"{load.shape} at {load.url}", "bold")
+    page.line(title, "bold")
     page.line(f"{load.duration_s:g} s each, {load.processes} processes, seed {load.seed}", "dim")
     page.line("latency in ms since a request was due; timeouts included", "dim")
     in_time = reports[0].slo_ms is not None

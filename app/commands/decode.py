@@ -8,6 +8,7 @@ from typing import Any
 
 from app.commands.asker import Asker
 from app.commands.asking import add_flags, ask
+from app.commands.request_flags import add_context
 from app.commands.tables import Cell, Page, number, printable, quoted
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_reply import (
@@ -22,7 +23,7 @@ from app.schemas.response import TokenDetail
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Give the parser what the command takes."""
-    parser.add_argument("context", metavar="CONTEXT", help="text; - reads standard input")
+    add_context(parser)
     add_flags(parser, DecodeRequest)
     parser.set_defaults(command=decode_command)
 

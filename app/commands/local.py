@@ -101,7 +101,7 @@ def _made(kind: type[Q], fields: dict[str, Any]) -> Q:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise InvalidRequest.of(error) from None
+        raise InvalidRequest.of(error, fields) from None
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from typing import Any
 
 from app.commands.asker import Asker
 from app.commands.asking import add_flags, ask
+from app.commands.request_flags import add_context
 from app.commands.tables import Cell, Page, bar, number, percent, quoted
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse, TokenProbability
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Give the parser what the command takes."""
-    parser.add_argument("context", metavar="CONTEXT", help="text; - reads standard input")
+    add_context(parser)
     add_flags(parser, NextTokenRequest)
     parser.set_defaults(command=next_command)
 

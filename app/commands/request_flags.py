@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from app.schemas.request import Request
@@ -32,14 +33,36 @@ def add_request_flags(parser: argparse.ArgumentParser, request: type[Request], *
         help="contexts and candidates are JSON: texts in quotes, lists of token ids, or a "
         'context\'s messages, as in \'[{"role": "user", "content": "Hi"}]\'',
     )
+    flags = {name: flag_name(name) for name in request.model_fields if name not in own}
     for name, field in request.model_json_schema()["properties"].items():
-        if name not in own:
-            _add_flag(group, name, field)
+        if name in flags:
+            _add_flag(group, name, field, flags)
+
+
+def add_context(parser: argparse.ArgumentParser) -> None:
+    """The context that a command asks about."""
+    parser.add_argument(
+        "context",
+        metavar="CONTEXT",
+        help="text; - reads standard input, and drops one line break at its end, which is the "
+        "shell's or the editor's: whoever means one gives two",
+    )
 
 
 def read_text(value: str) -> str:
-    """An argument; ``-`` is all of standard input."""
-    return sys.stdin.read() if value == "-" else value
+    """An argument; ``-`` is all of standard input but one line break at its end.
+
+    Raises:
+        ValueError: standard input is not UTF-8.
+    """
+    if value != "-":
+        return value
+    try:
+        # As bytes: Python would take every \r\n for \n, and those are other tokens.
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("context: standard input is not UTF-8") from None
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
 
 
 def request_fields(args: dict[str, Any], request: type[Request]) -> dict[str, Any]:
@@ -64,11 +87,17 @@ def _parsed(name: str, value: Any) -> Any:
         raise ValueError(f"{name}: {value!r} is not JSON: {error.msg}") from None
 
 
-def _add_flag(group: Any, name: str, field: dict[str, Any]) -> None:
-    about = " ".join(field.get("description", "").split()).replace("``", "").replace("%", "%%")
+def _add_flag(group: Any, name: str, field: dict[str, Any], flags: Mapping[str, str]) -> None:
+    about = _as_help(field.get("description", ""), {**flags, name: name}).replace("%", "%%")
     group.add_argument(
         flag_name(name), dest=name, default=argparse.SUPPRESS, help=about, **_options(name, field)
     )
+
+
+def _as_help(about: str, flags: Mapping[str, str]) -> str:
+    """A field's own words where they are about flags: nobody types null there."""
+    words = " ".join(about.split()).replace("Null: ", "Default: ").replace("null: ", "default: ")
+    return re.sub("``(.*?)``", lambda quoted: flags.get(quoted[1], quoted[1]), words)
 
 
 def _options(name: str, field: dict[str, Any]) -> dict[str, Any]:
@@ -85,9 +114,12 @@ def _options(name: str, field: dict[str, Any]) -> dict[str, Any]:
         return {"action": "append", "metavar": word.removesuffix("S")}
     if kind.get("type") == "array":
         numbers = kind["items"].get("type") == "integer"
-        return {"type": _integers if numbers else _any_json, "metavar": "N,N" if numbers else "[]"}
+        if numbers:
+            return {"type": _integers, "metavar": "N,N"}
+        return {"type": _any_json, "metavar": "JSON"}
     types: dict[str | None, Callable[[str], Any]] = {"integer": int, "number": float, "string": str}
-    return {"type": types.get(kind.get("type"), _any_json), "metavar": word}
+    read = types.get(kind.get("type"), _any_json)
+    return {"type": read, "metavar": "JSON" if read is _any_json else word}
 
 
 def _choices(names: list[str]) -> dict[str, Any]:

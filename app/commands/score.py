@@ -159,11 +159,27 @@ def _source(args: dict[str, Any]) -> Source:
         # What cannot be read should be told of before a model is loaded.
         path.open("rb").close()
         for name, place in _written(args).items():
-            if place.exists() and path.samefile(place):
+            if _is_same(path, place):
                 raise InvalidRequest(f"{name} is the input itself")
-    if args["errors"] is not None and args["errors"] == args["output"]:
-        raise InvalidRequest("--errors is the output itself")
+    if args["errors"] is not None and args["output"] is not None:
+        _check_errors(args["errors"], args["output"])
     return Source(path, args["format"] or by_name)
+
+
+def _check_errors(errors: Path, output: Path) -> None:
+    beside = Beside.of(output)
+    if _is_same(errors, output):
+        raise InvalidRequest("--errors is the output itself")
+    for place in (beside.manifest, beside.draft):
+        if _is_same(errors, place):
+            raise InvalidRequest(f"--errors is {place.name}, which says what the run was")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both are one file, by whatever name, and whether or not it is there yet."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
 
 
 def _written(args: dict[str, Any]) -> dict[str, Path]:
@@ -210,12 +226,13 @@ def _defaults(args: dict[str, Any]) -> dict[str, Any]:
         raise InvalidRequest(str(error)) from None
     if args["local"]:
         fields.pop("model", None)
+    body = {"context": "x", "candidates": ["y"], **fields}
     try:
-        ScoreRequest.model_validate({"context": "x", "candidates": ["y"], **fields})
+        ScoreRequest.model_validate(body)
     except ValidationError as error:
         # What a flag needs beside it may be in the records.
         if any(one["type"] != "missing" for one in error.errors()):
-            raise InvalidRequest.of(error) from None
+            raise InvalidRequest.of(error, body) from None
     return fields
 
 

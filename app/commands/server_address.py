@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
+from app.client.address import server_url
 from app.settings import SettingsError, client_setting, env_name
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
@@ -13,7 +13,7 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """A URL without a slash at its end, and the key that is wanted there; None for none."""
+    """A URL without a slash or ``/v1`` at its end, and the key wanted there; None for none."""
 
     url: str
     key: str | None = field(repr=False)
@@ -25,24 +25,11 @@ class ServerAddress:
         Raises:
             SettingsError: the URL is none of a server.
         """
-        found = (url or client_setting("client_url") or DEFAULT_URL).rstrip("/")
-        if "@" in found.partition("//")[2].partition("/")[0]:
-            # It is not repeated: it may hold a password.
-            raise SettingsError(
-                f"{env_name('client_url')} (--url): a user's name or password is not taken there"
-            )
-        if not _is_of_a_server(found):
-            raise SettingsError(f"{env_name('client_url')} (--url): {found!r} is not http://host")
+        try:
+            found = server_url(url or client_setting("client_url") or DEFAULT_URL)
+        except ValueError as error:
+            raise SettingsError(f"{env_name('client_url')} (--url): {error}") from None
         return cls(found, key or client_setting("client_api_key"))
-
-
-def _is_of_a_server(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        # The port is no number, or the brackets of an address do not match.
-        return False
 
 
 def add_address_flags(group: Any) -> None:

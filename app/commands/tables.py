@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,8 @@ _CODES: Final[dict[Colour, str]] = {
 }
 LONGEST: Final = 60
 """Columns that a quoted text takes at most."""
+LEAST: Final = 8
+"""Columns that a text is left, however narrow the terminal; numbers are never cut."""
 
 
 class Cell:
@@ -43,10 +46,13 @@ class Page:
     Args:
         out: where they go.
         coloured: whether they may hold colours; null asks whether ``out`` is a terminal.
+
+    On a terminal a table's texts are cut so that its rows fit; elsewhere nothing is.
     """
 
     def __init__(self, out: TextIO | None = None, coloured: bool | None = None) -> None:
         self._out = out or sys.stdout
+        self._room = shutil.get_terminal_size().columns if self._out.isatty() else None
         self.coloured = (
             self._out.isatty() and terminal_wants_colour() if coloured is None else coloured
         )
@@ -71,6 +77,8 @@ class Page:
             for place, name in enumerate(names)
         ]
         right = [head.startswith(">") for head in heads]
+        if self._room is not None:
+            widths = fitted(widths, right, self._room)
         self._row([Cell(name, "bold") for name in names], widths, right)
         for row in cells:
             self._row(row, widths, right)
@@ -86,10 +94,32 @@ class Page:
     def _row(self, row: Sequence[Cell], widths: Sequence[int], right: Sequence[bool]) -> None:
         parts = []
         for cell, width, to_right in zip(row, widths, right, strict=True):
-            space = " " * (width - _width(cell.text))
-            text = self.paint(cell.text, *cell.colours)
+            shown = cut(cell.text, width)
+            space = " " * (width - _width(shown))
+            text = self.paint(shown, *cell.colours)
             parts.append(space + text if to_right else text + space)
         self._lines.append("  ".join(parts).rstrip())
+
+
+def fitted(widths: Sequence[int], numbers: Sequence[bool], room: int) -> list[int]:
+    """The widths of columns, the widest texts narrowed until all fit, or cannot be narrowed."""
+    found = list(widths)
+    texts = [place for place, is_number in enumerate(numbers) if not is_number]
+    while sum(found) + 2 * (len(found) - 1) > room:
+        widest = max(texts, key=found.__getitem__, default=None)
+        if widest is None or found[widest] <= LEAST:
+            break
+        found[widest] -= 1
+    return found
+
+
+def cut(text: str, width: int) -> str:
+    """The text, or as much of it as fits before an ellipsis."""
+    if _width(text) <= width:
+        return text
+    while text and _width(text) > width - 1:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def quoted(text: str, longest: int = LONGEST) -> str:

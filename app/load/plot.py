@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.load.report import Report
-from app.load.sender import Sent
+from app.load.sender import TIMEOUT, Sent
 
 _SIZE: Final = (11.0, 4.5)
 _SHOWN: Final = ("p50", "p95", "p99")
@@ -55,15 +55,38 @@ def draw(path: Path, runs: Sequence[tuple[Report, Sequence[Sent]]], title: str) 
 
 
 def _draw_distribution(axes: Any, runs: Sequence[tuple[Report, Sequence[Sent]]]) -> None:
+    shown: list[float] = []
     for report, sent in runs:
         values = sorted(1e3 * one.latency_s for one in sent if one.ok)
         shares = [(place + 1) / len(sent) for place in range(len(values))]
-        axes.plot(values, shares, drawstyle="steps-post", label=f"{report.rate:g}/s")
-    axes.set(xscale="log", xlabel="latency since due, ms", ylabel="share answered by then")
+        late = [1e3 * one.latency_s for one in sent if one.outcome == TIMEOUT]
+        # As long as anybody waited, no more was answered: the curve goes on as it is.
+        ends = [(max(late), shares[-1] if shares else 0.0)] if late else []
+        xs, ys = [*values, *(x for x, _ in ends)], [*shares, *(y for _, y in ends)]
+        (line,) = axes.plot(xs, ys, drawstyle="steps-post", label=_label(report, values, late))
+        for x, y in ends:
+            axes.plot([x], [y], "x", color=line.get_color())
+        shown += xs
+    axes.set(xlabel="latency since due, ms", ylabel="share answered by then")
+    _scale(axes.set_xscale, axes.xaxis, shown)
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
+
+
+def _label(report: Report, values: Sequence[float], late: Sequence[float]) -> str:
+    words = [] if values else ["none answered"]
+    words += [f"{len(late)} timed out (x)"] if late else []
+    return f"{report.rate:g}/s" + (f": {', '.join(words)}" if words else "")
+
+
+def _scale(set_scale: Any, axis: Any, values: Sequence[float]) -> None:
+    """A log scale only where there are decades to show: within one, its labels are a crowd."""
+    if values and min(values) > 0 and max(values) >= 10 * min(values):
+        set_scale("log")
+        axis.set_major_formatter(lambda value, _place: f"{value:g}")
+        axis.set_minor_formatter(lambda _value, _place: "")
 
 
 def _draw_rates(axes: Any, reports: Sequence[Report]) -> None:
@@ -89,7 +112,8 @@ def _draw_time(axes: Any, sent: Sequence[Sent]) -> None:
         if some:
             values = [1e3 * one.latency_s for one in some]
             axes.scatter([one.due_s for one in some], values, s=6, color=colour, label=label)
-    axes.set(xlabel="due, s after the start", ylabel="latency, ms", yscale="log")
+    axes.set(xlabel="due, s after the start", ylabel="latency, ms")
+    _scale(axes.set_yscale, axes.yaxis, [1e3 * one.latency_s for one in sent])
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend()

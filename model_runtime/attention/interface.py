@@ -18,13 +18,12 @@ ATTENTION_NAME = "chainrule_paths"
 
 
 class Attention(Protocol):
-    """What a layer needs of its batch's attention; see ``attention.paths``.
+    """What a layer needs of its batch's attention; see ``attention.paths``."""
 
-    Attributes:
-        layers: which layers have come here.
-    """
-
-    layers: set[int]
+    @property
+    def layers(self) -> set[int]:
+        """Which layers have come here."""
+        ...
 
     def attend(
         self,

@@ -72,6 +72,17 @@ def test_help_documents_every_field(command: str, capsys: pytest.CaptureFixture[
             assert " ".join(words[:3]) in shown, name
 
 
+@pytest.mark.parametrize("command", sorted(ASKING))
+def test_help_speaks_of_flags(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not of nulls, of which a command line has none, nor of fields that are flags here."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "null" not in shown.lower()
+    assert "where --add-bos is not true" in shown
+    assert " [] " not in shown
+
+
 @pytest.mark.parametrize("command", ["score", "next", "decode", "audit", "bench"])
 def test_abbreviated_flags_are_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A flag that a later version adds must not change what an old command line means."""

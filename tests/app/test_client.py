@@ -259,10 +259,25 @@ def test_the_url_may_end_as_other_clients_want_it(url: str) -> None:
     assert paths == ["/v1/models"]
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    "url", ["http://user:hunter2@far", "http://hunter2@far/v1", "user:hunter2@far", "http://@far"]
+)
+def test_a_password_in_the_url_is_refused_and_not_repeated(kind: Any, url: str) -> None:
+    """Neither the error nor what caused it shows it."""
+    with pytest.raises(InvalidRequest) as caught:
+        kind(url)
+    assert caught.value.param == "base_url"
+    assert "hunter2" not in repr(caught.value)
+    assert caught.value.__suppress_context__
+
+
 @pytest.mark.parametrize(
     ("param", "bad"),
     [
         ("base_url", {"base_url": "localhost:8000"}),
+        ("base_url", {"base_url": "http://"}),
+        ("base_url", {"base_url": "http://far?x=1"}),
         ("api_key", {"api_key": "two\nlines"}),
         ("timeout_s", {"timeout_s": 0}),
     ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import random
 from typing import Any
 
+import httpx
 import pytest
 
 from app.client import (
@@ -183,3 +185,19 @@ def test_a_size_below_one_is_refused(kind: Any) -> None:
     """There are no parts without candidates."""
     with pytest.raises(ValueError, match="size"):
         kind().score_many([], size=0)
+
+
+def test_ctrl_c_ends_a_split_list() -> None:
+    """Whoever waits for the parts need not wait until the server would have taken them."""
+    asked: list[httpx.Request] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if len(asked) == 2:
+            _thread.interrupt_main()
+        return httpx.Response(503, headers={"Retry-After": "300"})
+
+    candidates = ["a", "b", "c", "d", "e", "f"]
+    with Client(transport=httpx.MockTransport(refuse)) as client, pytest.raises(KeyboardInterrupt):
+        client.score_split(context="it is", candidates=candidates, size=1, concurrency=2)
+    assert len(asked) == 2

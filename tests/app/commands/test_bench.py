@@ -107,7 +107,9 @@ def test_every_run_asks_anew_unless_told_otherwise(played: list[Load]) -> None:
     assert seeds[2:] == [3, 3]
 
 
-def test_bodies_of_a_file_go_to_any_route(played: list[Load], tmp_path: Path) -> None:
+def test_bodies_of_a_file_go_to_any_route(
+    played: list[Load], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As they stand there; blank lines are none."""
     file = tmp_path / "bodies.jsonl"
     file.write_text('{"a": 1}\n\n{"b":  2}\n')
@@ -115,6 +117,13 @@ def test_bodies_of_a_file_go_to_any_route(played: list[Load], tmp_path: Path) ->
     (load,) = played
     assert load.url == "http://far.example/v9/other"
     assert load.bodies == (b'{"a": 1}', b'{"b":  2}')
+    assert capsys.readouterr().out.startswith("bodies.jsonl at http://far.example/v9/other\n")
+
+
+def test_the_url_may_end_as_other_clients_want_it(played: list[Load]) -> None:
+    """A ``/v1`` at its end is not put before the route's own."""
+    assert main(["bench", "--url", "http://far.example/v1", *MODEL]) == 0
+    assert played[0].url == "http://far.example/v1/score"
 
 
 def test_numbers_are_saved_without_secrets(played: list[Load], tmp_path: Path) -> None:

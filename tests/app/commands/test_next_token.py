@@ -103,14 +103,33 @@ def test_address_and_key_come_from_the_environment(
     assert seen == [("https://far.example/v1/next_token", "Bearer s3cret")]
 
 
+@pytest.mark.parametrize(
+    ("typed", "context"),
+    [
+        ("it is", "it is"),
+        ("line\nline\n", "line\nline"),
+        ("it is\n\n", "it is\n"),
+        ("a\r\nb\r\n", "a\r\nb"),
+        ("naïve \n", "naïve "),
+        ("a\r", "a\r"),
+    ],
+)
 def test_context_from_standard_input(
+    typed: str, context: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dash reads all of it as it is, but for one line break at its end."""
+    bodies = answer_with(monkeypatch, lambda _request: httpx.Response(200, json=EXAMPLE))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
+    printed(capsys, "next", "-")
+    assert bodies[0]["context"] == context
+
+
+def test_standard_input_that_is_no_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A dash reads all of it, as it is."""
-    bodies = answer_with(monkeypatch, lambda _request: httpx.Response(200, json=EXAMPLE))
-    monkeypatch.setattr("sys.stdin", io.StringIO("line\nline\n"))
-    printed(capsys, "next", "-")
-    assert bodies[0]["context"] == "line\nline\n"
+    """It is one line and status 2."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n")))
+    assert complaint(capsys, "next", "-", status=2) == "context: standard input is not UTF-8"
 
 
 def test_context_as_json(

@@ -161,8 +161,8 @@ def test_a_csv_header_that_cannot_be_used(
         (b'{"context": "a", "temperature": NaN}', "NaN is not a number"),
         (b'{"context": "\xff"}', "it is not UTF-8"),
         (b"[" * 100_000, "it is nested too deep"),
-        (b'{"context": "\\ud800", "candidates": ["a"]}', "context: Input should be a valid string"),
-        (b'{"context": "a", "candidates": ["b"], "tempo": 1}', "tempo: Extra inputs"),
+        (b'{"context": "\\ud800", "candidates": ["a"]}', "context: should be a valid string"),
+        (b'{"context": "a", "candidates": ["b"], "tempo": 1}', "tempo: there is no such field"),
     ],
 )
 def test_a_bad_line_is_reported(
@@ -257,6 +257,10 @@ def test_a_full_queue_here_is_waited_for(
         (("--errors", "x"), "--errors goes with --output"),
         (("--output", "in.jsonl"), "--output is the input itself"),
         (("--output", "a", "--errors", "a"), "--errors is the output itself"),
+        (("--output", "a", "--errors", "../{here}/a"), "--errors is the output itself"),
+        (("--output", "a", "--errors", "a.run.json"), "--errors is a.run.json"),
+        (("--output", "a", "--errors", "a.run.json.new"), "--errors is a.run.json.new"),
+        (("--output", "a", "--errors", "./in.jsonl"), "--errors is the input itself"),
     ],
 )
 def test_a_wrong_command_line(
@@ -268,7 +272,7 @@ def test_a_wrong_command_line(
 ) -> None:
     """One line that names the flag, and status 2."""
     monkeypatch.chdir(given.parent)
-    run(given, *flags, status=2)
+    run(given, *(flag.format(here=given.parent.name) for flag in flags), status=2)
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1

@@ -21,6 +21,7 @@ from app.schemas.models import ModelCard
 from app.schemas.score_reply import ScoreResponse
 from tests.app.commands.scoring import RECORDS, answer_from, read_jsonl, run, write_jsonl
 from tests.app.fake_engine import FakeEngine
+from tests.app.stub_server import await_true
 
 MANY = RECORDS * 3
 FILES = ("out", "out.errors.jsonl")
@@ -136,8 +137,8 @@ class _Counting(BaseHTTPRequestHandler):
     limit: int
     card: dict[str, Any]
     answer: dict[str, Any]
-    reached = threading.Event()
-    released = threading.Event()
+    reached: threading.Event
+    released: threading.Event
 
     def do_GET(self) -> None:
         """What is served."""
@@ -170,6 +171,7 @@ def recorded() -> Iterator[tuple[str, type[_Counting]]]:
     card = ModelCard.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index,call-overload]
     answer = ScoreResponse.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index,call-overload]
     made = {"asked": [], "limit": 30, "card": card, "answer": answer}
+    made |= {name: threading.Event() for name in ("reached", "released")}
     handler = type("Handler", (_Counting,), made)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
@@ -203,3 +205,81 @@ def test_kill_9(tmp_path: Path, recorded: tuple[str, type[_Counting]]) -> None:
     assert handler.asked == [line["context"] for line in lines]
     assert (tmp_path / "out").read_bytes().startswith(written)
     assert [one["line"] for one in read_jsonl(tmp_path / "out")] == list(range(1, 61))
+
+
+@pytest.mark.process
+def test_ctrl_c_at_an_input_that_stays_open(
+    tmp_path: Path, recorded: tuple[str, type[_Counting]]
+) -> None:
+    """It ends at once with 130, and what was answered stands in whole lines."""
+    url, _ = recorded
+    out = tmp_path / "out"
+    process = _started("-", "-o", out, "--url", url, stdin=subprocess.PIPE)
+    try:
+        _give(process, 3)
+        await_true(lambda: out.exists() and out.read_bytes().count(b"\n") == 3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+    finally:
+        _ended(process)
+    assert [one["line"] for one in read_jsonl(out)] == [1, 2, 3]
+
+
+@pytest.mark.process
+def test_ctrl_c_is_gone_on_after(tmp_path: Path, recorded: tuple[str, type[_Counting]]) -> None:
+    """Of a file, the same command asks for the rest and for nothing twice."""
+    url, handler = recorded
+    lines = [{"context": f"line {n}", "candidates": ["x"]} for n in range(40)]
+    given = write_jsonl(tmp_path / "in", lines)
+    argv = (given, "-o", tmp_path / "out", "--url", url, "--concurrency", "1")
+    process = _started(*argv)
+    try:
+        assert handler.reached.wait(20)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    finally:
+        _ended(process)
+    handler.limit = 100
+    run(*argv)
+    assert handler.asked == [line["context"] for line in lines]
+    assert [one["line"] for one in read_jsonl(tmp_path / "out")] == list(range(1, 41))
+
+
+@pytest.mark.process
+def test_a_reader_that_leaves(recorded: tuple[str, type[_Counting]]) -> None:
+    """As with `| head -1`: no words, and the status of a program that SIGPIPE has ended."""
+    url, _ = recorded
+    process = _started("-", "--url", url, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        _give(process, 1)
+        assert process.stdout.readline().startswith(b'{"line":1,')
+        process.stdout.close()
+        _give(process, 1)
+        assert process.wait(20) == 141
+        assert process.stderr.read() == b""
+    finally:
+        _ended(process)
+
+
+def _started(*argv: object, **pipes: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "app", "score", *map(str, argv)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def _give(process: subprocess.Popen[bytes], count: int) -> None:
+    if process.stdin is None:
+        raise RuntimeError("it was started without an input")
+    process.stdin.write(b'{"context": "a", "candidates": ["x"]}\n' * count)
+    process.stdin.flush()
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()

@@ -14,6 +14,7 @@ def test_flags_win_over_variables_over_the_default(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CHAINRULE_CLIENT_URL", "https://far.example/")
     monkeypatch.setenv("CHAINRULE_CLIENT_API_KEY", "")
     assert ServerAddress.find(None, None) == ServerAddress("https://far.example", None)
+    assert ServerAddress.find("http://near:1/v1/", None).url == "http://near:1"
     assert ServerAddress.find("http://near:1", "k") == ServerAddress("http://near:1", "k")
 
 
@@ -21,6 +22,7 @@ def test_flags_win_over_variables_over_the_default(monkeypatch: pytest.MonkeyPat
     "url",
     [
         *("far.example", "http://", "ftp://far.example", "localhost:8000"),
+        *("http://far.example?a=b", "http://far.example/#a", "http://far .example"),
         *("http://far.example:port", "http://far.example:99999", "http://[::1", "http://:80"),
     ],
 )

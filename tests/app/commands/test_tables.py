@@ -25,6 +25,22 @@ def test_columns_are_aligned_by_what_they_look_like() -> None:
     assert out.getvalue() == "text      n\n日本      1\ne\u0301        10\nabcdef  100\n"
 
 
+def test_a_table_fits_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The widest texts are cut and end in an ellipsis; numbers stay, and so do pipes and files."""
+    monkeypatch.setenv("COLUMNS", "30")
+    rows = [["a" * 40, "-12.5", "日" * 20], ["b", "1", "c"]]
+    shown = []
+    for out in (Terminal(), io.StringIO()):
+        page = Page(out, coloured=False)
+        page.table(["text", ">number", "other"], rows)
+        page.write()
+        shown.append(out.getvalue())
+    assert shown[0].splitlines()[1] == "aaaaaaaaa…   -12.5  日日日日…"
+    assert shown[0].splitlines()[2] == "b                1  c"
+    assert "a" * 40 in shown[1]
+    assert "日" * 20 in shown[1]
+
+
 def test_colours_do_not_move_columns() -> None:
     """The codes take no room."""
     plain, coloured = io.StringIO(), io.StringIO()

@@ -27,6 +27,7 @@ def run(rate: float, *outcomes: str) -> tuple[object, list[Sent]]:
     [
         [run(1.0, "200", "200", "500")],
         [run(1.0, "500")],
+        [run(1.0, "200", "timeout"), run(2.0, "timeout"), run(3.0, "500")],
         [run(1.0, "200"), run(2.0, "200", "429"), run(4.0, "429")],
     ],
 )
@@ -38,6 +39,22 @@ def test_a_plot_is_a_png(runs: list[tuple[object, list[Sent]]], tmp_path: Path) 
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(content) > 10_000
+
+
+def test_a_run_is_told_by_its_legend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of timeouts and of a run without an answer it says so; a narrow range has no log scale."""
+    pytest.importorskip("matplotlib")
+    figure = new_figure()
+    monkeypatch.setattr("app.load.plot.new_figure", lambda: figure)
+    runs = [run(1.0, "200", "timeout"), run(2.0, "timeout"), run(3.0, "500")]
+    draw(tmp_path / "plot.png", runs, "score")  # type: ignore[arg-type]
+    left = figure.axes[0]
+    assert left.get_legend_handles_labels()[1] == [
+        "1/s: 1 timed out (x)",
+        "2/s: none answered, 1 timed out (x)",
+        "3/s: none answered",
+    ]
+    assert left.get_xscale() == "linear"
 
 
 def test_without_the_extra_the_message_says_what_to_install(
