@@ -72,6 +72,22 @@ ScoreBody = Annotated[
 ]
 
 
+def _pair_shape(body: Any) -> str:
+    """Which of vLLM's a body is meant to be."""
+    shape = _shape(body)
+    return shape if shape.startswith("vLLM's") else "vLLM's texts"
+
+
+PairBody = Annotated[
+    Annotated[TextPairs, Tag("vLLM's texts")]
+    | Annotated[QueryPairs, Tag("vLLM's queries")]
+    | Annotated[DataPairs, Tag("vLLM's data")],
+    Discriminator(_pair_shape),
+    BeforeValidator(_refuse_mixture),
+    Body(),
+]
+
+
 class ScoreReply(RootModel[ScoreResponse | LabelScores | ScoreList]):
     """Our own answer; to another server's body, that server's."""
 
@@ -97,3 +113,9 @@ async def score(request: ScoreBody, service: ServiceDependency, http: Request) -
     if isinstance(request, PairRequest):
         return await json_reply(await pair_scores(request, service, http))
     return await json_reply(await service.score(request))
+
+
+@router.post("/score", response_model=ScoreList, summary="Relevance of pairs, in vLLM's shape")
+async def score_pairs(request: PairBody, service: ServiceDependency, http: Request) -> Response:
+    """vLLM's other path for what /v1/score answers to ``text_1`` and ``text_2``."""
+    return await json_reply(await pair_scores(request, service, http))

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.json_route import MAX_KEYS
 from model_runtime import ForwardFailed, NonFiniteLogits
 from tests.app.calls import NO, YES, call, refusal, refusal_of, score_with
 from tests.app.fake_engine import FakeEngine
@@ -219,6 +220,15 @@ async def test_half_a_surrogate_pair_is_refused(
 ) -> None:
     """Half a surrogate pair is no text, wherever it stands."""
     assert (await refusal(client, "score", **body))["type"] == "invalid_request_error"
+
+
+async def test_an_object_of_too_many_keys_is_refused(client: httpx.AsyncClient) -> None:
+    """It is told how many it has, and no key of it is complained of one by one."""
+    extra = {f"key {number}": 1 for number in range(MAX_KEYS)}
+    error = await refusal(client, "score", **extra)
+    assert error["message"] == f"An object has {MAX_KEYS + 2} keys; no request has that many."
+    fewer = dict(list(extra.items())[:-2])
+    assert (await refusal(client, "score", **fewer))["param"] == "key 0"
 
 
 async def test_missing_fields_are_named(client: httpx.AsyncClient) -> None:

@@ -26,6 +26,8 @@ MAX_JSON_DEPTH = 32
 
 _UNSERVED = {
     "input_image": "images are not read here",
+    "input_file": "files are not read here",
+    "input_audio": "sound is not read here",
     "function_call": "tool calls are not read here",
     "function_call_output": "tool calls are not read here",
     "custom_tool_call": "tool calls are not read here",

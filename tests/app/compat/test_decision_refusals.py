@@ -26,6 +26,7 @@ from tests.app.fake_engine import FakeEngine
 pytestmark = pytest.mark.anyio
 
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+FILE = {"type": "input_file", "file_id": "file-1"}
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"role": "user", "content": [IMAGE]}]}, "input.0.content.0"),
     ({"input": [{"type": "function_call", "call_id": "1", "name": "f"}]}, "input.0"),
     ({"input": [{"type": "custom_tool_call_output", "call_id": "1", "output": ""}]}, "input.0"),
+    ({"input": [{"role": "user", "content": [FILE]}]}, "input.0.content.0"),
     ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role"),
     ({"input": [{"role": "user", "content": [{"type": "audio"}]}]}, "input.0.content.0"),
     (
@@ -68,6 +70,16 @@ async def test_what_is_not_served_is_named(
     error = await refusal(client, **{"questions": [predicate()], **body})
     assert error["param"] == param
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(("part", "why"), [(IMAGE, "images"), (FILE, "files")])
+async def test_a_part_that_is_no_text_is_refused_by_its_kind(
+    client: httpx.AsyncClient, part: dict[str, Any], why: str
+) -> None:
+    """The message names the kind of the part, and says that such are not read."""
+    body = {"input": [{"role": "user", "content": [part]}], "questions": [predicate()]}
+    error = await refusal(client, **body)
+    assert f"{part['type']} is refused: {why} are not read here" in error["message"]
 
 
 BAD_QUESTIONS: list[tuple[dict[str, Any], str]] = [

@@ -81,6 +81,32 @@ async def test_neutral_values_are_accepted(client: httpx.AsyncClient) -> None:
     assert await scores(client, text_1=" is", text_2=["it"], **neutral) == [pytest.approx(0.5)]
 
 
+@all_names
+async def test_vllms_other_path(client: httpx.AsyncClient, first: str, second: str) -> None:
+    """/score gives what /v1/score gives for the same pairs."""
+    body = {"template": PLAIN, first: " is", second: ["a", "it"]}
+    answers = [(await client.post(path, json=body)).json() for path in ("/score", "/v1/score")]
+    assert answers[0]["data"] == answers[1]["data"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"context": "it is", "candidates": [" yes"]}, "text_1"),
+        ({"query": "a", "items": ["b"], "label_token_ids": [1]}, "text_1"),
+        ({"queries": "a", "documents": ["b"], "context": "it"}, "context"),
+        ({"queries": "a"}, "documents"),
+    ],
+)
+async def test_the_other_path_takes_pairs_only(
+    client: httpx.AsyncClient, body: dict[str, Any], param: str
+) -> None:
+    """Our own body and SGLang's belong to /v1/score: a 422 that names what is missing here."""
+    response = await client.post("/score", json=body)
+    assert response.status_code == 422, response.text
+    assert response.json()["error"]["param"] == param
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, "text_2"),
     ({"text_1": ["a", "b"], "text_2": "c"}, "text_2"),
