@@ -79,7 +79,7 @@ def products_on(threads: Threads) -> dict[Callable[..., Tensor], Callable[..., T
 
     def product(rows: Tensor, *rest: object) -> Tensor:
         with threads.of_product(rows.shape[0]):
-            y: Tensor = _mkldnn._linear_pointwise(rows, *rest)
+            y: Tensor = _mkldnn._linear_pointwise.default(rows, *rest)
         return y
 
     return {_mkldnn._linear_pointwise.default: product}

@@ -86,7 +86,12 @@ class ModelRunner:
         self._kernel = cpu.attend if on_cpu else cuda.attend
         self._decode: Decode = self._decode_plainly
         if on_cpu:
-            self._decode = RecordedDecoder(self._decode_plainly, products_on(self._threads))
+            self._decode = RecordedDecoder(
+                self._decode_plainly,
+                products_on(self._threads),
+                self._head.vocab_size,
+                getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1,
+            )
         self._steps: StepGraphs | None = None
         if record_steps is not None:
             self._steps = StepGraphs(

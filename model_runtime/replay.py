@@ -64,23 +64,25 @@ class Replay:
     def _step(self, call: Call, places: dict[Value, int]) -> _Step:
         """Reads its arguments from their places and puts its result into its own."""
         operator, place = call.operator, places[call.output]
-        if call.kwargs or any(isinstance(part, tuple) and _inside(part) for part in call.args):
-            return _nested_step(call, places)
-        addresses = [self._address(part, places) for part in call.args]
-        if len(addresses) == 1:
-            return _unary_step(operator, addresses[0], place)
-        if len(addresses) == 2:
-            return _binary_step(operator, addresses[0], addresses[1], place)
-        arguments = itemgetter(*addresses)
+        args = tuple(self._address(part, places) for part in call.args)
+        kwargs = {name: self._address(part, places) for name, part in call.kwargs.items()}
+        if kwargs or any(isinstance(address, tuple) for address in args):
+            return _nested_step(operator, args, kwargs, place)
+        if len(args) == 1:
+            return _unary_step(operator, args[0], place)
+        arguments = itemgetter(*args)
 
         def step(values: list[Any]) -> None:
             values[place] = operator(*arguments(values))
 
         return step
 
-    def _address(self, part: Any, places: dict[Value, int]) -> int:
+    def _address(self, part: Any, places: dict[Value, int]) -> Any:
+        """Where an argument will lie; of a tuple that holds values, where its parts will."""
         if isinstance(part, Value):
             return places[part]
+        if isinstance(part, tuple) and _inside(part):
+            return tuple(self._address(inner, places) for inner in part)
         self._constants.append(part)
         return self._size + len(self._constants) - 1
 
@@ -92,27 +94,17 @@ def _unary_step(operator: Operator, address: int, place: int) -> _Step:
     return step
 
 
-def _binary_step(operator: Operator, first: int, second: int, place: int) -> _Step:
-    def step(values: list[Any]) -> None:
-        values[place] = operator(values[first], values[second])
-
-    return step
-
-
-def _nested_step(call: Call, places: dict[Value, int]) -> _Step:
-    operator, place = call.operator, places[call.output]
-
-    def fill(part: Any, values: list[Any]) -> Any:
-        if isinstance(part, Value):
-            return values[places[part]]
-        if isinstance(part, tuple) and _inside(part):
-            return [fill(inner, values) for inner in part]
-        return part
+def _nested_step(
+    operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], place: int
+) -> _Step:
+    def fill(address: Any, values: list[Any]) -> Any:
+        if isinstance(address, tuple):
+            return [fill(inner, values) for inner in address]
+        return values[address]
 
     def step(values: list[Any]) -> None:
-        args = [fill(part, values) for part in call.args]
-        kwargs = {name: fill(part, values) for name, part in call.kwargs.items()}
-        values[place] = operator(*args, **kwargs)
+        named = {name: fill(address, values) for name, address in kwargs.items()}
+        values[place] = operator(*(fill(address, values) for address in args), **named)
 
     return step
 
