@@ -74,17 +74,6 @@ def _pointwise(rows: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-def products_on(threads: Threads) -> dict[Callable[..., Tensor], Callable[..., Tensor]]:
-    """What a recording calls in place of a product: the same, on as many threads as it is worth."""
-
-    def product(rows: Tensor, *rest: object) -> Tensor:
-        with threads.of_product(rows.shape[0]):
-            y: Tensor = _mkldnn._linear_pointwise.default(rows, *rest)
-        return y
-
-    return {_mkldnn._linear_pointwise.default: product}
-
-
 def check_products(device: torch.device, dtype: torch.dtype) -> None:
     """Whether this device has the products that the layers are laid out for.
 

@@ -17,11 +17,9 @@ from model_runtime.attention.paths import PathAttention
 from model_runtime.batch import Batch, BatchOutput
 from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.kv_cache import KVShape, KVStorage
-from model_runtime.linear import check_products, forget_products, lay_out_linears, products_on
+from model_runtime.linear import check_products, forget_products, lay_out_linears
 from model_runtime.logprobs import reduce_head_rows
 from model_runtime.precision import keep_products_exact
-from model_runtime.recorded_decoder import RecordedDecoder
-from model_runtime.recording import Decode
 from model_runtime.step_graphs import Record, StepGraphs
 from model_runtime.threads import Threads
 
@@ -84,19 +82,9 @@ class ModelRunner:
             )
         self._storage = KVStorage(shape, self.slots, self.device)
         self._kernel = cpu.attend if on_cpu else cuda.attend
-        self._decode: Decode = self._decode_plainly
-        if on_cpu:
-            self._decode = RecordedDecoder(
-                self._decode_plainly,
-                products_on(self._threads),
-                self._head.vocab_size,
-                getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1,
-            )
         self._steps: StepGraphs | None = None
         if record_steps is not None:
-            self._steps = StepGraphs(
-                self._decode_plainly, self._storage, self._kernel, record_steps
-            )
+            self._steps = StepGraphs(self._decode, self._storage, self._kernel, record_steps)
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> BatchOutput:
@@ -126,7 +114,7 @@ class ModelRunner:
         attention = PathAttention(batch, self._storage, self._kernel)
         return self._decode(token_ids, positions, attention)
 
-    def _decode_plainly(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+    def _decode(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         output = self._decoder(
             input_ids=token_ids, position_ids=positions, use_cache=False, path_attention=attention
         )

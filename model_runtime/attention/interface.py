@@ -18,12 +18,13 @@ ATTENTION_NAME = "chainrule_paths"
 
 
 class Attention(Protocol):
-    """What a layer needs of its batch's attention; see ``attention.paths``."""
+    """What a layer needs of its batch's attention; see ``attention.paths``.
 
-    @property
-    def layers(self) -> set[int]:
-        """Which layers have come here."""
-        ...
+    Attributes:
+        layers: which layers have come here.
+    """
+
+    layers: set[int]
 
     def attend(
         self,
