@@ -51,8 +51,10 @@ def in_order(
         while window:
             yield window.popleft().result()
     finally:
+        # What waits goes first: a thread that is told to stop would begin it.
+        pool.shutdown(wait=False, cancel_futures=True)
         stop()
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True)
 
 
 async def in_order_async(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import random
+import signal
+import threading
+import time
 from typing import Any
 
 import httpx
@@ -190,11 +192,16 @@ def test_a_size_below_one_is_refused(kind: Any) -> None:
 def test_ctrl_c_ends_a_split_list() -> None:
     """Whoever waits for the parts need not wait until the server would have taken them."""
     asked: list[httpx.Request] = []
+    one_at_a_time = threading.Lock()
 
     def refuse(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
-        if len(asked) == 2:
-            _thread.interrupt_main()
+        with one_at_a_time:
+            asked.append(request)
+            is_second = len(asked) == 2
+        if is_second:
+            # To that thread, and when it waits: a signal just before that would not wake it.
+            time.sleep(0.2)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         return httpx.Response(503, headers={"Retry-After": "300"})
 
     candidates = ["a", "b", "c", "d", "e", "f"]
