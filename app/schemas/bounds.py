@@ -127,6 +127,10 @@ MAX_AUDIT_NEW_TOKENS = 64
 MAX_AUDIT_BEAMS = 16
 MAX_AUDIT_EXPANSIONS = 4_096
 
+MAX_QUESTIONS = 400
+MAX_OPTIONS = 255
+"""Questions of a decisions request, and options of each."""
+
 MAX_TEMPLATE_CHARS = 16_384
 """Of a rerank prompt, and of the instruction in it."""
 

@@ -54,6 +54,24 @@ class LimitsCard(Part):
     """Completions above a ``threshold`` that one search may return."""
     max_regex_chars: int
     max_json_schema_chars: int
+    max_prompts: int
+    """Of /v1/completions, as the next three."""
+    max_completion_tokens: int
+    """Tokens that all choices may generate together."""
+    max_completion_entries: int
+    """Tokens that are listed, times ``logprobs``."""
+    max_echo_bytes: int
+    """Of echoed prompts, each as often as it is shown."""
+    max_documents: int
+    """Of a rerank request; pairs of a scoring one."""
+    max_rerank_bytes: int
+    """Of all prompts of a rerank request, each with its query and whole document."""
+    max_label_scores: int
+    """Items times labels of a scoring request."""
+    max_questions: int
+    """Of a decisions request."""
+    max_options: int
+    """Of each question."""
     grammar: bool
     """Whether ``regex`` and ``json_schema`` are served."""
 
@@ -104,6 +122,15 @@ class ModelCard(Part):
                         "max_threshold_sequences": 512,
                         "max_regex_chars": 8192,
                         "max_json_schema_chars": 65536,
+                        "max_prompts": 2048,
+                        "max_completion_tokens": 4194304,
+                        "max_completion_entries": 262144,
+                        "max_echo_bytes": 16000000,
+                        "max_documents": 16384,
+                        "max_rerank_bytes": 8388608,
+                        "max_label_scores": 262144,
+                        "max_questions": 400,
+                        "max_options": 255,
                         "grammar": True,
                     },
                 }

@@ -66,6 +66,15 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
         "max_threshold_sequences",
         "max_regex_chars",
         "max_json_schema_chars",
+        "max_prompts",
+        "max_completion_tokens",
+        "max_completion_entries",
+        "max_echo_bytes",
+        "max_documents",
+        "max_rerank_bytes",
+        "max_label_scores",
+        "max_questions",
+        "max_options",
         "grammar",
     }
 

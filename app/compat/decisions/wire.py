@@ -8,11 +8,9 @@ from pydantic import Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.compat.decisions.input import MAX_PARTS, InputItem, QuestionPart, by_type
-from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES
+from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES, MAX_OPTIONS, MAX_QUESTIONS
 from app.schemas.request import Request, Text, Treatment
 
-MAX_QUESTIONS = 400
-MAX_OPTIONS = 255
 MAX_NAME_CHARS = 512
 MAX_OPTION_CHARS = 4_096
 
