@@ -12,8 +12,11 @@ from model_runtime.batch_memory import ModelShape, batch_bytes, largest_batch_by
 from model_runtime.errors import ModelLoadError, OutOfMemory
 from model_runtime.memory import Memory
 
-READING_S = 0.1
-"""A reading of what is free is this old at most; a smaller batch than half of it needs no newer."""
+READINGS = ((16, 1.0), (2, 0.1))
+"""So many times a batch may have been free so many seconds ago; with less a new reading is made.
+
+A reading takes half a millisecond, which a lone decode step would pay each time.
+"""
 
 
 class BatchRoom:
@@ -82,7 +85,8 @@ class BatchRoom:
     def _room(self, needed: int) -> int:
         """Bytes for a batch: what is free, and what earlier ones have left with the process."""
         now = self._clock()
-        if 2 * needed > self._free or now - self._read_at > READING_S:
+        age = now - self._read_at
+        if not any(times * needed <= self._free and age <= good_s for times, good_s in READINGS):
             self._free, self._read_at = self._read(), now
         return self._free
 

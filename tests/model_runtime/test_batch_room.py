@@ -108,7 +108,26 @@ def test_small_batches_beside_much_memory_do_not_read_files() -> None:
     bench = Bench(FakeMemory(64 * needed(4096)))
     for _ in range(50):
         bench.fit(32)
+        bench.now += 0.02
     assert bench.memory.readings == 1
+    bench.now = 1.1
+    bench.fit(32)
+    assert bench.memory.readings == 2
+
+
+@pytest.mark.parametrize(("times", "good_s"), [(1, 0.0), (3, 0.1), (20, 1.0)])
+def test_the_less_is_free_the_newer_is_the_reading(times: int, good_s: float) -> None:
+    """Between readings another process may take what was free."""
+    bench = Bench(FakeMemory(times * needed(1024)))
+    for _ in range(2):  # the first batch writes to fresh pages
+        bench.fit(1024)
+    before = bench.memory.readings
+    bench.now += good_s
+    bench.fit(1024)
+    assert bench.memory.readings == before + (good_s == 0)
+    bench.now += 0.01
+    bench.fit(1024)
+    assert bench.memory.readings == before + 1 + (good_s == 0)
 
 
 def test_a_start_that_cannot_end_well_is_refused() -> None:
