@@ -19,6 +19,7 @@ def model_card(info: ModelInfo, limits: Limits) -> ModelCard:
         parameters=info.parameters,
         dtype=info.dtype,
         device=info.device,
+        batch_invariant=info.batch_invariant,
         vocab_size=info.vocab_size,
         max_model_len=info.max_model_len,
         bos_token_id=info.bos_token_id,

@@ -25,6 +25,7 @@ from model_runtime.span_sizes import (
     BLOCK_SIZE,
     GATHERED_KEYS,
     KEY_STEP,
+    ROW_STEP,
     near_steps,
     padded_keys,
     padded_rows,
@@ -77,6 +78,8 @@ class ModelShape:
     Attributes:
         capped: attention scores have a soft cap, so they are written out.
         window: positions that some layers see at most, which takes masks of their own; else 0.
+        row_step: a call of the attention kernel takes a multiple of so many rows.
+        apart: each ``row_step`` rows of them are a product of their own, with a mask for each head.
     """
 
     layers: int
@@ -88,6 +91,8 @@ class ModelShape:
     vocab: int
     capped: bool = False
     window: int = 0
+    row_step: int = ROW_STEP
+    apart: bool = False
 
     @classmethod
     def of(cls, config: Any, vocab: int) -> ModelShape:
@@ -171,7 +176,8 @@ class _Piece(NamedTuple):
 
 
 def _piece(shape: ModelShape, keys: int, rows: int) -> _Piece:
-    return _Piece(padded_keys(keys), padded_rows(rows * (shape.heads // shape.kv_heads)))
+    folded = rows * (shape.heads // shape.kv_heads)
+    return _Piece(padded_keys(keys), padded_rows(folded, shape.row_step))
 
 
 def _near_pieces(shape: ModelShape, batch: Batch) -> Iterator[_Piece]:
@@ -190,6 +196,8 @@ def _call(shape: ModelShape, piece: _Piece, count: int) -> int:
     floats = (2 * piece.keys + KERNEL_COPIES * piece.rows) * shape.head_dim
     if shape.capped:
         floats += SCORE_COPIES * piece.rows * piece.keys
+    elif shape.apart:
+        floats += piece.rows * piece.keys
     return together * shape.kv_heads * floats * FLOAT
 
 

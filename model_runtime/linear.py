@@ -3,6 +3,9 @@
 On CPU that is oneDNN's blocked layout, called eagerly: exact in float32, and every row's bits
 are the same for any number of rows from 2 on. One row takes another code path, so a single row
 is padded. In bfloat16 only the product is rounded; what goes in and comes out stays float32.
+
+Where a row's bits do change with the number of rows, as they do in bfloat16 on CPUs with AMX,
+every product has one number of rows, a tile, and what is missing is padded.
 """
 
 from __future__ import annotations
@@ -16,14 +19,26 @@ from transformers.pytorch_utils import Conv1D
 from model_runtime.errors import UnsupportedModel
 from model_runtime.threads import Threads
 
+TILES = (None, 128, 256, 64)
+"""Rows of every product, the first that keeps bits; None for any number.
+
+Of bfloat16 products on AMX 64 rows reach 604 GFLOP/s, 128 reach 881 and 256 reach 1,116. So the
+products of a decode step take 23, 31 or 49 ms, and those of scoring 1.8, 1.3 or 1 times the least.
+"""
+
 _ROWS_HINT = 256
 _mkldnn = torch.ops.mkldnn
 
 
 class PackedLinear(nn.Module):
-    """y = x W^T + b on CPU; holds the packed weight only."""
+    """y = x W^T + b on CPU; holds the packed weight only.
+
+    Attributes:
+        tile: rows of every product; None where a row's bits do not depend on how many there are.
+    """
 
     bias: Tensor | None
+    tile: int | None = None
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, threads: Threads
@@ -38,12 +53,26 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)
+        y = self._whole(rows) if self.tile is None else self._in_tiles(rows, self.tile)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _whole(self, rows: Tensor) -> Tensor:
         count = rows.shape[0]
         if count == 1:
             rows = rows.expand(2, -1)
         with self._threads.of_product(count):
-            y = self._product(rows.to(self.dtype).contiguous())[:count]
-        return y.view(*x.shape[:-1], self.out_features)
+            return self._product(rows.to(self.dtype).contiguous())[:count]
+
+    def _in_tiles(self, rows: Tensor, tile: int) -> Tensor:
+        count = rows.shape[0]
+        padded = -(-count // tile) * tile
+        filled = rows.new_zeros((padded, self.in_features), dtype=self.dtype)
+        filled[:count] = rows
+        y = rows.new_empty((padded, self.out_features), dtype=torch.float32)
+        with self._threads.of_product(tile):
+            for first in range(0, padded, tile):
+                y[first : first + tile] = self._product(filled[first : first + tile])
+        return y[:count]
 
     def _product(self, rows: Tensor) -> Tensor:
         if self.dtype is torch.float32:
@@ -143,7 +172,7 @@ LayOut = Callable[[Tensor, Tensor | None], nn.Module]
 
 def lay_out_linears(
     module: nn.Module, device: torch.device, dtype: torch.dtype, threads: Threads
-) -> None:
+) -> list[PackedLinear]:
     """Replace every linear layer below ``module``, one at a time, freeing as it goes.
 
     Args:
@@ -151,14 +180,20 @@ def lay_out_linears(
         device: where it runs.
         dtype: of the products.
         threads: shared by all layers of a runner; of no use but on CPU.
+
+    Returns:
+        The layers that took their places on a CPU.
     """
+    packed: list[PackedLinear] = []
 
     def lay_out(weight: Tensor, bias: Tensor | None) -> nn.Module:
-        if device.type == "cpu":
-            return PackedLinear(weight, bias, dtype, threads)
-        return RoundedLinear(weight, bias, dtype)
+        if device.type != "cpu":
+            return RoundedLinear(weight, bias, dtype)
+        packed.append(PackedLinear(weight, bias, dtype, threads))
+        return packed[-1]
 
     _replace_linears(module, lay_out)
+    return packed
 
 
 def _replace_linears(module: nn.Module, lay_out: LayOut) -> None:

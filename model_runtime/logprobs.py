@@ -43,12 +43,13 @@ def reduce_head_rows(hidden: Tensor, head: Head, batch: Batch, vocab_size: int) 
         vocab_size: columns of the head; they bound a tile.
     """
     reduction = _Reduction(batch)
-    for first, stop in _tiles(hidden.shape[0], _tile_height(vocab_size, hidden.device)):
+    for first, stop in _tiles(hidden.shape[0], tile_height(vocab_size, hidden.device)):
         reduction.take(first, stop, _logits(hidden[first:stop], head))
     return reduction.output()
 
 
-def _tile_height(vocab_size: int, device: torch.device) -> int:
+def tile_height(vocab_size: int, device: torch.device) -> int:
+    """Rows of a tile."""
     tile = _TILE_BYTES if device.type == "cpu" else _TILE_BYTES_ON_DEVICE
     return max(8, tile // (4 * vocab_size) // 8 * 8)
 
@@ -111,7 +112,7 @@ class _Reduction:
                 wanted += self._gathers[head]
             else:
                 self._gather_many(self._gathers[head], logits[head - first], log_sum[head - first])
-        height = max(stop - first, _tile_height(logits.shape[1], logits.device))
+        height = max(stop - first, tile_height(logits.shape[1], logits.device))
         for chunk in (wanted[i : i + height] for i in range(0, len(wanted), height)):
             rows = row_index([self._batch.gather_head[g] - first for g in chunk], logits.device)
             ids = torch.tensor([self._batch.gather_ids[g] for g in chunk], device=logits.device)

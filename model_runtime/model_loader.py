@@ -230,7 +230,8 @@ def _end_token_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, .
 def _fingerprint(folder: Path, dtype: str, device: str, attention: str) -> str:
     """Changes whenever a bit of an answer could: weights, words, code, libraries, machine.
 
-    Block sizes and the choice of kernels are constants of the code or follow from the machine.
+    Block sizes and the choice of kernels are constants of the code or follow from the machine; the
+    layout of rows, which is chosen once the weights are laid out, is added then.
     """
     package = Path(__file__).parent
     facts = (
@@ -242,6 +243,11 @@ def _fingerprint(folder: Path, dtype: str, device: str, attention: str) -> str:
         transformers.__version__,
         torch.cuda.get_device_name() if device == "cuda" else _processor(),
     )
+    return digest(*facts)
+
+
+def digest(*facts: str) -> str:
+    """Of facts that bits depend on, as a fingerprint is written: 24 hex digits."""
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
 
 

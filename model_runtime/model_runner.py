@@ -14,12 +14,19 @@ from model_runtime.allocator import keep_freed_memory
 from model_runtime.attention import cpu, cuda
 from model_runtime.attention.interface import Attention
 from model_runtime.attention.paths import PathAttention
+from model_runtime.attention.row_tiles import Heads
 from model_runtime.batch import Batch, BatchOutput
 from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.kv_cache import KVShape, KVStorage
-from model_runtime.linear import check_products, forget_products, lay_out_linears
-from model_runtime.logprobs import reduce_head_rows
+from model_runtime.linear import (
+    PackedLinear,
+    check_products,
+    forget_products,
+    lay_out_linears,
+)
+from model_runtime.logprobs import reduce_head_rows, tile_height
 from model_runtime.precision import keep_products_exact
+from model_runtime.row_layout import RowLayout, choose_layout
 from model_runtime.step_graphs import Record, StepGraphs
 from model_runtime.threads import Threads
 
@@ -36,6 +43,10 @@ class ModelRunner:
 
     The decoder is called with a batch as one flat sequence; ``PathAttention`` alone knows
     that it is many paths. Everything else in a decoder works token by token.
+
+    Attributes:
+        slots: tokens that the KV storage holds.
+        rows: how rows are put to the products; bits depend on it. Chosen on CPU alone.
     """
 
     def __init__(
@@ -69,8 +80,15 @@ class ModelRunner:
         replace_activations(self._decoder)
         self._head = _Head(model)
         self._threads = Threads()
-        lay_out_linears(self._decoder, self.device, product_dtype, self._threads)
-        self._head.lay_out(self.device, self._threads)
+        layers = lay_out_linears(self._decoder, self.device, product_dtype, self._threads)
+        head = self._head.lay_out(self.device, self._threads)
+        self.rows = RowLayout()
+        if on_cpu:
+            heads, most = (
+                Heads.of(model.config.get_text_config()),
+                self._head.most_rows(self.device),
+            )
+            self.rows = choose_layout(heads, layers, head, most)
         kv_dtype = model.dtype if on_cpu else product_dtype
         shape = _kv_shape(model.config.get_text_config(), kv_dtype)
         self._layers = shape.layers
@@ -81,10 +99,11 @@ class ModelRunner:
                 f"{shape.bytes_per_token}, and two are the least"
             )
         self._storage = KVStorage(shape, self.slots, self.device)
-        self._kernel = cpu.attend if on_cpu else cuda.attend
+        self._kernel = self.rows.attention.kernel() if on_cpu else cuda.attend
         self._steps: StepGraphs | None = None
         if record_steps is not None:
-            self._steps = StepGraphs(self._decode, self._storage, self._kernel, record_steps)
+            step_kernel = cpu.attend if on_cpu else cuda.attend
+            self._steps = StepGraphs(self._decode, self._storage, step_kernel, record_steps)
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> BatchOutput:
@@ -111,7 +130,7 @@ class ModelRunner:
             return self._steps.run(batch)
         token_ids = torch.tensor([batch.token_ids], device=self.device)
         positions = torch.tensor([batch.positions], device=self.device)
-        attention = PathAttention(batch, self._storage, self._kernel)
+        attention = PathAttention(batch, self._storage, self._kernel, self.rows.attention.step)
         return self._decode(token_ids, positions, attention)
 
     def _decode(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
@@ -136,10 +155,15 @@ class _Head:
         config = model.config.get_text_config()
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
 
-    def lay_out(self, device: torch.device, threads: Threads) -> None:
+    def lay_out(self, device: torch.device, threads: Threads) -> list[PackedLinear]:
         holder = nn.ModuleList([self._project])
-        lay_out_linears(holder, device, torch.float32, threads)
+        packed = lay_out_linears(holder, device, torch.float32, threads)
         self._project = holder[0]
+        return packed
+
+    def most_rows(self, device: torch.device) -> int:
+        """Rows that it gets at once, at most."""
+        return tile_height(self.vocab_size, device)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self._project(hidden)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model_runtime.attention.interface import ATTENTION_NAME
+from model_runtime.attention.row_tiles import Heads, choose_row_tiles
 from model_runtime.batch import Batch, Work, assemble
 from model_runtime.batch_memory import ModelShape
 from model_runtime.batch_room import BatchRoom
@@ -17,11 +18,12 @@ from model_runtime.decoding.base import Answer
 from model_runtime.errors import ModelLoadError, UnsupportedModel
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.memory import Memory
-from model_runtime.model_loader import LoadedModel, load_model
+from model_runtime.model_loader import LoadedModel, digest, load_model
 from model_runtime.model_runner import DTYPES, ModelRunner, check_supported
 from model_runtime.numeric_error import Sample, take_sample
 from model_runtime.padded_model_runner import PaddedModelRunner
 from model_runtime.planner import plan
+from model_runtime.row_layout import RowLayout
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.types import ModelInfo
 
@@ -71,18 +73,24 @@ class ServedModel:
         try:
             free = _bytes_for_sample(loaded.info.device)
             sample = take_sample(loaded.model, loaded.info.max_model_len, free)
-            forward, cache = prepare(loaded, config)
+            forward, cache, rows = prepare(loaded, config)
         except ModelLoadError:
             raise
         except Exception as error:  # whatever the code of an unknown architecture raises
             reason = " ".join(str(error).split())[:300]
             name = loaded.info.architecture
             raise UnsupportedModel(f"{name} cannot be served: {reason}") from error
-        info = replace(loaded.info, max_model_len=_longest_path(loaded.info, cache))
+        info = replace(
+            loaded.info,
+            max_model_len=_longest_path(loaded.info, cache),
+            batch_invariant=rows.batch_invariant,
+            fingerprint=digest(loaded.info.fingerprint, str(rows)),
+        )
+        _tell_of_company(info)
         return cls(info, loaded.tokenizer, forward, cache, sample)
 
 
-_Prepare = Callable[[LoadedModel, EngineConfig], tuple[Forward, CacheGauge]]
+_Prepare = Callable[[LoadedModel, EngineConfig], tuple[Forward, CacheGauge, RowLayout]]
 
 
 def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
@@ -96,7 +104,9 @@ def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
     return load_model(replace(config, dtype="float32")), _prepare_padded
 
 
-def _prepare_paths(loaded: LoadedModel, config: EngineConfig) -> tuple[Forward, CacheGauge]:
+def _prepare_paths(
+    loaded: LoadedModel, config: EngineConfig
+) -> tuple[Forward, CacheGauge, RowLayout]:
     """Planner, runner and cache in a row; the batch is what goes from one to the next."""
     fit = _fit(loaded, config)
     runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
@@ -110,7 +120,11 @@ def _prepare_paths(loaded: LoadedModel, config: EngineConfig) -> tuple[Forward, 
         cache.commit(batch, answers)
         return answers
 
-    return Forward(plan=plan_batch, run=run, release=lambda _batch: cache.abandon()), cache
+    return (
+        Forward(plan=plan_batch, run=run, release=lambda _batch: cache.abandon()),
+        cache,
+        runner.rows,
+    )
 
 
 def _bytes_for_sample(device: str) -> int | None:
@@ -123,19 +137,37 @@ def _fit(loaded: LoadedModel, config: EngineConfig) -> Fit:
     """How batches are kept within memory: on a CPU by prediction, elsewhere the device says so."""
     if loaded.info.device != "cpu":
         return lambda plan_batch, budget: plan_batch(budget)
-    shape = ModelShape.of(loaded.model.config.get_text_config(), loaded.info.vocab_size)
+    text_config = loaded.model.config.get_text_config()
+    tiles, _ = choose_row_tiles(Heads.of(text_config))
+    shape = replace(
+        ModelShape.of(text_config, loaded.info.vocab_size), row_step=tiles.step, apart=tiles.apart
+    )
     room = BatchRoom(shape, Memory())
     room.check_start(config.kv_cache_bytes, config.max_batch_tokens, loaded.info.max_model_len)
     return room.fit
 
 
-def _prepare_padded(loaded: LoadedModel, _config: EngineConfig) -> tuple[Forward, CacheGauge]:
+def _prepare_padded(
+    loaded: LoadedModel, _config: EngineConfig
+) -> tuple[Forward, CacheGauge, RowLayout]:
     runner = PaddedModelRunner(loaded.model, loaded.info.max_model_len)
 
     def run(batch: Batch) -> Sequence[Answer]:
         return assemble(batch, runner.run(batch))
 
-    return Forward(plan=runner.plan, run=run, release=lambda _batch: None), runner.cache
+    return (
+        Forward(plan=runner.plan, run=run, release=lambda _batch: None),
+        runner.cache,
+        RowLayout(),
+    )
+
+
+def _tell_of_company(info: ModelInfo) -> None:
+    if info.device == "cpu" and not info.batch_invariant:
+        logger.warning(
+            "the last bits of a score may depend on what is computed beside it; "
+            "batch_invariant is false in /v1/models"
+        )
 
 
 def _longest_path(info: ModelInfo, cache: CacheGauge) -> int:

@@ -17,7 +17,7 @@ KEY_STEP = 32
 """A near span's keys are padded to multiples of this."""
 
 ROW_STEP = 8
-"""Heights of products are multiples of this."""
+"""Heights of products are multiples of this, or of what the served heads need instead."""
 
 GATHERED_KEYS = 16_384
 """Keys that are copied together for one call at most; it bounds the memory of a batch."""
@@ -27,8 +27,8 @@ def padded_keys(keys: int) -> int:
     return -(-keys // KEY_STEP) * KEY_STEP
 
 
-def padded_rows(rows: int) -> int:
-    return -(-rows // ROW_STEP) * ROW_STEP
+def padded_rows(rows: int, step: int = ROW_STEP) -> int:
+    return -(-rows // step) * step
 
 
 def near_steps(span: KeySpan, positions: Sequence[int]) -> Iterator[tuple[int, range]]:

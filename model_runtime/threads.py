@@ -60,6 +60,17 @@ class Threads:
             torch.set_num_threads(1)
 
 
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Torch's threads, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _is_small(batch: Batch) -> bool:
     keys = sum(len(span.slots) for span in (*batch.near, *batch.far))
     return len(batch.token_ids) <= SMALL_BATCH and keys <= SMALL_KEYS

@@ -268,6 +268,8 @@ class ModelInfo:
         parameters: number of weights, tied ones once.
         numeric_error: (maximum, RMS) of per-token |log-prob - float64| on a fixed sample.
         created: unix seconds at which the model was loaded.
+        batch_invariant: a token path was found to have the same bits alone, in company, cached and
+            chunked, with the products of this machine. Not looked for on CUDA.
     """
 
     name: str
@@ -282,3 +284,4 @@ class ModelInfo:
     parameters: int
     numeric_error: tuple[float, float] | None = None
     created: int = field(default=0)
+    batch_invariant: bool = False

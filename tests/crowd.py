@@ -148,6 +148,7 @@ class Crowd:
         ledger: every answer so far.
         requests: known once an engine has run; the completions of its searches are there too.
         batches, shared_batches, batch_requests: of the crowds, by the engines' own counters.
+        batch_invariant: every engine so far said that company changes no bit.
     """
 
     def __init__(
@@ -162,8 +163,9 @@ class Crowd:
         self.ledger = Ledger()
         self.requests: list[Request] = []
         self.batches = self.shared_batches = self.batch_requests = 0
+        self.batch_invariant = True
         self._folder = folder
-        self._dtype: Dtype = dtype
+        self.dtype: Dtype = dtype
         self.name = f"--hypothesis-seed={seed}, {dtype}"
         self._rng = random.Random(seed)
         self._count = count
@@ -190,6 +192,7 @@ class Crowd:
                 if not self.requests:
                     self._meet(engine)
                     await self._ask_alone(engine)
+                self.batch_invariant &= engine.info.batch_invariant
                 before = engine.stats()
                 for crowd in range(mix.rounds):
                     await self._ask_together(engine, f"mix {number}, crowd {crowd}")
@@ -201,7 +204,7 @@ class Crowd:
             size = mix.cache_tokens * self._bytes_per_token
         return EngineConfig(
             model=str(self._folder),
-            dtype=self._dtype,
+            dtype=self.dtype,
             max_model_len=self._longest,
             threads=mix.threads,
             max_batch_tokens=mix.max_batch_tokens,

@@ -19,9 +19,16 @@ from model_runtime.types import LogprobQuery, LogprobResult
 class Offline:
     """A runner and its cache, used from one thread."""
 
-    def __init__(self, folder: Path, *, kv_bytes: int = 64 << 20, slots: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        kv_bytes: int = 64 << 20,
+        slots: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION_NAME)
-        self.runner = ModelRunner(model.eval(), kv_bytes)
+        self.runner = ModelRunner(model.eval(), kv_bytes, dtype)
         self.cache = PrefixCache(slots or self.runner.slots)
         self.batches: list[Batch] = []
 

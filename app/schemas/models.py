@@ -93,6 +93,7 @@ class ModelCard(Part):
                     "parameters": 134515008,
                     "dtype": "float32",
                     "device": "cpu",
+                    "batch_invariant": True,
                     "vocab_size": 49152,
                     "max_model_len": 8192,
                     "bos_token_id": 1,
@@ -152,6 +153,8 @@ class ModelCard(Part):
     """Number of weights, tied ones once."""
     dtype: str
     device: str
+    batch_invariant: bool
+    """A score has the same bits alone, in a crowd, cached and chunked, as checked at the start."""
     vocab_size: int
     """A valid token id is ``0 <= id < vocab_size``."""
     max_model_len: int

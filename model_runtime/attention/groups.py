@@ -4,8 +4,8 @@ The query heads that share a kv head are folded into the rows, ``folded = row * 
 so a kernel sees one head a kv head, and one row of a batch is ``group`` rows to it.
 
 F is set by a row's position alone: the near span of a row is padded to whole steps behind its
-cut, a far span is whole as it is. M is padded to multiples of eight, since a row's bits do not
-depend on the others of its product from four rows on.
+cut, a far span is whole as it is. M is padded to whole row steps, among which a row's bits do not
+depend on the others of its product: see ``attention.row_tiles``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from model_runtime.span_sizes import (
     BLOCK_SIZE,
     GATHERED_KEYS,
     KEY_STEP,
+    ROW_STEP,
     near_steps,
     padded_keys,
     padded_rows,
@@ -71,20 +72,25 @@ class _Piece:
 
 
 def group_spans(
-    batch: Batch, group: int, window: int | None, device: torch.device
+    batch: Batch,
+    group: int,
+    window: int | None,
+    device: torch.device,
+    row_step: int = ROW_STEP,
 ) -> list[SpanGroup]:
     """Every span of a batch, near ones first; each row is in one near and at most one far span.
 
     Args:
         group: query heads a kv head.
         window: a row sees its ``window`` latest positions; None for all.
+        row_step: M is a multiple of it.
     """
     near = (piece for span in batch.near for piece in _near_pieces(span, batch.positions))
     far = (_within(span, window) for span in batch.far)
-    build = _Builder(batch.positions, group, window, device)
+    build = _Builder(batch.positions, group, window, device, row_step)
     return [
-        *(build.spans(pieces, near=True) for pieces in _alike(near, group)),
-        *(build.spans(pieces, near=False) for pieces in _alike(far, group)),
+        *(build.spans(pieces, near=True) for pieces in build.alike(near)),
+        *(build.spans(pieces, near=False) for pieces in build.alike(far)),
     ]
 
 
@@ -100,18 +106,6 @@ def _within(span: KeySpan, window: int | None) -> _Piece:
     return _Piece(first, span.slots[first:], span.rows)
 
 
-def _alike(pieces: Iterator[_Piece], group: int) -> Iterator[list[_Piece]]:
-    """Pieces of one shape together, as many as may be gathered at once."""
-    shapes: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
-    for piece in pieces:
-        if piece.slots:
-            height = padded_rows(group * piece.count)
-            shapes[padded_keys(len(piece.slots)), height].append(piece)
-    for (keys, _), alike in sorted(shapes.items()):
-        most = max(1, GATHERED_KEYS // keys)
-        yield from (alike[i : i + most] for i in range(0, len(alike), most))
-
-
 def _repeat(folded: list[int], height: int) -> list[int]:
     return folded + folded[-1:] * (height - len(folded))
 
@@ -122,6 +116,17 @@ class _Builder:
     group: int
     window: int | None
     device: torch.device
+    row_step: int
+
+    def alike(self, pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
+        """Pieces of one shape together, as many as may be gathered at once."""
+        shapes: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
+        for piece in pieces:
+            if piece.slots:
+                shapes[padded_keys(len(piece.slots)), self._height(piece)].append(piece)
+        for (keys, _), alike in sorted(shapes.items()):
+            most = max(1, GATHERED_KEYS // keys)
+            yield from (alike[i : i + most] for i in range(0, len(alike), most))
 
     def spans(self, pieces: list[_Piece], *, near: bool) -> SpanGroup:
         keys = padded_keys(len(pieces[0].slots))
@@ -130,7 +135,7 @@ class _Builder:
         real: list[int] = []
         target: list[int] = []
         reach: list[int] = []
-        height = padded_rows(self.group * pieces[0].count)
+        height = self._height(pieces[0])
         for piece in pieces:
             folded = self._fold(piece)
             filled = self._fill(folded, height) if len(pieces) == 1 else _repeat(folded, height)
@@ -151,6 +156,9 @@ class _Builder:
             target=row_index(target, self.device),
             mask=self._mask(reach, len(pieces), keys) if near or self.window else None,
         )
+
+    def _height(self, piece: _Piece) -> int:
+        return padded_rows(self.group * piece.count, self.row_step)
 
     def _fold(self, piece: _Piece) -> list[int]:
         heads = range(self.group)

@@ -18,6 +18,7 @@ from model_runtime.attention.groups import SpanGroup, group_spans
 from model_runtime.batch import Batch
 from model_runtime.kv_cache import KVStorage
 from model_runtime.row_index import put, row_index, take
+from model_runtime.span_sizes import ROW_STEP
 
 Kernel = Callable[
     [Tensor, Tensor, Tensor, Tensor | None, float, float | None], tuple[Tensor, Tensor]
@@ -36,10 +37,14 @@ class PathAttention:
         layers: which layers have come here.
     """
 
-    def __init__(self, batch: Batch, storage: KVStorage, kernel: Kernel) -> None:
+    def __init__(
+        self, batch: Batch, storage: KVStorage, kernel: Kernel, row_step: int = ROW_STEP
+    ) -> None:
+        """Lay out a batch for ``kernel``, which takes multiples of ``row_step`` rows."""
         self._batch = batch
         self._storage = storage
         self._kernel = kernel
+        self._row_step = row_step
         self._slots = row_index(batch.slots, storage.device)
         self._groups: dict[tuple[int, int | None], list[SpanGroup]] = {}
         self.layers: set[int] = set()
@@ -88,7 +93,7 @@ class PathAttention:
 
     def _spans(self, group: int, window: int | None) -> list[SpanGroup]:
         if (group, window) not in self._groups:
-            spans = group_spans(self._batch, group, window, self._storage.device)
+            spans = group_spans(self._batch, group, window, self._storage.device, self._row_step)
             self._groups[group, window] = spans
         return self._groups[group, window]
 

@@ -36,6 +36,7 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
         "parameters": 12,
         "dtype": "float32",
         "device": "cpu",
+        "batch_invariant": False,
         "vocab_size": 272,
         "max_model_len": 64,
         "bos_token_id": 264,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,19 @@ def test_no_forward_takes_more_than_was_predicted(kind: str) -> None:
     budget=st.integers(1, 300),
     capped=st.booleans(),
     window=st.sampled_from([0, 16, 512]),
+    tiles=st.sampled_from([(8, False), (32, False), (24, True)]),
 )
 def test_no_batch_is_larger_than_the_largest(
-    contexts: list[int], candidates: list[int], budget: int, capped: bool, window: int
+    contexts: list[int],
+    candidates: list[int],
+    budget: int,
+    capped: bool,
+    window: int,
+    tiles: tuple[int, bool],
 ) -> None:
     """What is checked at the start bounds whatever the planner makes of any work later."""
     shape = ModelShape(**{**_fields(SHAPE), "capped": capped, "window": window})
+    shape = replace(shape, row_step=tiles[0], apart=tiles[1])
     queries = [
         LogprobQuery((context,) * context + tuple(range(length)), context)
         for context in contexts
@@ -81,7 +89,9 @@ def test_every_config_has_a_shape(kind: str) -> None:
     """Sizes are found whatever a config calls them."""
     shape = ModelShape.of(tiny_config(kind).get_text_config(), vocab=384)
     assert all(
-        size > 0 for name, size in _fields(shape).items() if name not in ("capped", "window")
+        size > 0
+        for name, size in _fields(shape).items()
+        if name not in ("capped", "window", "apart")
     )
     assert shape.heads % shape.kv_heads == 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -19,7 +18,8 @@ from hypothesis import strategies as st
 from transformers import AutoConfig
 
 from model_runtime.kv_cache import PrefixCache
-from model_runtime.types import LogprobQuery, LogprobResult
+from model_runtime.types import LogprobQuery
+from tests.company import SLOTS, alone, ask_all, changed_by_company, crowded
 from tests.conftest import TinyFolder
 from tests.crowd import seed_of
 from tests.ledger import Ledger
@@ -30,8 +30,18 @@ from tests.tiny_models import TINY_KINDS, TINY_VOCAB, save_tiny_model
 LONGEST = 262
 """Past the last edge, where the model takes as many."""
 
-SLOTS = 8000
-"""Enough for all that a test here keeps; every slot is checked after every batch."""
+GEMMA_3: dict[str, object] = {
+    "hidden_size": 640,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 96,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "max_position_embeddings": 2048,
+}
+"""Of the size of Gemma 3's layers."""
 
 
 @pytest.fixture
@@ -59,11 +69,6 @@ def random_path(rng: random.Random, folder: Path) -> tuple[int, ...]:
     """As long as the model and ``LONGEST`` allow."""
     longest = min(LONGEST, AutoConfig.from_pretrained(folder).max_position_embeddings)
     return tuple(rng.randrange(TINY_VOCAB) for _ in range(longest))
-
-
-def ask_all(tokens: tuple[int, ...], score_from: int, salt: str = "") -> LogprobQuery:
-    """Every fact of every row, the one behind the path included."""
-    return LogprobQuery(tokens, score_from, (0, 5), 3, -4.0, True, salt)
 
 
 def enter(
@@ -156,40 +161,10 @@ def test_a_row_is_the_same_however_it_is_reached(
     walk()
 
 
-def crowded(rng: random.Random, longest: int) -> list[LogprobQuery]:
-    """Candidates behind a few contexts that share prefixes, at lengths on and off blocks."""
-    trunk = tuple(rng.randrange(TINY_VOCAB) for _ in range(longest))
-    queries = []
-    for _ in range(14):
-        cut = min(rng.choice([1, 5, 127, 128, 129, 200, 256, 300]), longest - 40)
-        tail = tuple(rng.randrange(TINY_VOCAB) for _ in range(rng.randint(1, 30)))
-        queries.append(ask_all(trunk[:cut] + tail, rng.choice([cut, max(1, cut - 3)])))
-    return queries
-
-
-def alone(folder: Path, queries: list[LogprobQuery]) -> list[LogprobResult]:
-    """Each query by itself in a part of the cache of its own, in one whole batch."""
-    offline = Offline(folder, slots=SLOTS)
-    return [
-        offline.answer([replace(query, cache_salt=f"alone {number}")])[0]
-        for number, query in enumerate(queries)
-    ]
-
-
 def test_bits_do_not_depend_on_company(tiny_folder: TinyFolder, threads: int) -> None:
     """Alone, merged, reordered, chunked, cached and after evictions, all bits are the same."""
-    folder, rng = tiny_folder("llama"), random.Random(threads)
-    queries = crowded(rng, 340)
-    want = alone(folder, queries)
-    merged = 0
-    for budget, slots in ((4096, SLOTS), (53, SLOTS), (9, 400), (4096, 400)):
-        offline = Offline(folder, slots=slots)
-        for _ in range(2):
-            order = rng.sample(range(len(queries)), len(queries))
-            got = offline.answer([queries[i] for i in order], budget)
-            assert [want[i] for i in order] == got
-        merged += sum(len(batch.extents) > 1 for batch in offline.batches)
-    assert merged >= 20, "too few batches held several queries for this to mean anything"
+    rng = random.Random(threads)
+    assert changed_by_company(tiny_folder("llama"), crowded(rng, 340), rng) == []
 
 
 def test_a_ragged_width_changes_no_bit(tmp_path: Path, threads: int) -> None:
@@ -197,3 +172,61 @@ def test_a_ragged_width_changes_no_bit(tmp_path: Path, threads: int) -> None:
     folder = save_tiny_model("llama", tmp_path, intermediate_size=100)
     queries = crowded(random.Random(7), 200)
     assert Offline(folder).answer(queries) == alone(folder, queries)
+
+
+# Heads as wide as those of real models; the tiny models' are not.
+
+WIDTHS = (64, 80, 96, 112, 128, 160, 192, 256, 512)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kv_heads", "width"),
+    [
+        *(("llama", 2, width) for width in WIDTHS),
+        *(("gemma2", 1, width) for width in WIDTHS),
+        *(("llama", 1, 256), ("gemma2", 2, 256)),
+    ],
+)
+def test_heads_of_any_real_width_change_no_bit(
+    kind: str, kv_heads: int, width: int, tmp_path: Path
+) -> None:
+    """With capped scores and without, with one key head and two, behind 1,100 tokens as well."""
+    shape: dict[str, object] = {
+        "head_dim": width,
+        "num_key_value_heads": kv_heads,
+        "num_hidden_layers": 1,
+        "max_position_embeddings": 2048,
+    }
+    if kind == "gemma2":
+        shape |= {"layer_types": ["full_attention"], "query_pre_attn_scalar": width}
+    folder = save_tiny_model(kind, tmp_path, **shape)
+    rng = random.Random(width)
+    torch.set_num_threads(2)
+    trunk = tuple(rng.randrange(TINY_VOCAB) for _ in range(1200))
+    far = [ask_all((*trunk[:1150], *trunk[i : i + 5]), 1150) for i in range(12)]
+    queries = [*crowded(rng, 340, 8), *far, ask_all(trunk, 1190)]
+    want = alone(folder, queries)
+    for budget, threads in ((4096, 2), (301, 1)):
+        torch.set_num_threads(threads)
+        offline = Offline(folder, slots=SLOTS)
+        for visit in ("new", "cached"):
+            assert offline.answer(queries, budget) == want, (visit, budget)
+
+
+def test_a_model_of_gemmas_shape_changes_no_bit(tmp_path: Path, threads: int) -> None:
+    """Heads of 256 behind one key head, windows across blocks: as a real Gemma 3 has them."""
+    folder = save_tiny_model("gemma3", tmp_path, **GEMMA_3)
+    rng = random.Random(threads)
+    assert changed_by_company(folder, crowded(rng, 340), rng) == []
+
+
+def test_gemmas_shape_scores_alike_by_every_way(tmp_path: Path) -> None:
+    """An echo of a path is, row by row, what the next token of each of its prefixes is."""
+    folder = save_tiny_model("gemma3", tmp_path, **GEMMA_3)
+    path = tuple(random.Random(3).randrange(TINY_VOCAB) for _ in range(140))
+    (whole,) = Offline(folder, slots=SLOTS).answer([ask_all(path, 1)])
+    stepped = Offline(folder, slots=SLOTS)
+    for length in range(1, len(path)):
+        target = path[length]
+        (row,) = stepped.answer([LogprobQuery(path[:length], length, (target,))])
+        assert row.target_logprobs == (whole.logprobs[length - 1],), length
