@@ -29,3 +29,10 @@ def keep_freed_memory() -> bool:
     # The model's thread must share the one heap: those of other threads end at 64 MB.
     settings = ((_ARENA_MAX, 1), (_TRIM_THRESHOLD, KEPT_BYTES), (_TOP_PAD, 64 << 20))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def give_back_freed_memory() -> None:
+    """To the system, for once: what the checks of the start took is of no use to a forward."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

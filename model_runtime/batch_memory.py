@@ -80,6 +80,7 @@ class ModelShape:
         window: positions that some layers see at most, which takes masks of their own; else 0.
         row_step: a call of the attention kernel takes a multiple of so many rows.
         apart: each ``row_step`` rows of them are a product of their own, with a mask for each head.
+        decoder_step, head_step: products with weights take a multiple of so many rows.
     """
 
     layers: int
@@ -93,6 +94,8 @@ class ModelShape:
     window: int = 0
     row_step: int = ROW_STEP
     apart: bool = False
+    decoder_step: int = 1
+    head_step: int = 2
 
     @classmethod
     def of(cls, config: Any, vocab: int) -> ModelShape:
@@ -150,8 +153,9 @@ def _bytes(
     near: Counter[_Piece],
     far: Counter[_Piece],
 ) -> int:
-    attention = tokens * _attention_floats(shape) * FLOAT + _largest_call(shape, near + far)
-    mlp = tokens * MLP_COPIES * shape.intermediate * FLOAT
+    rows = padded_rows(tokens, shape.decoder_step)
+    attention = rows * _attention_floats(shape) * FLOAT + _largest_call(shape, near + far)
+    mlp = rows * MLP_COPIES * shape.intermediate * FLOAT
     hidden = (tokens * RESIDUAL_COPIES + head_rows) * shape.hidden * FLOAT
     tensors = hidden + _kept(shape, near, far) + max(attention, mlp, head_bytes(shape, head_rows))
     return FIXED_BYTES + int(HEAP_PER_TENSOR_BYTE * tensors) + ANSWER_BYTES * listed
@@ -160,7 +164,8 @@ def _bytes(
 def head_bytes(shape: ModelShape, rows: int) -> int:
     """A tile of the head over so many rows."""
     row = shape.vocab * FLOAT
-    return LOGITS_COPIES * min(max(2, rows) * row, max(TILE_BYTES, TILE_ROWS * row))
+    tile = max(TILE_BYTES, TILE_ROWS * row, shape.head_step * row)
+    return LOGITS_COPIES * min(max(shape.head_step, rows) * row, tile)
 
 
 def _attention_floats(shape: ModelShape) -> int:

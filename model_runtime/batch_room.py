@@ -29,12 +29,15 @@ class BatchRoom:
         shape: the model's.
         memory: what this process may take. Its weights are loaded already.
         clock: monotonic seconds.
+
+    Attributes:
+        shape: may be replaced by what the laid out model turns out to need.
     """
 
     def __init__(
         self, shape: ModelShape, memory: Memory, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._shape = shape
+        self.shape = shape
         self._memory = memory
         self._clock = clock
         self._resident = memory.resident()
@@ -49,7 +52,7 @@ class BatchRoom:
         Raises:
             ModelLoadError: they do not; names the settings to lower.
         """
-        batch = largest_batch_bytes(self._shape, max_batch_tokens, longest_path)
+        batch = largest_batch_bytes(self.shape, max_batch_tokens, longest_path)
         free, total = self._memory.free(), self._memory.total
         if free is None or total is None or kv_cache_bytes + batch <= free:
             return
@@ -80,7 +83,7 @@ class BatchRoom:
 
     def _needed(self, batch: Batch) -> int:
         fresh = max(0, 1 + max(batch.slots, default=0) - self._slots_written)
-        return batch_bytes(self._shape, batch) + fresh * self._shape.kv_bytes
+        return batch_bytes(self.shape, batch) + fresh * self.shape.kv_bytes
 
     def _room(self, needed: int) -> int:
         """Bytes for a batch: what is free, and what earlier ones have left with the process."""
@@ -94,7 +97,7 @@ class BatchRoom:
         free = self._memory.free()
         if free is None:
             return sys.maxsize
-        written = self._slots_written * self._shape.kv_bytes
+        written = self._slots_written * self.shape.kv_bytes
         left_behind = self._memory.resident() - self._resident - written
         return free + min(max(0, left_behind), self._largest)
 

@@ -46,7 +46,8 @@ class ModelRunner:
 
     Attributes:
         slots: tokens that the KV storage holds.
-        rows: how rows are put to the products; bits depend on it. Chosen on CPU alone.
+        rows: how rows are put to the products; bits depend on it. Chosen on CPU alone, and not for
+            recorded steps.
     """
 
     def __init__(

@@ -11,12 +11,14 @@ follows from the machine, the number of threads and the model, and is a part of 
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
+from model_runtime.allocator import give_back_freed_memory
 from model_runtime.attention.row_tiles import Heads, RowTiles, choose_row_tiles
+from model_runtime.batch_memory import ModelShape
 from model_runtime.linear import TILES, PackedLinear
 from model_runtime.span_sizes import ROW_STEP
 from model_runtime.threads import using_threads
@@ -24,7 +26,10 @@ from model_runtime.threads import using_threads
 CROWD = 1040
 """Rows that are compared with fewer of themselves: past the largest class that was seen."""
 
-_WINDOWS = ((0, 1), (5, 7), (3, 11), (1, 34), (0, 64), (7, 207), (2, 514), (0, 768), (31, 1040))
+_FEW = ((0, 1), (5, 7), (3, 11))
+_WINDOWS = (*_FEW, (1, 34), (0, 64), (7, 207), (2, 514), (0, 768))
+"""Rows of the crowd that are asked again by themselves. On one of two threads a forward computes no
+more than ``FEW_ROWS`` of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,16 @@ class RowLayout:
     decoder: int | None = None
     head: int | None = None
     batch_invariant: bool = False
+
+    def shape_of(self, model: ModelShape) -> ModelShape:
+        """A model's shape, with the rows that its products take here."""
+        return replace(
+            model,
+            row_step=self.attention.step,
+            apart=self.attention.apart,
+            decoder_step=self.decoder or 1,
+            head_step=self.head or 2,
+        )
 
     def __str__(self) -> str:
         return f"attention {self.attention}, decoder {self.decoder}, head {self.head}"
@@ -64,32 +79,35 @@ def choose_layout(
     attention, found = choose_row_tiles(heads)
     decoder_rows, found_decoder = _choose_tile(decoder, CROWD)
     head_rows, found_head = _choose_tile(head, most_head_rows)
+    give_back_freed_memory()
     return RowLayout(attention, decoder_rows, head_rows, found and found_decoder and found_head)
 
 
 def _choose_tile(layers: Collection[PackedLinear], most_rows: int) -> tuple[int | None, bool]:
     """Set ``tile`` of layers of one precision; that tile, and whether rows keep their bits."""
-    shapes = {(layer.out_features, layer.in_features): layer for layer in layers}
+    kinds = {(x.out_features, x.in_features, x.bias is None): x for x in layers}
     for tile in TILES[1:] if _are_known_to_change(layers) else TILES:
         _set_tile(layers, tile)
-        if all(keeps_bits(layer, most_rows) for layer in shapes.values()):
+        if all(keeps_bits(layer, most_rows) for layer in kinds.values()):
             return tile, True
     _set_tile(layers, None)
     return None, False
 
 
 def keeps_bits(layer: PackedLinear, most_rows: int = CROWD) -> bool:
-    """Compare rows of a crowd with the same rows in less company, on one thread and on all."""
+    """Compare rows of a crowd with the same rows in less company, on all threads and on one."""
     generator = torch.Generator().manual_seed(layer.in_features)
     rows = torch.randn((min(CROWD, most_rows), layer.in_features), generator=generator)
     crowd = layer(rows)
-    threads = torch.get_num_threads()
-    for count in {threads} if layer.tile else {1, threads}:
-        with using_threads(count):
-            for window in (slice(*ends) for ends in _WINDOWS if ends[0] < len(rows)):
-                if not torch.equal(layer(rows[window]), crowd[window]):
-                    return False
-    return True
+
+    def agree(windows: Sequence[tuple[int, int]]) -> bool:
+        inside = (slice(first, stop) for first, stop in windows if first < len(rows))
+        return all(torch.equal(layer(rows[window]), crowd[window]) for window in inside)
+
+    if not agree(_WINDOWS):
+        return False
+    with using_threads(1):
+        return agree(_FEW)
 
 
 def _set_tile(layers: Collection[PackedLinear], tile: int | None) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.attention.row_tiles import Heads, choose_row_tiles
 from model_runtime.batch import Batch, Work, assemble
 from model_runtime.batch_memory import ModelShape
 from model_runtime.batch_room import BatchRoom
@@ -28,10 +27,6 @@ from model_runtime.tokenizer import Tokenizer
 from model_runtime.types import ModelInfo
 
 logger = logging.getLogger(__name__)
-
-
-Fit = Callable[[Callable[[int], Batch], int], Batch]
-"""(how to plan a batch of at most so many tokens, how many are wanted) -> one that fits memory."""
 
 
 class CacheGauge(Protocol):
@@ -108,12 +103,16 @@ def _prepare_paths(
     loaded: LoadedModel, config: EngineConfig
 ) -> tuple[Forward, CacheGauge, RowLayout]:
     """Planner, runner and cache in a row; the batch is what goes from one to the next."""
-    fit = _fit(loaded, config)
+    room = _room(loaded, config)
     runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
     cache = PrefixCache(runner.slots)
+    if room is not None:
+        room.shape = runner.rows.shape_of(room.shape)
 
     def plan_batch(work: Sequence[Work], budget: int) -> Batch:
-        return fit(lambda tokens: plan(work, cache, tokens), budget)
+        if room is None:
+            return plan(work, cache, budget)
+        return room.fit(lambda tokens: plan(work, cache, tokens), budget)
 
     def run(batch: Batch) -> Sequence[Answer]:
         answers = assemble(batch, runner.run(batch))
@@ -133,18 +132,14 @@ def _bytes_for_sample(device: str) -> int | None:
     return None if free is None else free * 3 // 4
 
 
-def _fit(loaded: LoadedModel, config: EngineConfig) -> Fit:
-    """How batches are kept within memory: on a CPU by prediction, elsewhere the device says so."""
+def _room(loaded: LoadedModel, config: EngineConfig) -> BatchRoom | None:
+    """What keeps batches within memory on a CPU; elsewhere the device says when it is full."""
     if loaded.info.device != "cpu":
-        return lambda plan_batch, budget: plan_batch(budget)
-    text_config = loaded.model.config.get_text_config()
-    tiles, _ = choose_row_tiles(Heads.of(text_config))
-    shape = replace(
-        ModelShape.of(text_config, loaded.info.vocab_size), row_step=tiles.step, apart=tiles.apart
-    )
+        return None
+    shape = ModelShape.of(loaded.model.config.get_text_config(), loaded.info.vocab_size)
     room = BatchRoom(shape, Memory())
     room.check_start(config.kv_cache_bytes, config.max_batch_tokens, loaded.info.max_model_len)
-    return room.fit
+    return room
 
 
 def _prepare_padded(

@@ -64,6 +64,9 @@ class Threads:
 def using_threads(count: int) -> Iterator[None]:
     """Torch's threads, for a while."""
     before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
     torch.set_num_threads(count)
     try:
         yield

@@ -5,9 +5,10 @@ another kernel with other bits. What a group is depends on the instruction set a
 
     AVX-512, heads below 192    a product may have any multiple of 8 rows
     AVX-512, wider heads        the flash kernel's tiles of 32 rows must be full
-    AVX2, Intel's library       groups of 6, so 2 of 32 rows are left over; products of 24 rows
+    AVX2, Intel's library       groups of 6, so 2 of 32 rows are left over; products of 24 rows,
+                                on a number of threads that cuts them into groups
 
-So there are two layouts, and the first that passes a check on the served heads is the one in use.
+So there are some layouts, and the first that passes a check on the served heads is the one in use.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from model_runtime.attention import cpu
+from model_runtime.attention.groups import UNSEEN
 from model_runtime.attention.paths import Kernel
 from model_runtime.span_sizes import KEY_STEP, ROW_STEP, padded_rows
 from model_runtime.threads import using_threads
@@ -30,14 +32,17 @@ WIDE_HEAD = 192
 SMALL_TILE = 24
 """Divides by the groups of every library that was tried: 2, 3, 4, 6, 8, 12."""
 
-_TALLEST = 832
-"""Rows of the check's tallest product: the flash kernel changes its tiles at 192 and at 768."""
+_SHAPES = ((KEY_STEP, 832), (5 * KEY_STEP, 1504), (1056, 240))
+"""Keys and rows of the check's crowds: the flash kernel changes its tiles at 192 and 768 rows, and
+takes keys by 512."""
 
-_LONGEST = 1056
-"""Keys of its longest: past two of the blocks that a product takes them in, and ragged."""
+_SPANS = 3
 
 _WINDOWS = ((0, 1), (5, 6), (3, 11), (30, 63), (7, 79), (40, 240))
-"""Rows of the crowd that are asked again by themselves."""
+"""Rows of the crowd's first span that are asked again by themselves."""
+
+_FEWER_THREADS = (4, 2, 1)
+"""To try where the library cuts a product among all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +77,37 @@ class RowTiles:
     Attributes:
         step: products have a multiple of so many rows, and no row changes another's bits.
         apart: they have exactly so many.
+        threads: that compute them at most; None for as many as there are.
     """
 
     step: int
     apart: bool = False
+    threads: int | None = None
 
     def kernel(self) -> Kernel:
         """The kernel that takes rows so."""
-        return partial(cpu.attend_in_tiles, self.step) if self.apart else cpu.attend
+        kernel: Kernel = partial(cpu.attend_in_tiles, self.step) if self.apart else cpu.attend
+        return kernel if self.threads is None else partial(_on_threads, self.threads, kernel)
 
     def __str__(self) -> str:
-        return f"{self.step} rows a product" if self.apart else f"multiples of {self.step} rows"
+        rows = f"{self.step} rows a product" if self.apart else f"multiples of {self.step} rows"
+        return rows if self.threads is None else f"{rows} on {self.threads} threads"
 
 
-def layouts(width: int) -> tuple[RowTiles, ...]:
+def _on_threads(most: int, kernel: Kernel, *arguments: Any) -> tuple[Tensor, Tensor]:
+    with using_threads(min(most, torch.get_num_threads())):
+        return kernel(*arguments)
+
+
+def layouts(width: int, threads: int) -> tuple[RowTiles, ...]:
     """Those to try for heads of a width, the fastest first."""
     step = cpu.FLASH_ROWS if width >= WIDE_HEAD else ROW_STEP
-    return RowTiles(step), RowTiles(SMALL_TILE, apart=True)
+    fewer = (count for count in _FEWER_THREADS if count < threads)
+    return (
+        RowTiles(step),
+        RowTiles(SMALL_TILE, apart=True),
+        *(RowTiles(SMALL_TILE, apart=True, threads=count) for count in fewer),
+    )
 
 
 def choose_row_tiles(heads: Heads) -> tuple[RowTiles, bool]:
@@ -101,7 +120,7 @@ def choose_row_tiles(heads: Heads) -> tuple[RowTiles, bool]:
 
 @lru_cache
 def _chosen(heads: Heads, threads: int) -> tuple[RowTiles, bool]:
-    tried = layouts(heads.width)
+    tried = layouts(heads.width, threads)
     for tiles in tried:
         if keeps_bits(tiles, heads, threads):
             return tiles, True
@@ -110,39 +129,40 @@ def _chosen(heads: Heads, threads: int) -> tuple[RowTiles, bool]:
 
 def keeps_bits(tiles: RowTiles, heads: Heads, threads: int) -> bool:
     """Compare rows of a crowd with the same rows by themselves, whichever threads compute them."""
-    return all(
-        _same_bits(tiles, heads, keys, tallest, threads)
-        for keys, tallest in ((KEY_STEP, _TALLEST), (5 * KEY_STEP, 240), (_LONGEST, 240))
-    )
+    return all(_same_bits(tiles, heads, keys, rows, threads) for keys, rows in _SHAPES)
 
 
-def _same_bits(tiles: RowTiles, heads: Heads, keys: int, tallest: int, threads: int) -> bool:
+def _same_bits(tiles: RowTiles, heads: Heads, keys: int, rows: int, threads: int) -> bool:
+    """Tensors lie as those of path attention do, and rows see what those of a near span see."""
     generator = torch.Generator().manual_seed(heads.width)
-    shape = (2, heads.kv_heads, padded_rows(tallest, tiles.step), heads.width)
-    query = torch.randn(shape, generator=generator)
-    key, value = (
-        torch.randn((2, heads.kv_heads, keys, heads.width), generator=generator) for _ in "kv"
-    )
+
+    def draw(length: int) -> Tensor:
+        shape = (_SPANS, length, heads.kv_heads, heads.width)
+        return torch.randn(shape, generator=generator).transpose(1, 2)
+
+    query, key, value = draw(rows), draw(keys), draw(keys)
+    unseen = torch.arange(keys) > torch.arange(rows).view(-1, 1) % keys
+    mask = torch.zeros(unseen.shape).masked_fill_(unseen, UNSEEN).view(1, 1, rows, keys)
     kernel, scaling = tiles.kernel(), heads.width**-0.5
 
-    def attend(spans: int, rows: range) -> tuple[Tensor, Tensor]:
+    def attend(spans: int, part: range, *, masked: bool) -> tuple[Tensor, Tensor]:
         """Rows of the first span, padded with the last of them."""
-        height = padded_rows(len(rows), tiles.step)
-        filled = [*rows, *[rows[-1]] * (height - len(rows))]
-        span = slice(spans)
-        output, log_sum = kernel(
-            query[span][:, :, filled], key[span], value[span], None, scaling, heads.softcap
-        )
-        return output[0, :, : len(rows)], log_sum[0, :, : len(rows)]
+        filled = [*part, *[part[-1]] * (padded_rows(len(part), tiles.step) - len(part))]
+        seen = mask[:, :, filled].expand(spans, -1, -1, -1).contiguous() if masked else None
+        some = query[:spans].transpose(1, 2)[:, filled].transpose(1, 2)
+        output, log_sum = kernel(some, key[:spans], value[:spans], seen, scaling, heads.softcap)
+        return output[0, :, : len(part)], log_sum[0, :, : len(part)]
 
-    with using_threads(threads):
-        output, log_sum = attend(2, range(tallest))
-    for count in {1, threads}:
-        with using_threads(count):
-            for first, stop in _WINDOWS:
-                alone, alone_sum = attend(1, range(first, stop))
-                if not torch.equal(alone, output[:, first:stop]):
-                    return False
-                if not torch.equal(alone_sum, log_sum[:, first:stop]):
-                    return False
+    for masked in (False, True) if keys < rows else (False,):
+        with using_threads(threads):
+            crowd = attend(_SPANS, range(rows), masked=masked)
+        for count in {1, threads}:
+            with using_threads(count):
+                for first, stop in _WINDOWS:
+                    alone = attend(1, range(first, min(stop, rows)), masked=masked)
+                    if not all(
+                        torch.equal(one, many[:, first:stop])
+                        for one, many in zip(alone, crowd, strict=True)
+                    ):
+                        return False
     return True

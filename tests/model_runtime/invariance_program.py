@@ -1,6 +1,7 @@
 """A program: whether bits depend on company with the instruction sets of this process.
 
-Its arguments are folders, each with the precision of its products; a line of JSON answers each.
+Its arguments are folders, each with the precision of its products and a number of threads; a line
+of JSON answers each.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from tests.offline import Offline
 
 
 def main(*arguments: str) -> None:
-    torch.set_num_threads(2)
-    for folder, dtype in zip(arguments[::2], arguments[1::2], strict=True):
+    for folder, dtype, threads in zip(*(arguments[i::3] for i in range(3)), strict=True):
+        torch.set_num_threads(int(threads))
         rng = random.Random(folder)
         changed = changed_by_company(Path(folder), crowded(rng, 340, 9), rng, DTYPES[dtype])
         layout = Offline(Path(folder), dtype=DTYPES[dtype]).runner.rows

@@ -5,7 +5,6 @@ Each case runs in a fork of its own, so that none finds the memory that another 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
@@ -64,9 +63,8 @@ def main(kind: str) -> None:
     model = tiny_model(kind, vocab_size=VOCAB, **SIZES[kind])
     model.set_attn_implementation(ATTENTION_NAME)
     runner = ModelRunner(model, 256 << 20)
-    shape = ModelShape.of(model.config.get_text_config(), VOCAB)
+    shape = runner.rows.shape_of(ModelShape.of(model.config.get_text_config(), VOCAB))
     run(runner, [LogprobQuery((7, 8, 9), 1)])
-    ctypes.CDLL(None).malloc_trim(0)  # what the checks of the start have freed
     for case in CASES:
         child = os.fork()
         if not child:

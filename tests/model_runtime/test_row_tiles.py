@@ -15,6 +15,7 @@ from model_runtime.attention.row_tiles import Heads, RowTiles, choose_row_tiles,
 Attended = tuple[Tensor, Tensor]
 
 FREE, WIDE, APART = RowTiles(8), RowTiles(32), RowTiles(24, apart=True)
+ON_2, ON_1 = RowTiles(24, apart=True, threads=2), RowTiles(24, apart=True, threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +28,9 @@ def _forget_choices() -> Iterator[None]:
 
 def test_layouts_follow_from_the_width() -> None:
     """Wide heads fill the flash kernel's tiles; products of 24 rows are the last resort of all."""
-    assert [layouts(width) for width in (64, 176)] == [(FREE, APART)] * 2
-    assert [layouts(width) for width in (192, 256, 512)] == [(WIDE, APART)] * 3
+    assert [layouts(width, 1) for width in (64, 176)] == [(FREE, APART)] * 2
+    assert [layouts(width, 2) for width in (192, 256, 512)] == [(WIDE, APART, ON_1)] * 3
+    assert layouts(64, 3) == (FREE, APART, ON_2, ON_1)
 
 
 @pytest.mark.parametrize("heads", [Heads(2, 64), Heads(1, 256), Heads(1, 128, softcap=30.0)])
@@ -76,6 +78,25 @@ def test_the_first_layout_that_keeps_bits_is_chosen(
     """Bits that change with the place in a product rule a layout out; where all do, it is said."""
     monkeypatch.setattr(cpu, "_flash", leaking(is_bad))
     assert choose_row_tiles(Heads(2, width)) == chosen
+
+
+def test_fewer_threads_share_a_product_where_all_of_them_cut_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three threads cut 24 rows into eights, of which sixes leave two over; two into halves."""
+
+    def cut(row: int, height: int) -> bool:
+        part = height // torch.get_num_threads()
+        return row % part >= part // 6 * 6
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        monkeypatch.setattr(cpu, "_flash", leaking(cut))
+        assert choose_row_tiles(Heads(2, 64)) == (ON_2, True)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
