@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -32,11 +34,20 @@ from transformers.utils import logging as transformers_logging
 from model_runtime import builtin_model
 from model_runtime.config import EngineConfig
 from model_runtime.errors import CorruptModel, ModelLoadError, UnsupportedModel
+from model_runtime.library_logs import adopt_library_logs
 from model_runtime.memory import Memory
 from model_runtime.model_files import check_folder, content_digest, files_digest, weight_files
 from model_runtime.model_source import default_name, resolve
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.types import ModelInfo
+
+_LEFTOVERS = re.compile(
+    r"rotary_emb\.inv_freq$"  # a table that is computed from the config
+    r"|(^|\.)position_ids$"
+    r"|\.(attn|attention)\.((masked_)?bias|causal_mask)$"  # causal masks, once stored as buffers
+    r"|(^|\.)mtp\."  # heads that predict more than the next token
+)
+"""Tensors without a part in next-token scores, beside those that a class itself ignores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,7 @@ def load_model(config: EngineConfig, attn_implementation: str = "eager") -> Load
     Raises:
         ModelLoadError: one of its kinds, in one line.
     """
+    adopt_library_logs()
     folder = resolve(config, dequantize)
     check_folder(folder)
     device = _device(config)
@@ -91,6 +103,7 @@ def fetch_model(alias: str, cache_dir: Path | None = None, *, progress: bool = T
     Raises:
         ModelLoadError: one of its kinds, in one line.
     """
+    adopt_library_logs()
     return builtin_model.fetch(alias, cache_dir, dequantize, progress=progress)
 
 
@@ -173,18 +186,34 @@ def _load_weights(folder: Path, config: EngineConfig, attention: str) -> PreTrai
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
+                ignore_mismatched_sizes=True,  # the report names them, and they are refused
                 output_loading_info=True,
             )
     except (SafetensorError, RuntimeError) as error:
         raise CorruptModel(f"the weights do not fit the config: {_one_line(error)}") from error
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as error:
         raise UnsupportedModel(_why_not_loaded(folder, attention, error)) from error
-    absent = sorted(report["missing_keys"])
-    if absent:
-        # transformers would have filled these with random numbers
-        raise CorruptModel(f"{len(absent)} weights are missing, the first is {absent[0]}")
+    _check_report(model, report)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _check_report(model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Refuse what transformers would fill with random numbers, or drop."""
+    for name, stored, wanted in sorted(report["mismatched_keys"]):
+        raise CorruptModel(
+            f"the weights do not fit the config: {name} is {list(stored)} instead of {list(wanted)}"
+        )
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise CorruptModel(f"{len(absent)} weights are missing, the first is {absent[0]}")
+    unknown = sorted(name for name in report["unexpected_keys"] if not _LEFTOVERS.search(name))
+    if unknown:
+        made_for = ", ".join(model.config.architectures or ["no class"])
+        raise UnsupportedModel(
+            f"tensors that {type(model).__name__} has no place for: {len(unknown)}, the first is "
+            f"{unknown[0]}; the config names {made_for}"
+        )
 
 
 def _why_not_loaded(folder: Path, attention: str, error: Exception) -> str:
