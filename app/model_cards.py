@@ -24,6 +24,7 @@ def model_card(info: ModelInfo, limits: Limits) -> ModelCard:
         max_model_len=info.max_model_len,
         bos_token_id=info.bos_token_id,
         end_token_ids=list(info.end_token_ids),
+        warnings=list(info.warnings),
         limits=_limits_card(limits),
     )
 

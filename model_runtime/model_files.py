@@ -32,22 +32,24 @@ _MEANINGFUL_FILES = (
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be served, or that asks for more than being read.
+    """Refuse a folder that cannot be served.
 
     Raises:
         ModelNotFound: there is no config.
-        UnsupportedModel: it brings its own code, pickled or quantized weights.
+        UnsupportedModel: it has pickled or quantized weights.
         CorruptModel: weights are missing or truncated.
     """
     if not (folder / "config.json").is_file():
         raise ModelNotFound(f"{folder} is not a model folder: it has no config.json")
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in _read_object(folder / name):
-            raise UnsupportedModel(f"{name} asks for remote code (auto_map), which is never run")
-    if "quantization_config" in _read_object(folder / "config.json"):
+    if "quantization_config" in read_object(folder / "config.json"):
         raise UnsupportedModel("the weights are quantized; only plain ones are served")
     for path in weight_files(folder):
         _check_safetensors(path)
+
+
+def names_code(path: Path) -> bool:
+    """Whether a config of the folder points to Python code (``auto_map``). It is never run."""
+    return path.is_file() and "auto_map" in read_object(path)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -55,7 +57,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / SHARD_INDEX).is_file():
-        weight_map = _read_object(folder / SHARD_INDEX).get("weight_map")
+        weight_map = read_object(folder / SHARD_INDEX).get("weight_map")
         if not isinstance(weight_map, dict):
             raise CorruptModel(f"{SHARD_INDEX} has no weight_map")
         return [_shard(folder, name) for name in sorted(set(weight_map.values()))]
@@ -110,7 +112,12 @@ def _check_safetensors(path: Path) -> None:
         raise CorruptModel(f"{path.name} has {size} bytes instead of {expected}")
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CorruptModel: it holds something else.
+    """
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:

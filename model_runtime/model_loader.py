@@ -8,18 +8,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
+import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import (
     AutoConfig,
@@ -29,25 +26,25 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging as transformers_logging
 
 from model_runtime import builtin_model
 from model_runtime.config import EngineConfig
-from model_runtime.errors import CorruptModel, ModelLoadError, UnsupportedModel
-from model_runtime.library_logs import adopt_library_logs
+from model_runtime.errors import ModelLoadError, UnsupportedModel
+from model_runtime.library_logs import adopt_library_logs, progress_bars
+from model_runtime.load_warnings import load_warnings
 from model_runtime.memory import Memory
-from model_runtime.model_files import check_folder, content_digest, files_digest, weight_files
+from model_runtime.model_files import (
+    check_folder,
+    content_digest,
+    files_digest,
+    weight_files,
+)
 from model_runtime.model_source import default_name, resolve
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.types import ModelInfo
+from model_runtime.weights import check_class, load_weights
 
-_LEFTOVERS = re.compile(
-    r"rotary_emb\.inv_freq$"  # a table that is computed from the config
-    r"|(^|\.)position_ids$"
-    r"|\.(attn|attention)\.((masked_)?bias|causal_mask)$"  # causal masks, once stored as buffers
-    r"|(^|\.)mtp\."  # heads that predict more than the next token
-)
-"""Tensors without a part in next-token scores, beside those that a class itself ignores."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,10 @@ class LoadedModel:
     info: ModelInfo
 
 
-def load_model(config: EngineConfig, attn_implementation: str = "eager") -> LoadedModel:
+def load_model(
+    config: EngineConfig,
+    attn_implementation: str = "eager",
+) -> LoadedModel:
     """Load the model that ``config`` names, fetching it first where that is needed.
 
     Args:
@@ -72,15 +72,20 @@ def load_model(config: EngineConfig, attn_implementation: str = "eager") -> Load
     adopt_library_logs()
     folder = resolve(config, dequantize)
     check_folder(folder)
+    check_class(folder)
     device = _device(config)
     if device == "cpu":
         _check_room(folder)
     dtype = _dtype(config, device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model = _place(_load_weights(folder, config, attn_implementation), device)
+    model = _place(load_weights(folder, attn_implementation), device)
     head_rows = int(model.get_output_embeddings().weight.shape[0])
     tokenizer = Tokenizer.load(folder, head_rows=head_rows)
+    end_token_ids = _end_token_ids(model, tokenizer)
+    warnings = load_warnings(folder, model, tokenizer, end_token_ids)
+    for warning in warnings:
+        logger.warning(warning)
     info = ModelInfo(
         name=config.served_name or default_name(config),
         fingerprint=_fingerprint(folder, dtype, device, attn_implementation),
@@ -90,9 +95,10 @@ def load_model(config: EngineConfig, attn_implementation: str = "eager") -> Load
         vocab_size=head_rows,
         max_model_len=_max_model_len(model.config, config.max_model_len),
         bos_token_id=tokenizer.bos_token_id,
-        end_token_ids=_end_token_ids(model, tokenizer),
+        end_token_ids=end_token_ids,
         parameters=sum(weight.numel() for weight in model.parameters()),
         created=int(time.time()),
+        warnings=warnings,
     )
     return LoadedModel(model, tokenizer, info)
 
@@ -118,7 +124,7 @@ def dequantize(gguf_file: Path, folder: Path, *, progress: bool) -> None:
     source = {"pretrained_model_name_or_path": gguf_file.parent, "gguf_file": gguf_file.name}
     shown = progress and sys.stderr.isatty()
     # one of the bars does not ask the switch, so standard error is turned away as well
-    with _bars(shown=shown), redirect_stderr(sys.stderr if shown else io.StringIO()):
+    with progress_bars(shown=shown), redirect_stderr(sys.stderr if shown else io.StringIO()):
         # each class by itself and the config handed on: every "auto" step reads the file again
         tokenizer = PreTrainedTokenizerFast.from_pretrained(**source)
         tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
@@ -132,18 +138,6 @@ def dequantize(gguf_file: Path, folder: Path, *, progress: bool) -> None:
         )
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder)
-
-
-@contextmanager
-def _bars(*, shown: bool) -> Iterator[None]:
-    """Switch transformers' progress bars on or off for a while."""
-    switch = (transformers_logging.disable_progress_bar, transformers_logging.enable_progress_bar)
-    before = transformers_logging.is_progress_bar_enabled()
-    switch[shown]()
-    try:
-        yield
-    finally:
-        switch[before]()
 
 
 def _device(config: EngineConfig) -> str:
@@ -176,62 +170,11 @@ def _check_room(folder: Path) -> None:
         )
 
 
-def _load_weights(folder: Path, config: EngineConfig, attention: str) -> PreTrainedModel:
-    try:
-        with _bars(shown=False):
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,  # the report names them, and they are refused
-                output_loading_info=True,
-            )
-    except (SafetensorError, RuntimeError) as error:
-        raise CorruptModel(f"the weights do not fit the config: {_one_line(error)}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as error:
-        raise UnsupportedModel(_why_not_loaded(folder, attention, error)) from error
-    _check_report(model, report)
-    model.requires_grad_(False)
-    return model.eval()
-
-
-def _check_report(model: PreTrainedModel, report: dict[str, Any]) -> None:
-    """Refuse what transformers would fill with random numbers, or drop."""
-    for name, stored, wanted in sorted(report["mismatched_keys"]):
-        raise CorruptModel(
-            f"the weights do not fit the config: {name} is {list(stored)} instead of {list(wanted)}"
-        )
-    absent = sorted(report["missing_keys"])
-    if absent:
-        raise CorruptModel(f"{len(absent)} weights are missing, the first is {absent[0]}")
-    unknown = sorted(name for name in report["unexpected_keys"] if not _LEFTOVERS.search(name))
-    if unknown:
-        made_for = ", ".join(model.config.architectures or ["no class"])
-        raise UnsupportedModel(
-            f"tensors that {type(model).__name__} has no place for: {len(unknown)}, the first is "
-            f"{unknown[0]}; the config names {made_for}"
-        )
-
-
-def _why_not_loaded(folder: Path, attention: str, error: Exception) -> str:
-    if error.args == (attention,):  # a table of attention classes that lacks this name
-        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        return f"{kind} has attention that does not go through transformers' AttentionInterface"
-    return f"transformers cannot load it: {_one_line(error)}"
-
-
 def _place(model: PreTrainedModel, device: str) -> PreTrainedModel:
     try:
         return model.to(device)
     except torch.OutOfMemoryError as error:
         raise ModelLoadError(f"the weights do not fit into the memory of {device}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _max_model_len(config: PreTrainedConfig, limit: int | None) -> int:

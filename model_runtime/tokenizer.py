@@ -11,6 +11,7 @@ import tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
+from model_runtime.model_files import names_code
 from model_runtime.text_cuts import cut_pattern
 from model_runtime.token_bytes import uncovered_bytes, vocabulary_bytes
 
@@ -62,8 +63,16 @@ class Tokenizer:
             UnsupportedModel: it cannot be read, or its tokens have no exact bytes.
             CorruptModel: it has ids that the head has no row for.
         """
+        kind = AutoTokenizer
+        if names_code(folder / "tokenizer_config.json"):
+            # AutoTokenizer takes other ways then, also without that code; the file says all.
+            if not (folder / "tokenizer.json").is_file():
+                raise UnsupportedModel(
+                    "the tokenizer exists only as code of its own (auto_map), never run here"
+                )
+            kind = PreTrainedTokenizerFast
         try:
-            hf_tokenizer = AutoTokenizer.from_pretrained(
+            hf_tokenizer = kind.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True
             )
         except Exception as error:  # a broken file surfaces as whatever its parser raises
@@ -177,6 +186,26 @@ class Tokenizer:
         template = self._hf.chat_template
         # A model may bring several by name.
         return template.get("default") if isinstance(template, dict) else template
+
+    @property
+    def chat_template_names(self) -> tuple[str, ...]:
+        """Of the templates, where the model brings several; else empty."""
+        template = self._hf.chat_template
+        return tuple(template) if isinstance(template, dict) else ()
+
+    def turn_end(self) -> int | None:
+        """The control token that the template puts behind what an assistant said, if any."""
+        if self.chat_template is None:
+            return None
+        said = "chainrule"
+        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": said}]
+        try:
+            rendered = str(self._hf.apply_chat_template(turns, tokenize=False))
+            _, found, rest = rendered.rpartition(said)
+            ids = self.encode(rest, parse_special=True) if found else []
+        except Exception:  # the template came with the model; a request for it will say more
+            return None
+        return next((token for token in ids if token in self.control_ids), None)
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The messages in the model's own chat template, up to where the assistant speaks.

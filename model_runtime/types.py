@@ -270,6 +270,7 @@ class ModelInfo:
         created: unix seconds at which the model was loaded.
         batch_invariant: a token path was found to have the same bits alone, in company, cached and
             chunked, with the products of this machine. Not looked for on CUDA.
+        warnings: what is odd about the model's folder and may not be meant, a line each.
     """
 
     name: str
@@ -285,3 +286,4 @@ class ModelInfo:
     numeric_error: tuple[float, float] | None = None
     created: int = field(default=0)
     batch_invariant: bool = False
+    warnings: tuple[str, ...] = ()

@@ -24,6 +24,8 @@ TENSOR_FILES = {
     "model_runtime/attention/steps.py",
     "model_runtime/kv_cache.py",
     "model_runtime/linear.py",
+    "model_runtime/library_logs.py",
+    "model_runtime/load_warnings.py",
     "model_runtime/logprobs.py",
     "model_runtime/model_loader.py",
     "model_runtime/model_runner.py",
@@ -38,6 +40,7 @@ TENSOR_FILES = {
     "model_runtime/step_graphs.py",
     "model_runtime/threads.py",
     "model_runtime/top_tokens.py",
+    "model_runtime/weights.py",
 }
 TRANSFORMERS_FILES = TENSOR_FILES | {"model_runtime/tokenizer.py"}
 

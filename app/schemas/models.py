@@ -98,6 +98,7 @@ class ModelCard(Part):
                     "max_model_len": 8192,
                     "bos_token_id": 1,
                     "end_token_ids": [2],
+                    "warnings": [],
                     "limits": {
                         "max_body_bytes": 8388608,
                         "max_candidates": 131072,
@@ -161,6 +162,8 @@ class ModelCard(Part):
     """The longest path of context and continuation, in tokens."""
     bos_token_id: int | None
     end_token_ids: list[int]
+    warnings: list[str]
+    """What is odd about the model's files and may not be meant, as the log said at the start."""
     limits: LimitsCard
 
 

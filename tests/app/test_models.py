@@ -13,8 +13,8 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    """An engine whose error is known."""
-    return FakeEngine(numeric_error=(2e-5, 3e-6))
+    """An engine whose error is known, with a model that is odd."""
+    return FakeEngine(numeric_error=(2e-5, 3e-6), warnings=("mind the gap",))
 
 
 async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
@@ -41,6 +41,7 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
         "max_model_len": 64,
         "bos_token_id": 264,
         "end_token_ids": [265],
+        "warnings": ["mind the gap"],
     }
     assert set(limits) == {
         "max_body_bytes",

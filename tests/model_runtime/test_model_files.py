@@ -47,13 +47,6 @@ def test_shards_pass(folder: Path) -> None:
     check_folder(folder)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-def test_remote_code_is_refused(folder: Path, name: str) -> None:
-    """A config that points to Python code is refused by the key that does it."""
-    edit(folder / name, auto_map={"AutoModelForCausalLM": "evil.Model"})
-    assert "auto_map" in refusal(folder, UnsupportedModel)
-
-
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.ckpt"])
 def test_pickles_are_refused(folder: Path, name: str) -> None:
     """Without safetensors, pickled weights are named and not read."""

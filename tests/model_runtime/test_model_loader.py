@@ -193,8 +193,8 @@ def test_a_model_larger_than_the_device_is_one_line(
 
 def test_a_spoilt_folder_is_refused_before_it_is_loaded(folder: Path) -> None:
     """Loading checks the folder first."""
-    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model"})
-    assert "auto_map" in refusal(folder, UnsupportedModel)
+    edit(folder / "config.json", quantization_config={"quant_method": "gptq"})
+    assert "quantized" in refusal(folder, UnsupportedModel)
 
 
 def test_missing_tensors_are_corrupt(folder: Path) -> None:

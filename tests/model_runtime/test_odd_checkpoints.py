@@ -20,7 +20,7 @@ from model_runtime.config import EngineConfig
 from model_runtime.errors import CorruptModel, ModelLoadError, UnsupportedModel
 from model_runtime.model_loader import LoadedModel, load_model
 from tests.conftest import TinyFolder
-from tests.tiny_models import tiny_config, tiny_model
+from tests.tiny_models import CORE_KINDS, tiny_config, tiny_model
 
 WEIGHTS = "model.safetensors"
 BIAS = "model.layers.1.self_attn.q_proj.bias"
@@ -127,7 +127,7 @@ def test_every_line_of_a_failed_start_is_ours(spoilt: Spoilt) -> None:
     """The libraries' reports reach standard error as JSON lines or not at all."""
     folder = spoilt(**{BIAS: torch.ones(64)})
     command = [sys.executable, "-m", "app", "serve", "--port", "0", "--model", str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stdout) == (1, "")
     entries = [json.loads(line) for line in run.stderr.splitlines()]
     assert [entry["logger"].partition(".")[0] for entry in entries] == ["app", "app"]
@@ -144,3 +144,94 @@ def test_a_librarys_line_takes_the_logs_form(
         assert not any(type(handler) is logging.StreamHandler for handler in library.handlers)
         logging.getLogger(name).warning("mind the gap")
         assert (name, logging.WARNING, "mind the gap") in caplog.record_tuples
+
+
+def warned(folder: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """The one warning with which a folder is served; the log and the description say the same."""
+    caplog.clear()
+    info = load(folder).info
+    ours = [record for record in caplog.records if record.name.startswith("model_runtime")]
+    assert [record.getMessage() for record in ours] == list(info.warnings)
+    assert {record.levelname for record in ours} == {"WARNING"}
+    (warning,) = info.warnings
+    assert "\n" not in warning
+    return warning
+
+
+@pytest.mark.parametrize("kind", CORE_KINDS)
+def test_a_folder_as_it_is_saved_is_served_without_a_word(
+    kind: str, tiny_folder: TinyFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Warnings are for what is odd."""
+    assert load(tiny_folder(kind)).info.warnings == ()
+    assert caplog.messages == []
+
+
+def test_an_end_that_the_template_does_not_write_is_told(
+    spoilt: Spoilt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A chat would go on behind its own turn; published instruct models were like that."""
+    folder = spoilt()
+    edit(folder / "generation_config.json", eos_token_id=[5, 0])
+    assert warned(folder, caplog) == (
+        "the chat template ends a turn with <|im_end|> (id 1), which is not among the end ids "
+        "[0, 5]: completions do not end there"
+    )
+    edit(folder / "generation_config.json", eos_token_id=[5, 1])
+    assert load(folder).info.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for message in messages %}{{ '- ' + message['content'] }}{% endfor %}",
+        "{{ raise_exception('no assistant speaks here') }}",
+        "{{ messages[0]['content'] }}<|im_start|>",
+        "{{ '",
+    ],
+    ids=["ends with nothing", "refuses", "drops the answer", "is broken"],
+)
+def test_a_template_without_an_end_tells_nothing(spoilt: Spoilt, template: str) -> None:
+    """Where no control token follows what was said, there is nothing to compare."""
+    folder = spoilt()
+    edit(folder / "generation_config.json", eos_token_id=5)
+    (folder / "chat_template.jinja").write_text(template)
+    assert load(folder).info.warnings == ()
+
+
+def test_an_index_beside_a_single_file_is_told(
+    spoilt: Spoilt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which of the two was meant is for the operator to say."""
+    folder = spoilt()
+    index = {"weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert warned(folder, caplog) == (
+        "model.safetensors is served; the shards of model.safetensors.index.json beside it are "
+        "ignored"
+    )
+
+
+def test_a_head_that_the_config_denies_is_told(
+    spoilt: Spoilt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file's head is served, as transformers does it."""
+    head = torch.randn(384, 64, generator=torch.Generator().manual_seed(9))
+    folder = spoilt(**{"lm_head.weight": head})
+    assert "tie_word_embeddings" in warned(folder, caplog)
+    assert torch.equal(load(folder).model.get_output_embeddings().weight, head)
+
+
+def test_templates_without_a_default_are_told(
+    spoilt: Spoilt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise decisions would be rendered plainly and nobody would know."""
+    folder = spoilt()
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    named = [{"name": name, "template": template} for name in ("rag", "summary")]
+    edit(folder / "tokenizer_config.json", chat_template=named)
+    assert warned(folder, caplog) == (
+        "none of the chat templates is the default (rag, summary): messages are refused and "
+        "decisions take the plain prompt"
+    )
