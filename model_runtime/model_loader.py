@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +60,14 @@ class LoadedModel:
 def load_model(
     config: EngineConfig,
     attn_implementation: str = "eager",
+    check: Callable[[PreTrainedModel], None] = lambda model: None,
 ) -> LoadedModel:
     """Load the model that ``config`` names, fetching it first where that is needed.
 
     Args:
         config: what to load, in which precision, onto which device.
         attn_implementation: a name in transformers' ``AttentionInterface``.
+        check: refuses a model that was loaded, before anything else is asked of it.
 
     Raises:
         ModelLoadError: one of its kinds, in one line.
@@ -79,7 +82,9 @@ def load_model(
     dtype = _dtype(config, device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model = _place(load_weights(folder, attn_implementation), device)
+    model = load_weights(folder, attn_implementation)
+    check(model)
+    model = _place(model, device)
     head_rows = int(model.get_output_embeddings().weight.shape[0])
     tokenizer = Tokenizer.load(folder, head_rows=head_rows)
     end_token_ids = _end_token_ids(model, tokenizer)
@@ -183,7 +188,7 @@ def _max_model_len(config: PreTrainedConfig, limit: int | None) -> int:
     stated = [n for n in (positions, limit) if isinstance(n, int)]
     if not stated:
         raise UnsupportedModel(
-            f"{text_config.model_type} states no number of positions; max_model_len sets one"
+            f"{text_config.model_type} states no number of positions; set max_model_len"
         )
     return min(stated)
 

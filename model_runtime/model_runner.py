@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -28,14 +25,11 @@ from model_runtime.logprobs import reduce_head_rows, tile_height
 from model_runtime.precision import keep_products_exact
 from model_runtime.row_layout import RowLayout, choose_layout
 from model_runtime.step_graphs import Record, StepGraphs
+from model_runtime.supported_models import check_supported
 from model_runtime.threads import Threads
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions of the decoder's products, by the name that settings use."""
-
-_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
-_SCALED_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier")
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 class ModelRunner:
@@ -171,43 +165,6 @@ class _Head:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
-
-
-def check_supported(model: PreTrainedModel) -> None:
-    """Refuse what path attention cannot serve.
-
-    Raises:
-        UnsupportedModel: the architecture by name, and the reason.
-    """
-    name, config = type(model).__name__, model.config.get_text_config()
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    if not layer_types <= _LAYER_TYPES:
-        raise UnsupportedModel(f"{name} has layers of type {sorted(layer_types - _LAYER_TYPES)}")
-    for setting in _SCALED_LOGITS:
-        if getattr(config, setting, None) not in (None, 1, 1.0):
-            raise UnsupportedModel(f"{name} scales its logits by {setting}")
-    if _has_experts(model, config):
-        raise UnsupportedModel(f"{name} routes tokens to experts, whose products are not served")
-    if "longrope" in json.dumps(getattr(config, "rope_parameters", None), default=str):
-        # Its factors depend on the longest position in the batch, so on the neighbours.
-        raise UnsupportedModel(f"{name} scales its positions by longrope")
-    if config.is_encoder_decoder:
-        raise UnsupportedModel(f"{name} is an encoder-decoder; only causal decoders are served")
-    if not _passes_keywords(model.base_model):
-        raise UnsupportedModel(f"{name} does not hand keyword arguments to its attention")
-
-
-def _has_experts(model: PreTrainedModel, config: PreTrainedConfig) -> bool:
-    """By the config's usual names for their number, or by the layers' own names."""
-    layers = (name.lower() for name, _ in model.named_modules())
-    return any(getattr(config, name, None) for name in _EXPERTS) or any(
-        "expert" in layer for layer in layers
-    )
-
-
-def _passes_keywords(decoder: nn.Module) -> bool:
-    parameters = inspect.signature(decoder.forward).parameters.values()
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _kv_shape(config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:

@@ -18,11 +18,12 @@ from model_runtime.errors import ModelLoadError, UnsupportedModel
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.memory import Memory
 from model_runtime.model_loader import LoadedModel, digest, load_model
-from model_runtime.model_runner import DTYPES, ModelRunner, check_supported
+from model_runtime.model_runner import DTYPES, ModelRunner
 from model_runtime.numeric_error import Sample, take_sample
 from model_runtime.padded_model_runner import PaddedModelRunner
 from model_runtime.planner import plan
 from model_runtime.row_layout import RowLayout
+from model_runtime.supported_models import TRY_PADDED, check_supported
 from model_runtime.tokenizer import Tokenizer
 from model_runtime.types import ModelInfo
 
@@ -73,8 +74,11 @@ class ServedModel:
             raise
         except Exception as error:  # whatever the code of an unknown architecture raises
             reason = " ".join(str(error).split())[:300]
-            name = loaded.info.architecture
-            raise UnsupportedModel(f"{name} cannot be served: {reason}") from error
+            hint = f"; {TRY_PADDED}" if config.runner == "paths" else ""
+            raise UnsupportedModel(
+                f"{loaded.info.architecture} is of a kind that is not known here{hint} "
+                f"({type(error).__name__}: {reason})"
+            ) from error
         info = replace(
             loaded.info,
             max_model_len=_longest_path(loaded.info, cache),
@@ -91,9 +95,7 @@ _Prepare = Callable[[LoadedModel, EngineConfig], tuple[Forward, CacheGauge, RowL
 def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
     """The model, and what turns it into a forward, as the configured runner wants them."""
     if config.runner == "paths":
-        loaded = load_model(config, ATTENTION_NAME)
-        check_supported(loaded.model)
-        return loaded, _prepare_paths
+        return load_model(config, ATTENTION_NAME, check_supported), _prepare_paths
     if config.dtype == "bfloat16":
         raise UnsupportedModel("runner is padded, which computes in float32 only")
     return load_model(replace(config, dtype="float32")), _prepare_padded

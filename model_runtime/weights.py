@@ -19,6 +19,7 @@ from transformers import (
 from model_runtime.errors import CorruptModel, UnsupportedModel
 from model_runtime.library_logs import progress_bars
 from model_runtime.model_files import read_object
+from model_runtime.supported_models import TRY_PADDED
 
 _LEFTOVERS = re.compile(
     r"rotary_emb\.inv_freq$"  # a table that is computed from the config
@@ -103,7 +104,7 @@ def _why_not_loaded(folder: Path, attention: str, error: Exception) -> str:
     if error.args == (attention,):  # a table of attention classes that lacks this name
         kind = read_object(folder / "config.json").get("model_type")
         own = "attention that does not go through transformers' AttentionInterface"
-        return f"{kind} has {own}"
+        return f"{kind} has {own}; {TRY_PADDED}"
     return f"transformers cannot load it: {_one_line(error)}"
 
 

@@ -38,6 +38,7 @@ TENSOR_FILES = {
     "model_runtime/row_layout.py",
     "model_runtime/row_masses.py",
     "model_runtime/step_graphs.py",
+    "model_runtime/supported_models.py",
     "model_runtime/threads.py",
     "model_runtime/top_tokens.py",
     "model_runtime/weights.py",

@@ -200,10 +200,10 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         _ROTARY | {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8},
         "linear_attention",
     ),
-    "Mamba": (_WIDTHS | {"state_size": 8}, "no number of positions"),
+    "Mamba": (_WIDTHS | {"state_size": 8}, "layers of type linear_attention"),
     "RecurrentGemma": (_ROTARY | {"lru_width": 32}, "linear_attention"),
-    "Rwkv": (_WIDTHS | {"attention_hidden_size": 32, "context_length": 512}, "num_attention_heads"),
-    "Lfm2": (_ROTARY | {"layer_types": ["conv", "full_attention"]}, "layers of type .'conv'."),
+    "Rwkv": (_WIDTHS | {"attention_hidden_size": 32, "context_length": 512}, "attention heads"),
+    "Lfm2": (_ROTARY | {"layer_types": ["conv", "full_attention"]}, "layers of type conv"),
     "Llama4Text": (
         _ROTARY | _LAYERS | _EXPERTS | {"head_dim": 8, "attention_chunk_size": 64},
         "chunked_attention",
@@ -217,14 +217,14 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         "longrope",
     ),
     # attention that is its own, or more than one per layer
-    "Bloom": (_WIDTHS | {"n_head": 4}, "no number of positions"),
+    "Bloom": (_WIDTHS | {"n_head": 4}, "AttentionInterface"),
     "Falcon": (_WIDTHS | {"num_attention_heads": 4}, "AttentionInterface"),
     "GPTJ": (_GPT | {"rotary_dim": 8}, "AttentionInterface"),
     "GPTNeo": (
         _WIDTHS | {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
         "AttentionInterface",
     ),
-    "OpenAIGPT": (_GPT, "attention of its own"),
+    "OpenAIGPT": (_GPT, "AttentionInterface"),
     "GraniteSWA": (_ROTARY, "mask or attention sinks"),
     "DiffLlama": (_ROTARY, "attends twice in a layer"),
     # positions or heads of its own

@@ -17,9 +17,10 @@ from model_runtime.batch import Work
 from model_runtime.errors import UnsupportedModel
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.linear import check_products
-from model_runtime.model_runner import ModelRunner, check_supported
+from model_runtime.model_runner import ModelRunner
 from model_runtime.planner import plan
 from model_runtime.reference import reference_logprobs
+from model_runtime.supported_models import check_supported
 from model_runtime.types import LogprobQuery, total
 from tests.conftest import TinyFolder
 from tests.offline import Offline, eager_model
@@ -157,9 +158,13 @@ def test_an_unsupported_architecture_is_refused_by_name(
 
 
 def test_a_model_with_attention_of_its_own_is_refused() -> None:
-    """OpenAI's first GPT ignores the attention interface; its first forward says so."""
+    """OpenAI's first GPT ignores the interface; its first forward would tell as well."""
     config = OpenAIGPTConfig(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=2)
-    runner = ModelRunner(AutoModelForCausalLM.from_config(config).eval(), 1 << 20)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(UnsupportedModel, match="attention"):
+        ModelRunner(model, 1 << 20)
+    model._supports_attention_backend = True
+    runner = ModelRunner(model, 1 << 20)
     batch = plan([Work(LogprobQuery((1, 2, 3), 1), 1)], PrefixCache(20), 4096)
     with pytest.raises(UnsupportedModel, match="attention"):
         runner.run(batch)
