@@ -19,14 +19,14 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 
 from app.commands.late_parser import LateParser
+from app.environment import PREFIX, env_name
 from app.logs import configure_logging
 from app.settings import (
-    PREFIX,
     Settings,
     SettingsError,
-    env_name,
     flag_name,
     let_idle_threads_sleep,
+    log_ignored_variables,
 )
 from app.version import version
 
@@ -80,6 +80,7 @@ def serve_command(flags: dict[str, Any]) -> int:
     settings = Settings.read(flags)
     settings.keys()
     configure_logging(settings.log_level, settings.log_format)
+    log_ignored_variables()
     # Until the server listens for signals itself there is nothing that a stop would have to finish.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     let_idle_threads_sleep()
@@ -96,6 +97,7 @@ def fetch_command(flags: dict[str, Any]) -> int:
     """``chainrule model fetch``: print the folder it is in."""
     settings = Settings.read(flags)
     configure_logging(settings.log_level, "text")
+    log_ignored_variables()
     from model_runtime import ModelLoadError, fetch_model
 
     try:
@@ -110,6 +112,7 @@ def info_command(flags: dict[str, Any]) -> int:
     """``chainrule model info``: print what would be served as JSON."""
     settings = Settings.read(flags)
     configure_logging(settings.log_level, "text")
+    log_ignored_variables()
     from model_runtime import ModelLoadError, load_model
 
     try:

@@ -6,8 +6,8 @@ serve`` (``--max-body-bytes``) at once; the flag wins. Nothing changes after sta
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +23,14 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.environment import PREFIX, env_name, is_of_a_service, misspelt, unknown_variables
 from app.schemas.bounds import MAX_BODY_BYTES, MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP
 
 if TYPE_CHECKING:
     from model_runtime import EngineConfig
 
-PREFIX = "CHAINRULE_"
+logger = logging.getLogger(__name__)
+
 _MIB = 1 << 20
 
 
@@ -49,11 +51,6 @@ def let_idle_threads_sleep() -> None:
 
 class SettingsError(ValueError):
     """A setting that cannot be used. The message is one line and names the setting."""
-
-
-def env_name(field: str) -> str:
-    """The environment variable of a setting: ``CHAINRULE_MAX_BODY_BYTES``."""
-    return PREFIX + field.upper()
 
 
 def flag_name(field: str) -> str:
@@ -166,11 +163,14 @@ class Settings(BaseSettings):
         """Settings from ``flags``, then the environment, then the defaults.
 
         Raises:
-            SettingsError: a value is invalid, or a CHAINRULE_ variable is not a setting.
+            SettingsError: a value is invalid, or a CHAINRULE_ variable is nearly a setting.
         """
-        _refuse_unknown(os.environ, set(cls.model_fields))
+        _refuse_misspelt()
+        given = dict(flags or {})
+        if any(name.upper() == env_name("port") for name in _of_a_service()):
+            given.setdefault("port", cls.model_fields["port"].default)
         try:
-            return cls(**(flags or {}))
+            return cls(**given)
         except ValidationError as error:
             raise SettingsError(_explain(error)) from None
 
@@ -227,10 +227,20 @@ def client_setting(field: str) -> str | None:
     """One of ``CLIENT_FIELDS`` as the environment has it: where commands find a server.
 
     Raises:
-        SettingsError: a CHAINRULE_ variable is not a setting.
+        SettingsError: a CHAINRULE_ variable is nearly a setting.
     """
-    _refuse_unknown(os.environ, set(Settings.model_fields))
+    _refuse_misspelt()
     return os.environ.get(env_name(field)) or None
+
+
+def log_ignored_variables() -> None:
+    """Say which CHAINRULE_ variables are no settings; to be called once the log is set up."""
+    unknown = unknown_variables(os.environ, _known_fields())
+    if unknown:
+        logger.warning("ignored, as there are no such settings: %s", ", ".join(unknown))
+    if injected := _of_a_service():
+        message = "ignored what Kubernetes sets for a Service: %s"
+        logger.info(message, ", ".join(injected))
 
 
 def terminal_wants_colour() -> bool:
@@ -257,14 +267,18 @@ def _keys_in(path: Path) -> tuple[str, ...]:
     return keys
 
 
-def _refuse_unknown(environ: Mapping[str, str], fields: set[str]) -> None:
-    known = [env_name(field) for field in (*fields, *CLIENT_FIELDS)]
-    for name in sorted(environ):
-        if not name.upper().startswith(PREFIX) or name.upper() in known:
-            continue
-        near = difflib.get_close_matches(name.upper(), known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"{name}: there is no such setting{hint}")
+def _known_fields() -> tuple[str, ...]:
+    return (*Settings.model_fields, *CLIENT_FIELDS)
+
+
+def _of_a_service() -> list[str]:
+    return [name for name, value in sorted(os.environ.items()) if is_of_a_service(name, value)]
+
+
+def _refuse_misspelt() -> None:
+    for name in unknown_variables(os.environ, _known_fields()):
+        if near := misspelt(name, _known_fields()):
+            raise SettingsError(f"{name}: there is no such setting; did you mean {near}?")
 
 
 def _explain(error: ValidationError) -> str:

@@ -23,7 +23,7 @@ from app.schemas.decode_reply import DecodeResponse
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import Request
 from app.service import ScoringService
-from app.settings import Settings
+from app.settings import Settings, log_ignored_variables
 from model_runtime import ChainruleError, Engine, ModelLoadError
 
 T = TypeVar("T")
@@ -44,6 +44,7 @@ class Local:
 
     def __enter__(self) -> Self:
         configure_logging("warning", "text")
+        log_ignored_variables()
         try:
             self._engine = self._given or Engine.load(self._settings.engine_config())
         except ModelLoadError as error:

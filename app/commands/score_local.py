@@ -15,7 +15,7 @@ from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import ScoreResponse
 from app.score_cache import ScoreCache
 from app.service import ScoringService
-from app.settings import Settings
+from app.settings import Settings, log_ignored_variables
 from model_runtime import ChainruleError, Engine, EngineOverloaded, ModelLoadError
 
 
@@ -50,6 +50,7 @@ async def local_scorer(
         ClientError: it cannot be loaded.
     """
     configure_logging("warning", "text")
+    log_ignored_variables()
     try:
         found = engine
         if found is None:

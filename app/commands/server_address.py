@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from app.client.address import server_url
-from app.settings import SettingsError, client_setting, env_name
+from app.environment import env_name
+from app.settings import SettingsError, client_setting, log_ignored_variables
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
@@ -29,7 +30,9 @@ class ServerAddress:
             found = server_url(url or client_setting("client_url") or DEFAULT_URL)
         except ValueError as error:
             raise SettingsError(f"{env_name('client_url')} (--url): {error}") from None
-        return cls(found, key or client_setting("client_api_key"))
+        key = key or client_setting("client_api_key")
+        log_ignored_variables()
+        return cls(found, key)
 
 
 def add_address_flags(group: Any) -> None:

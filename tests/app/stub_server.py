@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,10 +19,8 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app import server
-from app.logs import configure_logging
+from app import cli, server
 from app.main import create_app
-from app.settings import Settings
 from model_runtime import CorruptModel
 from tests.app.stub_engine import StubEngine, work_router
 
@@ -30,6 +28,7 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([__name__])
 
 TIMEOUT_S = 20.0
+_NOTHING: Mapping[str, str] = {}
 
 
 class ServerProcess:
@@ -38,12 +37,17 @@ class ServerProcess:
     Args:
         load: how loading goes: ``ok``, ``slow`` (never ends), ``missing`` (a load error) or
             ``broken`` (a bug).
+        environment: variables that it has beside this process's.
         settings: as flags.
     """
 
-    def __init__(self, load: str = "ok", **settings: object) -> None:
+    def __init__(
+        self, load: str = "ok", *, environment: Mapping[str, str] = _NOTHING, **settings: object
+    ) -> None:
         reader, writer = _FORKS.Pipe(duplex=False)
-        self._process = _FORKS.Process(target=_serve, args=(load, settings, writer))
+        self._process = _FORKS.Process(
+            target=_serve, args=(load, dict(environment), settings, writer)
+        )
         self._process.start()
         writer.close()
         self._stderr = os.fdopen(os.dup(reader.fileno()))
@@ -102,14 +106,16 @@ def await_true(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _serve(load: str, settings: dict[str, object], writer: Connection) -> None:
+def _serve(
+    load: str, environment: dict[str, str], settings: dict[str, object], writer: Connection
+) -> None:
     os.dup2(writer.fileno(), 2)
     writer.close()
     sys.stderr = os.fdopen(2, "w", buffering=1)
     server.create_app = _create_with_work
-    made = Settings.read({"port": 0, **settings})
-    configure_logging(made.log_level, made.log_format)
-    sys.exit(server.serve(made, load=partial(_load, load)))
+    server.serve = partial(server.serve, load=partial(_load, load))
+    os.environ.update(environment)
+    sys.exit(cli.serve_command({"port": 0, **settings}))
 
 
 def _load(how: str) -> Any:

@@ -14,11 +14,12 @@ import pytest
 
 from app import cli
 from app.cli import main
+from app.environment import env_name
 from app.schemas.audit import AuditRequest
 from app.schemas.decode import DecodeRequest
 from app.schemas.next_token import NextTokenRequest
 from app.schemas.score import ScoreRequest
-from app.settings import Settings, env_name, flag_name
+from app.settings import Settings, flag_name
 from tests.app.stub_server import await_true
 
 LOGGERS = (None, "app", "model_runtime")

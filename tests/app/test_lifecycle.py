@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -25,7 +26,7 @@ def start() -> Iterator[Start]:
     """Starts processes, and ends those that are left."""
     started: list[ServerProcess] = []
 
-    def start(load: str = "ok", **settings: object) -> ServerProcess:
+    def start(load: str = "ok", **settings: Any) -> ServerProcess:
         started.append(ServerProcess(load, **settings))
         return started[-1]
 
@@ -183,6 +184,16 @@ def test_abuse_on_the_wire_leaves_the_server_alive(ready: ServerProcess, attempt
             answer = b""  # refused before all of it was said
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 ")) or not answer
     assert ready.post(0.0).status_code == 200
+
+
+def test_what_is_ignored_is_in_the_log(start: Start) -> None:
+    """A process that Kubernetes told about a Service starts, and its log says what it ignored."""
+    service = {"CHAINRULE_SERVICE_HOST": "10.0.0.1", "CHAINRULE_PORT": "tcp://10.0.0.1:8000"}
+    process = start(environment={**service, "CHAINRULE_REPLICAS": "3"})
+    assert [(line["level"], line["message"].partition(": ")[2]) for line in process.log[:2]] == [
+        ("warning", "CHAINRULE_REPLICAS"),
+        ("info", "CHAINRULE_PORT, CHAINRULE_SERVICE_HOST"),
+    ]
 
 
 def test_the_server_does_not_say_what_it_is_made_of(ready: ServerProcess) -> None:

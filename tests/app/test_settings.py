@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings, SettingsError, env_name, flag_name
+from app.environment import env_name
+from app.settings import (
+    Settings,
+    SettingsError,
+    client_setting,
+    flag_name,
+    log_ignored_variables,
+)
 from model_runtime import EngineConfig
 
 
@@ -68,7 +75,6 @@ def test_sizes_may_be_written_with_units(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("port", "http"),
         ("port", "65536"),
-        ("port", "tcp://10.0.0.1:8000"),
         ("dtype", "float16"),
         ("threads", "0"),
         ("max_body_bytes", "-1"),
@@ -96,11 +102,77 @@ def test_an_invalid_value_is_one_line_that_names_the_setting(
     assert "\n" not in line
 
 
-def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt setting is not ignored, and the likely name is offered."""
-    monkeypatch.setenv("CHAINRULE_MAX_BODY_BYTE", "1")
-    with pytest.raises(SettingsError, match=r"MAX_BODY_BYTE: .*did you mean .*MAX_BODY_BYTES"):
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("max_body_byte", "max_body_bytes"),
+        ("api_key", "api_keys"),
+        ("prot", "port"),
+        ("queue_tokens", "max_queue_tokens"),
+        ("client_uri", "client_url"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(
+    given: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt setting is not ignored, and the likely name is offered, to clients as well."""
+    monkeypatch.setenv(env_name(given), "1")
+    with pytest.raises(SettingsError, match=f"{given.upper()}: .*did you mean {env_name(meant)}"):
         Settings.read()
+    with pytest.raises(SettingsError, match=f"did you mean {env_name(meant)}"):
+        client_setting("client_url")
+
+
+def test_what_is_no_setting_is_ignored_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing that merely begins as settings do keeps the server from starting."""
+    monkeypatch.setenv("CHAINRULE_REPLICAS", "3")
+    monkeypatch.setenv("CHAINRULE_IMAGE", "chainrule:1")
+    assert Settings.read().port == 8000
+    log_ignored_variables()
+    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
+        ("WARNING", "ignored, as there are no such settings: CHAINRULE_IMAGE, CHAINRULE_REPLICAS")
+    ]
+
+
+@pytest.mark.parametrize("service", ["CHAINRULE", "CHAINRULE_MODEL", "CHAINRULE_API_KEY"])
+def test_what_kubernetes_sets_for_a_service_is_ignored(
+    service: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Service called chainrule, or chainrule-model, says nothing about the server's settings."""
+    for name, value in variables_of_a_service(service).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CHAINRULE_MODEL", "some/model")
+    caplog.set_level("INFO", "app")
+    settings = Settings.read()
+    assert (settings.port, settings.model) == (8000, "some/model")
+    assert Settings.read({"port": "9002"}).port == 9002
+    log_ignored_variables()
+    (line,) = caplog.records
+    named = line.getMessage().partition(": ")[2].split(", ")
+    assert (line.levelname, sorted(named)) == ("INFO", sorted(variables_of_a_service(service)))
+
+
+def test_a_flag_is_never_a_services() -> None:
+    """An address where a port belongs is refused from whoever typed it."""
+    with pytest.raises(SettingsError, match=r"CHAINRULE_PORT \(--port\)"):
+        Settings.read({"port": "tcp://10.0.0.1:8000"})
+
+
+def variables_of_a_service(name: str) -> dict[str, str]:
+    """What Kubernetes puts into every container of the namespace for one Service."""
+    port = f"{name}_PORT_8000_TCP"
+    return {
+        f"{name}_SERVICE_HOST": "10.0.0.1",
+        f"{name}_SERVICE_PORT": "8000",
+        f"{name}_SERVICE_PORT_HTTP": "8000",
+        f"{name}_PORT": "tcp://10.0.0.1:8000",
+        port: "tcp://10.0.0.1:8000",
+        f"{port}_PROTO": "tcp",
+        f"{port}_PORT": "8000",
+        f"{port}_ADDR": "10.0.0.1",
+    }
 
 
 def test_settings_do_not_change() -> None:

@@ -9,8 +9,9 @@ from typing import Self
 
 from app.compat.rerank.prompts import BUILTIN, Mode, Template, TemplateError, default_name
 from app.compat.rerank.wire import PromptOptions
+from app.environment import env_name
 from app.schemas.bounds import MAX_TEMPLATE_CHARS
-from app.settings import Settings, SettingsError, env_name, flag_name
+from app.settings import Settings, SettingsError, flag_name
 from model_runtime import InvalidQuery
 
 
