@@ -19,15 +19,9 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 
 from app.commands.late_parser import LateParser
-from app.environment import PREFIX, env_name
+from app.environment import PREFIX, env_name, let_idle_threads_sleep
 from app.logs import configure_logging
-from app.settings import (
-    Settings,
-    SettingsError,
-    flag_name,
-    let_idle_threads_sleep,
-    log_ignored_variables,
-)
+from app.settings import Settings, SettingsError, flag_name, log_ignored_variables
 from app.version import version
 
 _GROUPS: Final = {

@@ -1,4 +1,4 @@
-"""Which variables of the environment are settings, and whose the others are.
+"""The environment: which variables are settings, and whose the others are. Its only reader.
 
 Kubernetes sets variables in every container of a namespace for each Service in it. For a Service
 called ``chainrule``, or ``chainrule-`` and more, their names begin as the settings' do.
@@ -7,8 +7,9 @@ called ``chainrule``, or ``chainrule-`` and more, their names begin as the setti
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
 
 PREFIX: Final = "CHAINRULE_"
@@ -28,22 +29,23 @@ def env_name(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def is_of_a_service(name: str, value: str) -> bool:
-    """Whether Kubernetes sets this variable: ``CHAINRULE_SERVICE_HOST``, a port of ``tcp://``."""
-    name = name.upper()
-    of_a_port = name.startswith(PREFIX) and name.endswith("_PORT")
-    return (of_a_port and bool(_ADDRESS.match(value))) or bool(_OF_A_SERVICE.fullmatch(name))
+def variable(field: str) -> str | None:
+    """What the environment says of a setting; None where it says nothing."""
+    return os.environ.get(env_name(field)) or None
 
 
-def unknown_variables(environ: Mapping[str, str], fields: Collection[str]) -> list[str]:
-    """Variables named as a setting is, that are none of ``fields`` and not a Service's."""
-    known = {env_name(field) for field in fields}
+def variables_of_services() -> list[str]:
+    """Those that Kubernetes sets: ``CHAINRULE_SERVICE_HOST``, a port of ``tcp://``."""
+    return [name for name in sorted(os.environ) if _is_of_a_service(name, os.environ[name])]
+
+
+def unknown_variables(fields: Collection[str]) -> list[str]:
+    """Those named as settings are that are none of ``fields``, and not a Service's either."""
+    known = {env_name(field) for field in fields}.union(variables_of_services())
     return [
         name
-        for name, value in sorted(environ.items())
-        if name.upper().startswith(PREFIX)
-        and name.upper() not in known
-        and not is_of_a_service(name, value)
+        for name in sorted(os.environ)
+        if name.upper().startswith(PREFIX) and known.isdisjoint((name, name.upper()))
     ]
 
 
@@ -52,3 +54,29 @@ def misspelt(name: str, fields: Collection[str]) -> str | None:
     bare = name.upper().removeprefix(PREFIX).lower()
     near = difflib.get_close_matches(bare, fields, n=1, cutoff=_MISSPELT)
     return env_name(near[0]) if near else None
+
+
+SPIN_COUNT: Final = "1000"
+"""Turns that an idle compute thread waits awake; libgomp's own default is 300,000."""
+
+
+def let_idle_threads_sleep() -> None:
+    """Keep torch's threads from spinning between operations. To be called before torch is there.
+
+    A thread that spins takes the core that the event loop, or any other process, wants, and the
+    thread it waits for is then the one that does not run: beside one busy process, two threads
+    were four times slower than with this. An operator's own choice is left alone.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+
+
+def terminal_wants_colour() -> bool:
+    """Whether a terminal may be coloured: see no-color.org; a dumb one shows the codes."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _is_of_a_service(name: str, value: str) -> bool:
+    name = name.upper()
+    of_a_port = name.startswith(PREFIX) and name.endswith("_PORT")
+    return (of_a_port and bool(_ADDRESS.match(value))) or bool(_OF_A_SERVICE.fullmatch(name))

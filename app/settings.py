@@ -1,4 +1,4 @@
-"""Every setting, documented at its field: the only reader of the environment.
+"""Every setting, documented at its field.
 
 A setting is an environment variable (``CHAINRULE_MAX_BODY_BYTES``) and a flag of ``chainrule
 serve`` (``--max-body-bytes``) at once; the flag wins. Nothing changes after start.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -23,7 +22,14 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.environment import PREFIX, env_name, is_of_a_service, misspelt, unknown_variables
+from app.environment import (
+    PREFIX,
+    env_name,
+    misspelt,
+    unknown_variables,
+    variable,
+    variables_of_services,
+)
 from app.schemas.bounds import MAX_BODY_BYTES, MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP
 
 if TYPE_CHECKING:
@@ -32,21 +38,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MIB = 1 << 20
-
-
-SPIN_COUNT = "1000"
-"""Turns that an idle compute thread waits awake; libgomp's own default is 300,000."""
-
-
-def let_idle_threads_sleep() -> None:
-    """Keep torch's threads from spinning between operations. To be called before torch is there.
-
-    A thread that spins takes the core that the event loop, or any other process, wants, and the
-    thread it waits for is then the one that does not run: beside one busy process, two threads
-    were four times slower than with this. An operator's own choice is left alone.
-    """
-    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
 
 
 class SettingsError(ValueError):
@@ -167,7 +158,7 @@ class Settings(BaseSettings):
         """
         _refuse_misspelt()
         given = dict(flags or {})
-        if any(name.upper() == env_name("port") for name in _of_a_service()):
+        if env_name("port") in map(str.upper, variables_of_services()):
             given.setdefault("port", cls.model_fields["port"].default)
         try:
             return cls(**given)
@@ -230,22 +221,16 @@ def client_setting(field: str) -> str | None:
         SettingsError: a CHAINRULE_ variable is nearly a setting.
     """
     _refuse_misspelt()
-    return os.environ.get(env_name(field)) or None
+    return variable(field)
 
 
 def log_ignored_variables() -> None:
     """Say which CHAINRULE_ variables are no settings; to be called once the log is set up."""
-    unknown = unknown_variables(os.environ, _known_fields())
+    unknown = unknown_variables(_known_fields())
     if unknown:
         logger.warning("ignored, as there are no such settings: %s", ", ".join(unknown))
-    if injected := _of_a_service():
-        message = "ignored what Kubernetes sets for a Service: %s"
-        logger.info(message, ", ".join(injected))
-
-
-def terminal_wants_colour() -> bool:
-    """Whether a terminal may be coloured: see no-color.org; a dumb one shows the codes."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if injected := variables_of_services():
+        logger.info("ignored what Kubernetes sets for a Service: %s", ", ".join(injected))
 
 
 def _is_loopback(host: str) -> bool:
@@ -271,12 +256,8 @@ def _known_fields() -> tuple[str, ...]:
     return (*Settings.model_fields, *CLIENT_FIELDS)
 
 
-def _of_a_service() -> list[str]:
-    return [name for name, value in sorted(os.environ.items()) if is_of_a_service(name, value)]
-
-
 def _refuse_misspelt() -> None:
-    for name in unknown_variables(os.environ, _known_fields()):
+    for name in unknown_variables(_known_fields()):
         if near := misspelt(name, _known_fields()):
             raise SettingsError(f"{name}: there is no such setting; did you mean {near}?")
 

@@ -139,7 +139,7 @@ def test_the_app_uses_the_runtimes_door_only() -> None:
     assert doors
 
 
-def test_only_settings_read_the_environment() -> None:
+def test_one_file_reads_the_environment() -> None:
     """os.environ and os.getenv appear nowhere else."""
     for path in SOURCES:
         reads = {
@@ -147,7 +147,7 @@ def test_only_settings_read_the_environment() -> None:
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "getenvb")
         }
-        assert not reads or name_of(path) == "app/settings.py", name_of(path)
+        assert not reads or name_of(path) == "app/environment.py", name_of(path)
 
 
 def test_pure_rooms_import_only_the_standard_library_and_each_other() -> None:

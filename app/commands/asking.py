@@ -15,10 +15,10 @@ from app.commands.asker import Asker, Remote
 from app.commands.request_flags import add_request_flags, read_text, request_fields
 from app.commands.server_address import ServerAddress, add_address_flags
 from app.commands.tables import Page
-from app.environment import env_name
+from app.environment import env_name, let_idle_threads_sleep
 from app.schemas.bounds import MAX_TIMEOUT_MS
 from app.schemas.request import Request
-from app.settings import Settings, let_idle_threads_sleep
+from app.settings import Settings
 
 R = TypeVar("R", bound=BaseModel)
 

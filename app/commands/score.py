@@ -25,10 +25,10 @@ from app.commands.score_output import Beside, FileOutput, OutputError, StreamOut
 from app.commands.score_run import Job, Scorer
 from app.commands.server_address import ServerAddress, add_address_flags
 from app.commands.unhurried import unhurried
-from app.environment import env_name
+from app.environment import env_name, let_idle_threads_sleep
 from app.schemas.models import ModelCard
 from app.schemas.score import ScoreRequest
-from app.settings import Settings, let_idle_threads_sleep
+from app.settings import Settings
 
 SOME_FAILED: Final = 3
 """Exit status where every record was read and some could not be scored."""

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TextIO
 
-from app.settings import terminal_wants_colour
+from app.environment import terminal_wants_colour
 
 Colour = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
 
