@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -73,10 +74,10 @@ def serve_command(flags: dict[str, Any]) -> int:
     """``chainrule serve``."""
     settings = Settings.read(flags)
     settings.keys()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, queued=True)
     log_ignored_variables()
     # Until the server listens for signals itself there is nothing that a stop would have to finish.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, _leave)
     let_idle_threads_sleep()
     # This brings torch, which takes seconds; a wrong flag need not wait for it.
     from app.server import ListenError, serve
@@ -85,6 +86,11 @@ def serve_command(flags: dict[str, Any]) -> int:
         return serve(settings)
     except ListenError as error:
         return _fail(error, 1)
+
+
+def _leave(*_: object) -> None:
+    logging.shutdown()
+    os._exit(0)
 
 
 def fetch_command(flags: dict[str, Any]) -> int:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal
 
+from app.log_writer import LogWriter
+
 request_id_var: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being handled, for every line logged meanwhile."""
 
@@ -80,14 +82,24 @@ class TextFormatter(JsonFormatter):
         return text + facts if traceback is None else f"{text}{facts}\n{traceback}"
 
 
-def configure_logging(level: str, style: Literal["json", "text"]) -> None:
-    """Send every log line of this process to stderr, ours from ``level`` up."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure_logging(level: str, style: Literal["json", "text"], *, queued: bool = False) -> None:
+    """Send every log line of this process to stderr, ours from ``level`` up.
+
+    A server's are ``queued``: it must not wait for whoever reads them. Python's own exit writes
+    what still waits; whoever calls ``os._exit`` calls ``logging.shutdown`` first.
+    """
+    handler = LogWriter(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in ("app", "model_runtime"):
         logging.getLogger(name).setLevel(level.upper())
+
+
+def dropped_lines() -> int:
+    """Log lines of this process that were dropped, as nobody read them in time."""
+    handlers = logging.getLogger().handlers
+    return sum(handler.dropped for handler in handlers if isinstance(handler, LogWriter))
 
 
 def _utc(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """Metrics: what the engine and the routes have done, for Prometheus.
 
 Nothing is counted twice. The engine keeps its own counters and reports them in ``EngineStats``;
-a collector reads them when somebody asks, as it reads those of the score cache. Only what
-neither can know, the HTTP requests, is counted here. No label takes a value that a client can
-choose.
+a collector reads them when somebody asks, as it reads those of the score cache and of the log.
+Only what none of them can know, the HTTP requests, is counted here. No label takes a value that a
+client can choose.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
+from app.logs import dropped_lines
 from app.score_cache import ScoreCacheStats
 from model_runtime import EngineStats
 
@@ -89,6 +90,14 @@ class ScoreCollector(Collector):
             yield CounterMetricFamily(f"chainrule_{name}", about, value=getattr(stats, field))
 
 
+class LogCollector(Collector):
+    """Reads how many log lines were dropped when it is scraped."""
+
+    def collect(self) -> Iterator[Metric]:
+        about = "Log lines that were dropped, as nobody read them in time."
+        yield CounterMetricFamily("chainrule_dropped_log_lines", about, value=dropped_lines())
+
+
 class Metrics:
     """The metrics of one app, in a registry of their own.
 
@@ -105,6 +114,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(EngineCollector(stats))
         self._registry.register(ScoreCollector(scores))
+        self._registry.register(LogCollector())
         self._requests = Counter(
             "chainrule_requests",
             "Requests answered; 499 means that the client left first.",

@@ -6,12 +6,14 @@ each is a process of its own, with its own signals, sockets and exit status.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,8 +21,10 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app import cli, server
+from app import server
+from app.logs import configure_logging
 from app.main import create_app
+from app.settings import Settings
 from model_runtime import CorruptModel
 from tests.app.stub_engine import StubEngine, work_router
 
@@ -28,7 +32,6 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([__name__])
 
 TIMEOUT_S = 20.0
-_NOTHING: Mapping[str, str] = {}
 
 
 class ServerProcess:
@@ -37,17 +40,12 @@ class ServerProcess:
     Args:
         load: how loading goes: ``ok``, ``slow`` (never ends), ``missing`` (a load error) or
             ``broken`` (a bug).
-        environment: variables that it has beside this process's.
         settings: as flags.
     """
 
-    def __init__(
-        self, load: str = "ok", *, environment: Mapping[str, str] = _NOTHING, **settings: object
-    ) -> None:
+    def __init__(self, load: str = "ok", **settings: object) -> None:
         reader, writer = _FORKS.Pipe(duplex=False)
-        self._process = _FORKS.Process(
-            target=_serve, args=(load, dict(environment), settings, writer)
-        )
+        self._process = _FORKS.Process(target=_serve, args=(load, settings, writer))
         self._process.start()
         writer.close()
         self._stderr = os.fdopen(os.dup(reader.fileno()))
@@ -71,9 +69,14 @@ class ServerProcess:
             raise RuntimeError("the process was never started")
         os.kill(self._process.pid, number)
 
-    def exit_code(self) -> int | None:
-        """Wait for the end; the rest of the log is read."""
-        self.log += [json.loads(line) for line in self._stderr]
+    def shrink_pipe(self) -> None:
+        """Let the log's pipe hold no more than a page, so that a few lines fill it."""
+        fcntl.fcntl(self._stderr, fcntl.F_SETPIPE_SZ, 4096)
+
+    def exit_code(self, *, reading: bool = True) -> int | None:
+        """Wait for the end; the rest of the log is read, or left in the pipe."""
+        if reading:
+            self.log += [json.loads(line) for line in self._stderr]
         self._process.join(TIMEOUT_S)
         return self._process.exitcode
 
@@ -106,16 +109,17 @@ def await_true(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _serve(
-    load: str, environment: dict[str, str], settings: dict[str, object], writer: Connection
-) -> None:
+def _serve(load: str, settings: dict[str, object], writer: Connection) -> None:
     os.dup2(writer.fileno(), 2)
     writer.close()
     sys.stderr = os.fdopen(2, "w", buffering=1)
     server.create_app = _create_with_work
-    server.serve = partial(server.serve, load=partial(_load, load))
-    os.environ.update(environment)
-    sys.exit(cli.serve_command({"port": 0, **settings}))
+    made = Settings.read({"port": 0, **settings})
+    configure_logging(made.log_level, made.log_format, queued=True)
+    try:
+        sys.exit(server.serve(made, load=partial(_load, load)))
+    finally:
+        logging.shutdown()  # a process that was forked so leaves without Python's own exit
 
 
 def _load(how: str) -> Any:

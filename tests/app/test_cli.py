@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 from app import cli
 from app.cli import main
 from app.environment import env_name
+from app.log_writer import LogWriter
 from app.schemas.audit import AuditRequest
 from app.schemas.decode import DecodeRequest
 from app.schemas.next_token import NextTokenRequest
@@ -168,22 +170,39 @@ def test_a_wrong_command_line_is_status_2(
     assert "usage: chainrule" in capsys.readouterr().err
 
 
-def test_a_taken_port_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_one_line_and_status_1(capfd: pytest.CaptureFixture[str]) -> None:
     """The address is named; the model was not loaded for nothing."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 1
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert (
         err == f"chainrule: error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     )
 
 
-def test_a_foreign_address_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_ignored_is_in_the_servers_log(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables that are no settings are named there, those that Kubernetes sets apart."""
+    monkeypatch.setenv("CHAINRULE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("CHAINRULE_REPLICAS", "3")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        main(["serve", "--port", str(taken.getsockname()[1])])
+    (handler,) = [one for one in logging.getLogger().handlers if isinstance(one, LogWriter)]
+    handler.flush()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line[0] == "{"]
+    assert [(line["level"], line["message"].partition(": ")[2]) for line in lines] == [
+        ("warning", "CHAINRULE_REPLICAS"),
+        ("info", "CHAINRULE_SERVICE_HOST"),
+    ]
+
+
+def test_a_foreign_address_is_one_line_and_status_1(capfd: pytest.CaptureFixture[str]) -> None:
     """An address that this machine does not have is refused the same way."""
     argv = ["serve", "--host", "192.0.2.7", "--port", "0", "--allow-unauthenticated"]
     assert main(argv) == 1
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert err.startswith("chainrule: error: cannot listen on 192.0.2.7 port 0: ")
     assert err.count("\n") == 1
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app import server
-from tests.app.stub_server import ServerProcess, await_true
+from tests.app.stub_server import TIMEOUT_S, ServerProcess, await_true
 
 pytestmark = pytest.mark.process
 
@@ -26,7 +26,7 @@ def start() -> Iterator[Start]:
     """Starts processes, and ends those that are left."""
     started: list[ServerProcess] = []
 
-    def start(load: str = "ok", **settings: Any) -> ServerProcess:
+    def start(load: str = "ok", **settings: object) -> ServerProcess:
         started.append(ServerProcess(load, **settings))
         return started[-1]
 
@@ -186,14 +186,36 @@ def test_abuse_on_the_wire_leaves_the_server_alive(ready: ServerProcess, attempt
     assert ready.post(0.0).status_code == 200
 
 
-def test_what_is_ignored_is_in_the_log(start: Start) -> None:
-    """A process that Kubernetes told about a Service starts, and its log says what it ignored."""
-    service = {"CHAINRULE_SERVICE_HOST": "10.0.0.1", "CHAINRULE_PORT": "tcp://10.0.0.1:8000"}
-    process = start(environment={**service, "CHAINRULE_REPLICAS": "3"})
-    assert [(line["level"], line["message"].partition(": ")[2]) for line in process.log[:2]] == [
-        ("warning", "CHAINRULE_REPLICAS"),
-        ("info", "CHAINRULE_PORT, CHAINRULE_SERVICE_HOST"),
-    ]
+@pytest.fixture
+def unread(ready: ServerProcess) -> ServerProcess:
+    """A process that has answered more requests than its unread log has room for."""
+    ready.shrink_pipe()
+    with httpx.Client(timeout=TIMEOUT_S) as client:
+        for _ in range(60):
+            assert client.post(f"{ready.url}/work/x", json={}).status_code == 200
+    return ready
+
+
+def test_a_log_that_nobody_reads_stops_nothing(unread: ServerProcess) -> None:
+    """Requests are answered beside a full pipe; read again, it has every line, up to the last."""
+    unread.signal(signal.SIGTERM)
+    assert unread.exit_code() == 0
+    lines = [line["message"] for line in unread.log]
+    assert lines.count("request") == 60
+    assert lines[-1] == "stopped"
+
+
+def test_the_end_does_not_wait_for_a_reader_for_ever(unread: ServerProcess) -> None:
+    """A stop is carried out although its last lines find nobody who reads them."""
+    unread.signal(signal.SIGTERM)
+    assert unread.exit_code(reading=False) == 0
+
+
+def test_the_reason_of_a_crash_waits_its_turn(unread: ServerProcess) -> None:
+    """Lines that are written late are written before the exit, the critical one among them."""
+    httpx.post(f"{unread.url}/die")
+    assert unread.exit_code() == 1
+    assert [line for line in unread.log if line["level"] == "critical"]
 
 
 def test_the_server_does_not_say_what_it_is_made_of(ready: ServerProcess) -> None:
