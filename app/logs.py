@@ -13,12 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from app.log_writer import LogWriter
-
-request_id_var: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being handled, for every line logged meanwhile."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -26,18 +24,29 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "color_message",
 }
 
+
+@dataclass(slots=True)
+class _Request:
+    """The request that is handled. Tasks and callbacks that outlive it still refer to it."""
+
+    id: str
+    ended: bool = False
+
+
+_request_var: ContextVar[_Request | None] = ContextVar("request", default=None)
 _facts_var: ContextVar[dict[str, object] | None] = ContextVar("facts", default=None)
 
 
 @contextmanager
 def request_scope(request_id: str) -> Iterator[dict[str, object]]:
-    """Log lines carry ``request_id`` inside; yields what ``note`` was told meanwhile."""
-    facts: dict[str, object] = {}
-    id_token, facts_token = request_id_var.set(request_id), _facts_var.set(facts)
+    """Log lines carry ``request_id`` until the end; yields what ``note`` was told meanwhile."""
+    request, facts = _Request(request_id), dict[str, object]()
+    request_token, facts_token = _request_var.set(request), _facts_var.set(facts)
     try:
         yield facts
     finally:
-        request_id_var.reset(id_token)
+        request.ended = True
+        _request_var.reset(request_token)
         _facts_var.reset(facts_token)
 
 
@@ -61,9 +70,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        request_id = request_id_var.get()
-        if request_id is not None:
-            entry["request_id"] = request_id
+        request = _request_var.get()
+        if request is not None and not request.ended:
+            entry["request_id"] = request.id
         entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)

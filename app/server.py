@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from types import FrameType
 from typing import Any, Final
 
@@ -61,7 +62,8 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
 
         def handle(sig: int, _frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self._on_signal, sig)
+            # It comes in the middle of whatever runs, and belongs to no request.
+            loop.call_soon_threadsafe(self._on_signal, sig, context=Context())
 
         for sig in _SIGNALS:
             signal.signal(sig, handle)

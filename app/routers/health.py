@@ -8,6 +8,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.dependencies import LifecycleDependency, MetricsDependency
+from app.errors import NOT_READY_RETRY_S
+from app.lifecycle import Phase
 from app.observability import CONTENT_TYPE
 
 router = APIRouter(tags=["health"])
@@ -49,7 +51,12 @@ async def live(lifecycle: LifecycleDependency, response: Response) -> Health:
 
 @router.get("/health/ready", responses={503: {"model": Health}})
 async def ready(lifecycle: LifecycleDependency, response: Response) -> Health:
-    """Whether to send work here: 503 until a real forward has passed, and while draining."""
+    """Whether to send work here: 503 until a real forward has passed, and while draining.
+
+    While the model is loaded, ``Retry-After`` says when to ask again.
+    """
+    if lifecycle.phase is Phase.LOADING:
+        response.headers["Retry-After"] = str(NOT_READY_RETRY_S)
     return _probe(lifecycle.is_ready, response)
 
 

@@ -44,12 +44,14 @@ async def test_a_loading_server_is_live_and_not_ready(engine: StubEngine) -> Non
     async with client_of(app) as client:
         assert await statuses(client) == (200, 503, 503, "loading")
         assert (await client.get("/health")).json()["model"] is None
+        assert int((await client.get("/health/ready")).headers["Retry-After"]) >= 1
         refused = await client.post("/work/x", json={})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
         assert int(refused.headers["Retry-After"]) >= 1
         loaded.set()
         await until_ready(client)
         assert await statuses(client) == (200, 200, 200, "ready")
+        assert "Retry-After" not in (await client.get("/health/ready")).headers
         assert (await client.post("/work/x", json={})).status_code == 200
 
 

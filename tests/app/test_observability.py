@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import httpx
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.lifecycle import Lifecycle
 from app.logs import JsonFormatter, TextFormatter, note, request_scope
 from app.observability import Metrics
 from app.score_cache import ScoreCacheStats
+from app.server import Server
 from model_runtime import EngineStats
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
@@ -113,6 +119,65 @@ def test_lines_of_one_request_carry_its_id() -> None:
     assert inside["request_id"] == "r7"
     assert "request_id" not in outside
     assert facts == {"scored_tokens": 12}
+
+
+class Lines(logging.Handler):
+    """Keeps what would be written, as the server's handler formats it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[dict[str, object]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append(json.loads(JsonFormatter().format(record)))
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, object]]]:
+    """Everything that ``app`` logs meanwhile."""
+    handler, logger = Lines(), logging.getLogger("app")
+    logger.addHandler(handler)
+    yield handler.written
+    logger.removeHandler(handler)
+
+
+async def test_what_outlives_a_request_does_not_carry_its_id(
+    lines: list[dict[str, object]],
+) -> None:
+    """Tasks and threads that a request has started log in its name only while it is handled."""
+    ended = asyncio.Event()
+
+    async def outlive() -> None:
+        logging.getLogger("app.x").info("inside")
+        await ended.wait()
+        logging.getLogger("app.x").info("outside")
+
+    with request_scope("r8"):
+        task = asyncio.create_task(outlive())
+        await asyncio.sleep(0)
+    ended.set()
+    await task
+    assert [(line["message"], line.get("request_id")) for line in lines] == [
+        ("inside", "r8"),
+        ("outside", None),
+    ]
+
+
+async def test_a_signal_belongs_to_no_request(lines: list[dict[str, object]]) -> None:
+    """Whichever request is handled as it arrives: what it starts is not logged in its name."""
+    before = {sig: signal.getsignal(sig) for sig in (signal.SIGTERM, signal.SIGINT)}
+    lifecycle = Lifecycle()
+    server = Server(uvicorn.Config(shell_app()), lifecycle, drain_s=0.0)
+    try:
+        with server.capture_signals(), request_scope("r9"):
+            signal.raise_signal(signal.SIGTERM)
+            while not lifecycle.is_over:
+                await asyncio.sleep(0)
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+    assert [line["message"] for line in lines] == ["draining", "stopped"]
+    assert not [line for line in lines if "request_id" in line]
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()], ids=["json", "text"])
