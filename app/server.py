@@ -1,4 +1,4 @@
-"""The process: one listening socket, one event loop, an orderly end.
+"""The process: a listening socket an address, one event loop, an orderly end.
 
 uvicorn closes its socket first when it is told to stop, so that a late client finds nobody. Here
 a signal begins the drain, the socket stays open, late requests are refused in words, and only
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from types import FrameType
 from typing import Any, Final
@@ -34,6 +35,11 @@ KEEP_ALIVE_S: Final = 75
 MAX_HEADER_BYTES: Final = 64 << 10
 CLOSING_S: Final = 1
 """Seconds in which connections may still send what is answered already."""
+
+_Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+_NOT_OURS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_TRIES: Final = 10
+"""Free ports to try until one is free on every address."""
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -86,7 +92,7 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
     Raises:
         ListenError: the address is taken, or not ours.
     """
-    listener = _listen(settings.host, settings.port)
+    listeners = _listen(settings.host, settings.port)
     app = create_app(settings, load=load)
     lifecycle: Lifecycle = app.state.lifecycle
     config = uvicorn.Config(
@@ -104,9 +110,10 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         timeout_graceful_shutdown=CLOSING_S,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
-    host, port = listener.getsockname()[:2]
-    logger.info("listening", extra={"host": host, "port": port})
-    Server(config, lifecycle, settings.drain_timeout_s).run(sockets=[listener])
+    for listener in listeners:
+        host, port = listener.getsockname()[:2]
+        logger.info("listening", extra={"host": host, "port": port})
+    Server(config, lifecycle, settings.drain_timeout_s).run(sockets=listeners)
     if lifecycle.leaves_threads_behind:
         # Python would wait for a thread that still loads or computes, however long it takes.
         logging.shutdown()
@@ -129,12 +136,42 @@ def _bound(family: socket.AddressFamily, address: Any) -> socket.socket:
     return listener
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _bound_to_all(addresses: Sequence[_Address], port: int) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    missing: OSError | None = None
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return _bound(family, address)
+        for family, (host, _, *scope) in addresses:
+            try:
+                listeners.append(_bound(family, (host, port, *scope)))
+            except OSError as error:
+                # localhost has an address of IPv6 on machines without IPv6, too.
+                if error.errno not in _NOT_OURS:
+                    raise
+                missing = error
+            else:
+                port = listeners[-1].getsockname()[1]
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    if not listeners and missing is not None:
+        raise missing
+    return listeners
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """A listener on every address of ``host`` that is this machine's, all on one port."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+        for _ in range(_TRIES - 1):
+            try:
+                return _bound_to_all(addresses, port)
+            except OSError as error:
+                # A port that was free on the first address may be taken on the next one.
+                if port or error.errno != errno.EADDRINUSE:
+                    raise
+        return _bound_to_all(addresses, port)
     except OSError as error:
         # What a name lookup fails with is numbered below zero.
         code = error.errno or 0

@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1)
     """Compute threads; by default torch's own choice."""
     cache_dir: Path | None = None
-    """Where fetched models are kept; by default ~/.cache/chainrule."""
+    """Where fetched models are kept; by default ~/.cache/chainrule, for hub ids the hub's cache."""
     max_model_len: int | None = Field(None, ge=2)
     """Lowers the model's own limit on the tokens of one path."""
 

@@ -20,7 +20,8 @@ class EngineConfig:
             device that has it, else float32; ``ModelInfo.dtype`` says which it became.
         device: ``cpu`` or ``cuda``; ``auto`` takes CUDA where there is one.
         threads: torch's intra-op threads; None leaves torch's choice.
-        cache_dir: where fetched models are kept; None is ``~/.cache/chainrule``.
+        cache_dir: where fetched models are kept; None is ``~/.cache/chainrule``, and for hub ids
+            the hub's own cache.
         runner: ``paths`` computes every distinct token path once, with a prefix cache.
             ``padded`` runs the unmodified model on one whole path at a time, in float32: for
             architectures that ``paths`` refuses, and many times slower.

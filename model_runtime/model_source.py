@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt"]
+HUB = "hub"
+"""Folder for hub ids within the cache folder, in the hub's own layout."""
 _NOT_WANTED = ["*/*", "consolidated*"]
 """Subfolders and a second copy of the weights that some repositories keep."""
 
@@ -75,6 +77,7 @@ def _download(config: EngineConfig) -> Path:
             snapshot_download(
                 config.model,
                 revision=config.revision,
+                cache_dir=None if config.cache_dir is None else config.cache_dir.expanduser() / HUB,
                 allow_patterns=_HUB_FILES,
                 ignore_patterns=_NOT_WANTED,
             )

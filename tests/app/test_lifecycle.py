@@ -21,6 +21,16 @@ pytestmark = pytest.mark.process
 Start = Callable[..., ServerProcess]
 
 
+def has_ipv6() -> bool:
+    """Whether localhost has both addresses on this machine."""
+    found = {address[0] for *_, address in socket.getaddrinfo("localhost", None)}
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return {"127.0.0.1", "::1"} <= found
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts processes, and ends those that are left."""
@@ -223,6 +233,79 @@ def test_the_server_does_not_say_what_it_is_made_of(ready: ServerProcess) -> Non
     assert "server" not in httpx.get(f"{ready.url}/health").headers
 
 
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
+    """Let every name have these addresses."""
+
+    def getaddrinfo(_host: str, port: int, **_options: object) -> list[tuple[Any, ...]]:
+        found = []
+        for host in hosts:
+            address = (host, port, 0, 0) if ":" in host else (host, port)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            found.append((family, socket.SOCK_STREAM, 6, "", address))
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def close_all(listeners: list[socket.socket]) -> list[str]:
+    """Their hosts; all of them have one port."""
+    names = [listener.getsockname() for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    assert len({name[1] for name in names}) == 1
+    return [name[0] for name in names]
+
+
+def test_every_address_of_a_host_is_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with several addresses is reached at each of them, on one port, given or free."""
+    hosts = ["127.0.0.1", "127.0.0.2"] + (["::1"] if has_ipv6() else [])
+    resolve_to(monkeypatch, *hosts, hosts[0])
+    listeners = server._listen("many", 0)
+    port = listeners[0].getsockname()[1]
+    assert close_all(listeners) == hosts
+    again = server._listen("many", port)
+    assert again[0].getsockname()[1] == port
+    assert close_all(again) == hosts
+
+
+def test_an_address_that_the_machine_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As localhost has one of IPv6 where there is no IPv6; without any it is an error."""
+    resolve_to(monkeypatch, "192.0.2.7", "127.0.0.1")
+    assert close_all(server._listen("half", 0)) == ["127.0.0.1"]
+    resolve_to(monkeypatch, "192.0.2.7")
+    with pytest.raises(server.ListenError, match="cannot listen on none port 0: Cannot assign"):
+        server._listen("none", 0)
+
+
+def test_a_free_port_is_free_on_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is taken on the second address is given up for another; a port asked for is not."""
+    resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2")
+    bound, taken = server._bound, []
+
+    def bound_once_taken(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.socket:
+        if address[0] == "127.0.0.2" and not taken:
+            taken.append(socket.create_server(address))
+        return bound(family, address)
+
+    monkeypatch.setattr(server, "_bound", bound_once_taken)
+    listeners = server._listen("both", 0)
+    port = taken[0].getsockname()[1]
+    assert listeners[0].getsockname()[1] != port
+    assert close_all(listeners) == ["127.0.0.1", "127.0.0.2"]
+    with taken[0], pytest.raises(server.ListenError, match=f"port {port}: Address already in use"):
+        server._listen("both", port)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="localhost has two addresses only where there is IPv6")
+def test_localhost_is_both_loopback_addresses(start: Start) -> None:
+    """Whichever of them a client of localhost tries first, it is answered."""
+    process = start(host="localhost")
+    process.await_line("ready")
+    port = process.address[1]
+    for host in ("127.0.0.1", "[::1]"):
+        assert httpx.get(f"http://{host}:{port}/health/live").status_code == 200
+
+
 def test_answers_do_not_wait_for_acknowledgements() -> None:
     """Connections that come in over our listener have Nagle's algorithm switched off."""
 
@@ -234,7 +317,8 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
             seen.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
-        with server._listen("127.0.0.1", 0) as listener:
+        (bound,) = server._listen("127.0.0.1", 0)
+        with bound as listener:
             async with await asyncio.start_server(on_connection, sock=listener):
                 _, writer = await asyncio.open_connection(*listener.getsockname())
                 writer.close()

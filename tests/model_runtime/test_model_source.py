@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from model_runtime import builtin_model, model_source
@@ -16,6 +20,7 @@ from model_runtime.errors import ModelFetchFailed, ModelNotFound, UnsupportedMod
 from model_runtime.model_source import default_name, resolve
 
 HUB_ID = "owner/model"
+COMMIT = "c0ffee" + 34 * "0"
 
 
 def no_convert(gguf_file: Path, folder: Path, *, progress: bool) -> None:
@@ -106,6 +111,57 @@ def test_a_hub_id_without_a_revision_says_what_it_got(
     with caplog.at_level(logging.WARNING):
         resolve(EngineConfig(model=HUB_ID), no_convert)
     assert "c0ffee" in caplog.text
+
+
+class SmallHub(BaseHTTPRequestHandler):
+    """The part of the hub's interface that fetches ``owner/model``, which has one file."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/"):
+            tree = [{"type": "file", "path": "config.json", "size": 2, "oid": "e"}]
+            model = {"id": HUB_ID, "sha": COMMIT, "siblings": [{"rfilename": "config.json"}]}
+            self._answer(json.dumps(tree if "/tree/" in self.path else model).encode())
+        else:
+            self._answer(b"{}")
+
+    def do_HEAD(self) -> None:
+        self._answer(b"{}")
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        headers = {"ETag": '"e"', "X-Repo-Commit": COMMIT, "Content-Length": str(len(body))}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_cache_folder_is_all_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model from the hub is kept in it, so that the home folder may be one to read only."""
+    hub = ThreadingHTTPServer(("127.0.0.1", 0), SmallHub)
+    url, there = f"http://127.0.0.1:{hub.server_port}", constants.HUGGINGFACE_CO_URL_TEMPLATE
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", there.replace(constants.ENDPOINT, url)
+    )
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setattr(constants, name, "/dev/null/home")
+    Thread(target=hub.serve_forever, daemon=True).start()
+    try:
+        folder = resolve(EngineConfig(model=HUB_ID, cache_dir=tmp_path), no_convert)
+    finally:
+        hub.shutdown()
+        hub.server_close()
+    assert folder.is_relative_to(tmp_path / "hub")
+    assert folder.name == COMMIT
+    assert (folder / "config.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize(
