@@ -181,9 +181,11 @@ class Job:
 
     def _salted(self, query: LogprobQuery) -> LogprobQuery:
         """The query under the request's own salt; here, so that no search can forget it."""
-        if not self.cache_salt:
+        own = self.cache_salt
+        if not own and not query.cache_salt:
             return query
-        return replace(query, cache_salt=self.cache_salt + query.cache_salt)
+        # The length says where the first ends, so that no two pairs have the same salt.
+        return replace(query, cache_salt=f"{len(own)}:{own}{query.cache_salt}")
 
     def _outcome(self, now: float) -> Outcome[object]:
         usage = self.usage
