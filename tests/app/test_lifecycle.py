@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import time
@@ -226,6 +227,21 @@ def test_the_reason_of_a_crash_waits_its_turn(unread: ServerProcess) -> None:
     httpx.post(f"{unread.url}/die")
     assert unread.exit_code() == 1
     assert [line for line in unread.log if line["level"] == "critical"]
+
+
+def test_a_connection_outlives_the_ids_of_its_requests(start: Start) -> None:
+    """What is logged of a connection after a large request does not carry that one's id."""
+    process = start()
+    process.await_line("ready")
+    body = json.dumps({"candidates": ["x" * 1000] * 1000}).encode()
+    head = f"POST /work/x HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: application/json\r\nX-Request-Id: first\r\n\r\n"
+    with socket.create_connection(process.address) as client:
+        client.sendall(head.encode() + body)
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(b"BREW /\r\n\r\n")
+        line = process.await_line("Invalid HTTP request received.")
+    assert "request_id" not in line
 
 
 def test_the_server_does_not_say_what_it_is_made_of(ready: ServerProcess) -> None:

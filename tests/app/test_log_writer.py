@@ -6,6 +6,8 @@ import fcntl
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -91,6 +93,34 @@ def test_a_flush_waits_for_what_was_logged_and_not_for_ever(
     monkeypatch.setattr(log_writer, "FLUSH_S", 0.05)
     pipe.fill()
     pipe.handler.flush()
+
+
+PROGRAM = """
+import logging, sys
+from app import log_writer
+from app.logs import configure_logging
+log_writer.FLUSH_S = float(sys.argv[1])
+configure_logging("info", "json", queued=True)
+for _ in range(100):
+    logging.getLogger("app.x").info("x" * 1000)
+logging.getLogger("app.x").critical("this is why")
+sys.exit(3)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("reading", [True, False])
+def test_pythons_own_exit_writes_what_waits(reading: bool) -> None:
+    """A program that ends with lines in the queue ends, with every line written if it is read."""
+    wait_s = "60" if reading else "0.1"
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, wait_s], stderr=subprocess.PIPE, text=True
+    ) as process:
+        if reading:
+            _, log = process.communicate()
+            assert json.loads(log.splitlines()[-1])["message"] == "this is why"
+            assert log.count("\n") == 101
+        assert process.wait(timeout=60) == 3
 
 
 def test_a_reader_that_has_gone_costs_its_lines_only(pipe: Pipe) -> None:
