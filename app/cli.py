@@ -26,7 +26,7 @@ from app.settings import Settings, SettingsError, flag_name, log_ignored_variabl
 from app.version import version
 
 _GROUPS: Final = {
-    "server": ("host", "port", "drain_timeout_s"),
+    "server": ("host", "port", "drain_timeout_s", "watchdog_timeout_s"),
     "model": (
         *("model", "revision", "served_name", "dtype", "device", "runner", "threads"),
         "cache_dir",

@@ -35,6 +35,7 @@ from model_runtime import (
     EngineDied,
     EngineNotReady,
     EngineOverloaded,
+    EngineStalled,
     EngineStopping,
     EngineUnavailable,
     ForwardFailed,
@@ -128,6 +129,7 @@ TABLE: Final[dict[type[Exception], Row]] = {
     EngineNotReady: Row(503, _UNAVAILABLE, "not_ready", "The model is still being loaded."),
     EngineStopping: Row(503, _UNAVAILABLE, "stopping", "The server is shutting down."),
     EngineDied: Row(503, _UNAVAILABLE, "engine_died", "The engine has stopped working."),
+    EngineStalled: Row(503, _UNAVAILABLE, "engine_died", "The engine has stopped working."),
     ForwardFailed: Row(500, _SERVER, "forward_failed", "The model failed at this input."),
     OutOfMemory: Row(503, _SERVER, "out_of_memory", "This request does not fit into memory now."),
     NonFiniteLogits: Row(

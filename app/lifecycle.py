@@ -3,7 +3,7 @@
               begin                stop
    LOADING ──────────> READY ──────────────> DRAINING ──────> STOPPED     exit 0
       │                  │                      │
-      │ load failed      │ engine died          │ engine died
+      │ load failed      │ engine died          │ engine died, or hangs
       └──────────────────┴──────────────────────┴───────────> FAILED      exit 1
 
 A stop while loading goes straight to STOPPED: there is nothing to finish.
@@ -16,14 +16,17 @@ import gc
 import logging
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Final
 
 from anyio import to_thread
 
 from app.in_flight import InFlight
+from app.thread_stacks import log_thread_stacks
 from model_runtime import (
     Engine,
     EngineDied,
     EngineNotReady,
+    EngineStalled,
     EngineStats,
     EngineStopping,
     ModelLoadError,
@@ -43,6 +46,14 @@ class Phase(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+_NOT_READY: Final = {
+    Phase.LOADING: "the model is being loaded",
+    Phase.DRAINING: "the server is shutting down",
+    Phase.STOPPED: "the server has stopped",
+    Phase.FAILED: "the engine has failed",
+}
 
 
 class Lifecycle:
@@ -79,7 +90,17 @@ class Lifecycle:
     @property
     def is_ready(self) -> bool:
         """Whether a real forward has passed and new work is admitted."""
-        return self.phase is Phase.READY and self.stats().ready
+        return self.not_ready_reason is None
+
+    @property
+    def not_ready_reason(self) -> str | None:
+        """Why no work should be sent here; None where it may be."""
+        if self.phase is not Phase.READY:
+            return _NOT_READY[self.phase]
+        stats = self.stats()
+        if stats.stalled_s and stats.alive:
+            return f"the model has made no progress for {stats.stalled_s:g} seconds"
+        return None if stats.ready else "the engine takes no work"
 
     @property
     def is_alive(self) -> bool:
@@ -165,17 +186,20 @@ class Lifecycle:
             gc.freeze()
             await self.adopt(engine)
         except ModelLoadError as exc:
-            self._fail(f"cannot serve the model: {exc}")
+            self._fail(f"cannot serve the model: {exc}", exc)
         except Exception as exc:
             logger.debug("load failed", exc_info=True)
-            self._fail(f"cannot serve the model: {type(exc).__name__}: {exc}")
+            self._fail(f"cannot serve the model: {type(exc).__name__}: {exc}", exc)
 
     async def _watch(self, engine: Engine) -> None:
         exc = await engine.wait_dead()
-        self._fail(f"the engine died: {type(exc).__name__}: {exc}")
+        self._fail(f"the engine died: {type(exc).__name__}: {exc}", exc)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, cause: BaseException) -> None:
         self.phase = Phase.FAILED
+        if isinstance(cause, EngineStalled):
+            self._left_behind = True
+            log_thread_stacks()
         logger.critical(" ".join(reason.split()))
 
     def _cancel_task(self) -> None:

@@ -38,13 +38,14 @@ _BUCKETS_S: Final = (
 )  # fmt: skip
 
 _GAUGES: Final = (
-    ("ready", "Whether a real forward has passed and new work is admitted."),
-    ("alive", "Whether the model thread makes progress."),
-    ("queued_requests", "Requests admitted and not finished."),
-    ("queued_tokens", "Tokens of the requests admitted and not finished."),
-    ("running_requests", "Requests with work in the current forward."),
-    ("cache_slots", "Size of the KV cache in tokens."),
-    ("cache_slots_used", "Tokens that the KV cache holds now."),
+    ("ready", "ready", "Whether a real forward has passed and new work is admitted."),
+    ("alive", "alive", "Whether the model thread has neither died nor been given up."),
+    ("stalled_s", "stalled_seconds", "Seconds that the model has made no progress for, at least."),
+    ("queued_requests", "queued_requests", "Requests admitted and not finished."),
+    ("queued_tokens", "queued_tokens", "Tokens of the requests admitted and not finished."),
+    ("running_requests", "running_requests", "Requests with work in the current forward."),
+    ("cache_slots", "cache_slots", "Size of the KV cache in tokens."),
+    ("cache_slots_used", "cache_slots_used", "Tokens that the KV cache holds now."),
 )
 _COUNTERS: Final = (
     ("batches", "batches", "Forwards run."),
@@ -70,8 +71,8 @@ class EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()
-        for field, about in _GAUGES:
-            yield GaugeMetricFamily(f"chainrule_{field}", about, value=getattr(stats, field))
+        for field, name, about in _GAUGES:
+            yield GaugeMetricFamily(f"chainrule_{name}", about, value=getattr(stats, field))
         for field, name, about in _COUNTERS:
             yield CounterMetricFamily(f"chainrule_{name}", about, value=getattr(stats, field))
 

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     """TCP port to listen on; 0 takes any free one."""
     drain_timeout_s: float = Field(30.0, ge=0, allow_inf_nan=False)
     """Seconds that running requests get to finish after SIGTERM."""
+    watchdog_timeout_s: float = Field(120.0, ge=0, allow_inf_nan=False)
+    """Seconds without progress, as in a forward that hangs, after which the process gives up and
+    exits; readiness ends after a tenth of them. 0 waits for ever."""
 
     model: str = Field("smollm2-135m-instruct", min_length=1)
     """What to serve: a local folder, a hub id, or a built-in alias."""
@@ -208,6 +211,7 @@ class Settings(BaseSettings):
             max_batch_tokens=self.max_batch_tokens,
             max_queue_tokens=self.max_queue_tokens,
             kv_cache_bytes=int(self.kv_cache_bytes),
+            watchdog_timeout_s=self.watchdog_timeout_s,
         )
 
 

@@ -30,6 +30,8 @@ class EngineConfig:
         max_batch_tokens: tokens fed to one forward at most; longer paths are chunked.
         max_queue_tokens: tokens admitted and unfinished at most; beyond it, overload.
         kv_cache_bytes: bytes for keys and values; the prefix cache lives in them.
+        watchdog_timeout_s: seconds without a step of the model thread, as in a forward that hangs,
+            after which the engine counts as dead; 0 for never.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -44,3 +46,4 @@ class EngineConfig:
     max_batch_tokens: int = 4096
     max_queue_tokens: int = 65_536
     kv_cache_bytes: int = 2 << 30
+    watchdog_timeout_s: float = 120.0

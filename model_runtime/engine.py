@@ -15,6 +15,7 @@ from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.errors import (
     ChainruleError,
     EngineNotReady,
+    EngineStalled,
     InvalidQuery,
     ModelLoadError,
     UnsupportedModel,
@@ -34,6 +35,7 @@ from model_runtime.types import (
     Outcome,
     RequestOptions,
 )
+from model_runtime.watchdog import Watchdog
 
 R = TypeVar("R")
 
@@ -71,6 +73,7 @@ class Engine:
             model,
             max_batch_tokens=config.max_batch_tokens,
             max_queue_tokens=config.max_queue_tokens,
+            watchdog=Watchdog(config.watchdog_timeout_s),
         )
         self._limits = QueryLimits(info.vocab_size, info.max_model_len, cache.capacity)
         self._sample = sample
@@ -93,13 +96,16 @@ class Engine:
 
         Raises:
             ModelLoadError: the model is loaded but cannot run.
+            EngineStalled: its first forward hangs.
         """
         self._scheduler.start()
         try:
             await self._warm_up()
         except BaseException as error:
             await self._scheduler.stop(0)
-            if isinstance(error, ModelLoadError) or not isinstance(error, Exception):
+            if isinstance(error, ModelLoadError | EngineStalled) or not isinstance(
+                error, Exception
+            ):
                 raise
             reason = " ".join(str(error.__cause__ or error).split())[:300]
             raise UnsupportedModel(
@@ -200,7 +206,7 @@ class Engine:
         await self._scheduler.stop(drain_s)
 
     async def wait_dead(self) -> BaseException:
-        """Return when the model thread has died, with what killed it."""
+        """Return when the model thread has died, with what killed it, or was given up."""
         return await self._scheduler.wait_dead()
 
     async def _warm_up(self) -> None:

@@ -13,6 +13,7 @@ ChainruleError
 │   ├── EngineNotReady
 │   ├── EngineStopping
 │   └── EngineDied
+│       └── EngineStalled   a forward hangs, or whatever else the model thread does
 ├── ForwardFailed           the forward raised for this request alone
 │   ├── OutOfMemory
 │   └── NonFiniteLogits
@@ -84,6 +85,10 @@ class EngineStopping(EngineUnavailable):
 
 class EngineDied(EngineUnavailable):
     """The model thread ended. Nothing will be answered any more."""
+
+
+class EngineStalled(EngineDied):
+    """The model thread stands still and was given up. It is still there."""
 
 
 class ForwardFailed(ChainruleError):

@@ -34,10 +34,12 @@ from model_runtime.errors import (
     DeadlineExceeded,
     EngineDied,
     EngineNotReady,
+    EngineStalled,
     EngineStopping,
 )
 from model_runtime.job import Job
 from model_runtime.types import EngineStats, Outcome, RequestOptions
+from model_runtime.watchdog import Watchdog
 
 R = TypeVar("R")
 
@@ -93,6 +95,7 @@ class Scheduler:
         model: what a batch goes through; called on the model thread only.
         max_batch_tokens: tokens fed to one forward at most.
         max_queue_tokens: tokens admitted and unfinished at most.
+        watchdog: says when the thread is to be given up; None never does.
         clock: monotonic seconds.
     """
 
@@ -102,9 +105,13 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
+        watchdog: Watchdog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._batcher = Batcher(model, max_batch_tokens, clock)
+        self._watchdog = watchdog or Watchdog(0)
+        watch = self._watchdog.watch
+        watched = model._replace(plan=watch(model.plan), run=watch(model.run))
+        self._batcher = Batcher(watched, max_batch_tokens, clock)
         self._admission = Admission(max_queue_tokens)
         self._clock = clock
         self._inbox = _Inbox()
@@ -114,15 +121,16 @@ class Scheduler:
         self._thread_died = asyncio.Event()
         self._cause: BaseException | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._next_look: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start the model thread. To be called once, on the event loop that submits."""
-        arguments = (asyncio.get_running_loop(),)
+        loop = asyncio.get_running_loop()
         # A daemon, so that a forward that hangs does not keep the process from ending.
-        self._thread = threading.Thread(
-            target=self._main, args=arguments, name="model", daemon=True
-        )
+        self._thread = threading.Thread(target=self._main, args=(loop,), name="model", daemon=True)
         self._thread.start()
+        if self._watchdog.limit_s:
+            self._watch(loop)
 
     async def submit(
         self, strategy: SearchStrategy[R], options: RequestOptions = DEFAULT_OPTIONS
@@ -154,16 +162,18 @@ class Scheduler:
     def stats(self) -> EngineStats:
         """Counters and gauges of this moment. From any thread; never blocks."""
         running = self._thread is not None and self._draining is None
+        stalled_s = self._watchdog.stalled_s
         return replace(
             self._batcher.counters,
-            ready=running and self._cause is None,
+            ready=running and self._cause is None and not stalled_s,
             alive=self._cause is None,
+            stalled_s=stalled_s,
             queued_requests=len(self._waiting),
             queued_tokens=self._admission.queued_tokens,
         )
 
     async def wait_dead(self) -> BaseException:
-        """Return when the model thread has died, with what killed it."""
+        """Return when the model thread has died, with what killed it, or was given up."""
         while self._cause is None:
             await self._thread_died.wait()
         return self._cause
@@ -225,17 +235,35 @@ class Scheduler:
         if self._thread is None:
             return
         self._inbox.close()
+        given_up = isinstance(self._cause, EngineStalled)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._thread_ended.wait(), LAST_FORWARD_S)
+            await asyncio.wait_for(self._thread_ended.wait(), 0 if given_up else LAST_FORWARD_S)
             self._thread.join()
+        if self._next_look is not None:
+            self._next_look.cancel()
 
     def _on_thread_end(self, cause: BaseException | None) -> None:
         self._thread_ended.set()
-        if cause is None:
+        if cause is not None:
+            self._on_death(cause)
+
+    def _on_death(self, cause: BaseException) -> None:
+        if self._cause is not None:
             return
         self._cause = cause
         self._thread_died.set()
-        self._resolve_all(lambda: EngineDied(f"the model thread died: {type(cause).__name__}"))
+        if isinstance(cause, EngineStalled):
+            self._resolve_all(lambda: EngineStalled(str(cause)))
+        else:
+            self._resolve_all(lambda: EngineDied(f"the model thread died: {type(cause).__name__}"))
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the thread up once it stands still; look again later until then."""
+        if self._watchdog.look():
+            limit = f"{self._watchdog.limit_s:g} s"
+            self._on_death(EngineStalled(f"the model thread has made no step for {limit}"))
+        if self._cause is None:
+            self._next_look = loop.call_later(self._watchdog.look_s, self._watch, loop)
 
     # On the model thread.
 
@@ -252,7 +280,9 @@ class Scheduler:
 
     def _take_in(self) -> bool:
         """Give new requests to the batcher; waits while there is nothing to do. False: end."""
+        self._watchdog.rest()
         jobs = self._inbox.take(wait=self._batcher.idle)
+        self._watchdog.mark()
         for job in jobs or ():
             self._batcher.admit(job)
         return jobs is not None

@@ -224,7 +224,8 @@ class EngineStats:
 
     Attributes:
         ready: a real forward has passed and new work is admitted.
-        alive: the model thread makes progress.
+        alive: the model thread has neither died nor been given up.
+        stalled_s: seconds for which it was seen at one step, at least; 0 while it moves.
         queued_requests, queued_tokens: admitted and not finished.
         running_requests: those of them with work in the current forward.
         batches, shared_batches: forwards so far; those that held several requests.
@@ -238,6 +239,7 @@ class EngineStats:
 
     ready: bool = False
     alive: bool = True
+    stalled_s: float = 0.0
     queued_requests: int = 0
     queued_tokens: int = 0
     running_requests: int = 0

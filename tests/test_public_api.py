@@ -24,6 +24,7 @@ NAMES = [
     "EngineDied",
     "EngineNotReady",
     "EngineOverloaded",
+    "EngineStalled",
     "EngineStats",
     "EngineStopping",
     "EngineUnavailable",

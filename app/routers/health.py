@@ -21,6 +21,9 @@ class Health(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     status: Literal["ok", "unavailable"]
+    reason: str | None = Field(
+        None, description="Why no work is taken.", exclude_if=lambda reason: reason is None
+    )
 
 
 class QueueReport(BaseModel):
@@ -45,19 +48,18 @@ class HealthReport(BaseModel):
 
 @router.get("/health/live", responses={503: {"model": Health}})
 async def live(lifecycle: LifecycleDependency, response: Response) -> Health:
-    """Whether to keep this process: 503 once the engine is dead."""
+    """Whether to keep this process: 503 once the engine is dead, or was given up as hanging."""
     return _probe(lifecycle.is_alive, response)
 
 
 @router.get("/health/ready", responses={503: {"model": Health}})
 async def ready(lifecycle: LifecycleDependency, response: Response) -> Health:
-    """Whether to send work here: 503 until a real forward has passed, and while draining.
-
-    While the model is loaded, ``Retry-After`` says when to ask again.
-    """
+    """Whether to send work here: 503 until a real forward has passed, while draining, and while
+    the model makes no progress. While it is loaded, ``Retry-After`` says when to ask again."""
     if lifecycle.phase is Phase.LOADING:
         response.headers["Retry-After"] = str(NOT_READY_RETRY_S)
-    return _probe(lifecycle.is_ready, response)
+    reason = lifecycle.not_ready_reason
+    return _probe(reason is None, response, reason)
 
 
 @router.get("/health", responses={503: {"model": HealthReport}})
@@ -82,6 +84,6 @@ async def metrics(source: MetricsDependency) -> Response:
     return Response(source.render(), media_type=CONTENT_TYPE)
 
 
-def _probe(passed: bool, response: Response) -> Health:
+def _probe(passed: bool, response: Response, reason: str | None = None) -> Health:
     response.status_code = 200 if passed else 503
-    return Health(status="ok" if passed else "unavailable")
+    return Health(status="ok" if passed else "unavailable", reason=reason)

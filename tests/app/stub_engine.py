@@ -65,10 +65,10 @@ class StubEngine:
         """Return when ``die`` was called."""
         return await asyncio.shield(self._death)
 
-    def die(self) -> None:
-        """The model thread ends."""
+    def die(self, cause: BaseException | None = None) -> None:
+        """The model thread ends, or is given up."""
         self.counters = replace(self.counters, alive=False, ready=False)
-        self._death.set_result(RuntimeError("the model\nthread fell over"))
+        self._death.set_result(cause or RuntimeError("the model\nthread fell over"))
 
     def stats(self) -> EngineStats:
         """What was counted."""

@@ -1,4 +1,4 @@
-"""The real server process around the stub engine.
+"""The real server process around the stub engine, or around a real one of a faulty model.
 
 Importing the runtime takes seconds, so one process does it and every server is forked from it:
 each is a process of its own, with its own signals, sockets and exit status.
@@ -11,7 +11,9 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +28,7 @@ from app.logs import configure_logging
 from app.main import create_app
 from app.settings import Settings
 from model_runtime import CorruptModel
+from tests.app.faulty_engine import faulty_engine
 from tests.app.stub_engine import StubEngine, work_router
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -33,13 +36,16 @@ _FORKS.set_forkserver_preload([__name__])
 
 TIMEOUT_S = 20.0
 
+_FAULTY = ("faulty", "stuck")
+
 
 class ServerProcess:
     """A server on a port of the system's choice.
 
     Args:
-        load: how loading goes: ``ok``, ``slow`` (never ends), ``missing`` (a load error) or
-            ``broken`` (a bug).
+        load: how loading goes: ``ok``, ``slow`` (never ends), ``missing`` (a load error),
+            ``broken`` (a bug), ``faulty`` (see ``faulty_engine``) or ``stuck`` (as that, and the
+            first forward hangs).
         settings: as flags.
     """
 
@@ -90,6 +96,22 @@ class ServerProcess:
         """Keep the engine busy for so long."""
         return httpx.post(f"{self.url}/work/x", json={"seconds": seconds}, timeout=TIMEOUT_S)
 
+    def release(self) -> None:
+        """Let the forward of a faulty engine through that is held."""
+        self.signal(signal.SIGUSR1)
+
+    def score(self, *tokens: int) -> httpx.Response:
+        """Ask a faulty engine for a path."""
+        body = {"context": tokens[:-1], "candidates": [tokens[-1:]]}
+        return httpx.post(f"{self.url}/v1/score", json=body, timeout=TIMEOUT_S)
+
+    def passes(self, path: str) -> bool:
+        """Whether a probe passes; it does not where nobody answers."""
+        try:
+            return self.status(path) == 200
+        except httpx.TransportError:
+            return False
+
     def status(self, path: str) -> int:
         """What a GET answers."""
         return httpx.get(self.url + path).status_code
@@ -113,16 +135,21 @@ def _serve(load: str, settings: dict[str, object], writer: Connection) -> None:
     os.dup2(writer.fileno(), 2)
     writer.close()
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    server.create_app = _create_with_work
+    if load not in _FAULTY:
+        server.create_app = _create_with_work
     made = Settings.read({"port": 0, **settings})
     configure_logging(made.log_level, made.log_format, queued=True)
+    release = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda _signal, _frame: release.set())
     try:
-        sys.exit(server.serve(made, load=partial(_load, load)))
+        sys.exit(server.serve(made, load=partial(_load, load, made, release)))
     finally:
         logging.shutdown()  # a process that was forked so leaves without Python's own exit
 
 
-def _load(how: str) -> Any:
+def _load(how: str, settings: Settings, release: threading.Event) -> Any:
+    if how in _FAULTY:
+        return faulty_engine(settings.engine_config(), release, hangs_at_start=how == "stuck")
     if how == "slow":
         time.sleep(600)
     if how == "missing":

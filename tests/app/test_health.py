@@ -9,7 +9,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from model_runtime import Engine, ModelNotFound
+from app.thread_stacks import MAX_FRAMES
+from model_runtime import Engine, EngineStalled, ModelNotFound
 from tests.app.conftest import client_of, shell_app
 from tests.app.stub_engine import StubEngine
 
@@ -94,6 +95,42 @@ async def test_an_engine_without_progress_fails_liveness(engine: StubEngine) -> 
     async with client_of(shell_app(engine)) as client:
         engine.counters = replace(engine.counters, alive=False)
         assert (await statuses(client))[0] == 503
+
+
+async def test_readiness_falls_while_a_forward_makes_no_progress(engine: StubEngine) -> None:
+    """Long before it is given up no work is sent here, the probe says why, and it recovers."""
+    async with client_of(shell_app(engine)) as client:
+        engine.counters = replace(engine.counters, ready=False, stalled_s=12.0)
+        assert (await statuses(client))[:2] == (200, 503)
+        assert (await client.get("/health/ready")).json() == {
+            "status": "unavailable",
+            "reason": "the model has made no progress for 12 seconds",
+        }
+        engine.counters = replace(engine.counters, ready=True, stalled_s=0.0)
+        assert (await client.get("/health/ready")).json() == {"status": "ok"}
+
+
+async def test_a_forward_that_hangs_ends_it_all(
+    engine: StubEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stacks of all threads are logged, and the process is not to wait for the one."""
+    release = threading.Event()
+    hanging = threading.Thread(target=release.wait, name="hanging")
+    hanging.start()
+    app = shell_app(engine)
+    async with client_of(app) as client:
+        engine.die(EngineStalled("no step for 120 s"))
+        while not app.state.lifecycle.is_over:
+            await asyncio.sleep(0.001)
+        assert await statuses(client) == (503, 503, 503, "failed")
+    release.set()
+    hanging.join()
+    assert app.state.lifecycle.exit_code == 1
+    assert app.state.lifecycle.leaves_threads_behind
+    stacks = {r.of: r.stack for r in caplog.records if r.getMessage() == "thread stack"}  # type: ignore[attr-defined]
+    assert stacks["hanging"][-1].endswith(" wait")
+    assert stacks["MainThread"][-1].endswith(" log_thread_stacks")
+    assert all(len(stack) <= MAX_FRAMES for stack in stacks.values())
 
 
 async def test_a_dead_engine_fails_liveness_for_good(engine: StubEngine) -> None:

@@ -240,7 +240,7 @@ async def test_the_engine_is_reported_as_it_counts_itself(engine: StubEngine) ->
         found = await scrape(client)
     values = {name: value for (name, labels), value in found.items() if not labels}
     for name, value in numbers.items():
-        shown = {"busy_s": "busy_seconds"}.get(name, name)
+        shown = name.removesuffix("_s") + "_seconds" if name.endswith("_s") else name
         shared = {f"chainrule_{shown}", f"chainrule_{shown}_total"} & set(values)
         assert [values[one] for one in shared] == [value], name
     assert values["chainrule_ready"] == values["chainrule_alive"] == 1

@@ -44,6 +44,7 @@ def test_every_engine_setting_arrives() -> None:
         max_batch_tokens=55,
         max_queue_tokens=66,
         kv_cache_bytes=88,
+        watchdog_timeout_s=99.0,
     )
     flags = {name: getattr(wanted, name) for name in EngineConfig.__dataclass_fields__}
     assert Settings.read(flags).engine_config() == wanted

@@ -22,12 +22,14 @@ from model_runtime.errors import (
     EngineDied,
     EngineNotReady,
     EngineOverloaded,
+    EngineStalled,
     EngineStopping,
     ForwardFailed,
     RequestTooLarge,
 )
 from model_runtime.scheduler import Scheduler
 from model_runtime.types import LogprobQuery, Outcome, Priority, RequestOptions
+from model_runtime.watchdog import LOOKS, Watchdog
 from tests.model_runtime.fake_model import FakeModel, Gate, ask, expected, paths
 from tests.model_runtime.giver import Giver
 from tests.model_runtime.on_loop import on_loop
@@ -35,8 +37,18 @@ from tests.model_runtime.on_loop import on_loop
 Answers = Outcome[tuple[Answer, ...]]
 
 
-def scheduler_of(model: FakeModel, batch_tokens: int = 64, queue_tokens: int = 1000) -> Scheduler:
-    return Scheduler(model.forward, max_batch_tokens=batch_tokens, max_queue_tokens=queue_tokens)
+def scheduler_of(
+    model: FakeModel,
+    batch_tokens: int = 64,
+    queue_tokens: int = 1000,
+    watchdog: Watchdog | None = None,
+) -> Scheduler:
+    return Scheduler(
+        model.forward,
+        max_batch_tokens=batch_tokens,
+        max_queue_tokens=queue_tokens,
+        watchdog=watchdog,
+    )
 
 
 @asynccontextmanager
@@ -476,6 +488,61 @@ async def test_the_death_of_the_thread_reaches_everyone() -> None:
     stats = scheduler.stats()
     assert (stats.alive, stats.ready, stats.queued_tokens) == (False, False, 0)
     await asyncio.wait_for(scheduler.stop(drain_s=5), timeout=1)
+
+
+@on_loop
+async def test_a_forward_that_hangs_counts_as_death() -> None:
+    """Running, queued and later requests hear of it, though the thread is still there."""
+    gate = Gate()
+    scheduler = scheduler_of(FakeModel(gate.hold), watchdog=Watchdog(0.05))
+    scheduler.start()
+    hangs = submit(scheduler, ask(1, 1))
+    await at(gate)
+    queued = submit(scheduler, ask(2, 2))
+    cause = await scheduler.wait_dead()
+    assert isinstance(cause, EngineStalled)
+    assert "0.05 s" in str(cause)
+    for task in (hangs, queued, submit(scheduler, ask(3, 3))):
+        with pytest.raises(EngineDied):
+            await task
+    stats = scheduler.stats()
+    assert (stats.alive, stats.ready, stats.queued_tokens) == (False, False, 0)
+    await asyncio.wait_for(scheduler.stop(drain_s=5), timeout=1)
+    (thread,) = model_threads()
+    gate.open()
+    await asyncio.to_thread(thread.join)
+
+
+@on_loop
+async def test_requests_whose_time_runs_out_do_not_hide_a_hang() -> None:
+    """Nobody may be left to wait for the forward, and it hangs none the less."""
+    gate = Gate()
+    scheduler = scheduler_of(FakeModel(gate.hold), watchdog=Watchdog(0.1))
+    scheduler.start()
+    with pytest.raises(DeadlineExceeded):
+        await submit(scheduler, ask(1, 1), timeout_s=0.01)
+    assert isinstance(await scheduler.wait_dead(), EngineStalled)
+    await scheduler.stop(drain_s=0)
+    gate.open()
+    for thread in model_threads():
+        await asyncio.to_thread(thread.join)
+
+
+@on_loop
+async def test_readiness_falls_during_a_long_forward_and_comes_back() -> None:
+    """Long before a forward is given up no more work is sent; its end is seen at once."""
+    gate, watchdog = Gate(), Watchdog(1000.0)  # so long that the test alone looks
+    async with running(scheduler_of(FakeModel(gate.hold), watchdog=watchdog)) as scheduler:
+        for i in range(3):
+            task = submit(scheduler, ask(i, i))
+            await at(gate)
+            assert not any(watchdog.look() for _ in range(LOOKS))
+            stats = scheduler.stats()
+            assert (stats.ready, stats.alive, stats.stalled_s) == (False, True, 900.0)
+            gate.let_one_through()
+            await task
+            stats = scheduler.stats()
+            assert (stats.ready, stats.stalled_s) == (True, 0.0)
 
 
 def test_a_loop_that_is_gone_ends_the_thread_quietly() -> None:

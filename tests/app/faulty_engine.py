@@ -1,0 +1,54 @@
+"""A real engine around a model made of arithmetic, which goes wrong on some token paths.
+
+What a path does to the forward that holds it is said by its first token.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Final
+
+from model_runtime import Engine, EngineConfig, OutOfMemory
+from model_runtime.batch import Batch
+from tests.app.fake_engine import FakeEngine
+from tests.model_runtime.fake_model import FakeModel, paths
+
+HANGS: Final = 101
+DIES: Final = 102
+FAILS: Final = 103
+DOES_NOT_FIT: Final = 104
+HELD: Final = 105
+WARM_UP: Final = 0
+
+
+@dataclass
+class Cache:
+    """A gauge that never moves."""
+
+    capacity: int = 1000
+    used: int = 0
+
+
+def faulty_engine(
+    config: EngineConfig, release: threading.Event, *, hangs_at_start: bool = False
+) -> Engine:
+    """An engine that is not started yet; ``release`` ends the forward that is held."""
+
+    def on_run(batch: Batch) -> None:
+        faults = {path[0] for path in paths(batch)}
+        if HANGS in faults or (hangs_at_start and WARM_UP in faults):
+            threading.Event().wait()
+        if DIES in faults:
+            raise SystemExit("out of luck")
+        if FAILS in faults:
+            raise ValueError("poison at /some/path")
+        if DOES_NOT_FIT in faults:
+            raise OutOfMemory("no room")
+        if HELD in faults:
+            if not release.wait(20):
+                raise TimeoutError("the test forgot to let this forward through")
+            release.clear()
+
+    fake: Any = FakeEngine()
+    return Engine(config, fake.info, fake.tokenizer, FakeModel(on_run).forward, Cache())

@@ -1,0 +1,129 @@
+"""What a forward may do to a real server process: fail, run out of memory, die, hang."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.app.faulty_engine import DIES, DOES_NOT_FIT, FAILS, HANGS, HELD
+from tests.app.stub_server import ServerProcess, await_true
+
+pytestmark = pytest.mark.process
+
+Start = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts processes with a faulty model, and ends those that are left."""
+    started: list[ServerProcess] = []
+
+    def start(**settings: object) -> ServerProcess:
+        started.append(ServerProcess("faulty", **settings))
+        started[-1].await_line("ready")
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def survivor() -> Iterator[ServerProcess]:
+    """One process for the faults that it has to survive."""
+    process = ServerProcess("faulty")
+    process.await_line("ready")
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for requests that wait."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def reasons(process: ServerProcess) -> list[str]:
+    """What the log calls critical."""
+    return [line["message"] for line in process.log if line["level"] == "critical"]
+
+
+def stacks(process: ServerProcess) -> dict[str, list[str]]:
+    """The stack of each thread that was logged."""
+    lines = [line for line in process.log if line["message"] == "thread stack"]
+    return {line["of"]: line["stack"] for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [(FAILS, 500, "forward_failed"), (DOES_NOT_FIT, 503, "out_of_memory")],
+)
+def test_a_forward_that_fails_fails_its_culprit_alone(
+    survivor: ServerProcess, pool: ThreadPoolExecutor, fault: int, status: int, code: str
+) -> None:
+    """Its neighbours in the batch have the bits that they have alone; the next one is served."""
+    process = survivor
+    alone = [process.score(i, 1).json()["results"][0]["logprob"] for i in range(1, 5)]
+    held = pool.submit(process.score, HELD, 1)
+    process.await_requests(1)
+    culprit = pool.submit(process.score, fault, 1)
+    neighbours = [pool.submit(process.score, i, 1) for i in range(1, 5)]
+    process.await_requests(6)
+    process.release()
+    error = culprit.result()
+    assert (error.status_code, error.json()["error"]["code"]) == (status, code)
+    assert "/some/path" not in error.text
+    assert held.result().status_code == 200
+    answers = [neighbour.result().json()["results"][0]["logprob"] for neighbour in neighbours]
+    assert answers == alone
+    assert process.score(1, 1).status_code == 200
+    assert process.passes("/health/live")
+    assert process.passes("/health/ready")
+
+
+def test_when_the_model_thread_dies_all_hear_of_it(start: Start, pool: ThreadPoolExecutor) -> None:
+    """Running and queued requests get 503, probes fail, and the exit is not 0."""
+    process = start()
+    held = pool.submit(process.score, HELD, 1)
+    process.await_requests(1)
+    waiting = [pool.submit(process.score, i, 1) for i in (DIES, 1, 2)]
+    process.await_requests(4)
+    process.release()
+    for answer in [task.result() for task in waiting]:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_died")
+    assert held.result().status_code == 200
+    await_true(lambda: not process.passes("/health/live"))
+    assert process.exit_code() == 1
+    assert reasons(process) == ["the engine died: SystemExit: out of luck"]
+
+
+def test_a_forward_that_hangs_ends_the_process(start: Start, pool: ThreadPoolExecutor) -> None:
+    """Running and queued requests get 503, the log has the stacks, and the exit is not 0."""
+    process = start(watchdog_timeout_s=1)
+    hangs = pool.submit(process.score, HANGS, 1)
+    process.await_requests(1)
+    queued = [pool.submit(process.score, i, 1) for i in range(1, 3)]
+    for answer in [task.result() for task in (hangs, *queued)]:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_died")
+    await_true(lambda: not process.passes("/health/live"))
+    assert process.exit_code() == 1
+    assert reasons(process) == [
+        "the engine died: EngineStalled: the model thread has made no step for 1 s"
+    ]
+    assert any(place.endswith(" on_run") for place in stacks(process)["model"])
+    assert "MainThread" in stacks(process)
+
+
+def test_a_first_forward_that_hangs_ends_the_process() -> None:
+    """A server that never becomes ready says where it hangs, and gives up as well."""
+    process = ServerProcess("stuck", watchdog_timeout_s=0.2)
+    try:
+        assert process.exit_code() == 1
+        assert "ready" not in [line["message"] for line in process.log]
+        assert len(reasons(process)) == 1
+        assert any(place.endswith(" on_run") for place in stacks(process)["model"])
+    finally:
+        process.kill()
