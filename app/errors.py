@@ -174,7 +174,7 @@ def error_response(exc: Exception, path: str) -> Response:
 
 def error_headers(exc: Exception) -> dict[str, str]:
     """The headers that tell a client what to do next."""
-    if isinstance(exc, EngineOverloaded):
+    if isinstance(exc, EngineOverloaded | OutOfMemory) and exc.retry_after_s is not None:
         return {"Retry-After": str(max(1, math.ceil(exc.retry_after_s)))}
     if isinstance(exc, EngineNotReady):
         return {"Retry-After": str(NOT_READY_RETRY_S)}

@@ -19,6 +19,10 @@ A reading takes half a millisecond, which a lone decode step would pay each time
 """
 
 
+RETRY_AFTER_S = 5.0
+"""What is told to whom other processes' memory was in the way of; nobody knows for how long."""
+
+
 class BatchRoom:
     """Makes batches as small as memory is short.
 
@@ -66,14 +70,16 @@ class BatchRoom:
         """A batch of at most ``budget`` tokens that fits.
 
         Raises:
-            OutOfMemory: the smallest batch does not.
+            OutOfMemory: the smallest batch does not. It is worth another try where the batch would
+                fit if other processes had nothing.
         """
         batch = plan(budget)
         while (needed := self._needed(batch)) > (free := self._room(needed)):
             tokens = len(batch.token_ids)
             if tokens <= SMALLEST_BUDGET:
                 raise OutOfMemory(
-                    f"{tokens} tokens may take {_shown(needed)}, and {_shown(free)} are free"
+                    f"{tokens} tokens may take {_shown(needed)}, and {_shown(free)} are free",
+                    RETRY_AFTER_S if needed <= self._most() else None,
                 )
             smaller = min(tokens // 2, tokens * free // needed)
             batch = plan(max(SMALLEST_BUDGET, smaller))
@@ -93,12 +99,20 @@ class BatchRoom:
             self._free, self._read_at = self._read(), now
         return self._free
 
+    def _most(self) -> int:
+        """Bytes for a batch while no other process has any."""
+        total = self._memory.total
+        return sys.maxsize if total is None else total - self._resident - self._written
+
+    @property
+    def _written(self) -> int:
+        return self._slots_written * self.shape.kv_bytes
+
     def _read(self) -> int:
         free = self._memory.free()
         if free is None:
             return sys.maxsize
-        written = self._slots_written * self.shape.kv_bytes
-        left_behind = self._memory.resident() - self._resident - written
+        left_behind = self._memory.resident() - self._resident - self._written
         return free + min(max(0, left_behind), self._largest)
 
 

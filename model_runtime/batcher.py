@@ -6,7 +6,8 @@ batch forms while the former one runs::
     admit ──> settle ──────────────> forward ────────────────────────────> settle ...
               drop what is gone,     most urgent first, up to the budget;
               let searches go on,    a failure is narrowed down to
-              return the finished    the request that causes it
+              return the finished    the request that causes it;
+                                     what memory is too short for waits
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from model_runtime.errors import (
 )
 from model_runtime.fair_share import FairShare
 from model_runtime.job import Ask, Job
+from model_runtime.memory_wait import MemoryWait
 from model_runtime.step_pace import StepPace
 from model_runtime.types import EngineStats, Outcome, Priority
 
@@ -76,6 +78,7 @@ class Batcher:
         self._budget = BatchBudget(max_batch_tokens)
         self._share = FairShare(max_batch_tokens)
         self._pace = StepPace()
+        self._memory_wait = MemoryWait()
         self._jobs: dict[Job, None] = {}
         self._finished: list[Finished] = []
 
@@ -83,6 +86,13 @@ class Batcher:
     def idle(self) -> bool:
         """No request is in hand."""
         return not self._jobs and not self._finished
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds in which there is no use in going on: what is in hand waits for memory."""
+        if self._finished:
+            return 0.0
+        return self._memory_wait.pause_s(self._jobs, self._clock())
 
     def admit(self, job: Job) -> None:
         """Take a request in hand; ``settle`` lets it ask."""
@@ -93,7 +103,7 @@ class Batcher:
         now = self._clock()
         for job in list(self._jobs):
             if job.gone:
-                del self._jobs[job]
+                self._drop(job)
             elif job.deadline <= now:
                 self._time_out(job, now)
             elif not job.open_asks:
@@ -103,7 +113,9 @@ class Batcher:
 
     def forward(self) -> None:
         """Run one batch of what is asked. Where it fails, run it in parts."""
-        self._attempt(self._share.order(self._jobs, self.throughput.tokens_per_s))
+        ordered = self._share.order(self._jobs, self.throughput.tokens_per_s)
+        for jobs in self._memory_wait.split(ordered, self._clock()):
+            self._attempt(jobs)
 
     def _advance(self, job: Job, now: float) -> None:
         try:
@@ -123,11 +135,15 @@ class Batcher:
             self._end(job, outcome or DeadlineExceeded("the request's time ran out"))
 
     def _end(self, job: Job, end: Outcome[object] | ChainruleError) -> None:
-        del self._jobs[job]
+        self._drop(job)
         self._finished.append(Finished(job, end))
         if isinstance(end, Outcome):
             cached = self.counters.cached_tokens + end.cached_tokens
             self.counters = replace(self.counters, cached_tokens=cached)
+
+    def _drop(self, job: Job) -> None:
+        del self._jobs[job]
+        self._memory_wait.forget(job)
 
     def _attempt(self, jobs: Sequence[Job]) -> None:
         """One forward over what fits of these jobs; more only where it fails."""
@@ -139,6 +155,9 @@ class Batcher:
         budget = self._pace.budget(steps, self._budget.tokens)
         try:
             batch = self._model.plan([ask.work for _, ask in asks], budget)
+        except OutOfMemory as error:
+            self._put_off(list(dict.fromkeys(job for job, _ in asks)), error)
+            return
         except Exception as error:
             self._bisect(jobs, error)
             return
@@ -157,6 +176,19 @@ class Batcher:
             self._pace.observe(steps, len(batch.token_ids), self._clock() - planned)
             _deliver(batch, asks, answers)
             self._account(batch, fed, began)
+
+    def _put_off(self, jobs: Sequence[Job], error: OutOfMemory) -> None:
+        """Not even a small batch fits: try fewer jobs now, and one that does not fit alone later.
+
+        The others come with the next batch, or at once where the first one has failed.
+        """
+        if len(jobs) > 1:
+            middle = len(jobs) // 2
+            self._attempt(jobs[:middle])
+            if jobs[0] not in self._jobs:
+                self._attempt(jobs[middle:])
+        elif error.retry_after_s is None or not self._memory_wait.put_off(jobs[0], self._clock()):
+            self._end(jobs[0], error)
 
     def _run(self, batch: Batch, requests: int) -> Sequence[Answer]:
         self.counters = replace(self.counters, running_requests=requests)
@@ -192,6 +224,7 @@ class Batcher:
         for job, tokens in fed.items():
             job.record(tokens, shared, began)
         self._share.charge(fed)
+        self._memory_wait.ran(fed)
         self.throughput.observe(len(batch.token_ids), seconds)
         before = self.counters
         self.counters = replace(

@@ -96,7 +96,15 @@ class ForwardFailed(ChainruleError):
 
 
 class OutOfMemory(ForwardFailed):
-    """This request alone does not fit into memory."""
+    """This request alone does not fit into memory.
+
+    ``retry_after_s`` says when to try again, in seconds; None where nothing tells that it will fit
+    by then.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NonFiniteLogits(ForwardFailed):

@@ -79,9 +79,11 @@ class _Inbox:
             self._closed = True
             self._changed.notify()
 
-    def take(self, *, wait: bool) -> list[Job] | None:
-        """All that is there, at least one job with ``wait``; None once it is closed."""
+    def take(self, *, wait: bool, pause_s: float) -> list[Job] | None:
+        """All that is there after a pause, at least one job with ``wait``; None once closed."""
         with self._changed:
+            if pause_s:
+                self._changed.wait_for(lambda: self._closed, pause_s)
             while wait and not self._jobs and not self._closed:
                 self._changed.wait()
             jobs, self._jobs = list(self._jobs), {}
@@ -281,7 +283,7 @@ class Scheduler:
     def _take_in(self) -> bool:
         """Give new requests to the batcher; waits while there is nothing to do. False: end."""
         self._watchdog.rest()
-        jobs = self._inbox.take(wait=self._batcher.idle)
+        jobs = self._inbox.take(wait=self._batcher.idle, pause_s=self._batcher.pause_s)
         self._watchdog.mark()
         for job in jobs or ():
             self._batcher.admit(job)

@@ -67,6 +67,7 @@ RUNTIME_ORDER = (
         "batcher",
         "fair_share",
         "job",
+        "memory_wait",
         "planner",
         "decoding",
         "grammar",

@@ -6,11 +6,12 @@ What a path does to the forward that holds it is said by its first token.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from model_runtime import Engine, EngineConfig, OutOfMemory
-from model_runtime.batch import Batch
+from model_runtime.batch import Batch, Work
 from tests.app.fake_engine import FakeEngine
 from tests.model_runtime.fake_model import FakeModel, paths
 
@@ -19,6 +20,7 @@ DIES: Final = 102
 FAILS: Final = 103
 DOES_NOT_FIT: Final = 104
 HELD: Final = 105
+WAITS_FOR_MEMORY: Final = 106
 WARM_UP: Final = 0
 
 
@@ -28,6 +30,18 @@ class Cache:
 
     capacity: int = 1000
     used: int = 0
+
+
+class FaultyModel(FakeModel):
+    """Has no memory the first three times that a path waits for it."""
+
+    refusals = 3
+
+    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+        if self.refusals and any(item.query.tokens[0] == WAITS_FOR_MEMORY for item in work):
+            self.refusals -= 1
+            raise OutOfMemory("no room", retry_after_s=1.0)
+        return super().plan(work, budget)
 
 
 def faulty_engine(
@@ -51,4 +65,4 @@ def faulty_engine(
             release.clear()
 
     fake: Any = FakeEngine()
-    return Engine(config, fake.info, fake.tokenizer, FakeModel(on_run).forward, Cache())
+    return Engine(config, fake.info, fake.tokenizer, FaultyModel(on_run).forward, Cache())

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.app.faulty_engine import DIES, DOES_NOT_FIT, FAILS, HANGS, HELD
+from tests.app.faulty_engine import DIES, DOES_NOT_FIT, FAILS, HANGS, HELD, WAITS_FOR_MEMORY
 from tests.app.stub_server import ServerProcess, await_true
 
 pytestmark = pytest.mark.process
@@ -82,6 +82,19 @@ def test_a_forward_that_fails_fails_its_culprit_alone(
     assert process.score(1, 1).status_code == 200
     assert process.passes("/health/live")
     assert process.passes("/health/ready")
+
+
+def test_a_moment_without_memory_fails_nobody(
+    survivor: ServerProcess, pool: ThreadPoolExecutor
+) -> None:
+    """Who waits for it and who is queued beside are answered."""
+    process = survivor
+    held = pool.submit(process.score, HELD, 1)
+    process.await_requests(1)
+    waiting = [pool.submit(process.score, i, 1) for i in (WAITS_FOR_MEMORY, 1, 2)]
+    process.await_requests(4)
+    process.release()
+    assert [task.result().status_code for task in (held, *waiting)] == 4 * [200]
 
 
 def test_when_the_model_thread_dies_all_hear_of_it(start: Start, pool: ThreadPoolExecutor) -> None:

@@ -104,7 +104,9 @@ def test_retry_after_is_a_whole_number_of_seconds_rounded_up(wait: float, header
 
 
 def test_unavailable_kinds_say_what_to_do_next() -> None:
-    """While loading: come back. While stopping: this connection is over."""
+    """While loading or short of memory: come back. While stopping: this connection is over."""
+    assert error_response(OutOfMemory("", 4.2), "").headers["Retry-After"] == "5"
+    assert "Retry-After" not in error_response(OutOfMemory(""), "").headers
     assert int(error_response(EngineNotReady(""), "").headers["Retry-After"]) >= 1
     assert error_response(EngineStopping(""), "").headers["Connection"] == "close"
 

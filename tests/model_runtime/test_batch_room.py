@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from model_runtime.batch import Batch, Work
 from model_runtime.batch_budget import SMALLEST_BUDGET
 from model_runtime.batch_memory import ModelShape, batch_bytes, largest_batch_bytes
-from model_runtime.batch_room import BatchRoom
+from model_runtime.batch_room import RETRY_AFTER_S, BatchRoom
 from model_runtime.errors import ModelLoadError, OutOfMemory
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.memory import Memory
@@ -70,8 +70,22 @@ def test_a_batch_fits_what_is_free(free: int, budget: int) -> None:
 
 def test_what_fits_at_no_size_fails_instead_of_being_killed() -> None:
     """The smallest batch is refused by an error that says how much is missing."""
-    with pytest.raises(OutOfMemory, match="GiB"):
+    with pytest.raises(OutOfMemory, match="GiB") as caught:
         Bench(FakeMemory(MIB)).fit()
+    assert caught.value.retry_after_s is None
+
+
+def test_what_others_leave_no_room_for_is_worth_another_try() -> None:
+    """It is told apart from what would not fit if this process were alone."""
+    bench = Bench(FakeMemory(needed(4096), resident=MIB))
+    bench.memory.left = MIB
+    with pytest.raises(OutOfMemory) as caught:
+        bench.fit()
+    assert caught.value.retry_after_s == RETRY_AFTER_S
+    bench.memory.total = MIB + needed(SMALLEST_BUDGET) - 2 * SHAPE.kv_bytes
+    with pytest.raises(OutOfMemory) as caught:
+        bench.fit()
+    assert caught.value.retry_after_s is None
 
 
 def test_where_nothing_is_known_nothing_is_made_smaller() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,6 +25,7 @@ from model_runtime.errors import (
     RequestTooLarge,
 )
 from model_runtime.job import Job
+from model_runtime.memory_wait import LONGEST_PAUSE_S, LONGEST_WAIT_S
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, Outcome, Priority, RequestOptions
 from tests.model_runtime.chain import Chain
@@ -58,6 +59,7 @@ class Bench:
 
     def turn(self) -> None:
         """A forward, with what goes before and after it on the model thread."""
+        self.now += self.batcher.pause_s
         self.settle()
         self.batcher.forward()
         self.settle()
@@ -517,6 +519,155 @@ def test_memory_never_fails_what_fits(limits: list[int], sizes: list[int]) -> No
         if limit >= SMALLEST_BUDGET:
             failed = len(bench.model.released) - before
             assert failed <= (0 if wave % 2 else 1 + math.log2(512 / limit))
+
+
+# Memory that is too short before anything has run.
+
+
+class CrampedModel(FakeModel):
+    """Plans what fits: a batch takes a byte for each token, and more for some paths.
+
+    Args:
+        free: bytes for a batch; tests change it.
+        extra: bytes that a path takes beside, by its first token.
+    """
+
+    def __init__(self, free: int, extra: Mapping[int, int] | None = None) -> None:
+        super().__init__()
+        self.free = free
+        self.retry_after_s: float | None = 7.0
+        self.refused = 0
+        self._extra = extra or {}
+
+    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+        batch = super().plan(work, budget)
+        while self._needed(batch) > self.free:
+            if len(batch.token_ids) <= SMALLEST_BUDGET:
+                self.refused += 1
+                raise OutOfMemory("no room", self.retry_after_s)
+            budget = max(SMALLEST_BUDGET, len(batch.token_ids) // 2)
+            batch = super().plan(work, budget)
+        return batch
+
+    def _needed(self, batch: Batch) -> int:
+        return len(batch.token_ids) + sum(self._extra.get(path[0], 0) for path in paths(batch))
+
+
+def cramped(free: int, extra: Mapping[int, int] | None = None) -> tuple[Bench, CrampedModel]:
+    model = CrampedModel(free, extra)
+    return Bench(budget=256, model=model), model
+
+
+def test_a_moment_of_full_memory_fails_nobody() -> None:
+    """Three tries find no memory, then it is back: all are answered, and soon."""
+    bench, model = cramped(0)
+    jobs = [bench.submit(ask(i, *range(50))) for i in range(20)]
+    for _ in range(3):
+        bench.turn()
+    assert not bench.ends
+    model.free = 10_000
+    bench.finish()
+    assert [bench.value(job) for job in jobs] == [
+        (expected(ask(i, *range(50))),) for i in range(20)
+    ]
+    assert bench.now <= 3 * LONGEST_PAUSE_S
+
+
+def test_who_does_not_fit_alone_fails_alone_in_the_end() -> None:
+    """It is tried for a while, and may come back; its neighbours are answered long before."""
+    bench, _ = cramped(1000, extra={3: 5000})
+    jobs = [bench.submit(ask(i, *range(50))) for i in range(6)]
+    others = [job for i, job in enumerate(jobs) if i != 3]
+    while not all(job in bench.ends for job in others):
+        bench.turn()
+    assert bench.now <= LONGEST_PAUSE_S
+    assert jobs[3] not in bench.ends
+    bench.finish()
+    assert [bench.value(job) for job in others] == [
+        (expected(ask(i, *range(50))),) for i in range(6) if i != 3
+    ]
+    end = bench.ends[jobs[3]]
+    assert isinstance(end, OutOfMemory)
+    assert end.retry_after_s == 7.0
+    assert LONGEST_WAIT_S <= bench.now <= LONGEST_WAIT_S + 1
+
+
+def test_who_can_never_fit_is_not_waited_for() -> None:
+    """Where no other process is in the way, waiting helps nobody."""
+    bench, model = cramped(1000, extra={0: 5000})
+    model.retry_after_s = None
+    jobs = [bench.submit(ask(i, *range(50))) for i in range(6)]
+    bench.finish()
+    assert [isinstance(bench.ends[job], OutOfMemory) for job in jobs] == [True] + 5 * [False]
+    assert bench.now == 0.0
+
+
+def test_memory_that_stays_full_fails_all_after_a_while() -> None:
+    """Each has waited, few tries were made meanwhile, and later requests are served."""
+    bench, model = cramped(0)
+    jobs = [bench.submit(ask(i, *range(50))) for i in range(30)]
+    while bench.now < LONGEST_WAIT_S - LONGEST_PAUSE_S:
+        bench.turn()
+    assert not bench.ends
+    assert model.refused <= 12 * LONGEST_WAIT_S / LONGEST_PAUSE_S
+    late = bench.submit(ask(99, *range(50)))
+    bench.turn()
+    while len(bench.ends) < len(jobs):
+        bench.turn()
+    assert all(isinstance(bench.ends[job], OutOfMemory) for job in jobs)
+    assert bench.now <= LONGEST_WAIT_S + 1
+    model.free = 10_000
+    bench.finish()
+    assert bench.value(late) == (expected(ask(99, *range(50))),)
+
+
+def test_who_waits_for_memory_may_leave_or_run_out_of_time() -> None:
+    """Deadlines are kept and who has left is forgotten, though nothing fits."""
+    bench, _ = cramped(0)
+    late, leaving = bench.submit(ask(1, 1), timeout_s=1.0), bench.submit(ask(2, 2))
+    for _ in range(4):
+        bench.turn()
+    leaving.gone = True
+    bench.finish()
+    assert type(bench.ends[late]) is DeadlineExceeded
+    assert leaving not in bench.ends
+    assert 1.0 <= bench.now <= 1.0 + LONGEST_PAUSE_S
+    assert bench.batcher.pause_s == 0.0
+
+
+def test_a_search_goes_on_beside_who_waits_for_memory() -> None:
+    """A step of a running search does not wait for the next try of somebody else."""
+    bench, model = cramped(1000, extra={3: 5000})
+    waiting = bench.submit(ask(3, *range(50)))
+    bench.turn()
+    began = bench.now + bench.batcher.pause_s
+    job = bench.submit(search=Chain((5, 5, 5), rounds=40))
+    while job not in bench.ends:
+        bench.turn()
+    assert bench.now <= began
+    assert len(model.ran) == 40
+    assert waiting not in bench.ends
+
+
+@settings(deadline=None)
+@given(
+    shortage=st.lists(st.integers(0, 400), max_size=30),
+    sizes=st.lists(st.integers(2, 100), min_size=1, max_size=10),
+    extra=st.dictionaries(st.integers(0, 9), st.integers(0, 400), max_size=3),
+)
+def test_a_shortage_that_passes_changes_no_answer(
+    shortage: list[int], sizes: list[int], extra: dict[int, int]
+) -> None:
+    """Whoever fits in the end is answered with the same bits, whatever fitted meanwhile."""
+    bench, model = cramped(0, extra)
+    queries = [ask(i, *range(size - 1)) for i, size in enumerate(sizes)]
+    jobs = [bench.submit(query) for query in queries]
+    for free in shortage:
+        model.free = free
+        bench.turn()
+    model.free = 10_000
+    bench.finish()
+    assert [bench.value(job) for job in jobs] == [(expected(query),) for query in queries]
 
 
 def test_answers_that_do_not_match_the_batch_stop_everything() -> None:

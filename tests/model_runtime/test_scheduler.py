@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_runtime import memory_wait
 from model_runtime import scheduler as scheduler_module
-from model_runtime.batch import Batch
+from model_runtime.batch import Batch, Work
 from model_runtime.decoding.base import Answer, AskOnce
 from model_runtime.errors import (
     DeadlineExceeded,
@@ -25,6 +26,7 @@ from model_runtime.errors import (
     EngineStalled,
     EngineStopping,
     ForwardFailed,
+    OutOfMemory,
     RequestTooLarge,
 )
 from model_runtime.scheduler import Scheduler
@@ -488,6 +490,55 @@ async def test_the_death_of_the_thread_reaches_everyone() -> None:
     stats = scheduler.stats()
     assert (stats.alive, stats.ready, stats.queued_tokens) == (False, False, 0)
     await asyncio.wait_for(scheduler.stop(drain_s=5), timeout=1)
+
+
+class FullModel(FakeModel):
+    """There is no memory to plan anything until ``free`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.refused = threading.Semaphore(0)
+
+    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+        if not self.free.is_set():
+            self.refused.release()
+            raise OutOfMemory("no room", retry_after_s=1.0)
+        return super().plan(work, budget)
+
+
+@on_loop
+async def test_who_waits_for_memory_is_answered_when_it_is_back() -> None:
+    """Others whose time runs out or who leave do so while everybody waits."""
+    model = FullModel()
+    async with running(scheduler_of(model)) as scheduler:
+        waits, late = submit(scheduler, ask(1, 1)), submit(scheduler, ask(2, 2), timeout_s=0.01)
+        leaves = submit(scheduler, ask(3, 3))
+        await asyncio.to_thread(model.refused.acquire, timeout=10)
+        leaves.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await asyncio.wait([leaves])
+        assert scheduler.stats().queued_requests == 1
+        model.free.set()
+        assert (await waits).value == (expected(ask(1, 1)),)
+    assert (1, 1) in model.seen
+
+
+@on_loop
+async def test_stopping_does_not_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause until the next try ends when the engine stops."""
+    monkeypatch.setattr(memory_wait, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(memory_wait, "LONGEST_PAUSE_S", 60.0)
+    model = FullModel()
+    scheduler = scheduler_of(model)
+    scheduler.start()
+    waits = submit(scheduler, ask(1, 1))
+    await asyncio.to_thread(model.refused.acquire, timeout=10)
+    await scheduler.stop(drain_s=0)
+    with pytest.raises(EngineStopping):
+        await waits
+    assert not model_threads()
 
 
 @on_loop
