@@ -31,6 +31,8 @@ from model_runtime.types import (
     TokenLogprob,
 )
 
+NOT_FINITE = "the model's logits are not finite on this token path"
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -80,6 +82,7 @@ class Extent:
         computed_tokens: tokens fed on behalf of this query, none of them for one before it.
         head_index: [len(rows)] indices into the batch's ``head_rows``.
         gathers: indices into ``gather_ids``: of the scored tokens, then of the targets.
+        end_row: batch row of the last token that is fed of the path.
         recalled: the answer to the rows before ``rows``, which were asked and are known.
         kept_slots: where the tokens before the first of the rows lie, as far as they stay cached.
     """
@@ -90,6 +93,7 @@ class Extent:
     computed_tokens: int
     head_index: tuple[int, ...]
     gathers: tuple[int, ...]
+    end_row: int
     recalled: LogprobResult = NOTHING
     kept_slots: tuple[int, ...] = ()
 
@@ -130,6 +134,11 @@ class KeptPath:
     salt: str
     tokens: tuple[int, ...]
     slots: tuple[int, ...]
+
+    def before(self, slots: frozenset[int]) -> KeptPath:
+        """The path up to the first token that lies at one of these slots."""
+        depth = next((i for i, slot in enumerate(self.slots) if slot in slots), len(self.slots))
+        return KeptPath(self.salt, self.tokens[:depth], self.slots[:depth])
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +194,8 @@ class BatchOutput:
         top, above: head row -> tokens, most probable first.
         entropies: head row -> nats.
         bad_rows: head rows whose logits are not finite.
+        bad_slots: those of fed tokens whose keys or values are not finite. What is behind such a
+            token on a path was computed without it, and means nothing.
         choices: what each of the batch's ``choices`` lists, most probable first; nothing for
             a bad row.
         masses: log of the summed probability of each of the batch's ``masses``; nothing for a
@@ -197,22 +208,41 @@ class BatchOutput:
     above: Mapping[int, tuple[TokenLogprob, ...]]
     entropies: Mapping[int, float]
     bad_rows: frozenset[int] = frozenset()
+    bad_slots: frozenset[int] = frozenset()
     choices: Mapping[AskedChoice, Sequence[RankedLogprob]] = field(default_factory=dict)
     masses: Mapping[AskedMass, float] = field(default_factory=dict)
 
 
 def assemble(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
     """The answers of a forward, one per extent, in the extents' order."""
-    return [_answer(batch, output, extent) for extent in batch.extents]
+    lost = _rows_of(batch, output.bad_slots) if output.bad_slots else frozenset()
+    return [
+        NonFiniteLogits(NOT_FINITE) if extent.end_row in lost else _answer(output, extent)
+        for extent in batch.extents
+    ]
 
 
-def _answer(batch: Batch, output: BatchOutput, extent: Extent) -> LogprobResult | NonFiniteLogits:
+def _rows_of(batch: Batch, slots: frozenset[int]) -> frozenset[int]:
+    """Rows of tokens whose path, which they end, has a token at one of these slots."""
+    rows: set[int] = set()
+    for span in batch.far:
+        if not slots.isdisjoint(span.slots):
+            rows.update(*span.rows)
+    for span in batch.near:
+        seen = [span.start + place for place, slot in enumerate(span.slots) if slot in slots]
+        if seen:
+            behind = (row for part in span.rows for row in part)
+            rows.update(row for row in behind if batch.positions[row] >= seen[0])
+    return frozenset(rows)
+
+
+def _answer(output: BatchOutput, extent: Extent) -> LogprobResult | NonFiniteLogits:
     query, heads = extent.query, extent.head_index
     logprobs = tuple(output.logprobs[g] for g in extent.gathers)
     ranks = tuple(output.ranks[g] for g in extent.gathers)
     scored = extent.scored
     if not output.bad_rows.isdisjoint(heads):
-        return NonFiniteLogits("the model's logits are not finite on this token path")
+        return NonFiniteLogits(NOT_FINITE)
     if -math.inf in logprobs[:scored]:
         return NonFiniteLogits("the model gives a scored token probability 0")
     answer = LogprobResult(

@@ -6,7 +6,7 @@ trie whose nodes own slots. A path forks without a copy, since its key blocks na
     [x0 .. x255] slots 1..256 ──┬── [a0 a1] slots 257 258
                                 └── [b0]    slot  259
 
-Slot 0 belongs to nobody: padding reads and writes it.
+Slot 0 belongs to nobody: padding reads it.
 """
 
 from __future__ import annotations
@@ -66,8 +66,15 @@ class KVStorage:
                     f"where the config states {kept[0]} of {kept[1]}"
                 )
 
-    def write(self, layer: int, slots: RowIndex, key: Tensor, value: Tensor) -> None:
-        """Store [N, kv_heads, head_dim] keys and values at N slots, rounded to its precision."""
+    def write(
+        self, layer: int, slots: RowIndex, key: Tensor, value: Tensor, bad: Tensor | None
+    ) -> None:
+        """Store [N, kv_heads, head_dim] keys and values at N slots, rounded to its precision.
+
+        Of the tokens that are ``bad``, zeros are stored: see ``not_finite``.
+        """
+        if bad is not None:
+            key, value = (part.masked_fill(bad.view(-1, 1, 1), 0.0) for part in (key, value))
         keys, values = self._keys[layer], self._values[layer]
         put(keys, slots, key.to(keys.dtype))
         put(values, slots, value.to(values.dtype))
@@ -75,6 +82,15 @@ class KVStorage:
     def read(self, layer: int, slots: RowIndex) -> tuple[Tensor, Tensor]:
         """Keys and values of N slots, [N, kv_heads, head_dim] each; not to be written to."""
         return take(self._keys[layer], slots), take(self._values[layer], slots)
+
+
+def not_finite(key: Tensor, value: Tensor) -> Tensor:
+    """[N] which tokens have keys or values, [kv_heads, N, head_dim] each, that are not finite.
+
+    Masks are added to scores and weights of 0 multiply values, which hides no NaN: rows that do
+    not see such a token would be lost with those that do.
+    """
+    return (key.sum((0, 2)) + value.sum((0, 2))).isfinite().logical_not()
 
 
 def _empty(size: tuple[int, int, int], shape: KVShape, device: torch.device) -> Tensor:
@@ -156,13 +172,19 @@ class PrefixCache:
         """The known rows of a query from ``first`` on; ``slots`` are of the tokens before them."""
         return self._rows.recall(slots, query, first)
 
-    def commit(self, batch: Batch, answers: Sequence[Answer] = ()) -> None:
+    def commit(
+        self,
+        batch: Batch,
+        answers: Sequence[Answer] = (),
+        bad_slots: frozenset[int] = frozenset(),
+    ) -> None:
         """The batch has run: keep its kept paths and free the rest of its slots.
 
-        Of the answers, one for each extent, rows that follow kept tokens are kept with them.
+        A path is kept as far as none of its tokens is in ``bad_slots``. Of the answers, one for
+        each extent, rows that follow kept tokens are kept with them.
         """
         for path in batch.kept:
-            self._keep(path)
+            self._keep(path.before(bad_slots) if bad_slots else path)
         for extent, answer in zip(batch.extents, answers, strict=False):
             if extent.kept_slots and isinstance(answer, LogprobResult):
                 new = answer.behind(extent.recalled)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -9,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from model_runtime.activations import replace_activations
 from model_runtime.allocator import keep_freed_memory
 from model_runtime.attention import cpu, cuda
-from model_runtime.attention.interface import Attention
+from model_runtime.attention.interface import Attention, Decoded
 from model_runtime.attention.paths import PathAttention
 from model_runtime.attention.row_tiles import Heads
 from model_runtime.batch import Batch, BatchOutput
@@ -109,9 +111,10 @@ class ModelRunner:
         """
         try:
             with self._threads.of_batch(batch):
-                hidden = self._forward(batch)
+                hidden, bad = self._forward(batch)
             rows = torch.tensor(batch.head_rows, dtype=torch.long, device=self.device)
-            return reduce_head_rows(hidden[rows], self._head, batch, self._head.vocab_size)
+            output = reduce_head_rows(hidden[rows], self._head, batch, self._head.vocab_size)
+            return output if bad is None else replace(output, bad_slots=_slots_of(batch, bad))
         except Exception as error:
             forget_products(self._decoder)
             if isinstance(error, torch.cuda.OutOfMemoryError):
@@ -119,8 +122,7 @@ class ModelRunner:
                 raise OutOfMemory(f"a batch of {tokens} tokens is too large") from error
             raise
 
-    def _forward(self, batch: Batch) -> Tensor:
-        """[N, hidden_size] final hidden states."""
+    def _forward(self, batch: Batch) -> Decoded:
         if self._steps is not None and self._steps.takes(batch):
             return self._steps.run(batch)
         token_ids = torch.tensor([batch.token_ids], device=self.device)
@@ -128,7 +130,7 @@ class ModelRunner:
         attention = PathAttention(batch, self._storage, self._kernel, self.rows.attention.step)
         return self._decode(token_ids, positions, attention)
 
-    def _decode(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+    def _decode(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Decoded:
         output = self._decoder(
             input_ids=token_ids, position_ids=positions, use_cache=False, path_attention=attention
         )
@@ -137,8 +139,12 @@ class ModelRunner:
                 f"{self._name} calls attention of its own: {len(attention.layers)} of its "
                 f"{self._layers} layers attended along the paths"
             )
-        hidden: Tensor = output.last_hidden_state[0]
-        return hidden
+        return Decoded(output.last_hidden_state[0], attention.bad)
+
+
+def _slots_of(batch: Batch, rows: Tensor) -> frozenset[int]:
+    """Slots of the tokens that ``rows``, [N] booleans, picks."""
+    return frozenset(batch.slots[row] for row in rows.nonzero().flatten().tolist())
 
 
 class _Head:

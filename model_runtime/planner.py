@@ -201,6 +201,7 @@ class _Planning:
             computed_tokens=item.computed_tokens,
             head_index=head_index,
             gathers=gathers,
+            end_row=item.end.rows(item.stop - 1)[0],
             recalled=item.recalled,
             kept_slots=item.kept_slots,
         )

@@ -117,8 +117,9 @@ def _prepare_paths(
         return room.fit(lambda tokens: plan(work, cache, tokens), budget)
 
     def run(batch: Batch) -> Sequence[Answer]:
-        answers = assemble(batch, runner.run(batch))
-        cache.commit(batch, answers)
+        output = runner.run(batch)
+        answers = assemble(batch, output)
+        cache.commit(batch, answers, output.bad_slots)
         return answers
 
     return (

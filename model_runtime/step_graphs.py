@@ -20,6 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from model_runtime.attention.interface import Decoded
 from model_runtime.attention.paths import Kernel
 from model_runtime.attention.steps import StepAttention, StepRows
 from model_runtime.batch import Batch
@@ -35,10 +36,10 @@ STEP_KEYS = 65_536
 
 LEAST_KEYS = 64
 
-Decode = Callable[[Tensor, Tensor, StepAttention], Tensor]
-"""(token_ids [1, R], positions [1, R], attention) -> [R, hidden_size] final hidden states."""
+Decode = Callable[[Tensor, Tensor, StepAttention], Decoded]
+"""(token_ids [1, R], positions [1, R], attention) -> R final hidden states."""
 
-Replay = Callable[[], Tensor]
+Replay = Callable[[], Decoded]
 """Computes a step from what its input holds now; the result is good until the next replay."""
 
 Record = Callable[[Replay], Replay]
@@ -63,7 +64,7 @@ class GraphRecorder:
             with torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
                 output = step()
 
-        def replay() -> Tensor:
+        def replay() -> Decoded:
             graph.replay()
             return output
 
@@ -118,8 +119,8 @@ class StepGraphs:
         bucket = bucket_of(batch)
         return bucket.rows <= STEP_ROWS and bucket.rows * bucket.keys <= STEP_KEYS
 
-    def run(self, batch: Batch) -> Tensor:
-        """[N, hidden_size] final hidden states; good until the next call."""
+    def run(self, batch: Batch) -> Decoded:
+        """N final hidden states; good until the next call."""
         bucket = bucket_of(batch)
         values = torch.frombuffer(_flat_input(batch, bucket), dtype=torch.int64)
         if bucket not in self._steps:
@@ -127,7 +128,9 @@ class StepGraphs:
             self._steps[bucket] = inputs, self._record(self._step(inputs, bucket))
         inputs, replay = self._steps[bucket]
         inputs.copy_(values)
-        return replay()[: len(batch.token_ids)]
+        hidden, bad = replay()
+        count = len(batch.token_ids)
+        return Decoded(hidden[:count], None if bad is None else bad[:count])
 
     def _step(self, inputs: Tensor, bucket: Bucket) -> Replay:
         """One forward over whatever ``inputs`` holds."""
@@ -135,7 +138,7 @@ class StepGraphs:
         token_ids, positions, slots = inputs[: 3 * count].view(3, count)
         rows = StepRows(token_ids, positions, slots, keys=inputs[3 * count :])
 
-        def step() -> Tensor:
+        def step() -> Decoded:
             # made anew, so that a recording holds the making of its masks as well
             attention = StepAttention(rows, self._storage, self._kernel)
             return self._decode(token_ids.unsqueeze(0), positions.unsqueeze(0), attention)

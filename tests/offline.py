@@ -39,8 +39,9 @@ class Offline:
         waiting = list(range(len(queries)))
         while waiting:
             batch = plan([Work(queries[i], next_rows[i]) for i in waiting], self.cache, budget)
-            answers = assemble(batch, self.runner.run(batch))
-            self.cache.commit(batch, answers)
+            output = self.runner.run(batch)
+            answers = assemble(batch, output)
+            self.cache.commit(batch, answers, output.bad_slots)
             self.cache.check()
             self.batches.append(batch)
             for extent, answer in zip(batch.extents, answers, strict=True):

@@ -7,7 +7,7 @@ arguments. ``PathAttention`` travels as one of these.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 from transformers import AttentionInterface
@@ -22,9 +22,11 @@ class Attention(Protocol):
 
     Attributes:
         layers: which layers have come here.
+        bad: [N] which tokens' keys or values were not finite in one of them; None for no token.
     """
 
     layers: set[int]
+    bad: Tensor | None
 
     def attend(
         self,
@@ -38,6 +40,18 @@ class Attention(Protocol):
     ) -> Tensor:
         """Store the new keys and values and return [N, heads, head_dim]."""
         ...
+
+
+class Decoded(NamedTuple):
+    """What a decoder has made of N tokens.
+
+    Attributes:
+        hidden: [N, hidden_size] final hidden states.
+        bad: of its attention.
+    """
+
+    hidden: Tensor
+    bad: Tensor | None
 
 
 def _attend(

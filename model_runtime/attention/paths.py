@@ -9,6 +9,7 @@ only how many other rows the same product has, on which a row's bits do not depe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from model_runtime.attention.groups import SpanGroup, group_spans
 from model_runtime.batch import Batch
-from model_runtime.kv_cache import KVStorage
+from model_runtime.kv_cache import KVStorage, not_finite
 from model_runtime.row_index import put, row_index, take
 from model_runtime.span_sizes import ROW_STEP
 
@@ -35,6 +36,7 @@ class PathAttention:
 
     Attributes:
         layers: which layers have come here.
+        bad: [N] which tokens' keys or values were not finite in one of them; None for no token.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class PathAttention:
         self._slots = row_index(batch.slots, storage.device)
         self._groups: dict[tuple[int, int | None], list[SpanGroup]] = {}
         self.layers: set[int] = set()
+        self.bad: Tensor | None = None
 
     def attend(
         self,
@@ -71,7 +74,7 @@ class PathAttention:
         """
         self._storage.check(key, value)
         self.layers.add(layer)
-        self._storage.write(layer, self._slots, key.transpose(0, 1), value.transpose(0, 1))
+        self._write(layer, key, value)
         kv_heads, group = key.shape[0], query.shape[0] // key.shape[0]
         folded = _fold(query, kv_heads)
         attended = _Attended(folded)
@@ -90,6 +93,17 @@ class PathAttention:
                 ),
             )
         return _unfold(attended.output, group)
+
+    def _write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Store keys and values; which of them are not finite is asked where some are not.
+
+        Two sums tell that on a CPU. Elsewhere they would be a wait for the device.
+        """
+        bad = None
+        if not key.is_cpu or not math.isfinite(float(key.sum() + value.sum())):
+            bad = not_finite(key, value)
+            self.bad = bad if self.bad is None else self.bad | bad
+        self._storage.write(layer, self._slots, key.transpose(0, 1), value.transpose(0, 1), bad)
 
     def _spans(self, group: int, window: int | None) -> list[SpanGroup]:
         if (group, window) not in self._groups:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model_runtime.attention.groups import UNSEEN
 from model_runtime.attention.paths import Kernel
-from model_runtime.kv_cache import KVStorage
+from model_runtime.kv_cache import KVStorage, not_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class StepRows:
 
 
 class StepAttention:
-    """The attention of one step. Has ``PathAttention``'s ``attend`` and ``layers``."""
+    """The attention of one step. Has ``PathAttention``'s ``attend``, ``layers`` and ``bad``."""
 
     def __init__(self, rows: StepRows, storage: KVStorage, kernel: Kernel) -> None:
         self._rows = rows
@@ -41,6 +41,7 @@ class StepAttention:
         self._kernel = kernel
         self._masks: dict[int | None, Tensor] = {}
         self.layers: set[int] = set()
+        self.bad: Tensor | None = None
 
     def attend(
         self,
@@ -54,7 +55,11 @@ class StepAttention:
     ) -> Tensor:
         """Store this layer's new keys and values, then attend; see ``PathAttention.attend``."""
         self.layers.add(layer)
-        self._storage.write(layer, self._rows.slots, key.transpose(0, 1), value.transpose(0, 1))
+        bad = not_finite(key, value)
+        self.bad = bad if self.bad is None else self.bad | bad
+        self._storage.write(
+            layer, self._rows.slots, key.transpose(0, 1), value.transpose(0, 1), bad
+        )
         kv_heads, count, head_dim = key.shape
         by_row = query.reshape(kv_heads, -1, count, head_dim).permute(2, 0, 1, 3)
         keys, values = (

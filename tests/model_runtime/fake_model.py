@@ -79,7 +79,7 @@ class FakeModel:
             fed |= dict.fromkeys(taken)
             reach = item.query.last_row - len(new) + len(taken)
             rows = range(item.next_row, max(item.next_row, reach + 1))
-            extents.append(Extent(index, item.query, rows, len(taken), (0,) * len(rows), ()))
+            extents.append(Extent(index, item.query, rows, len(taken), (0,) * len(rows), (), 0))
         return _batch([*fed], extents)
 
     def run(self, batch: Batch) -> Sequence[Answer]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,10 +80,9 @@ def answers(
 async def _answers(
     folder: Path, requests: Sequence[Request], culprits: Sequence[Request]
 ) -> tuple[list[Told], list[Told]]:
-    config = EngineConfig(model=str(folder), max_batch_tokens=300, kv_cache_bytes=4 << 20)
     good: list[Told] = []
     failed: list[Told] = []
-    async with started(Engine.load(config)) as engine:
+    async with started(Engine.load(config(folder))) as engine:
         for _ in range(2):
             tasks = [_ask(engine, request) for request in (*culprits, *requests)]
             told = await asyncio.gather(*tasks)
@@ -90,11 +91,37 @@ async def _answers(
     return good, failed
 
 
+def in_turn(folder: Path, queries: Sequence[LogprobQuery], max_batch_tokens: int) -> list[Told]:
+    """What a new engine tells queries that come one after the other."""
+
+    async def ask_all() -> list[Told]:
+        async with started(Engine.load(config(folder, max_batch_tokens))) as engine:
+            return [await _ask(engine, ScoreRequest((query,))) for query in queries]
+
+    return asyncio.run(asyncio.wait_for(ask_all(), LIMIT_S))
+
+
+def config(folder: Path, max_batch_tokens: int = 300) -> EngineConfig:
+    """An engine with room for all that is asked here."""
+    return EngineConfig(
+        model=str(folder), max_batch_tokens=max_batch_tokens, kv_cache_bytes=4 << 20
+    )
+
+
 async def _ask(engine: Engine, request: Request) -> Told:
     try:
         return await ask(engine, request)
     except ChainruleError as error:
         return error
+
+
+def save_poisoned(kind: str, folder: Path, value: float = math.nan) -> None:
+    """A tiny model whose token ``POISON`` is embedded as ``value``; its head is another matrix."""
+    model = tiny_model(kind, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[POISON] = value
+    model.save_pretrained(folder)
+    tiny_tokenizer(kind).save_pretrained(folder)
 
 
 def errors(told: Sequence[Told]) -> list[ChainruleError]:
@@ -120,16 +147,66 @@ def test_a_path_that_is_not_finite_fails_alone(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NaNs in keys and values of one path reach none that shares its beginning or its slots."""
-    model = tiny_model(kind, tie_word_embeddings=False)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[POISON] = torch.nan
-    model.save_pretrained(tmp_path)
-    tiny_tokenizer(kind).save_pretrained(tmp_path)
+    save_poisoned(kind, tmp_path)
     met, seen = meeting(), watch_forwards(monkeypatch)
     culprits = [met.culprit(POISON, 7, 8), met.culprit(9, POISON)]
     assert same_without(tmp_path, met.good, culprits) == [NonFiniteLogits.__name__] * 4
     company = [len(it.batch.extents) for it in seen if it.holds(*culprits[0].queries)]
     assert max(company) > 1, "the culprit had no neighbours"
+
+
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_a_failed_path_leaves_nothing_in_the_cache(kind: str, tmp_path: Path) -> None:
+    """Prefixes of a path that went astray have their bits afterwards, whole or in chunks."""
+    save_poisoned(kind, tmp_path)
+    trunk = meeting().trunk
+    astray = (*trunk[:40], POISON, *trunk[40:100])
+    culprits = [
+        LogprobQuery(astray, len(astray), ()),
+        LogprobQuery(astray, 1, (), top_k=3, keep=len(astray)),
+    ]
+    cuts = [LogprobQuery(trunk[:cut], cut, (), top_k=5) for cut in (39, 40)]
+    later = [*cuts, LogprobQuery(trunk, 1, (), top_k=3, keep=len(trunk))]
+    want = in_turn(tmp_path, later, max_batch_tokens=300)
+    for budget in (300, 48):
+        got = in_turn(tmp_path, [*culprits, *later, *culprits, *later], budget)
+        assert [type(error) for error in errors(got)] == [NonFiniteLogits] * 4
+        assert repr(got[2:5]) == repr(want)
+        assert repr(got[7:]) == repr(want)
+
+
+def test_only_what_lies_before_a_failed_token_stays_cached(tmp_path: Path) -> None:
+    """The tokens before it are kept, neither it nor those behind it are."""
+    save_poisoned("llama", tmp_path)
+    trunk = meeting().trunk
+    astray = LogprobQuery((*trunk[:40], POISON, *trunk[40:100]), 1, (), keep=101)
+
+    async def used() -> int:
+        async with started(Engine.load(config(tmp_path))) as engine:
+            before = engine.stats().cache_slots_used
+            await _ask(engine, ScoreRequest((astray,)))
+            return engine.stats().cache_slots_used - before
+
+    assert asyncio.run(used()) == 40
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_prompt_fails_in_the_chunk_that_is_not_finite(value: float, tmp_path: Path) -> None:
+    """A prompt of many chunks ends at the first that is lost; a search of it ends likewise."""
+    save_poisoned("llama", tmp_path, value)
+    trunk = meeting().trunk * 4
+    prompt = (*trunk[:100], POISON, *trunk[100:400])
+    search = DecodeRequest(prompt, DecodingLimits(5))
+
+    async def batches() -> list[int]:
+        async with started(Engine.load(config(tmp_path, 40))) as engine:
+            counts = [engine.stats().batches]
+            for request in (ScoreRequest((LogprobQuery(prompt, 401, ()),)), search):
+                assert [type(e) for e in errors([await _ask(engine, request)])] == [NonFiniteLogits]
+                counts.append(engine.stats().batches)
+            return [after - before for before, after in pairwise(counts)]
+
+    assert asyncio.run(asyncio.wait_for(batches(), LIMIT_S)) == [3, 1]
 
 
 def test_what_is_refused_leaves_no_trace(tiny_folder: TinyFolder) -> None:

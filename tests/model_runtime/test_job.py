@@ -24,7 +24,7 @@ QUERY = ask(*range(20), score_from=3, targets=(1, 2))
 
 
 def extent(query: LogprobQuery, rows: range) -> Extent:
-    return Extent(0, query, rows, 0, (0,) * len(rows), 0)
+    return Extent(0, query, rows, 0, (0,) * len(rows), (), 0)
 
 
 def job(

@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
-from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batch import Batch, Work
+from model_runtime.attention.interface import ATTENTION_NAME, Decoded
+from model_runtime.batch import Batch, Work, assemble
+from model_runtime.errors import NonFiniteLogits
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.model_runner import ModelRunner
 from model_runtime.planner import plan
@@ -23,7 +24,7 @@ from model_runtime.step_graphs import STEP_KEYS, STEP_ROWS, Bucket, Replay, buck
 from model_runtime.types import LogprobQuery, LogprobResult
 from tests.conftest import TinyFolder
 from tests.offline import Offline
-from tests.tiny_models import TINY_KINDS, TINY_VOCAB, save_tiny_model
+from tests.tiny_models import TINY_KINDS, TINY_VOCAB, save_tiny_model, tiny_model
 
 A_TOKEN = 1e-4
 """Largest difference between the two paths in float32, in nats a token."""
@@ -67,7 +68,7 @@ class Tape(TorchDispatchMode):
             output = step()
         calls = self._calls
 
-        def replay() -> Tensor:
+        def replay() -> Decoded:
             self.replays[number] += 1
             for func, args, kwargs, old in calls:
                 new = func(*args, **kwargs)
@@ -157,6 +158,24 @@ def test_padding_leaves_every_other_slot_alone(tiny_folder: TinyFolder) -> None:
     for keys, old in zip(storage._keys, before, strict=True):
         assert keys[others].equal(old[others])
         assert not keys[list(batch.slots)].equal(old[list(batch.slots)])
+
+
+def test_a_token_that_is_not_finite_fails_its_own_path_alone(tmp_path: Path) -> None:
+    """In fixed shapes as elsewhere; the path beside it has the bits that it has alone."""
+    model = tiny_model("llama", tie_word_embeddings=False)
+    model.get_input_embeddings().weight.data[2] = torch.nan
+    model.save_pretrained(tmp_path)
+    trunk = tuple(range(3, 60))
+    good = LogprobQuery(trunk, len(trunk), (), top_k=3)
+    astray = LogprobQuery((*trunk[:50], 2, *trunk[50:]), 58, ())
+    (want,) = InSteps(tmp_path, Tape()).answer([good])
+    offline = InSteps(tmp_path, Tape())
+    batch = plan([Work(astray, 58), Work(good, 57)], offline.cache, 128)
+    output = offline.runner.run(batch)
+    assert output.bad_slots == {batch.slots[batch.token_ids.index(2)]}
+    failed, answer = assemble(batch, output)
+    assert isinstance(failed, NonFiniteLogits)
+    assert answer == want
 
 
 def test_buckets_are_powers_of_two_that_hold_the_batch() -> None:
