@@ -1,8 +1,12 @@
-"""How much may wait: every admitted request holds its cost in tokens until it is finished."""
+"""How much may wait: every admitted request holds its cost in tokens until it is finished.
+
+The cost is the tokens that are fed, and one more for each 32 rows that are asked of them.
+"""
 
 from __future__ import annotations
 
 from model_runtime.errors import EngineOverloaded, RequestTooLarge
+from model_runtime.trie import ROWS_PER_TOKEN
 from model_runtime.types import Priority
 
 DEFAULT_TOKENS_PER_S = 1000.0
@@ -67,7 +71,8 @@ class Admission:
         limit = self._limit[priority]
         if cost > limit:
             raise RequestTooLarge(
-                f"the request needs {cost} tokens of work; {priority} requests may need {limit}"
+                f"the request needs {cost} tokens of work, where {ROWS_PER_TOKEN} scored positions "
+                f"count as one; {priority} requests may need {limit}, by max_queue_tokens"
             )
         missing = self._missing(cost, priority)
         if missing > 0:

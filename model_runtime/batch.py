@@ -238,10 +238,10 @@ def _rows_of(batch: Batch, slots: frozenset[int]) -> frozenset[int]:
 
 def _answer(output: BatchOutput, extent: Extent) -> LogprobResult | NonFiniteLogits:
     query, heads = extent.query, extent.head_index
-    logprobs = tuple(output.logprobs[g] for g in extent.gathers)
-    ranks = tuple(output.ranks[g] for g in extent.gathers)
+    logprobs = tuple(map(output.logprobs.__getitem__, extent.gathers))
+    ranks = tuple(map(output.ranks.__getitem__, extent.gathers))
     scored = extent.scored
-    if not output.bad_rows.isdisjoint(heads):
+    if output.bad_rows and not output.bad_rows.isdisjoint(heads):
         return NonFiniteLogits(NOT_FINITE)
     if -math.inf in logprobs[:scored]:
         return NonFiniteLogits("the model gives a scored token probability 0")

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 from model_runtime.types import LogprobQuery
 
+_ID_BITS = 32
+_ID_MASK = (1 << _ID_BITS) - 1
+"""A gather is known by one number, the head row above the bits of the token id: there may be
+millions, and a pair takes twice as long."""
+
 
 class HeadRows:
     """Collects what queries ask. Attributes are those of ``Batch``; H rows, G gathers.
@@ -22,9 +27,15 @@ class HeadRows:
         self.top_k: list[int] = []
         self.floors: list[float | None] = []
         self.summaries: list[bool] = []
-        self.gather_head: list[int] = []
-        self.gather_ids: list[int] = []
-        self._gathers: dict[tuple[int, int], int] = {}
+        self._gathers: dict[int, int] = {}
+
+    @property
+    def gather_head(self) -> list[int]:
+        return [key >> _ID_BITS for key in self._gathers]
+
+    @property
+    def gather_ids(self) -> list[int]:
+        return [key & _ID_MASK for key in self._gathers]
 
     def ask(
         self, query: LogprobQuery, rows: range, batch_rows: Sequence[int]
@@ -34,32 +45,32 @@ class HeadRows:
         Returns:
             The head row of each, and the gathers of what the query wants there, in order.
         """
-        heads = tuple(self._head(batch_row, query) for batch_row in batch_rows)
-        gathers: list[int] = []
-        for row, head in zip(rows, heads, strict=True):
-            ids = (query.targets or ()) if row == len(query.tokens) else (query.tokens[row],)
-            gathers += (self._gather(head, token_id) for token_id in ids)
+        number = self.index.setdefault
+        heads = tuple([number(row, len(self.index)) for row in batch_rows])
+        self._want(query, heads)
+        gather = self._gathers.setdefault
+        scored = query.tokens[rows.start : rows.stop]
+        gathers = [
+            gather(head << _ID_BITS | token_id, len(self._gathers))
+            for head, token_id in zip(heads, scored, strict=False)
+        ]
+        if rows.stop > len(query.tokens):
+            last = heads[-1] << _ID_BITS
+            gathers += [gather(last | id_, len(self._gathers)) for id_ in query.targets or ()]
         return heads, tuple(gathers)
 
-    def _gather(self, head: int, token_id: int) -> int:
-        found = self._gathers.setdefault((head, token_id), len(self.gather_ids))
-        if found == len(self.gather_ids):
-            self.gather_head.append(head)
-            self.gather_ids.append(token_id)
-        return found
-
-    def _head(self, batch_row: int, query: LogprobQuery) -> int:
-        head = self.index.get(batch_row)
-        if head is None:
-            head = self.index[batch_row] = len(self.index)
-            self.top_k.append(query.top_k)
-            self.floors.append(query.floor)
-            self.summaries.append(query.summary)
-            return head
-        self.top_k[head] = max(self.top_k[head], query.top_k)
-        self.floors[head] = _lower(self.floors[head], query.floor)
-        self.summaries[head] = self.summaries[head] or query.summary
-        return head
+    def _want(self, query: LogprobQuery, heads: Sequence[int]) -> None:
+        """Note what a query wants of head rows beside its gathers; most want nothing."""
+        new = len(self.index) - len(self.top_k)
+        self.top_k += [0] * new
+        self.floors += [None] * new
+        self.summaries += [False] * new
+        if not query.top_k and query.floor is None and not query.summary:
+            return
+        for head in heads:
+            self.top_k[head] = max(self.top_k[head], query.top_k)
+            self.floors[head] = _lower(self.floors[head], query.floor)
+            self.summaries[head] = self.summaries[head] or query.summary
 
 
 def _lower(one: float | None, other: float | None) -> float | None:

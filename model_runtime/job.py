@@ -173,8 +173,11 @@ class Job:
             raise ForwardFailed("the search is not done and asks nothing: this is a bug in it")
         if not self._rounds:
             # Whoever asks once has counted already, and it may be thousands of long paths.
-            once = isinstance(self.strategy, AskOnce)
-            self._first_round_tokens = self.cost if once else fed_tokens(queries)
+            self._first_round_tokens = (
+                self.strategy.fed_tokens
+                if isinstance(self.strategy, AskOnce)
+                else fed_tokens(queries)
+            )
         self._asked_tokens += sum(map(_rows, queries)) if self._rounds else self._first_round_tokens
         self._rounds += 1
         self.asks = [Ask(self._salted(query)) for query in queries]

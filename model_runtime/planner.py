@@ -21,7 +21,7 @@ from model_runtime.batch import Batch, Extent, KeptPath, Work
 from model_runtime.head_rows import HeadRows
 from model_runtime.layout import Layout
 from model_runtime.span_sizes import BLOCK_SIZE
-from model_runtime.trie import Place, TokenTrie
+from model_runtime.trie import ROWS_PER_TOKEN, Place, TokenTrie
 from model_runtime.types import NOTHING, LogprobQuery, LogprobResult
 
 
@@ -93,10 +93,15 @@ def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = B
     Work that does not fit whole is cut. Behind a cut only work that shares what is fed already
     comes along, as far as it shares it: its rows there cost nothing now, and the whole prefix
     again later. The first piece always advances, provided that the cache can hold its path.
+
+    ``ROWS_PER_TOKEN`` rows are answered for each token of the budget at most: candidates that
+    begin one another share their tokens, but each asks rows of its own.
     """
     planning = _Planning(cache, budget)
     full = False
     for index, item in enumerate(work):
+        if not planning.rows:
+            break
         place = planning.find(item)
         # Some row that it asks next is of a token in the batch already.
         shares = place.depth >= item.next_row
@@ -112,6 +117,7 @@ class _Planning:
         cache.begin()
         self.cache = cache
         self.budget = budget
+        self.rows = budget * ROWS_PER_TOKEN
         self.trie = TokenTrie()
         self.admitted: list[_Admitted] = []
         self._last: Place | None = None
@@ -126,14 +132,17 @@ class _Planning:
         query = work.query
         cached = self._match(query, place)
         recalled = self._recall(work, cached)
-        fed_from = min(cached.depth, work.next_row + len(recalled.logprobs) - 1)
-        stop, cost = self._cut(query.last_row, place, cached.depth, fed_from)
+        first = work.next_row + len(recalled.logprobs)
+        fed_from = min(cached.depth, first - 1)
+        last = min(query.last_row, first + self.rows - 1)
+        stop, cost = self._cut(last, place, cached.depth, fed_from)
         if stop <= fed_from:
             return False
         end = self._insert(query, place.up_to(stop), cached.up_to(stop), stop)
         end.feed(fed_from)
         self._last = end
         self.budget -= cost
+        self.rows -= max(0, stop + 1 - first)
         self.admitted.append(_Admitted(index, work, end, cost, recalled))
         return stop == query.last_row
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from model_runtime.errors import ChainruleError
+from model_runtime.trie import rows_cost
 from model_runtime.types import LogprobQuery, LogprobResult
 
 R_co = TypeVar("R_co", covariant=True)
@@ -70,13 +71,19 @@ class Interruptible(Protocol):
 
 
 class AskOnce:
-    """Scoring and next-token requests: one round of queries, answers returned as they come."""
+    """Scoring and next-token requests: one round of queries, answers returned as they come.
+
+    Args:
+        queries: what is asked.
+        cost: tokens that the model is fed for them; that of their rows is added to it.
+    """
 
     def __init__(self, queries: Sequence[LogprobQuery], cost: int) -> None:
         self._queries = tuple(queries)
         self._answers: tuple[Answer, ...] = ()
         self._done = False
-        self.cost = cost
+        self.fed_tokens = cost
+        self.cost = cost + rows_cost(queries)
 
     @property
     def longest_path(self) -> int:

@@ -34,6 +34,7 @@ from model_runtime.errors import (
 )
 from model_runtime.reference import reference_logprobs
 from model_runtime.tokenizer import Tokenizer
+from model_runtime.trie import ROWS_PER_TOKEN
 from model_runtime.types import LogprobQuery, LogprobResult, ModelInfo, RequestOptions
 from tests.conftest import TinyFolder
 from tests.model_runtime.fake_model import FakeModel, Gate, ask, expected
@@ -168,7 +169,7 @@ async def test_a_decode_of_an_impossible_prompt_is_refused() -> None:
 
 @on_loop
 async def test_a_request_costs_its_distinct_tokens() -> None:
-    """Candidates that share their context are admitted at the cost of their trie."""
+    """Candidates that share their context are admitted at the cost of their trie and rows."""
     gate = Gate()
     model = FakeModel()
     config = EngineConfig(max_queue_tokens=64)
@@ -177,7 +178,7 @@ async def test_a_request_costs_its_distinct_tokens() -> None:
         context = range(10)
         task = asyncio.create_task(engine.score([ask(*context, i, 1) for i in range(20, 25)]))
         await asyncio.to_thread(gate.wait_for_forward)
-        assert engine.stats().queued_tokens == 10 + 5
+        assert engine.stats().queued_tokens == 10 + 5 + 5 * 11 // ROWS_PER_TOKEN
         with pytest.raises(EngineOverloaded):
             await engine.score([ask(*[i] * 30) for i in range(2)])
         with pytest.raises(RequestTooLarge):
@@ -187,6 +188,17 @@ async def test_a_request_costs_its_distinct_tokens() -> None:
         gate.open()
         await task
         assert engine.stats().queued_tokens == 0
+
+
+@on_loop
+async def test_rows_that_share_their_tokens_are_charged() -> None:
+    """Candidates that begin one another are refused by the bound that their rows exceed."""
+    config = EngineConfig(max_queue_tokens=64)
+    asked = [ask(*range(length)) for _ in range(3) for length in range(2, CACHE)]
+    async with started(engine_of(FakeModel(), config)) as engine:
+        assert len((await engine.score(asked[: CACHE - 2])).value) == CACHE - 2
+        with pytest.raises(RequestTooLarge, match=r"107 tokens .* 64, by max_queue_tokens"):
+            await engine.score(asked)
 
 
 @on_loop

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from model_runtime.batch import Batch, Work, assemble
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.planner import plan
-from model_runtime.trie import fed_tokens
+from model_runtime.trie import ROWS_PER_TOKEN, fed_tokens, rows_cost
 from model_runtime.types import LogprobQuery, LogprobResult
 from tests.symbolic import SymbolicRunner, fake_logprob
 
@@ -46,6 +49,7 @@ def answer_all(
         batch = plan([waiting[i] for i in order], cache, budget, BLOCK)
         assert batch.extents and batch.extents[0].work_index == 0
         assert len(batch.token_ids) <= budget
+        assert sum(len(e.rows) for e in batch.extents) <= ROWS_PER_TOKEN * budget
         answers = assemble(batch, runner.run(batch))
         cache.commit(batch)
         cache.check()
@@ -121,6 +125,67 @@ def test_rows_of_a_shared_prefix_are_answered_together() -> None:
     _, batches = answer_all(asked, cache, runner, 16)
     fed = sum(len(batch.token_ids) for batch in batches)
     assert fed <= fed_tokens(asked) + len(batches)
+
+
+def beginning_one_another(count: int) -> list[LogprobQuery]:
+    """Candidates that share all their tokens: each is the next one's beginning."""
+    longest = tuple(i % 9 for i in range(count))
+    return [LogprobQuery((7, *longest[:length]), 1) for length in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_rows_of_a_batch_are_bounded_as_its_tokens_are(seed: int | None) -> None:
+    """Candidates that begin one another are answered in batches of a bounded number of rows."""
+    asked = beginning_one_another(100)
+    if seed is not None:
+        random.Random(seed).shuffle(asked)
+    cache, runner = PrefixCache(1000), SymbolicRunner(BLOCK)
+    results, batches = answer_all(asked, cache, runner, 16)
+    assert len(batches) < 30
+    for query, result in zip(asked, results, strict=True):
+        assert result.logprobs == tuple(
+            fake_logprob("", query.tokens[:row], query.tokens[row])
+            for row in range(1, len(query.tokens))
+        )
+
+
+def test_work_behind_the_last_row_of_a_batch_is_not_looked_at() -> None:
+    """What planning takes is bounded by the batch, not by what waits."""
+    looked_at: list[int] = []
+
+    class Watched(list[Work]):
+        def __iter__(self) -> Iterator[Work]:
+            for index, item in enumerate(super().__iter__()):
+                looked_at.append(index)
+                yield item
+
+    asked = beginning_one_another(200)
+    batch = plan(Watched(Work(q, 1) for q in asked), PrefixCache(1000), 200)
+    assert sum(len(extent.rows) for extent in batch.extents) == ROWS_PER_TOKEN * 200
+    assert len(looked_at) <= len(batch.extents) + 1 < len(asked)
+
+
+def test_rows_cost_where_they_share_tokens() -> None:
+    """Candidates that begin one another feed few tokens, and are charged for their rows."""
+    asked = beginning_one_another(200)
+    assert fed_tokens(asked) == 200
+    assert rows_cost(asked) == 200 * 201 // 2 // ROWS_PER_TOKEN == 628
+
+
+def test_what_one_candidate_wants_of_a_shared_row_all_get() -> None:
+    """A row that several ask goes through the head once, for the most that one of them wants."""
+    asked = [
+        LogprobQuery((7, 1, 2), 1),
+        LogprobQuery((7, 1, 2, 3), 1, (5, 6), top_k=2, floor=-3.0),
+        LogprobQuery((7, 1, 2), 1, (), top_k=4, floor=-5.0, summary=True),
+    ]
+    batch = plan([Work(q, 1) for q in asked], PrefixCache(100), 64)
+    assert batch.top_k == [4, 4, 4, 2]
+    assert batch.floors == [-5.0, -5.0, -5.0, -3.0]
+    assert batch.summaries == [True, True, True, False]
+    gathers = list(zip(batch.gather_head, batch.gather_ids, strict=True))
+    assert gathers == [(0, 1), (1, 2), (2, 3), (3, 5), (3, 6)]
+    assert [extent.gathers for extent in batch.extents] == [(0, 1), (0, 1, 2, 3, 4), (0, 1)]
 
 
 def test_a_path_that_fills_the_cache_can_be_scored_again() -> None:
