@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import count
 
 import torch
@@ -117,7 +117,7 @@ class PrefixCache:
         self._clock = 0
         self._touched = 0
         self._held = 0
-        self._stale: _StaleLeaves | None = None
+        self._leaves = _Leaves()
         self._matched: Place | None = None
         self._rows = KeptRows()
 
@@ -195,7 +195,6 @@ class PrefixCache:
         """Free what was allocated and is not kept: all of it, where the batch has not run."""
         self._free += sorted(self._lent, reverse=True)
         self._lent.clear()
-        self._stale = None
         self._matched = None
 
     def _keep(self, path: KeptPath) -> None:
@@ -205,19 +204,17 @@ class PrefixCache:
         end = self._trie.extend(place, salt, tokens[place.depth :], list(new))
         self._touch(end)
         if new:
-            self._trie.join(end.node)
+            self._leaves.add(self._trie.join(end.node))
         self._held += len(new)
         self._lent.difference_update(new)
 
     def _evict(self, wanted: int) -> None:
         """Free ``wanted`` slots: the ends of leaves, oldest leaf first."""
-        if self._stale is None:
-            self._stale = _StaleLeaves(self._trie, self._clock)
         while wanted > 0:
-            leaf = self._stale.pop()
+            leaf = self._leaves.pop(self._clock)
             dropped = min(wanted, len(leaf.tokens))
             self._drop(leaf, dropped)
-            self._stale.add(leaf if leaf.tokens else leaf.parent)
+            self._leaves.add(leaf if leaf.tokens else leaf.parent)
             wanted -= dropped
 
     def _drop(self, leaf: TrieNode, count: int) -> None:
@@ -241,39 +238,41 @@ class PrefixCache:
             raise RuntimeError("slots are lost or held twice; this is a bug")
         if self._held != len(held) or any(len(n.slots) != len(n.tokens) for n in nodes):
             raise RuntimeError("the count of held slots is off; this is a bug")
+        if any(not n.children and n not in self._leaves for n in nodes):
+            raise RuntimeError("a leaf could never be evicted; this is a bug")
         if any(n.parent and n.parent.tokens and n.parent.last_used < n.last_used for n in nodes):
             raise RuntimeError("a node was used without its parent; this is a bug")
 
 
-class _StaleLeaves:
-    """Leaves that the batch at hand has not matched, least recently used first.
+class _Leaves:
+    """The trie's leaves, least recently used first. A full cache evicts in each batch, so they are
+    known at all times and never looked for.
 
-    Found by one walk over the trie. Good for one bracket: within it leaves are dropped and
-    nodes are touched or split, but none is added, so a leaf stays a leaf (a split leaves it the
-    tail) and new leaves are only the parents of dropped ones.
+    An entry says how old a node was when it came in. Nodes are touched, split and extended
+    without a word here, so what an entry says is compared with the node when its turn comes.
     """
 
-    def __init__(self, trie: TokenTrie, clock: int) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._ties = count()
-        self._heap = [
-            (node.last_used, next(self._ties), node)
-            for node in trie.nodes()
-            if not node.children and node.last_used < clock
-        ]
-        heapify(self._heap)
+        self._heap: list[tuple[int, int, TrieNode]] = []
+        self._known: set[TrieNode] = set()
 
-    def pop(self) -> TrieNode:
-        """The oldest of them; what was matched since it came in is passed over."""
-        while self._heap:
-            _, _, leaf = heappop(self._heap)
-            if leaf.last_used < self._clock:
-                return leaf
-        raise RuntimeError("allocate() was asked for more than room; this is a bug")
+    def __contains__(self, node: TrieNode) -> bool:
+        return node in self._known
 
-    def add(self, parent: TrieNode | None) -> None:
-        """A leaf was dropped, so its parent may be one now."""
-        if parent is None or not parent.tokens or parent.children:
+    def add(self, node: TrieNode | None) -> None:
+        """A node that may have become a leaf: a new one, or the parent of one that is gone."""
+        if node is None or not node.tokens or node.children or node in self._known:
             return
-        if parent.last_used < self._clock:
-            heappush(self._heap, (parent.last_used, next(self._ties), parent))
+        self._known.add(node)
+        heappush(self._heap, (node.last_used, next(self._ties), node))
+
+    def pop(self, clock: int) -> TrieNode:
+        """The oldest of those that were last used before ``clock``."""
+        while self._heap and self._heap[0][0] < clock:
+            used, _, node = heappop(self._heap)
+            self._known.discard(node)
+            if node.last_used == used and not node.children:
+                return node
+            self.add(node)
+        raise RuntimeError("allocate() was asked for more than room; this is a bug")

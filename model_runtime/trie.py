@@ -224,16 +224,20 @@ class TokenTrie:
             del self.roots[parent.salt]
 
     @staticmethod
-    def join(node: TrieNode) -> None:
-        """Undo a split: merge a node into its parent where it is the only child."""
+    def join(node: TrieNode) -> TrieNode:
+        """Undo a split: merge a node into its parent where it is the only child.
+
+        Returns the node that holds its tokens now.
+        """
         parent = node.parent
         if parent is None or parent.parent is None or len(parent.children) > 1:
-            return
+            return node
         parent.tokens += node.tokens
         parent.slots += node.slots
         parent.children = node.children
         for child in parent.children.values():
             child.parent = parent
+        return parent
 
     def nodes(self) -> Iterator[TrieNode]:
         """Every node but the roots, parents before children."""

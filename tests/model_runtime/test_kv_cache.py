@@ -154,19 +154,26 @@ def test_the_books_balance_whatever_happens(
     assert bracket.cache._trie.roots == {}
 
 
-def test_evicting_walks_the_trie_once_a_batch(walks: list[TokenTrie]) -> None:
-    """Many leaves go in many allocations, their parents too; the index is looked through once."""
+def test_evicting_never_walks_the_trie(walks: list[TokenTrie]) -> None:
+    """Many leaves go in many allocations, their parents too; the index is not looked through."""
     cache = PrefixCache(401)
     keep(cache, *((f"tenant {i}", (1, 2, branch)) for i in range(100) for branch in (3, 4)))
     cache.begin()
     walks.clear()
     for _ in range(400):
         cache.allocate(1)
-    assert len(walks) == 1
     assert cache.room == 0
-    cache.begin()
-    cache.allocate(400)
-    assert len(walks) == 1
+    assert walks == []
+    cache.check()
+
+
+def test_what_is_known_of_leaves_does_not_grow_with_the_batches() -> None:
+    """A path that grows token by token, as a decode does, is one leaf all the time."""
+    cache = PrefixCache(100)
+    for length in range(1, 90):
+        keep(cache, ("", tuple(range(length))))
+    cache.check()
+    assert len(cache._leaves._heap) == 1
 
 
 def test_what_was_not_used_for_longest_goes_first() -> None:
