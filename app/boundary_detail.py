@@ -24,6 +24,7 @@ from app.schemas.score_reply import (
     ScoreResponse,
     SplitToken,
 )
+from app.worker_threads import check_wanted
 from model_runtime import (
     ChainruleError,
     InvalidQuery,
@@ -256,6 +257,7 @@ class _Splits:
 def _with_join(
     result: CandidateScore, splits: _Splits, candidate: str | Sequence[int], every: ByPolicy
 ) -> CandidateScore:
+    check_wanted()
     met = splits.joint(candidate)
     found = {policy: scores[result.index] for policy, scores in every.items() if scores}
     marginal = found.get("marginal")

@@ -12,6 +12,7 @@ from app.schemas.bounds import MAX_CHOICE_IDS
 from app.schemas.score_reply import BoundaryReport
 from app.scoring import located
 from app.token_details import path_bytes
+from app.worker_threads import check_wanted
 from model_runtime import (
     InvalidQuery,
     Join,
@@ -111,6 +112,7 @@ def read_candidates(
         given,
         add_bos=prompt.add_bos,
         prefix_token_id=prompt.prefix_token_id,
+        check=check_wanted,
     )
     room = info.max_model_len - len(joined.prefix) - ended
     paths = tuple(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from app.limits import check_context, check_ids
 from app.prompt import Prompt, read_prompt
 from app.schemas.next_token import NextTokenRequest, TokenProbability
+from app.worker_threads import check_wanted
 from model_runtime import (
     InvalidQuery,
     LogprobQuery,
@@ -116,7 +117,7 @@ def label_ids(tokenizer: Tokenizer, prompt: Prompt, labels: Sequence[str]) -> li
     if not isinstance(prompt.content, str):
         return [_only(ids, index) for index, ids in enumerate(tokenizer.encode_batch(labels))]
     context = tokenizer.encode(prompt.content)
-    whole = tokenizer.encode_batch([prompt.content + label for label in labels])
+    whole = tokenizer.encode_batch([prompt.content + label for label in labels], check=check_wanted)
     return [_only(_after(context, ids, index), index) for index, ids in enumerate(whole)]
 
 

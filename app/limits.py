@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.deadline import Deadline
 from app.schemas.bounds import (
     MAX_BODY_BYTES,
     MAX_CANDIDATES,
@@ -37,6 +38,10 @@ class Limits:
     max_top_logprobs: int = MAX_TOP
     max_body_bytes: int = MAX_BODY_BYTES
     default_timeout_ms: int | None = None
+
+    def deadline(self, request: Treatment) -> Deadline:
+        """When the request's time is over, by its own ``timeout_ms`` where it names one."""
+        return Deadline.after(request.timeout_ms or self.default_timeout_ms)
 
     def check(self, request: Treatment) -> None:
         """Raise ``InvalidQuery``, naming the field, for a request beyond these bounds."""

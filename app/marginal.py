@@ -12,6 +12,7 @@ from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import BoundaryReport
 from app.scoring import located, refuse_failures
 from app.token_details import path_bytes
+from app.worker_threads import check_wanted
 from model_runtime import (
     ChainruleError,
     InvalidQuery,
@@ -171,8 +172,9 @@ class _Reader:
         """Each candidate, or what is wrong with it."""
         checked = [self._checked(candidate) for candidate in candidates]
         texts = [candidate for candidate in checked if isinstance(candidate, str)]
-        encoded = iter(self._tokenizer.encode_batch(texts))
+        encoded = iter(self._tokenizer.encode_batch(texts, check=check_wanted))
         for index, candidate in enumerate(checked):
+            check_wanted()
             if isinstance(candidate, InvalidQuery):
                 yield located(candidate, index)
                 continue

@@ -18,6 +18,7 @@ from app.prompt import Prompt, read_prompt
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import BoundaryReport
 from app.token_details import path_bytes
+from app.worker_threads import check_wanted
 from model_runtime import (
     GNMT_ALPHA,
     Boundary,
@@ -231,6 +232,7 @@ class _Planner:
             add_bos=self._prompt.add_bos,
             prefix_token_id=self._prompt.prefix_token_id,
             start_token=start_token,
+            check=check_wanted,
         )
 
     def plan(self, indices: Sequence[int], joined: Join) -> list[Planned]:
@@ -250,6 +252,7 @@ class _Planner:
         return joined, [replanned.get(i, failed) for i, failed in enumerate(candidates)]
 
     def _plan(self, index: int, asked: Asked, candidate: JoinedCandidate | InvalidQuery) -> Planned:
+        check_wanted()
         if isinstance(candidate, InvalidQuery):
             return located(candidate, index)
         planned = self._planned(index, asked, candidate)

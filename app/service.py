@@ -14,8 +14,6 @@ from contextlib import aclosing
 from copy import copy
 from typing import Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
-
 from app.boundary_detail import score_policies, with_details
 from app.decode_plan import DecodePlan, blaming_constraint, plan_decode
 from app.distribution import plan_next_token, read_distribution
@@ -42,6 +40,7 @@ from app.side_by_side import run_side_by_side
 from app.token_stream import TokenStream
 from app.top_search import top_search
 from app.visit import Visit
+from app.worker_threads import WorkerThreads
 from model_runtime import (
     DecodingResult,
     Engine,
@@ -85,7 +84,7 @@ class ScoringService:
             ScoreCache() if cache is None else cache,
         )
         self._tenant = ""
-        self._threads = CapacityLimiter(min(MAX_THREADS, os.cpu_count() or 1))
+        self._threads = WorkerThreads(min(MAX_THREADS, os.cpu_count() or 1))
 
     def for_tenant(self, tenant: str) -> ScoringService:
         """The same service; its requests share computation with those of this tenant alone.
@@ -103,7 +102,7 @@ class ScoringService:
         if request.boundary == "marginal":
             return await self._score_marginal(request)
         engine, visit = self._engine, self._admit(request)
-        plan, asked = await visit.in_time(self._off_loop(self._plan_score, request))
+        plan, asked = await visit.deadline.in_time(self._threads.run(self._plan_score, request))
         options = visit.after_tokenizing()
         outcome: Outcome[Any] = (
             await engine.decode(asked, options)
@@ -119,8 +118,8 @@ class ScoringService:
     async def _score_marginal(self, request: ScoreRequest) -> ScoreResponse:
         """The same, summed over every tokenization of each candidate."""
         engine, visit = self._engine, self._admit(request)
-        plan = await visit.in_time(
-            self._off_loop(plan_marginal, engine.tokenizer, engine.info, request)
+        plan = await visit.deadline.in_time(
+            self._threads.run(plan_marginal, engine.tokenizer, engine.info, request)
         )
         outcome = await engine.decode(plan.search, visit.after_tokenizing())
         large = len(request.candidates) > LARGE
@@ -131,7 +130,7 @@ class ScoringService:
         """The same, with how each candidate met the context, under every policy."""
         reply, by_policy = await score_policies(self.score, request)
         engine = self._engine
-        results = await self._off_loop(
+        results = await self._threads.run(
             with_details,
             engine.tokenizer,
             engine.info,
@@ -165,8 +164,8 @@ class ScoringService:
         """The asked part of the distribution of the token after the context."""
         engine, visit = self._engine, self._admit(request)
         most = self._limits.max_top_logprobs
-        plan = await visit.in_time(
-            self._off_loop(plan_next_token, engine.tokenizer, engine.info, most, request)
+        plan = await visit.deadline.in_time(
+            self._threads.run(plan_next_token, engine.tokenizer, engine.info, most, request)
         )
         outcome = await self._scores.next_token(plan.query, visit.after_tokenizing())
         large = plan.query.floor is not None or plan.query.top_k > LARGE
@@ -216,7 +215,7 @@ class ScoringService:
         ``patience`` may ask the same ones again where the engine had no room.
         """
         engine, visit = self._engine, self._admit(treatment)
-        made = await visit.in_time(self._off_loop(plan, engine.tokenizer, engine.info))
+        made = await visit.deadline.in_time(self._threads.run(plan, engine.tokenizer, engine.info))
         outcome = await patience(lambda: self._scores.score(made.queries, visit.after_tokenizing()))
         shared = visit.reply(
             "paths",
@@ -229,7 +228,7 @@ class ScoringService:
 
     async def use_tokenizer(self, work: Callable[[Tokenizer, ModelInfo], T]) -> T:
         """What ``work`` makes of the model's tokenizer, off the event loop."""
-        return await self._off_loop(work, self._engine.tokenizer, self._engine.info)
+        return await self._threads.run(work, self._engine.tokenizer, self._engine.info)
 
     def models(self) -> ModelList:
         """What is served."""
@@ -253,8 +252,8 @@ class ScoringService:
         if request.stream:
             note(stream=True)
         engine = self._engine
-        planning = self._off_loop(plan_decode, engine.tokenizer, engine.info, request)
-        return visit, await visit.in_time(planning)
+        planning = self._threads.run(plan_decode, engine.tokenizer, engine.info, request)
+        return visit, await visit.deadline.in_time(planning)
 
     async def _decoded(
         self, visit: Visit, plan: DecodePlan, outcome: Outcome[tuple[DecodingResult | None, ...]]
@@ -280,7 +279,7 @@ class ScoringService:
         )
 
     def _admit(self, request: Treatment) -> Visit:
-        visit = Visit(request, self._limits.default_timeout_ms, self._tenant)
+        visit = Visit(request, self._limits.deadline(request), self._tenant)
         if request.model is not None:
             self._check_model(request.model, param="model")
         self._limits.check(request)
@@ -292,8 +291,5 @@ class ScoringService:
                 f"The model {name!r} is not served here; {self._engine.info.name!r} is.", param
             )
 
-    async def _off_loop(self, work: Callable[..., T], *args: Any) -> T:
-        return await to_thread.run_sync(work, *args, limiter=self._threads)
-
     async def _render(self, large: bool, render: Callable[..., T], *args: Any) -> T:
-        return await self._off_loop(render, *args) if large else render(*args)
+        return await self._threads.run(render, *args) if large else render(*args)

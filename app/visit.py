@@ -1,19 +1,16 @@
-"""One request's stay in the service: its id, its clock and its deadline."""
+"""One request's stay in the service: its id, its clock and its bill."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
+from app.deadline import Deadline
 from app.logs import note
 from app.schemas.request import Treatment
 from app.schemas.response import Timings, Usage
-from model_runtime import DeadlineExceeded, ModelInfo, Outcome, Priority, RequestOptions
-
-T = TypeVar("T")
+from model_runtime import ModelInfo, Outcome, Priority, RequestOptions
 
 
 class Visit:
@@ -21,36 +18,23 @@ class Visit:
 
     Args:
         request: how it wants to be treated.
-        default_timeout_ms: where the request says nothing; None for no limit.
+        deadline: when its time is over.
         tenant: whose computation it may share, a name without a slash; empty for everybody's.
 
     Attributes:
+        deadline: as given.
         id: 32 hex digits, new for every request.
         created: unix seconds.
     """
 
-    def __init__(
-        self, request: Treatment, default_timeout_ms: int | None, tenant: str = ""
-    ) -> None:
+    def __init__(self, request: Treatment, deadline: Deadline, tenant: str = "") -> None:
+        self.deadline = deadline
         self.id = uuid4().hex
         self.created = int(time.time())
         self._priority = Priority(request.priority)
-        self._timeout_ms = request.timeout_ms or default_timeout_ms
         self._cache_salt = _joined_salt(tenant, request.cache_salt)
         self._began = time.perf_counter()
         self._tokenized = self._began
-
-    async def in_time(self, work: Awaitable[T]) -> T:
-        """What ``work`` returns. It may wait for a thread; one that runs is never left behind.
-
-        Raises:
-            DeadlineExceeded: the time runs out before it returns.
-        """
-        try:
-            async with asyncio.timeout(self._left_s):
-                return await work
-        except TimeoutError:
-            raise DeadlineExceeded("the time ran out before the model was asked") from None
 
     def after_tokenizing(self) -> RequestOptions:
         """What the engine is told, with the time that is left.
@@ -59,16 +43,8 @@ class Visit:
             DeadlineExceeded: none is.
         """
         self._tokenized = time.perf_counter()
-        left_s = self._left_s
-        if left_s is not None and left_s <= 0:
-            raise DeadlineExceeded("the time ran out before the model was asked")
-        return RequestOptions(self._priority, left_s, self._cache_salt)
-
-    @property
-    def _left_s(self) -> float | None:
-        if self._timeout_ms is None:
-            return None
-        return self._timeout_ms / 1000 - (time.perf_counter() - self._began)
+        self.deadline.check()
+        return RequestOptions(self._priority, self.deadline.left_s, self._cache_salt)
 
     def timings(self, outcome: Outcome[Any]) -> Timings:
         """Where the time went until now, in milliseconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from model_runtime.errors import InvalidQuery
@@ -28,6 +28,7 @@ def candidate_paths(
     window: str,
     before: tuple[int, ...],
     kept: int,
+    check: Callable[[], None],
 ) -> list[CandidatePath | InvalidQuery]:
     """One path per candidate: ids, or the tokens of the window with the candidate behind it.
 
@@ -37,9 +38,10 @@ def candidate_paths(
         window: the end of the context that texts are tokenized with; empty for ``separate``.
         before: the context's own tokens, with what stands before them.
         kept: so many of them lie before the window.
+        check: called now and then; what it raises ends the work.
     """
     texts = list(dict.fromkeys(window + one for one in checked if isinstance(one, str)))
-    encoded = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
+    encoded = dict(zip(texts, tokenizer.encode_batch(texts, check=check), strict=True))
     tail = before[kept:]
     paths: list[CandidatePath | InvalidQuery] = []
     for index, candidate in enumerate(checked):

@@ -13,13 +13,13 @@ candidate is conditional on the same tokens::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from model_runtime.candidate_paths import CandidatePath, candidate_paths
 from model_runtime.errors import InvalidQuery, TokenIdOutOfRange
-from model_runtime.tokenizer import Tokenizer
+from model_runtime.tokenizer import Tokenizer, no_check
 
 
 class Boundary(StrEnum):
@@ -80,6 +80,7 @@ def join(
     add_bos: bool | None = None,
     prefix_token_id: int | None = None,
     start_token: int | None = None,
+    check: Callable[[], None] = no_check,
 ) -> Join:
     """Turn a context and its candidates into one prefix and the tokens that are scored.
 
@@ -91,6 +92,7 @@ def join(
         add_bos: None follows the tokenizer's own rule for text and leaves ids as they are.
         prefix_token_id: the first token where the context is empty and ``add_bos`` is not true.
         start_token: pins the start; ``1 <= start_token <=`` every candidate's own start.
+        check: called now and then while candidates are tokenized; what it raises ends the work.
 
     Raises:
         InvalidQuery: context or setting at fault, named by ``param``. A candidate's fault is
@@ -106,7 +108,7 @@ def join(
     if policy is Boundary.JOINT and candidates:
         window = tokenizer.window(str(context), context_ids)
     kept = len(before) - len(tokenizer.encode(window))
-    paths = candidate_paths(tokenizer, checked, window, before, kept)
+    paths = candidate_paths(tokenizer, checked, window, before, kept, check)
     start = _start(paths, len(before), start_token)
     tail_bytes = _size(tokenizer, before[start:])
     return Join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -14,6 +14,13 @@ from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
 from model_runtime.model_files import names_code
 from model_runtime.text_cuts import cut_pattern
 from model_runtime.token_bytes import uncovered_bytes, vocabulary_bytes
+
+PIECE_CHARS = 1 << 19
+"""Characters that are encoded between two looks at whether it is wanted; about 0.2 s."""
+
+
+def no_check() -> None:
+    """Nothing ever ends the work."""
 
 
 class Tokenizer:
@@ -116,24 +123,38 @@ class Tokenizer:
         self.check_text(text)
         return self._encode_each([text], parse_special=parse_special)[0]
 
-    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        parse_special: bool = False,
+        check: Callable[[], None] = no_check,
+    ) -> list[list[int]]:
         """``encode`` of each text, in parallel and without holding the interpreter's lock.
 
         Parts of them that repeat, such as words, are encoded once where the tokenizer allows it.
+
+        Args:
+            texts: any number.
+            parse_special: as ``encode`` has it.
+            check: called now and then; what it raises ends the work.
         """
         self.check_text("".join(texts))
         if self._cuts is None or parse_special:
-            return self._encode_each(texts, parse_special=parse_special)
+            return self._encode_each(texts, parse_special=parse_special, check=check)
         # One long list: a hundred thousand short ones would be a burden on the collector.
         parts: list[str] = []
         ends = [0]
-        for text in texts:
-            parts += self._cuts.split(text)
-            ends.append(len(parts))
+        for piece in _pieces(texts):
+            check()
+            for text in piece:
+                parts += self._cuts.split(text)
+                ends.append(len(parts))
         distinct = list(dict.fromkeys(parts))
         if len(distinct) >= len(texts):
-            return self._encode_each(texts, parse_special=False)
-        known = dict(zip(distinct, self._encode_each(distinct, parse_special=False), strict=True))
+            return self._encode_each(texts, parse_special=False, check=check)
+        each = self._encode_each(distinct, parse_special=False, check=check)
+        known = dict(zip(distinct, each, strict=True))
         encoded = [known[part] for part in parts]
         return [list(chain.from_iterable(encoded[a:b])) for a, b in pairwise(ends)]
 
@@ -175,10 +196,16 @@ class Tokenizer:
             start = end
         return offsets
 
-    def _encode_each(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
+    def _encode_each(
+        self, texts: Sequence[str], *, parse_special: bool, check: Callable[[], None] = no_check
+    ) -> list[list[int]]:
         rust = self._parsing if parse_special else self._plain
-        encodings = rust.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        encoded: list[list[int]] = []
+        for piece in _pieces(texts):
+            check()
+            encodings = rust.encode_batch_fast(piece, add_special_tokens=False)
+            encoded += [encoding.ids for encoding in encodings]
+        return encoded
 
     @property
     def chat_template(self) -> str | None:
@@ -225,6 +252,20 @@ class Tokenizer:
             reason = " ".join(str(error).split())[:300]
             raise InvalidQuery(f"the chat template failed: {reason}", param="messages") from error
         return str(rendered)
+
+
+def _pieces(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in order, so many at a time; none is divided."""
+    piece: list[str] = []
+    left = PIECE_CHARS
+    for text in texts:
+        if piece and left < len(text):
+            yield piece
+            piece, left = [], PIECE_CHARS
+        piece.append(text)
+        left -= len(text)
+    if piece:
+        yield piece
 
 
 def _rust(serialized: str, *, parse_special: bool) -> tokenizers.Tokenizer:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from anyio import to_thread
-
 from app.audit.checks import run_checks
 from app.audit.evidence import Evidence, sum_of
 from app.audit.favourites import favourite_candidate, favourite_completion
@@ -56,7 +54,7 @@ class AuditService:
                 evidence = await Gathering(questions, self._engine, request).gather()
         except TimeoutError as error:
             raise DeadlineExceeded("the time ran out before all questions were answered") from error
-        parts = await to_thread.run_sync(_explained, evidence)
+        parts = await self._service.use_tokenizer(lambda *_: _explained(evidence))
         usage = _usage(evidence, questions.replies)
         note(**usage.model_dump(), audit_passed=parts["passed"])
         info = self._engine.info

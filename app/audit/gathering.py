@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from anyio import to_thread
-
 from app.audit.evidence import Evidence, Probe, Row
 from app.audit.questions import Questions
 from app.audit.split import Path, Split, split
@@ -53,7 +51,9 @@ class Gathering:
         request, engine = self._request, self._engine
         scores = await self._questions.scores()
         good = [result.index for result in scores.results if result.error is None]
-        parts = await to_thread.run_sync(split, engine.tokenizer, engine.info, request, good)
+        parts = await self._questions.use_tokenizer(
+            lambda tokenizer, info: split(tokenizer, info, request, good)
+        )
         self._check_size(parts)
         self._questions.expect_paths(len(parts.prefix) + parts.longest)
         alone, rows, probes, tail, full, decoded = await _all(
@@ -78,7 +78,7 @@ class Gathering:
             full=full,
             decoded=decoded,
         )
-        if await to_thread.run_sync(_disagrees, evidence):
+        if await self._questions.use_tokenizer(lambda *_: _disagrees(evidence)):
             # Asked only now: it computes the whole context once more.
             evidence = replace(evidence, doubled=await self._behind_two_bos(parts))
         return evidence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -19,8 +19,17 @@ from app.schemas.response import Reply
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import BoundaryReport, CandidateScore, ScoreResponse
 from app.service import ScoringService
-from model_runtime import Engine, LogprobQuery, LogprobResult, Priority, RequestOptions
+from model_runtime import (
+    Engine,
+    LogprobQuery,
+    LogprobResult,
+    ModelInfo,
+    Priority,
+    RequestOptions,
+    Tokenizer,
+)
 
+T = TypeVar("T")
 R = TypeVar("R", bound=ContextRequest)
 B = TypeVar("B", bound=Reply)
 
@@ -64,6 +73,10 @@ class Questions:
     def expect_paths(self, tokens: int) -> None:
         """Let as many questions wait together as paths of so many tokens allow."""
         self._turns = asyncio.Semaphore(max(1, min(AT_ONCE, TOKENS_AT_ONCE // tokens)))
+
+    async def use_tokenizer(self, work: Callable[[Tokenizer, ModelInfo], T]) -> T:
+        """What ``work`` makes of the model's tokenizer, off the event loop."""
+        return await self._service.use_tokenizer(work)
 
     async def scores(self) -> ScoreResponse:
         """The answer that is audited: what /v1/score says, tokens listed."""

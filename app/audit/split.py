@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from app.prompt import Prompt, read_prompt
 from app.schemas.audit import AuditRequest
 from app.token_details import path_bytes
+from app.worker_threads import check_wanted
 from model_runtime import ModelInfo, Tokenizer
 
 Path = tuple[int, ...]
@@ -103,6 +104,7 @@ def _behind(
     ids: Path,
     candidate: str | Sequence[int],
 ) -> Path:
+    check_wanted()
     if not isinstance(candidate, str):
         return (*ids, *candidate)
     all_text = all(isinstance(one, str) for one in request.candidates)

@@ -5,13 +5,14 @@ A thread cannot be stopped from outside: what takes long in one asks the clock a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
+from app.deadline import Deadline
 from app.limits import Limits
 from app.schemas.request import Treatment
-from model_runtime import DeadlineExceeded, Tokenizer
+from app.worker_threads import check_wanted
+from model_runtime import Tokenizer
 
 CHUNK_TEXTS: Final = 256
 CHUNK_CHARS: Final = 1 << 17
@@ -19,14 +20,14 @@ CHUNK_CHARS: Final = 1 << 17
 
 
 class Clock:
-    """Begins when it is made.
+    """That of the request at hand.
 
     Args:
-        timeout_ms: what the request has from now on; None for no end.
+        timeout_ms: what the request has from its arrival on; None for no end.
     """
 
     def __init__(self, timeout_ms: int | None = None) -> None:
-        self._end = None if timeout_ms is None else time.perf_counter() + timeout_ms / 1000
+        self._deadline = Deadline.after(timeout_ms)
 
     @classmethod
     def of(cls, treatment: Treatment, limits: Limits) -> Self:
@@ -34,9 +35,9 @@ class Clock:
         return cls(treatment.timeout_ms or limits.default_timeout_ms)
 
     def check(self) -> None:
-        """Raise ``DeadlineExceeded`` when the time is over."""
-        if self._end is not None and time.perf_counter() >= self._end:
-            raise DeadlineExceeded("the time ran out before the model was asked")
+        """Raise when the time is over (``DeadlineExceeded``), or nobody waits any more."""
+        self._deadline.check()
+        check_wanted()
 
     def encode(
         self, tokenizer: Tokenizer, texts: Sequence[str], *, parse_special: bool = False

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from model_runtime import (
     TokenSet,
 )
 from model_runtime.streamed_search import StreamedSearch
+from model_runtime.tokenizer import no_check
 from model_runtime.types import Choice, RankedLogprob
 
 PIECES = (
@@ -101,8 +102,18 @@ class ToyTokenizer:
             rest = rest[len(piece) :]
         return ids
 
-    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
-        return [self.encode(text, parse_special=parse_special) for text in texts]
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        parse_special: bool = False,
+        check: Callable[[], None] = no_check,
+    ) -> list[list[int]]:
+        encoded = []
+        for text in texts:
+            check()
+            encoded.append(self.encode(text, parse_special=parse_special))
+        return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")

@@ -56,9 +56,6 @@ class SlowTokenizer(ToyTokenizer):
         self.threads: set[int] = set()
         self._seconds = seconds
 
-    def encode_batch(self, texts: Any, *, parse_special: bool = False) -> list[list[int]]:
-        return [self.encode(text, parse_special=parse_special) for text in texts]
-
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         self.threads.add(threading.get_ident())
         time.sleep(self._seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -78,7 +79,7 @@ class WholeTexts:
         """All of it."""
         return text
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], check: object) -> list[list[int]]:
         """Each by itself."""
         return [self._ours.encode(text) for text in texts]
 
@@ -134,9 +135,9 @@ def test_only_the_last_word_is_tokenized_again(
     encoded: list[str] = []
     plain = real.encode_batch
 
-    def watched(texts: Sequence[str]) -> list[list[int]]:
+    def watched(texts: Sequence[str], **settings: Any) -> list[list[int]]:
         encoded.extend(texts)
-        return plain(texts)
+        return plain(texts, **settings)
 
     monkeypatch.setattr(real, "encode_batch", watched)
     joined = join(real, context, [" Rome", "ional", " Rome"])

@@ -98,6 +98,28 @@ def test_batches_equal_single_texts(llama: Tokenizer) -> None:
     assert llama.encode_batch(texts) == [llama.encode(text) for text in texts]
 
 
+@pytest.mark.parametrize("parse_special", [False, True])
+def test_a_large_batch_is_encoded_in_pieces(
+    llama: Tokenizer, monkeypatch: pytest.MonkeyPatch, parse_special: bool
+) -> None:
+    """The ids are the same; between pieces it is asked whether to go on."""
+    monkeypatch.setattr("model_runtime.tokenizer.PIECE_CHARS", 20)
+    texts = [*CORPUS, "", "x" * 50, *(f"{word} and more" for word in "abcdef")]
+    looks: list[int] = []
+
+    def check() -> None:
+        looks.append(1)
+        if len(looks) > 100:
+            raise TimeoutError
+
+    encoded = llama.encode_batch(texts, parse_special=parse_special, check=check)
+    assert encoded == [llama.encode(text, parse_special=parse_special) for text in texts]
+    assert len(looks) >= 8
+    looks += [1] * 100
+    with pytest.raises(TimeoutError):
+        llama.encode_batch(texts, parse_special=parse_special, check=check)
+
+
 @pytest.mark.parametrize("kind", CORE_KINDS)
 def test_text_that_spells_a_control_token_stays_text(kind: str) -> None:
     """Control tokens come out of text only where the caller asks for that."""

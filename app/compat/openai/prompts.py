@@ -17,6 +17,7 @@ from app.schemas.bounds import (
 )
 from app.scored_paths import PathPlan
 from app.token_details import path_bytes
+from app.worker_threads import check_wanted
 from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, PathTooLong, Tokenizer
 
 
@@ -124,6 +125,7 @@ def _paths(request: CompletionRequest, tokenizer: Tokenizer, info: ModelInfo) ->
     for index, prompt in enumerate(prompts):
         param = _param(request, index)
         text = prompt if isinstance(prompt, str) else None
+        check_wanted()
         ids = next(encoded) if isinstance(prompt, str) else prompt
         check_ids(param, ids, info)
         path = (*_head(request, tokenizer, is_text=text is not None), *ids)
@@ -144,7 +146,7 @@ def _encoded(
 ) -> list[list[int]]:
     for index, text in enumerate(texts):
         tokenizer.check_text(text, _param(request, index))
-    return tokenizer.encode_batch(texts, parse_special=request.parse_special) if texts else []
+    return tokenizer.encode_batch(texts, parse_special=request.parse_special, check=check_wanted)
 
 
 def _head(request: CompletionRequest, tokenizer: Tokenizer, *, is_text: bool) -> tuple[int, ...]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from anyio import to_thread
-
 from app.compat.clock import Clock
 from app.compat.rerank.defaults import RerankDefaults
 from app.compat.rerank.plan import RerankPlan, plan_rerank
@@ -80,4 +78,4 @@ class Reranker:
             ranked = read_ranking(meaning.mode, meaning.field, scored.answers, by_raw=by_raw)
             return answer(Ranking(scored, ranked))
 
-        return await to_thread.run_sync(read) if count > PIECE else read()
+        return await self._service.use_tokenizer(lambda *_: read()) if count > PIECE else read()

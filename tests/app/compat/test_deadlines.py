@@ -27,9 +27,9 @@ SLOW: list[tuple[str, dict[str, Any]]] = [
 class SlowTokenizer(ChatTokenizer):
     """Takes its time for each call."""
 
-    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], **settings: Any) -> list[list[int]]:
         time.sleep(0.03)
-        return super().encode_batch(texts, parse_special=parse_special)
+        return super().encode_batch(texts, **settings)
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         time.sleep(0.03)

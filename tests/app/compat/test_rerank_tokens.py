@@ -210,10 +210,10 @@ class SlowTokenizer(ToyTokenizer):
         super().__init__()
         self.batches = 0
 
-    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], **settings: Any) -> list[list[int]]:
         self.batches += 1
         time.sleep(0.02)
-        return super().encode_batch(texts, parse_special=parse_special)
+        return super().encode_batch(texts, **settings)
 
 
 def test_a_batch_without_time_is_left_early() -> None:

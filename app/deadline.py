@@ -1,0 +1,85 @@
+"""When a request's time is over: one moment for all that is done for it.
+
+::
+
+    headers arrive      body read      tokenized      asked      answered
+    |-------------------------------- timeout_ms -------------------------> 504
+
+It is fixed when the request arrives and handed on as it is. What makes several requests of one
+(an audit, ``boundary_detail``, completions of many prompts) hands the same one to each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Self, TypeVar
+
+from model_runtime import DeadlineExceeded
+
+T = TypeVar("T")
+
+_arrived_var: ContextVar[float | None] = ContextVar("arrived", default=None)
+
+
+@contextmanager
+def arrival() -> Iterator[None]:
+    """Whatever is asked inside belongs to a request that arrives now."""
+    token = _arrived_var.set(time.monotonic())
+    try:
+        yield
+    finally:
+        _arrived_var.reset(token)
+
+
+class Deadline:
+    """A moment, of which everybody can ask how far it is.
+
+    Args:
+        at: seconds of ``time.monotonic``; None for no end.
+    """
+
+    def __init__(self, at: float | None) -> None:
+        self._at = at
+
+    @classmethod
+    def after(cls, timeout_ms: int | None) -> Self:
+        """So many milliseconds after the request's arrival; from now on where none was noticed."""
+        if timeout_ms is None:
+            return cls(None)
+        arrived = _arrived_var.get()
+        return cls((time.monotonic() if arrived is None else arrived) + timeout_ms / 1000)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that are left, below 0 when it has passed; None where there is no end."""
+        return None if self._at is None else self._at - time.monotonic()
+
+    def halfway(self) -> Deadline:
+        """The one after half the time that is left."""
+        left_s = self.left_s
+        return self if left_s is None else Deadline(time.monotonic() + left_s / 2)
+
+    def check(self) -> None:
+        """Raise ``DeadlineExceeded`` when it has passed."""
+        left_s = self.left_s
+        if left_s is not None and left_s <= 0:
+            raise DeadlineExceeded("the request's time ran out")
+
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """What ``work`` returns; it is cancelled when the time is over.
+
+        Raises:
+            DeadlineExceeded: the time runs out before it returns.
+        """
+        timeout = asyncio.timeout(self.left_s)
+        try:
+            async with timeout:
+                return await work
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise DeadlineExceeded("the request's time ran out") from None
