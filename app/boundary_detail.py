@@ -38,6 +38,8 @@ TOKENS_BEHIND = 4
 """Tokens of the split that are listed on either side of the context's end."""
 
 Score = Callable[[ScoreRequest], Awaitable[ScoreResponse]]
+Detailed = list[CandidateScore]
+UseTokenizer = Callable[[Callable[[Tokenizer, ModelInfo], Detailed]], Awaitable[Detailed]]
 
 ByPolicy = Mapping[str, Sequence[CandidateScore]]
 """Results of the same candidates, by policy; none where it could score no candidate."""
@@ -73,13 +75,34 @@ def policy_requests(request: ScoreRequest) -> dict[str, ScoreRequest]:
     }
 
 
+async def score_in_detail(
+    score: Score, use_tokenizer: UseTokenizer, request: ScoreRequest
+) -> ScoreResponse:
+    """The answer to a request with ``boundary_detail``: one request, whatever is asked for it.
+
+    Args:
+        score: as ``score_policies`` takes it.
+        use_tokenizer: calls what it is given beside the event loop.
+        request: what was asked.
+
+    Raises:
+        ChainruleError: as ``score_policies``.
+    """
+    reply, by_policy = await score_policies(score, request)
+
+    def detailed(tokenizer: Tokenizer, info: ModelInfo) -> Detailed:
+        return with_details(tokenizer, info, request, reply.boundary, reply.results, by_policy)
+
+    return reply.model_copy(update={"results": await use_tokenizer(detailed)})
+
+
 async def score_policies(
     score: Score, request: ScoreRequest
 ) -> tuple[ScoreResponse, dict[str, list[CandidateScore]]]:
     """Score a request under its own policy, then under the others, one after the other.
 
     Args:
-        score: answers a request without ``boundary_detail``.
+        score: answers a request without ``boundary_detail``, each within the same deadline.
         request: one with it.
 
     Returns:
@@ -96,7 +119,7 @@ async def score_policies(
     by_policy: dict[str, list[CandidateScore]] = {}
     for policy, other in others.items():
         try:
-            found = await score(_in_what_time_is_left(other, timings))
+            found = await score(other)
         except (InvalidQuery, NonFiniteLogits) as error:
             if not _scores_nothing(error):
                 raise _blaming_detail(error, policy, request) from error
@@ -105,13 +128,6 @@ async def score_policies(
         by_policy[policy] = found.results
         usage, timings = _added(usage, found.usage), _all_added(timings, found.timings_ms)
     return reply.model_copy(update={"usage": usage, "timings_ms": timings}), by_policy
-
-
-def _in_what_time_is_left(request: ScoreRequest, spent: Timings) -> ScoreRequest:
-    if request.timeout_ms is None:
-        return request
-    left = max(1, request.timeout_ms - round(spent.total))
-    return request.model_copy(update={"timeout_ms": left})
 
 
 def _blaming_detail(error: ChainruleError, policy: str, request: ScoreRequest) -> ChainruleError:

@@ -53,6 +53,11 @@ class Deadline:
         arrived = _arrived_var.get()
         return cls((time.monotonic() if arrived is None else arrived) + timeout_ms / 1000)
 
+    @classmethod
+    def within(cls, seconds: float | None) -> Self:
+        """So many seconds from now; None for no end."""
+        return cls(None if seconds is None else time.monotonic() + seconds)
+
     @property
     def left_s(self) -> float | None:
         """Seconds that are left, below 0 when it has passed; None where there is no end."""
@@ -61,7 +66,7 @@ class Deadline:
     def halfway(self) -> Deadline:
         """The one after half the time that is left."""
         left_s = self.left_s
-        return self if left_s is None else Deadline(time.monotonic() + left_s / 2)
+        return self if left_s is None else Deadline.within(left_s / 2)
 
     def check(self) -> None:
         """Raise ``DeadlineExceeded`` when it has passed."""

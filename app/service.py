@@ -12,9 +12,11 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
+from functools import partial
 from typing import Any, TypeVar
 
-from app.boundary_detail import score_policies, with_details
+from app.boundary_detail import score_in_detail
+from app.deadline import Deadline
 from app.decode_plan import DecodePlan, blaming_constraint, plan_decode
 from app.distribution import plan_next_token, read_distribution
 from app.errors import ModelNotServed
@@ -65,7 +67,8 @@ class ScoringService:
     """The native API's verbs over one engine.
 
     Every verb raises ``InvalidQuery`` kinds for what the caller did wrong, naming the field,
-    ``ModelNotServed`` for another model's name, and whatever the engine fails with.
+    ``ModelNotServed`` for another model's name, and whatever the engine fails with. What is a
+    part of a larger request is given that one's ``deadline``, and has none of its own.
 
     Args:
         engine: loaded and started.
@@ -95,13 +98,14 @@ class ScoringService:
         service._tenant = tenant
         return service
 
-    async def score(self, request: ScoreRequest) -> ScoreResponse:
+    async def score(self, request: ScoreRequest, deadline: Deadline | None = None) -> ScoreResponse:
         """log P(candidate | context) for each candidate, in the request's order."""
         if request.boundary_detail:
-            return await self._score_in_detail(request)
+            score = partial(self.score, deadline=deadline or self._limits.deadline(request))
+            return await score_in_detail(score, self.use_tokenizer, request)
+        engine, visit = self._engine, self._admit(request, deadline)
         if request.boundary == "marginal":
-            return await self._score_marginal(request)
-        engine, visit = self._engine, self._admit(request)
+            return await self._score_marginal(request, visit)
         plan, asked = await visit.deadline.in_time(self._threads.run(self._plan_score, request))
         options = visit.after_tokenizing()
         outcome: Outcome[Any] = (
@@ -115,9 +119,9 @@ class ScoringService:
         )
         return self._scored(visit, outcome, plan.boundary, answer)
 
-    async def _score_marginal(self, request: ScoreRequest) -> ScoreResponse:
+    async def _score_marginal(self, request: ScoreRequest, visit: Visit) -> ScoreResponse:
         """The same, summed over every tokenization of each candidate."""
-        engine, visit = self._engine, self._admit(request)
+        engine = self._engine
         plan = await visit.deadline.in_time(
             self._threads.run(plan_marginal, engine.tokenizer, engine.info, request)
         )
@@ -125,21 +129,6 @@ class ScoringService:
         large = len(request.candidates) > LARGE
         answer = await self._render(large, read_marginal, engine.info, plan, outcome.value)
         return self._scored(visit, outcome, plan.boundary, answer)
-
-    async def _score_in_detail(self, request: ScoreRequest) -> ScoreResponse:
-        """The same, with how each candidate met the context, under every policy."""
-        reply, by_policy = await score_policies(self.score, request)
-        engine = self._engine
-        results = await self._threads.run(
-            with_details,
-            engine.tokenizer,
-            engine.info,
-            request,
-            reply.boundary,
-            reply.results,
-            by_policy,
-        )
-        return reply.model_copy(update={"results": results})
 
     def _scored(
         self, visit: Visit, outcome: Outcome[Any], boundary: BoundaryReport, answer: ScoreAnswer
@@ -160,9 +149,11 @@ class ScoringService:
             ),
         )
 
-    async def next_token(self, request: NextTokenRequest) -> NextTokenResponse:
+    async def next_token(
+        self, request: NextTokenRequest, deadline: Deadline | None = None
+    ) -> NextTokenResponse:
         """The asked part of the distribution of the token after the context."""
-        engine, visit = self._engine, self._admit(request)
+        engine, visit = self._engine, self._admit(request, deadline)
         most = self._limits.max_top_logprobs
         plan = await visit.deadline.in_time(
             self._threads.run(plan_next_token, engine.tokenizer, engine.info, most, request)
@@ -180,18 +171,20 @@ class ScoringService:
             ),
         )
 
-    async def decode(self, request: DecodeRequest) -> DecodeResponse:
+    async def decode(
+        self, request: DecodeRequest, deadline: Deadline | None = None
+    ) -> DecodeResponse:
         """The continuations that the searches find, best first."""
-        visit, plan = await self._plan_decode(request)
+        visit, plan = await self._plan_decode(request, deadline)
         with blaming_constraint(request):
             outcomes = await run_side_by_side(self._engine, plan, visit.after_tokenizing())
         return await self._decoded(visit, plan, joint_outcome(outcomes))
 
     async def stream(
-        self, request: DecodeRequest
+        self, request: DecodeRequest, deadline: Deadline | None = None
     ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
         """Each token of a greedy completion once it is chosen, then what ``decode`` answers."""
-        visit, plan = await self._plan_decode(request)
+        visit, plan = await self._plan_decode(request, deadline)
         tokens = TokenStream(self._engine.tokenizer, plan)
         steps = self._engine.stream(plan.greedy, visit.after_tokenizing())
         with blaming_constraint(request):
@@ -209,12 +202,13 @@ class ScoringService:
         treatment: Treatment,
         plan: Callable[[Tokenizer, ModelInfo], PathPlan[T]],
         patience: Callable[[Ask], Awaitable[Outcome[Any]]] = lambda ask: ask(),
+        deadline: Deadline | None = None,
     ) -> ScoredPaths[T]:
         """Answers to the questions about token paths that ``plan`` makes, off the event loop.
 
         ``patience`` may ask the same ones again where the engine had no room.
         """
-        engine, visit = self._engine, self._admit(treatment)
+        engine, visit = self._engine, self._admit(treatment, deadline)
         made = await visit.deadline.in_time(self._threads.run(plan, engine.tokenizer, engine.info))
         outcome = await patience(lambda: self._scores.score(made.queries, visit.after_tokenizing()))
         shared = visit.reply(
@@ -246,8 +240,10 @@ class ScoringService:
         plan = plan_score(engine.tokenizer, engine.info, engine.check, request)
         return plan, top_search(engine.info, plan) or plan.queries
 
-    async def _plan_decode(self, request: DecodeRequest) -> tuple[Visit, DecodePlan]:
-        visit = self._admit(request)
+    async def _plan_decode(
+        self, request: DecodeRequest, deadline: Deadline | None
+    ) -> tuple[Visit, DecodePlan]:
+        visit = self._admit(request, deadline)
         note(strategy="compare" if request.compare else request.strategies[0])
         if request.stream:
             note(stream=True)
@@ -278,11 +274,12 @@ class ScoringService:
             ),
         )
 
-    def _admit(self, request: Treatment) -> Visit:
-        visit = Visit(request, self._limits.deadline(request), self._tenant)
+    def _admit(self, request: Treatment, deadline: Deadline | None) -> Visit:
+        visit = Visit(request, deadline or self._limits.deadline(request), self._tenant)
         if request.model is not None:
             self._check_model(request.model, param="model")
         self._limits.check(request)
+        visit.deadline.check()
         return visit
 
     def _check_model(self, name: str, param: str | None) -> None:

@@ -81,7 +81,7 @@ class SharedScores:
             ChainruleError: the whole request failed; the kinds are those of ``Engine.score``.
         """
         stay = Stay(options)
-        digests, wanted = await self._identified(queries, options.cache_salt)
+        digests, wanted = await stay.deadline.in_time(self._identified(queries, options.cache_salt))
         answers = await self._kept(wanted)
         hits = len(answers)
         while missing := _without(wanted, answers):

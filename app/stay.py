@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
+from app.deadline import Deadline
 from app.flight import Flight
 from model_runtime import Answer, DeadlineExceeded, Outcome, RequestOptions
 
@@ -17,6 +18,7 @@ class Stay:
 
     Attributes:
         options: as given.
+        deadline: by their timeout.
         outcomes: of the flights that it started.
         joined: distinct queries that flights of others have answered.
         disappointments: how often such a flight has failed.
@@ -27,22 +29,14 @@ class Stay:
         self.outcomes: list[Outcome[Answers]] = []
         self.joined = 0
         self.disappointments = 0
+        self.deadline = Deadline.within(options.timeout_s)
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
 
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until the deadline; None where there is none."""
-        if self.options.timeout_s is None:
-            return None
-        return self._began + self.options.timeout_s - self._clock()
-
     def options_now(self) -> RequestOptions:
         """What the engine is told at this moment. Raises ``DeadlineExceeded`` when it is late."""
-        left_s = self.left_s
-        if left_s is not None and left_s <= 0:
-            raise DeadlineExceeded("the request's time ran out")
-        return replace(self.options, timeout_s=left_s)
+        self.deadline.check()
+        return replace(self.options, timeout_s=self.deadline.left_s)
 
     async def until_landed(self, flights: Iterable[Flight], own: Flight | None) -> None:
         """Wait for all flights; the failure of one's own ends it at once.
@@ -53,7 +47,7 @@ class Stay:
         """
         pending = {flight.task for flight in flights}
         while pending:
-            left_s = self.left_s
+            left_s = self.deadline.left_s
             done, pending = await asyncio.wait(
                 pending,
                 timeout=None if left_s is None else max(0.0, left_s),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -122,10 +123,11 @@ class Engine:
             ChainruleError: the whole request failed; the kinds are those of ``Scheduler.submit``.
         """
         self._check_warm()
+        began = time.monotonic()
         errors, strategy = await self._admit(queries)
         if strategy is None:
             return _nothing_done(tuple(error for error in errors if error is not None))
-        outcome = await self._scheduler.submit(strategy, options)
+        outcome = await self._scheduler.submit(strategy, options.later(time.monotonic() - began))
         answers = iter(outcome.value)
         return _with_value(outcome, tuple(error or next(answers) for error in errors))
 

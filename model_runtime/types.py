@@ -190,6 +190,12 @@ class RequestOptions:
     timeout_s: float | None = None
     cache_salt: str = ""
 
+    def later(self, seconds: float) -> RequestOptions:
+        """What it wants so many seconds later: the same, with what is left of its time."""
+        if self.timeout_s is None:
+            return self
+        return replace(self, timeout_s=max(0.0, self.timeout_s - seconds))
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):

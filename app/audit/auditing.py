@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from app.schemas.audit_reply import AuditedCompletion, AuditResponse
 from app.schemas.decode_reply import ComparedStrategy
 from app.schemas.response import Reply, Usage
 from app.service import ScoringService
-from model_runtime import DeadlineExceeded, Engine
+from model_runtime import Engine
 
 
 class AuditService:
@@ -48,12 +47,8 @@ class AuditService:
         """
         began, created = time.perf_counter(), int(time.time())
         questions = Questions(self._service, self._engine, self._limits, request)
-        timeout_ms = request.timeout_ms or self._limits.default_timeout_ms
-        try:
-            async with asyncio.timeout(timeout_ms and timeout_ms / 1000):
-                evidence = await Gathering(questions, self._engine, request).gather()
-        except TimeoutError as error:
-            raise DeadlineExceeded("the time ran out before all questions were answered") from error
+        gathering = Gathering(questions, self._engine, request)
+        evidence = await questions.deadline.in_time(gathering.gather())
         parts = await self._service.use_tokenizer(lambda *_: _explained(evidence))
         usage = _usage(evidence, questions.replies)
         note(**usage.model_dump(), audit_passed=parts["passed"])

@@ -56,6 +56,7 @@ class Questions:
         request: what is audited.
 
     Attributes:
+        deadline: of the audit, and of all its questions.
         replies: what was answered, for the bill.
     """
 
@@ -67,6 +68,7 @@ class Questions:
         self._request = request
         self._alternatives = min(ALTERNATIVES, limits.max_top_logprobs, engine.info.vocab_size)
         self._nonce = uuid4().hex
+        self.deadline = limits.deadline(request)
         self._turns = asyncio.Semaphore(1)
         self.replies: list[Reply] = []
 
@@ -94,7 +96,7 @@ class Questions:
             top_logprobs=self._alternatives,
             cache_salt=request.cache_salt,
         )
-        return self._billed(await self._service.score(asked))
+        return self._billed(await self._service.score(asked, self.deadline))
 
     async def alone(self, index: int, boundary: BoundaryReport) -> CandidateScore:
         """One candidate as the only one of its request, met and begun as in ``boundary``."""
@@ -111,7 +113,7 @@ class Questions:
             cache_salt=f"{self._nonce}-again",
         )
         async with self._turns:
-            return self._billed(await self._service.score(asked)).results[0]
+            return self._billed(await self._service.score(asked, self.deadline)).results[0]
 
     async def row(self, prefix: Path, ids: Iterable[int], salt: str) -> Row:
         """The distribution behind one prefix; shares computation with those of the same salt."""
@@ -124,15 +126,15 @@ class Questions:
             cache_salt=f"{self._nonce}-{salt}",
         )
         async with self._turns:
-            return Row.of(self._billed(await self._service.next_token(asked)))
+            return Row.of(self._billed(await self._service.next_token(asked, self.deadline)))
 
     async def full(self, prefix: Path) -> LogprobResult:
         """The same with every token listed; no route does that, so the engine is asked."""
         query = LogprobQuery(prefix, len(prefix), (), floor=float("-inf"), summary=True)
-        options = RequestOptions(
-            Priority(self._request.priority), cache_salt=f"audit/{self._nonce}-full"
-        )
+        priority, salt = Priority(self._request.priority), f"audit/{self._nonce}-full"
         async with self._turns:
+            self.deadline.check()
+            options = RequestOptions(priority, self.deadline.left_s, salt)
             return (await self._engine.next_token(query, options)).value
 
     async def decoded(self, prefix: Path, max_tokens: int) -> DecodeResponse:
@@ -148,12 +150,11 @@ class Questions:
             num_beams=request.beams,
             max_expansions=request.expansions,
             token_logprobs=True,
-            # A search that runs out of time says what it has found; the rest needs time as well.
-            timeout_ms=request.timeout_ms and max(1, request.timeout_ms // 2),
             cache_salt=f"{self._nonce}-again",
         )
         async with self._turns:
-            return self._billed(await self._service.decode(asked))
+            # A search that runs out of time says what it has found; the rest needs time as well.
+            return self._billed(await self._service.decode(asked, self.deadline.halfway()))
 
     def _like(self, kind: type[R], **fields: Any) -> R:
         """A request of another kind that is treated as this one."""

@@ -11,6 +11,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.deadline import arrival
 from app.errors import error_response
 from app.logs import request_scope
 from app.middleware.auth import OPEN_PATHS
@@ -45,7 +46,7 @@ class Observed:
         request_id = scope["request_id"] = _request_id(scope)
         answer = _Answer(send, request_id)
         began = time.perf_counter()
-        with request_scope(request_id) as facts:
+        with arrival(), request_scope(request_id) as facts:
             try:
                 await self._run(scope, receive, answer)
             finally:

@@ -135,8 +135,8 @@ class Treatment(Request):
     priority: Literal["interactive", "bulk"] = "interactive"
     """Class of service. Each class keeps a reserved share of every batch."""
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
-    """Milliseconds after which the request ends with 504; null: the server's own default. An exact
-    search ends with what it has found by then."""
+    """Milliseconds from the request's arrival after which it ends with 504; null: the server's own
+    default. An exact search ends with what it has found by then."""
     cache_salt: Annotated[str, Field(max_length=MAX_CACHE_SALT_CHARS)] = ""
     """Computed tokens are shared only among requests of the same salt (and, where the server has
     several API keys, of the same key), so that timing tells nobody else what was sent. Changes no

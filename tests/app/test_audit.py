@@ -255,8 +255,8 @@ async def test_tokens_that_do_not_match_leave_checks_undone(
     """Where the server scored other tokens, no position can be compared, and null says so."""
     score = ScoringService.score
 
-    async def moved(self: ScoringService, request: Any) -> ScoreResponse:
-        response = await score(self, request)
+    async def moved(self: ScoringService, *args: Any) -> ScoreResponse:
+        response = await score(self, *args)
         for result in response.results:
             for token in result.tokens or ():
                 token.id += 1

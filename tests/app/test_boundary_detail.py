@@ -37,19 +37,10 @@ def scoring(engine: FakeEngine) -> Score:
 
 
 async def detailed(engine: FakeEngine | None = None, **body: Any) -> ScoreResponse:
-    """What the service answers, put together as it does."""
+    """What the service answers."""
     engine = engine or FakeEngine()
     request = asked(**body)
-    reply, by_policy = await score_policies(scoring(engine), request)
-    results = with_details(
-        engine.tokenizer,  # type: ignore[arg-type]
-        engine.info,
-        request,
-        reply.boundary,
-        reply.results,
-        by_policy,
-    )
-    return reply.model_copy(update={"results": results})
+    return await scoring(engine)(request)
 
 
 async def plainly(**body: Any) -> ScoreResponse:
@@ -210,19 +201,3 @@ async def test_the_reply_says_what_all_policies_took() -> None:
         assert getattr(reply.usage, name) == sum(getattr(one.usage, name) for one in replies)
     assert reply.usage.prompt_tokens == replies[0].usage.prompt_tokens
     assert reply.timings_ms.total == pytest.approx(sum(one.timings_ms.total for one in replies))
-
-
-async def test_later_policies_have_what_time_is_left() -> None:
-    """The request's time is one, however many policies it is scored under."""
-    given: list[int | None] = []
-
-    async def slow(request: ScoreRequest) -> ScoreResponse:
-        given.append(request.timeout_ms)
-        reply = await scoring(FakeEngine())(request.model_copy(update={"timeout_ms": None}))
-        spent = reply.timings_ms.model_copy(update={"total": 400.0})
-        return reply.model_copy(update={"timings_ms": spent})
-
-    await score_policies(slow, asked(timeout_ms=1_000))
-    await score_policies(slow, asked(timeout_ms=500))
-    await score_policies(slow, asked())
-    assert given == [1_000, 600, 200, 500, 100, 1, None, None, None]

@@ -109,15 +109,21 @@ async def test_timeouts_free_no_thread(service: ScoringService, tokenizer: HeldT
     assert tokenizer.most <= LIMIT
 
 
-@pytest.mark.parametrize("boundary", ["joint", "separate", "marginal"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"boundary": "joint"},
+        {"boundary": "separate"},
+        {"boundary": "marginal", "max_expansions": 8},
+    ],
+    ids=["joint", "separate", "marginal"],
+)
 async def test_abandoned_work_ends_soon(
-    service: ScoringService, tokenizer: HeldTokenizer, boundary: str
+    service: ScoringService, tokenizer: HeldTokenizer, policy: dict[str, Any]
 ) -> None:
     """Of a large request that nobody waits for any more the rest is not tokenized."""
     candidates = [f"{n}" for n in range(4_000)]
-    request = ScoreRequest.model_validate(
-        {"context": "it is", "candidates": candidates, "boundary": boundary, "max_expansions": 8}
-    )
+    request = ScoreRequest.model_validate({"context": "it is", "candidates": candidates, **policy})
     large = asyncio.create_task(service.score(request))
     await tokenizer.is_entered()
     large.cancel()

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import CandidateScore, ScoreResponse
 from app.service import ScoringService
 from model_runtime.engine import Engine
@@ -146,8 +145,8 @@ def start_reported_late(patch: pytest.MonkeyPatch) -> None:
     """The boundary is reported one token behind the one that was scored from."""
     score = ScoringService.score
 
-    async def late(self: ScoringService, request: ScoreRequest) -> ScoreResponse:
-        response = await score(self, request)
+    async def late(self: ScoringService, *args: Any) -> ScoreResponse:
+        response = await score(self, *args)
         start = response.boundary.start_token + 1
         boundary = response.boundary.model_copy(update={"start_token": start})
         return response.model_copy(update={"boundary": boundary})
@@ -206,8 +205,8 @@ def entropy_in_bits(patch: pytest.MonkeyPatch) -> None:
     """Entropies are in another unit than nats."""
     next_token = ScoringService.next_token
 
-    async def in_bits(self: ScoringService, request: Any) -> Any:
-        reply = await next_token(self, request)
+    async def in_bits(self: ScoringService, *args: Any) -> Any:
+        reply = await next_token(self, *args)
         return reply.model_copy(update={"entropy": reply.entropy / math.log(2)})
 
     patch.setattr(ScoringService, "next_token", in_bits)
@@ -274,8 +273,8 @@ def _edit_scores(
 ) -> None:
     score = ScoringService.score
 
-    async def edited(self: ScoringService, request: ScoreRequest) -> ScoreResponse:
-        response = await score(self, request)
+    async def edited(self: ScoringService, *args: Any) -> ScoreResponse:
+        response = await score(self, *args)
         return response.model_copy(update={"results": edit(response)})
 
     patch.setattr(ScoringService, "score", edited)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import cast
@@ -55,6 +55,14 @@ INFO = ModelInfo(
     end_token_ids=(),
     parameters=0,
 )
+
+
+@dataclass
+class FakeClock:
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 @dataclass
@@ -199,6 +207,25 @@ async def test_rows_that_share_their_tokens_are_charged() -> None:
         assert len((await engine.score(asked[: CACHE - 2])).value) == CACHE - 2
         with pytest.raises(RequestTooLarge, match=r"107 tokens .* 64, by max_queue_tokens"):
             await engine.score(asked)
+
+
+@on_loop
+async def test_the_time_runs_while_a_request_is_looked_at() -> None:
+    """What it takes to examine a large request is a part of its time, not before it."""
+    async with started(engine_of(FakeModel())) as engine:
+        with pytest.MonkeyPatch.context() as patch:
+            clock = FakeClock()
+            patch.setattr("model_runtime.engine.time", clock)
+            examine = engine._examine
+
+            def slow(queries: Sequence[LogprobQuery]) -> object:
+                clock.now += 70.0
+                return examine(queries)
+
+            patch.setattr(engine, "_examine", slow)
+            await engine.score([ask(1, 2)], RequestOptions(timeout_s=130.0))
+            with pytest.raises(DeadlineExceeded):
+                await engine.score([ask(1, 2)], RequestOptions(timeout_s=60.0))
 
 
 @on_loop

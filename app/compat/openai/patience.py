@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from app.compat.openai.waiting_line import Place, WaitingLine
-from model_runtime import DeadlineExceeded, EngineOverloaded
+from app.deadline import Deadline
+from model_runtime import EngineOverloaded
 
 T = TypeVar("T")
 
@@ -28,36 +29,22 @@ ADMITTED_S: Final = 0.1
 
 
 class Patience:
-    """One request's; begins when it is made.
+    """That of one request.
 
     Args:
-        timeout_ms: what the request may take altogether; None for no limit.
+        deadline: when its time is over.
         line: where it waits, in one place at a time, whatever it asks.
 
     Attributes:
+        deadline: as given.
         tokens: that the request holds while it waits.
     """
 
-    def __init__(self, timeout_ms: int | None, line: WaitingLine) -> None:
+    def __init__(self, deadline: Deadline, line: WaitingLine) -> None:
+        self.deadline = deadline
         self.tokens = 0
-        self._timeout_ms = timeout_ms
         self._line = line
         self._alone = asyncio.Lock()
-        self._began = time.perf_counter()
-
-    @property
-    def left_ms(self) -> int | None:
-        """Milliseconds until the deadline, at least 1; None where there is none.
-
-        Raises:
-            DeadlineExceeded: it has passed.
-        """
-        if self._timeout_ms is None:
-            return None
-        left_ms = self._timeout_ms - 1000 * (time.perf_counter() - self._began)
-        if left_ms <= 0:
-            raise DeadlineExceeded("the request's time ran out")
-        return max(1, int(left_ms))
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
         """The answer to ``question``, which is put again until it is not turned away.
@@ -105,9 +92,5 @@ class Patience:
             raise self._line.overloaded("there has been no room in the queue") from None
 
     def _wait_until(self) -> float:
-        patient = time.perf_counter() + PATIENCE_S
-        return (
-            patient
-            if self._timeout_ms is None
-            else min(patient, self._began + self._timeout_ms / 1000)
-        )
+        left_s = self.deadline.left_s
+        return time.perf_counter() + (PATIENCE_S if left_s is None else min(PATIENCE_S, left_s))

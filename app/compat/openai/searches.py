@@ -93,14 +93,14 @@ def stream_searches(
 async def _decode(
     service: ScoringService, template: DecodeRequest, path: PromptPath, patience: Patience
 ) -> DecodeResponse:
-    return await service.decode(_search(template, path, patience))
+    return await service.decode(_search(template, path), patience.deadline)
 
 
 async def _begin(
     service: ScoringService, template: DecodeRequest, path: PromptPath, patience: Patience
 ) -> tuple[Event, AsyncGenerator[Event, None]]:
     """The first event, which there is once the search has been let in, and the others."""
-    events = service.stream(_search(template, path, patience))
+    events = service.stream(_search(template, path), patience.deadline)
     try:
         return await anext(events), events
     except BaseException:
@@ -108,9 +108,9 @@ async def _begin(
         raise
 
 
-def _search(template: DecodeRequest, path: PromptPath, patience: Patience) -> DecodeRequest:
+def _search(template: DecodeRequest, path: PromptPath) -> DecodeRequest:
     """The search behind one prompt; its ids have been checked, so nothing is validated again."""
-    return template.model_copy(update={"context": list(path.ids), "timeout_ms": patience.left_ms})
+    return template.model_copy(update={"context": list(path.ids)})
 
 
 def _template(request: CompletionRequest) -> DecodeRequest:

@@ -57,7 +57,8 @@ class CompletionService:
         scored = await self._scored(request, patience)
         replies: list[DecodeResponse] = []
         if request.max_tokens and not follows_at_once(request):
-            replies = await run_searches(self._service, request, scored.meaning.paths, patience)
+            paths = scored.meaning.paths
+            replies = await run_searches(self._service, request, paths, patience)
         return await self._service.use_tokenizer(
             partial(_written, request, scored, _answers(request, scored), replies)
         )
@@ -86,8 +87,7 @@ class CompletionService:
             yield bill.piece(None)
 
     def _patience(self, request: CompletionRequest) -> Patience:
-        timeout_ms = request.timeout_ms or self._limits.default_timeout_ms
-        return Patience(timeout_ms, self._lines.of(request.priority))
+        return Patience(self._limits.deadline(request), self._lines.of(request.priority))
 
     async def _scored(self, request: CompletionRequest, patience: Patience) -> ScoredPaths[Plan]:
         def plan(tokenizer: Tokenizer, info: ModelInfo) -> PathPlan[Plan]:
@@ -98,10 +98,9 @@ class CompletionService:
         treatment = Treatment(
             model=request.model,
             priority=request.priority,
-            timeout_ms=patience.left_ms,
             cache_salt=request.cache_salt,
         )
-        return await self._service.score_paths(treatment, plan, patience.ask)
+        return await self._service.score_paths(treatment, plan, patience.ask, patience.deadline)
 
 
 def _answers(request: CompletionRequest, scored: ScoredPaths[Plan]) -> Answers:

@@ -13,6 +13,7 @@ from app.compat.openai import service as completion_service
 from app.compat.openai import waiting_line
 from app.compat.openai.patience import Patience
 from app.compat.openai.waiting_line import WaitingLine
+from app.deadline import Deadline
 from model_runtime import EngineOverloaded
 from tests.app.compat.completion_calls import PATH, choice_of, complete, pieces_of
 from tests.app.conftest import client_of, shell_app
@@ -54,7 +55,9 @@ async def settle() -> None:
 
 def waiting(line: WaitingLine, room: Room, names: str) -> list[asyncio.Task[str]]:
     """One request for each name."""
-    return [asyncio.create_task(Patience(None, line).ask(room.question(n))) for n in names]
+    return [
+        asyncio.create_task(Patience(Deadline(None), line).ask(room.question(n))) for n in names
+    ]
 
 
 async def test_only_the_first_of_a_line_asks() -> None:
@@ -97,10 +100,10 @@ async def test_what_takes_long_is_in() -> None:
             raise EngineOverloaded("the queue is full", retry_after_s=0.0)
         await never.wait()
 
-    task = asyncio.create_task(Patience(None, line).ask(long))
+    task = asyncio.create_task(Patience(Deadline(None), line).ask(long))
     await settle()
     room.is_there = True
-    assert await Patience(None, line).ask(room.question("next")) == "next"
+    assert await Patience(Deadline(None), line).ask(room.question("next")) == "next"
     never.set()
     await task
 
@@ -111,12 +114,12 @@ async def test_a_line_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting_line, "MAX_WAITING_TOKENS", 10)
     line, room = WaitingLine(), Room()
     with line.place(11):
-        late = Patience(None, line)
+        late = Patience(Deadline(None), line)
         late.tokens = 1
         with pytest.raises(EngineOverloaded, match="1 requests wait"):
             await late.ask(room.question("late"))
     with line.place(), line.place(), pytest.raises(EngineOverloaded, match="2 requests wait"):
-        await Patience(None, line).ask(room.question("late"))
+        await Patience(Deadline(None), line).ask(room.question("late"))
     assert room.asked == []
     assert len(line) == 0
 
@@ -126,7 +129,7 @@ async def test_waiting_in_line_ends_with_the_deadline() -> None:
     line, room = WaitingLine(), Room()
     with line.place():
         with pytest.raises(EngineOverloaded, match="no room"):
-            await Patience(20, line).ask(room.question("late"))
+            await Patience(Deadline.within(0.02), line).ask(room.question("late"))
         assert len(line) == 1
     assert room.asked == []
 

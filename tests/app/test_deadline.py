@@ -1,0 +1,162 @@
+"""One deadline for a request, from its first byte on, however much is asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from app import deadline
+from app.audit import questions
+from app.compat.openai import searches
+from app.deadline import Deadline, arrival
+from model_runtime import DeadlineExceeded, RequestOptions
+from tests.app.conftest import client_of, shell_app
+from tests.app.fake_engine import FakeEngine
+
+pytestmark = pytest.mark.anyio
+
+TIMEOUT_MS = 60_000
+DETAIL: dict[str, Any] = {"context": "it is", "candidates": [" yes", "n't"]}
+MANY: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/score", {**DETAIL, "boundary_detail": True}),
+    ("/v1/audit", DETAIL),
+    ("/v1/completions", {"prompt": ["it is", "a", "b"], "max_tokens": 2, "echo": True}),
+    ("/v1/completions", {"prompt": ["it is", "a"], "max_tokens": 2, "echo": True, "logprobs": 1}),
+    ("/v1/completions", {"prompt": ["it is", "a", "b"], "max_tokens": 2, "stream": True}),
+]
+"""Requests for which the engine is asked several times."""
+
+
+class FakeClock:
+    """Stands in for the ``time`` module; goes on where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """The clock that deadlines are read from."""
+    clock = FakeClock()
+    monkeypatch.setattr(deadline, "time", clock)
+    # What is asked side by side has no order in which the clock could go on.
+    monkeypatch.setattr(questions, "AT_ONCE", 1)
+    monkeypatch.setattr(searches, "AT_A_TIME", 1)
+    return clock
+
+
+class TickingEngine(FakeEngine):
+    """Answers at once, while so many seconds pass; remembers by when each answer was wanted."""
+
+    def __init__(self, clock: FakeClock, seconds: float) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seconds = seconds
+        self.until: list[float] = []
+
+    def _take(self, queries: Any, options: RequestOptions) -> None:
+        super()._take(queries, options)
+        assert options.timeout_s is not None
+        self.until.append(self._clock.now + options.timeout_s)
+        self._clock.now += self._seconds
+
+
+async def answer_of(engine: FakeEngine, path: str, body: Any, **settings: Any) -> httpx.Response:
+    """What one request is answered."""
+    async with client_of(shell_app(engine, **settings)) as client:
+        return await client.post(path, json=body)
+
+
+@pytest.mark.parametrize(("path", "body"), MANY)
+@pytest.mark.parametrize("own", [True, False], ids=["own", "default"])
+async def test_all_that_is_asked_for_a_request_has_its_deadline(
+    clock: FakeClock, path: str, body: dict[str, Any], own: bool
+) -> None:
+    """It is a moment that does not move while the engine answers, whoever has set it."""
+    engine = TickingEngine(clock, 0.25)
+    ends = clock.now + TIMEOUT_MS / 1000
+    given = {"timeout_ms": TIMEOUT_MS} if own else {}
+    response = await answer_of(engine, path, {**body, **given}, default_timeout_ms=TIMEOUT_MS)
+    assert response.status_code == 200, response.text
+    assert len(engine.until) > 1
+    # An audit's searches end halfway, so that what they have found can be told.
+    late = [until for until in engine.until if until > ends - 25]
+    assert late == pytest.approx([ends] * len(late), abs=1e-6)
+    early = len(engine.until) - len(late)
+    assert early == (3 if path == "/v1/audit" else 0)
+    assert max(engine.until) <= ends + 1e-6
+
+
+@pytest.mark.parametrize(("path", "body"), MANY[:4])
+@pytest.mark.parametrize("own", [True, False], ids=["own", "default"])
+async def test_a_request_of_many_questions_ends_with_its_time(
+    clock: FakeClock, path: str, body: dict[str, Any], own: bool
+) -> None:
+    """Where each is in time and all of them are not, it is 504, and no more is asked."""
+    engine = TickingEngine(clock, 40.0)
+    began = clock.now
+    given = {"timeout_ms": TIMEOUT_MS} if own else {}
+    response = await answer_of(engine, path, {**body, **given}, default_timeout_ms=TIMEOUT_MS)
+    assert response.status_code == 504, response.text
+    assert response.json()["error"]["code"] == "deadline_exceeded"
+    assert len(engine.until) == 2
+    assert clock.now - began == 80.0
+
+
+async def test_the_time_runs_while_the_body_arrives(clock: FakeClock) -> None:
+    """A request whose body took all its time is answered so, and the engine hears nothing."""
+    engine = TickingEngine(clock, 0.0)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"context": "it is", "timeout_ms": 1000, '
+        clock.now += 2.0
+        yield b'"candidates": [" yes"]}'
+
+    async with client_of(shell_app(engine)) as client:
+        headers = {"Content-Type": "application/json"}
+        response = await client.post("/v1/score", content=body(), headers=headers)
+    assert response.status_code == 504, response.text
+    assert engine.until == []
+
+
+async def test_the_next_request_has_its_own_time(clock: FakeClock) -> None:
+    """An arrival counts for one request, not for those behind it on the connection."""
+    engine = TickingEngine(clock, 0.9)
+    async with client_of(shell_app(engine)) as client:
+        for _ in range(3):
+            response = await client.post("/v1/score", json={**DETAIL, "timeout_ms": 1_000})
+            assert response.status_code == 200, response.text
+
+
+def test_a_deadline_counts_from_the_arrival(clock: FakeClock) -> None:
+    """From now on where none was noticed; never where there is no limit."""
+    with arrival():
+        clock.now += 3.0
+        assert Deadline.after(5_000).left_s == 2.0
+        assert Deadline.after(5_000).halfway().left_s == 1.0
+    assert Deadline.after(5_000).left_s == 5.0
+    assert Deadline.after(None).left_s is None
+    assert Deadline.after(None).halfway().left_s is None
+    Deadline.after(None).check()
+    Deadline.after(1).check()
+    with pytest.raises(DeadlineExceeded):
+        Deadline.within(0.0).check()
+
+
+async def test_another_timeout_is_not_the_deadline() -> None:
+    """A ``TimeoutError`` of the work itself is no word about the request's time."""
+
+    async def fails() -> None:
+        raise TimeoutError("something else")
+
+    with pytest.raises(TimeoutError, match="something else"):
+        await Deadline.within(60.0).in_time(fails())
+    with pytest.raises(DeadlineExceeded):
+        await Deadline.within(0.0).in_time(asyncio.Event().wait())
