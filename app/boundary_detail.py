@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
 
+from app.logs import note, noted_apart
 from app.prompt import Prompt, read_prompt
 from app.schemas.response import Timings, Usage
 from app.schemas.score import ScoreRequest
@@ -88,7 +89,9 @@ async def score_in_detail(
     Raises:
         ChainruleError: as ``score_policies``.
     """
-    reply, by_policy = await score_policies(score, request)
+    with noted_apart():
+        reply, by_policy = await score_policies(score, request)
+    note(**reply.usage.model_dump())
 
     def detailed(tokenizer: Tokenizer, info: ModelInfo) -> Detailed:
         return with_details(tokenizer, info, request, reply.boundary, reply.results, by_policy)

@@ -57,6 +57,16 @@ def note(**facts: object) -> None:
         current.update(facts)
 
 
+@contextmanager
+def noted_apart() -> Iterator[None]:
+    """What is noted inside is of parts of the current request, which notes their sum itself."""
+    token = _facts_var.set(None)
+    try:
+        yield
+    finally:
+        _facts_var.reset(token)
+
+
 class JsonFormatter(logging.Formatter):
     """One line of ASCII JSON: time, level, logger, message, request_id, then the event's facts."""
 

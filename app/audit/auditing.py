@@ -15,11 +15,11 @@ from app.audit.pairs import pair_audits
 from app.audit.questions import Questions
 from app.audit.views import audited_candidates, views
 from app.limits import Limits
-from app.logs import note
+from app.logs import note, noted_apart
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_reply import AuditedCompletion, AuditResponse
 from app.schemas.decode_reply import ComparedStrategy
-from app.schemas.response import Reply, Usage
+from app.schemas.response import Usage
 from app.service import ScoringService
 from model_runtime import Engine
 
@@ -48,9 +48,10 @@ class AuditService:
         began, created = time.perf_counter(), int(time.time())
         questions = Questions(self._service, self._engine, self._limits, request)
         gathering = Gathering(questions, self._engine, request)
-        evidence = await questions.deadline.in_time(gathering.gather())
+        with noted_apart():
+            evidence = await questions.deadline.in_time(gathering.gather())
         parts = await self._service.use_tokenizer(lambda *_: _explained(evidence))
-        usage = _usage(evidence, questions.replies)
+        usage = _usage(evidence, questions.spent)
         note(**usage.model_dump(), audit_passed=parts["passed"])
         info = self._engine.info
         return AuditResponse(
@@ -109,11 +110,9 @@ def _same_candidate(evidence: Evidence, entry: ComparedStrategy) -> int | None:
     )
 
 
-def _usage(evidence: Evidence, replies: Sequence[Reply]) -> Usage:
+def _usage(evidence: Evidence, each: Sequence[Usage]) -> Usage:
     """What all questions cost; prompt and scored tokens are those of the scores."""
-    spent = {
-        name: sum(getattr(reply.usage, name) for reply in replies) for name in Usage.model_fields
-    }
+    spent = {name: sum(getattr(usage, name) for usage in each) for name in Usage.model_fields}
     asked = evidence.scores.usage
     spent |= {"prompt_tokens": asked.prompt_tokens, "scored_tokens": asked.scored_tokens}
     return Usage(**spent)

@@ -15,7 +15,7 @@ from app.schemas.decode import DecodeRequest
 from app.schemas.decode_reply import DecodeResponse
 from app.schemas.next_token import NextTokenRequest
 from app.schemas.request import ContextRequest, Message
-from app.schemas.response import Reply
+from app.schemas.response import Reply, Usage
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import BoundaryReport, CandidateScore, ScoreResponse
 from app.service import ScoringService
@@ -57,7 +57,7 @@ class Questions:
 
     Attributes:
         deadline: of the audit, and of all its questions.
-        replies: what was answered, for the bill.
+        spent: what each question has cost.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Questions:
         self._nonce = uuid4().hex
         self.deadline = limits.deadline(request)
         self._turns = asyncio.Semaphore(1)
-        self.replies: list[Reply] = []
+        self.spent: list[Usage] = []
 
     def expect_paths(self, tokens: int) -> None:
         """Let as many questions wait together as paths of so many tokens allow."""
@@ -135,7 +135,17 @@ class Questions:
         async with self._turns:
             self.deadline.check()
             options = RequestOptions(priority, self.deadline.left_s, salt)
-            return (await self._engine.next_token(query, options)).value
+            outcome = await self._engine.next_token(query, options)
+        self.spent.append(
+            Usage(
+                prompt_tokens=len(prefix),
+                scored_tokens=1,
+                cached_tokens=outcome.cached_tokens,
+                computed_tokens=outcome.computed_tokens,
+                reused_scores=outcome.reused_scores,
+            )
+        )
+        return outcome.value
 
     async def decoded(self, prefix: Path, max_tokens: int) -> DecodeResponse:
         """Greedy, beam and exact search behind ``prefix``."""
@@ -161,7 +171,7 @@ class Questions:
         return kind(model=self._request.model, priority=self._request.priority, **fields)
 
     def _billed(self, reply: B) -> B:
-        self.replies.append(reply)
+        self.spent.append(reply.usage)
         return reply
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.compat.openai.prompts import Plan
 from app.compat.openai.reply import (
     Completion,
@@ -11,7 +13,11 @@ from app.compat.openai.reply import (
 )
 from app.logs import note
 from app.schemas.decode_reply import DecodeResponse
+from app.schemas.response import Usage
 from app.scored_paths import ScoredPaths
+
+SPENT: Final = ("cached_tokens", "computed_tokens", "reused_scores")
+"""What the parts of an answer have spent is what it has spent."""
 
 
 class Bill:
@@ -30,12 +36,21 @@ class Bill:
         self._prompt_tokens = sum(len(path.ids) for path in scored.meaning.paths)
         self._asked = scored.meaning.needed
         self._cached = 0
+        self._streamed = 0
+        self._spent = dict.fromkeys(SPENT, 0)
+        self._spend(scored.usage)
 
     def add(self, reply: DecodeResponse) -> None:
         """One prompt's search."""
         self.completion_tokens += sum(len(found.token_ids) for found in reply.sequences)
         usage = reply.usage
         self._cached += min(usage.prompt_tokens, usage.cached_tokens)
+        self._spend(usage)
+
+    def stream(self) -> None:
+        """One token, of a search that is added once it has ended."""
+        self._streamed += 1
+        self._note()
 
     def whole(self, choices: list[CompletionChoice]) -> Completion:
         """The whole answer."""
@@ -64,7 +79,7 @@ class Bill:
         # What rows were asked of was needed whole, and is in the cache for a search behind it.
         known = max(0, self._asked - self._scored.usage.computed_tokens) if self._asked else None
         cached = self._cached if known is None else known
-        note(prompt_tokens=self._prompt_tokens, scored_tokens=self._listed)
+        self._note()
         return CompletionUsage(
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self.completion_tokens,
@@ -72,6 +87,16 @@ class Bill:
             prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
         )
 
-    @property
-    def _listed(self) -> int:
-        return self._scored.usage.scored_tokens + self.completion_tokens
+    def _spend(self, usage: Usage) -> None:
+        for name in SPENT:
+            self._spent[name] += getattr(usage, name)
+        self._note()
+
+    def _note(self) -> None:
+        """Tell the access log what all of it has cost until now."""
+        generated = max(self.completion_tokens, self._streamed)
+        note(
+            prompt_tokens=self._prompt_tokens,
+            scored_tokens=self._scored.usage.scored_tokens + generated,
+            **self._spent,
+        )

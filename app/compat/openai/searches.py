@@ -11,6 +11,7 @@ from typing import TypeVar
 from app.compat.openai.completions_wire import CompletionRequest
 from app.compat.openai.patience import Patience
 from app.compat.openai.prompts import PromptPath
+from app.logs import noted_apart
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_reply import DecodedToken, DecodeResponse
 from app.service import ScoringService
@@ -177,10 +178,11 @@ async def _pump(
 ) -> None:
     end: Exception | None = None
     try:
-        for place, stream in unread:
-            async with aclosing(stream):
-                async for event in stream:
-                    await queue.put((place, event))
+        with noted_apart():
+            for place, stream in unread:
+                async with aclosing(stream):
+                    async for event in stream:
+                        await queue.put((place, event))
     except Exception as error:  # it belongs to the reader, whatever it is
         end = error
     await queue.put(end)

@@ -22,6 +22,7 @@ from app.compat.openai.reply import Completion, CompletionChoice
 from app.compat.openai.searches import located, merged, run_searches, stream_searches
 from app.compat.openai.waiting_line import WaitingLines
 from app.limits import Limits
+from app.logs import noted_apart
 from app.schemas.decode_reply import DecodeResponse
 from app.schemas.request import Treatment
 from app.scored_paths import PathPlan, ScoredPaths
@@ -58,7 +59,8 @@ class CompletionService:
         replies: list[DecodeResponse] = []
         if request.max_tokens and not follows_at_once(request):
             paths = scored.meaning.paths
-            replies = await run_searches(self._service, request, paths, patience)
+            with noted_apart():
+                replies = await run_searches(self._service, request, paths, patience)
         return await self._service.use_tokenizer(
             partial(_written, request, scored, _answers(request, scored), replies)
         )
@@ -82,6 +84,7 @@ class CompletionService:
                         bill.add(event)
                         yield bill.piece(writers[place].end(event.sequences[0]))
                     else:
+                        bill.stream()
                         yield bill.piece(writers[place].token(event))
         if request.stream_options is not None and request.stream_options.include_usage:
             yield bill.piece(None)
@@ -100,7 +103,8 @@ class CompletionService:
             priority=request.priority,
             cache_salt=request.cache_salt,
         )
-        return await self._service.score_paths(treatment, plan, patience.ask, patience.deadline)
+        with noted_apart():
+            return await self._service.score_paths(treatment, plan, patience.ask, patience.deadline)
 
 
 def _answers(request: CompletionRequest, scored: ScoredPaths[Plan]) -> Answers:
