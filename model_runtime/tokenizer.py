@@ -35,7 +35,7 @@ class Tokenizer:
             between the two are rows of the head without a token: their bytes are empty.
         bos_token_id, eos_token_id, pad_token_id: None where the tokenizer has none.
         control_ids: tokens that are no text, the unknown token among them.
-        adds_bos: the tokenizer's own rule puts BOS before a text.
+        prefix_ids: what the tokenizer's own rule puts before a text: BOS, or nothing.
     """
 
     def __init__(self, hf_tokenizer: PreTrainedTokenizerFast, head_rows: int | None = None) -> None:
@@ -56,7 +56,8 @@ class Tokenizer:
         added = self._plain.get_added_tokens_decoder()
         self.control_ids = frozenset(i for i, token in added.items() if token.special)
         first = hf_tokenizer("").input_ids[:1]
-        self.adds_bos = self.bos_token_id is not None and first == [self.bos_token_id]
+        adds_bos = self.bos_token_id is not None and first == [self.bos_token_id]
+        self.prefix_ids: tuple[int, ...] = tuple(first) if adds_bos else ()
 
     @classmethod
     def load(cls, folder: Path, head_rows: int | None = None) -> Tokenizer:
@@ -94,6 +95,17 @@ class Tokenizer:
                 f"but the model's head has {tokenizer.head_rows} rows"
             )
         return tokenizer
+
+    @property
+    def adds_bos(self) -> bool:
+        """The tokenizer's own rule puts BOS before a text."""
+        return self.bos_token_id in self.prefix_ids
+
+    def with_prefix(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """A text's ids behind what the tokenizer's own rule puts first; once, where the text
+        spells that itself."""
+        prefix = self.prefix_ids
+        return tuple(ids) if tuple(ids[: len(prefix)]) == prefix else (*prefix, *ids)
 
     def check_text(self, text: str, param: str | None = None) -> None:
         """Refuse text whose tokens would not be exactly that text.

@@ -76,10 +76,16 @@ class ToyTokenizer:
         self.eos_token_id = self.id(END)
         self.control_ids = frozenset(map(self.id, SPECIALS))
         self.adds_bos = adds_bos
+        self.prefix_ids = (self.bos_token_id,) if adds_bos else ()
 
     def id(self, text: str) -> int:
         """The id of one whole token."""
         return self._texts.index(text.encode())
+
+    def with_prefix(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """BOS first where the rule says so, once."""
+        begun = tuple(ids[: len(self.prefix_ids)]) == self.prefix_ids
+        return tuple(ids) if begun else (*self.prefix_ids, *ids)
 
     def check_text(self, text: str, param: str | None = None) -> None:
         """Every text has its tokens: there is one for each byte."""

@@ -160,6 +160,15 @@ def test_the_tokenizers_own_bos_rule_is_reported(kind: str, adds: bool) -> None:
     assert tokenizer.encode("") == []
 
 
+def test_bos_stands_before_a_text_once() -> None:
+    """Unlike transformers' tokenizer, which puts a second before a text that begins with it."""
+    theirs, tokenizer = tiny_tokenizer("gemma3"), TOKENIZERS["gemma3"]
+    for text in ("", "The capital", BOS, f"{BOS}The capital", f"{BOS}{BOS}The capital"):
+        ids = tokenizer.encode(text, parse_special=True)
+        doubled = text.startswith(BOS)
+        assert list(tokenizer.with_prefix(ids)) == theirs(text).input_ids[doubled:]
+
+
 def test_a_tokenizer_may_have_no_bos() -> None:
     """Without a BOS there is no rule to add one."""
     assert TOKENIZERS["qwen3"].bos_token_id is None

@@ -76,10 +76,10 @@ def read_turn(tokenizer: Tokenizer, info: ModelInfo) -> Turn:
 
 
 def _plain_turn(tokenizer: Tokenizer) -> Turn:
-    bos = tokenizer.bos_token_id
-    before = (bos,) if tokenizer.adds_bos and bos is not None else ()
     after = tuple(tokenizer.encode(PLAIN_TURN))
-    return Turn(before, after, PLAIN_OPTION, tuple(tokenizer.encode(PLAIN_END)), None)
+    return Turn(
+        tokenizer.with_prefix(()), after, PLAIN_OPTION, tuple(tokenizer.encode(PLAIN_END)), None
+    )
 
 
 def shared_text(request: DecisionRequest) -> str:

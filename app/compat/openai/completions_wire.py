@@ -147,7 +147,8 @@ class CompletionRequest(ForeignFields, Treatment):
     logit_bias: dict[str, float] | None = None
     """Not served: null or empty."""
     add_special_tokens: bool = False
-    """Put before a text what the tokenizer's own rule puts there."""
+    """Put before a text what the tokenizer's own rule puts there; a text that begins with it gets
+    no second."""
     add_bos: bool | None = None
     """Put the beginning-of-sequence token before every prompt, or none; null leaves it to
     ``add_special_tokens``."""

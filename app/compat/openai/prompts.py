@@ -128,7 +128,7 @@ def _paths(request: CompletionRequest, tokenizer: Tokenizer, info: ModelInfo) ->
         check_wanted()
         ids = next(encoded) if isinstance(prompt, str) else prompt
         check_ids(param, ids, info)
-        path = (*_head(request, tokenizer, is_text=text is not None), *ids)
+        path = _begun(request, tokenizer, ids, is_text=text is not None)
         _check_length(request, param, len(path), info)
         whole, content = path_bytes(tokenizer, path), path_bytes(tokenizer, ids)
         if text is not None and content.endswith(text.encode()):
@@ -149,16 +149,18 @@ def _encoded(
     return tokenizer.encode_batch(texts, parse_special=request.parse_special, check=check_wanted)
 
 
-def _head(request: CompletionRequest, tokenizer: Tokenizer, *, is_text: bool) -> tuple[int, ...]:
-    """The BOS that goes before a prompt, if one does."""
-    wanted = request.add_bos
-    if wanted is None:
-        wanted = request.add_special_tokens and is_text and tokenizer.adds_bos
-    if not wanted:
-        return ()
+def _begun(
+    request: CompletionRequest, tokenizer: Tokenizer, ids: Sequence[int], *, is_text: bool
+) -> tuple[int, ...]:
+    """The prompt behind what goes before it: BOS where that is said, else by the rule and once."""
+    if request.add_bos is None:
+        by_rule = request.add_special_tokens and is_text
+        return tokenizer.with_prefix(ids) if by_rule else tuple(ids)
+    if not request.add_bos:
+        return tuple(ids)
     if tokenizer.bos_token_id is None:
         raise InvalidQuery("add_bos: this model's tokenizer has no BOS to add", "add_bos")
-    return (tokenizer.bos_token_id,)
+    return (tokenizer.bos_token_id, *ids)
 
 
 def _check_length(request: CompletionRequest, param: str, length: int, info: ModelInfo) -> None:

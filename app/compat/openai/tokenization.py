@@ -73,8 +73,8 @@ def _tokenized(request: TokenizeRequest, tokenizer: Tokenizer, info: ModelInfo) 
         ids = tokenizer.encode(request.prompt, parse_special=True)
     else:
         ids = _chat_ids(request.messages or [], tokenizer, info)
-    if request.adds_special_tokens and tokenizer.adds_bos and tokenizer.bos_token_id is not None:
-        ids.insert(0, tokenizer.bos_token_id)
+    if request.adds_special_tokens:
+        ids = list(tokenizer.with_prefix(ids))
     texts = None
     if request.return_token_strs:
         texts = [tokenizer.token_text(token_id) for token_id in ids]

@@ -33,8 +33,8 @@ class TokenizeRequest(ForeignFields, Request):
     prompt: Text | None = Field(default=None, validate_default=True)
     """A text; one that spells a control token is that token. Goes without ``messages``."""
     add_special_tokens: bool | None = None
-    """Put before it what the tokenizer's own rule puts there. Null: true for a ``prompt``, false
-    for messages, whose template writes what the model expects first."""
+    """Put before it what the tokenizer's own rule puts there, unless it begins with that. Null:
+    true for a ``prompt``, false for messages, whose template writes what the model expects."""
     add_generation_prompt: Literal[True] = True
     """The template always ends where the assistant speaks."""
     return_token_strs: bool = False

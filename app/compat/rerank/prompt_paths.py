@@ -103,13 +103,9 @@ class PromptPaths:
 
     def _behind(self, heads: Sequence[Ids], run: TextRun, fillings: Sequence[Filling]) -> list[Ids]:
         ends = encode_segments(self._tokenizer, [run], fillings, self._clock)
-        return [self._begun(head + end) for head, end in zip(heads, ends, strict=True)]
-
-    def _begun(self, path: Ids) -> Ids:
-        bos = self._tokenizer.bos_token_id
-        if not self._tokenizer.adds_bos or bos is None or path[:1] == (bos,):
-            return path
-        return (bos, *path)
+        return [
+            self._tokenizer.with_prefix(head + end) for head, end in zip(heads, ends, strict=True)
+        ]
 
 
 def common(one: Ids, other: Ids) -> int:

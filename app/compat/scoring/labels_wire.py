@@ -58,8 +58,9 @@ class GenerativeScoringRequest(LabelRequest):
     """The label's share of the probability of all labels; otherwise its own, over the whole
     vocabulary."""
     add_special_tokens: bool = True
-    """Put the beginning-of-sequence token before a query that is text, where the tokenizer's own
-    rule does. It comes first even where items do."""
+    """Put what the tokenizer's own rule puts there before a query that is text: the beginning-of-
+    sequence token of most models. It comes first even where items do, and once: a text that begins
+    with it gets no second."""
     priority: Priority = "interactive"
     """``interactive``, ``bulk``, or an integer as vLLM has it: 0 and less, or more."""
     request_id: Annotated[str, Field(min_length=1, max_length=MAX_REQUEST_ID_CHARS)] | None = None

@@ -5,8 +5,8 @@ vLLM                 T(query) T(item)              each tokenized by itself
 SGLang               T(query + item)               joined as text; token ids are put together
 ===================  ============================  ============================================
 
-With ``item_first`` the two change places. Where the tokenizer's own rule puts a BOS token before
-a text, it is the first of the path.
+With ``item_first`` the two change places. What the tokenizer's own rule puts before a text, such
+as BOS, is the first of the path; a text that begins with it already gets no second.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def plan_labels(
         paths = _put_together(request, clock, tokenizer)
     else:
         paths = _joined(request, request.query, clock, tokenizer)
-    head = _head(request, tokenizer)
-    paths = [head + path for path in paths]
+    if isinstance(request.query, str) and getattr(request, "add_special_tokens", True):
+        paths = list(map(tokenizer.with_prefix, paths))
     for index, path in enumerate(paths):
         if not path:
             raise InvalidQuery(
@@ -113,12 +113,6 @@ def _check_parts(
 
 def _named(items: Sequence[str | list[int]]) -> Iterator[tuple[str, str | list[int]]]:
     return ((item_field(index), item) for index, item in enumerate(items))
-
-
-def _head(request: LabelRequest, tokenizer: Tokenizer) -> Ids:
-    bos = tokenizer.bos_token_id
-    wanted = isinstance(request.query, str) and getattr(request, "add_special_tokens", True)
-    return (bos,) if wanted and tokenizer.adds_bos and bos is not None else ()
 
 
 def _put_together(request: LabelRequest, clock: Clock, tokenizer: Tokenizer) -> list[Ids]:

@@ -132,6 +132,20 @@ async def test_ids_are_taken_as_they_are() -> None:
             assert choice["text"] == " yes"
 
 
+async def test_bos_that_a_prompt_spells_is_not_doubled_by_rule() -> None:
+    """The rule adds none before a text that begins with it; ``add_bos`` does as it says."""
+    engine = FakeEngine(tokenizer=ToyTokenizer(adds_bos=True))
+    bos, ids = engine.tokenizer.id(BOS), engine.tokenizer.encode("it is")
+    async with client_of(shell_app(engine)) as client:
+        for more, first in [
+            ({"add_special_tokens": True}, [bos, *ids]),
+            ({"add_bos": True}, [bos, bos, *ids]),
+        ]:
+            choice = await choice_of(client, prompt=f"{BOS}it is", echo=True, max_tokens=1, **more)
+            assert engine.queries.pop().tokens == tuple(first)
+            assert choice["text"] == f"{BOS}it is yes"
+
+
 async def test_an_added_bos_is_listed_and_not_shown(client: httpx.AsyncClient) -> None:
     """The text is the caller's own; the BOS that was added has an entry of its own."""
     choice = await choice_of(client, prompt="it is", add_bos=True, **HARNESS)

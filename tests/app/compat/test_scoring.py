@@ -132,6 +132,23 @@ async def test_bos_comes_first_where_the_tokenizer_adds_it(path: str, item_first
     assert [query.tokens[0] == bos for query in engine.queries] == [True, True, False]
 
 
+@both
+@pytest.mark.parametrize("item_first", [False, True])
+async def test_bos_that_the_text_begins_with_stays_the_only_one(
+    path: str, item_first: bool
+) -> None:
+    """A chat template that writes BOS itself gets no second; a text may still spell two."""
+    engine = FakeEngine(tokenizer=ToyTokenizer(adds_bos=True))
+    async with client_of(shell_app(engine)) as client:
+        for begun in (BOS, BOS + BOS):
+            for parse_special in (True, False):
+                query, item = (" is", f"{begun}it") if item_first else (f"{begun}it", " is")
+                body = {"query": query, "items": [item], "parse_special": parse_special}
+                await ask(client, path, item_first=item_first, **body)
+    bos = engine.tokenizer.bos_token_id
+    assert [query.tokens.count(bos) for query in engine.queries] == [1, 1, 2, 1]
+
+
 async def test_vllm_can_leave_bos_out() -> None:
     """``add_special_tokens`` false adds none."""
     engine = FakeEngine(tokenizer=ToyTokenizer(adds_bos=True))

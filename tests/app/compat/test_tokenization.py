@@ -57,6 +57,15 @@ async def test_a_text_is_cut_as_the_model_reads_it(
     assert answer["tokens"] == ids
 
 
+async def test_bos_that_a_text_spells_is_not_doubled(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    """The rule's BOS stands first once, as /v1/completions feeds it."""
+    for body in ({"prompt": f"{BOS}it"}, {"prompt": "it"}):
+        answer = await post(client, "/tokenize", **body)
+        assert answer["tokens"] == [engine.tokenizer.id(BOS), 256]
+
+
 async def test_texts_of_the_tokens_on_demand(client: httpx.AsyncClient) -> None:
     """``return_token_strs`` lists them."""
     answer = await post(client, "/tokenize", prompt=f"it is{END}", return_token_strs=True)
@@ -86,8 +95,8 @@ async def test_messages_are_the_native_context(
     await post(client, "/v1/next_token", context=TALK)
     answer = await post(client, "/tokenize", messages=TALK)
     assert tuple(answer["tokens"]) == engine.queries[0].tokens
-    longer = await post(client, "/tokenize", messages=TALK, add_special_tokens=True)
-    assert longer["tokens"] == [engine.tokenizer.id(BOS), *answer["tokens"]]
+    by_rule = await post(client, "/tokenize", messages=TALK, add_special_tokens=True)
+    assert by_rule["tokens"] == answer["tokens"], "the template has written BOS"
 
 
 async def test_there_and_back(tiny: httpx.AsyncClient) -> None:
