@@ -54,7 +54,8 @@ class Join:
         prefix: ids before the start, BOS included; every candidate is conditional on them.
         shift_bytes: bytes of the context that lie behind the start.
         context_tokens: tokens of the context alone, BOS included.
-        bos_added: the prefix begins with a BOS that the caller did not write.
+        bos_added: the prefix begins with a BOS that the caller did not write, or with all that
+            the tokenizer's rule puts there.
         candidates: in the caller's order; one that cannot be scored is its error.
     """
 
@@ -89,7 +90,8 @@ def join(
         context: text, in which control tokens stay text, or ids.
         candidates: each text or ids.
         boundary: None takes ``joint`` where everything is text, else ``separate``.
-        add_bos: None follows the tokenizer's own rule for text and leaves ids as they are.
+        add_bos: None follows the tokenizer's own rule for text, whatever it puts first, and
+            leaves ids as they are. True is BOS alone.
         prefix_token_id: the first token where the context is empty and ``add_bos`` is not true.
         start_token: pins the start; ``1 <= start_token <=`` every candidate's own start.
         check: called now and then while candidates are tokenized; what it raises ends the work.
@@ -100,7 +102,7 @@ def join(
     """
     policy = _policy(boundary, context, candidates)
     context_ids = _context_ids(tokenizer, context)
-    by_rule = tokenizer.adds_bos and (isinstance(context, str) or not context_ids)
+    by_rule = isinstance(context, str) or not context_ids
     head, bos_added = _head(tokenizer, context_ids, add_bos, prefix_token_id, by_rule=by_rule)
     before = (*head, *context_ids)
     checked = _all_checked(tokenizer, candidates)
@@ -148,7 +150,7 @@ def _head(
     *,
     by_rule: bool,
 ) -> tuple[tuple[int, ...], bool]:
-    """What stands before the context, and whether that is an added BOS.
+    """What stands before the context, and whether that is an added BOS or the rule's own.
 
     Where the context is empty, what the caller says (``add_bos``, then ``prefix_token_id``)
     comes before the tokenizer's rule.
@@ -160,8 +162,10 @@ def _head(
         raise InvalidQuery("this model's tokenizer has no BOS to add", "add_bos")
     if not add_bos and not context_ids and prefix_token_id is not None:
         return (prefix_token_id,), False
-    if bos is not None and (add_bos or (add_bos is None and by_rule)):
+    if bos is not None and add_bos:
         return (bos,), True
+    if add_bos is None and by_rule and tokenizer.prefix_ids:
+        return tokenizer.prefix_ids, True
     if not context_ids:
         raise InvalidQuery(
             "an empty context needs a first token: add_bos or prefix_token_id", "context"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
 
 import tokenizers
@@ -35,7 +35,8 @@ class Tokenizer:
             between the two are rows of the head without a token: their bytes are empty.
         bos_token_id, eos_token_id, pad_token_id: None where the tokenizer has none.
         control_ids: tokens that are no text, the unknown token among them.
-        prefix_ids: what the tokenizer's own rule puts before a text: BOS, or nothing.
+        prefix_ids: what the tokenizer's own rule puts before a text: nothing, BOS, or several
+            tokens. What it puts behind a text is never added.
     """
 
     def __init__(self, hf_tokenizer: PreTrainedTokenizerFast, head_rows: int | None = None) -> None:
@@ -55,9 +56,7 @@ class Tokenizer:
         self.pad_token_id: int | None = hf_tokenizer.pad_token_id
         added = self._plain.get_added_tokens_decoder()
         self.control_ids = frozenset(i for i, token in added.items() if token.special)
-        first = hf_tokenizer("").input_ids[:1]
-        adds_bos = self.bos_token_id is not None and first == [self.bos_token_id]
-        self.prefix_ids: tuple[int, ...] = tuple(first) if adds_bos else ()
+        self.prefix_ids = _prefix_ids(hf_tokenizer)
 
     @classmethod
     def load(cls, folder: Path, head_rows: int | None = None) -> Tokenizer:
@@ -286,6 +285,14 @@ def _rust(serialized: str, *, parse_special: bool) -> tokenizers.Tokenizer:
     rust.no_truncation()  # a tokenizer file may ask for it, and nothing is cut silently here
     rust.no_padding()
     return rust
+
+
+def _prefix_ids(hf_tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    encoding = hf_tokenizer("a")
+    added = takewhile(
+        lambda pair: pair[1] is None, zip(encoding.input_ids, encoding.sequence_ids(), strict=True)
+    )
+    return tuple(token_id for token_id, _ in added)
 
 
 def _check_injection(plain: tokenizers.Tokenizer, unknown: int | None) -> None:

@@ -169,6 +169,18 @@ def tiny_tokenizer(kind: str, vocab_size: int = TINY_VOCAB) -> PreTrainedTokeniz
     return tokenizer
 
 
+def prefixed_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer in the manner of GLM: its rule puts two tokens before a text, one behind it."""
+    tokenizer = tiny_tokenizer("llama")
+    rust = tokenizer.backend_tokenizer
+    rust.add_special_tokens(["[gMASK]", "<sop>"])
+    specials = [(text, rust.token_to_id(text)) for text in ("[gMASK]", "<sop>", END)]
+    rust.post_processor = processors.TemplateProcessing(
+        single=f"[gMASK] <sop> $A {END}", pair=None, special_tokens=specials
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=rust, eos_token=END)
+
+
 def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     """A few letters in the manner of Llama 2: a space put first, unknown letters as bytes."""
     letters = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abis"]

@@ -88,13 +88,13 @@ def split(
 
 
 def _head(tokenizer: Tokenizer, prompt: Prompt, ids: Path) -> Path:
-    """What stands before the context: a BOS, the caller's own first token, or nothing."""
+    """What stands before the context: the rule's tokens, BOS, the caller's own, or nothing."""
     if not prompt.add_bos and not ids and prompt.prefix_token_id is not None:
         return (prompt.prefix_token_id,)
-    rule = tokenizer.adds_bos and (isinstance(prompt.content, str) or not ids)
-    wanted = rule if prompt.add_bos is None else prompt.add_bos
+    if prompt.add_bos is None:
+        return tokenizer.prefix_ids if isinstance(prompt.content, str) or not ids else ()
     bos = tokenizer.bos_token_id
-    return (bos,) if wanted and bos is not None else ()
+    return (bos,) if prompt.add_bos and bos is not None else ()
 
 
 def _behind(

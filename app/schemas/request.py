@@ -151,8 +151,9 @@ class ContextRequest(Treatment):
     template turns into token ids, ready for the assistant's turn. Text that spells a control
     token stays text."""
     add_bos: bool | None = None
-    """Put the beginning-of-sequence token first. Null: the tokenizer's own rule for text, and never
-    for token ids and messages, which hold it already where it belongs."""
+    """Put the beginning-of-sequence token first. Null: what the tokenizer's own rule puts before a
+    text, several tokens for some models, and nothing before token ids and messages, which hold it
+    already where it belongs."""
     prefix_token_id: TokenId | None = None
     """The first token of an empty context, where ``add_bos`` is not true."""
 

@@ -119,7 +119,10 @@ class BoundaryReport(Part):
     shift_bytes: int
     """Bytes of the context that lie after the start."""
     context_tokens: int
+    """Tokens of the context, with what was put before it."""
     bos_added: bool
+    """The tokenizer's own rule or ``add_bos`` put tokens before the context: BOS, or whatever the
+    rule puts there."""
 
     @classmethod
     def of(cls, joined: Join) -> BoundaryReport:

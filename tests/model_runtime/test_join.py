@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from model_runtime.errors import InvalidQuery, TokenIdOutOfRange
 from model_runtime.join import Boundary, Join, JoinedCandidate, join
 from model_runtime.tokenizer import Tokenizer
-from tests.tiny_models import CORE_KINDS, END, sentencepiece_tokenizer, tiny_tokenizer
+from tests.tiny_models import (
+    CORE_KINDS,
+    END,
+    prefixed_tokenizer,
+    sentencepiece_tokenizer,
+    tiny_tokenizer,
+)
 
 TOKENIZERS = {kind: Tokenizer(tiny_tokenizer(kind)) for kind in CORE_KINDS}
 
@@ -220,6 +226,25 @@ def test_bos_follows_the_tokenizers_rule_unless_told(llama: Tokenizer, gemma: To
             assert joined.bos_added is expected
             assert joined.prefix[expected:] == tuple(tokenizer.encode("It is"))
             assert joined.context_tokens == 2 + expected
+
+
+def test_all_that_the_rule_puts_first_is_put_first() -> None:
+    """Several tokens stand before a text, as in transformers; ``add_bos`` true means BOS alone."""
+    theirs = prefixed_tokenizer()
+    theirs.bos_token = "<sop>"
+    tokenizer = Tokenizer(theirs)
+    text, *_ = joins = [
+        join(tokenizer, context, [" yes"], add_bos=add_bos)
+        for context in ("It is", "", tokenizer.encode("It is"))
+        for add_bos in (None, True)
+    ]
+    assert list(text.prefix) == theirs("It is").input_ids[:-1]
+    assert [(one.context_tokens, one.bos_added) for one in joins] == [
+        *[(4, True), (3, True)],
+        *[(2, True), (1, True)],
+        *[(2, False), (3, True)],
+    ]
+    assert not join(tokenizer, "It is", [" yes"], add_bos=False).bos_added
 
 
 def test_ids_get_no_bos_by_rule(gemma: Tokenizer) -> None:

@@ -23,6 +23,7 @@ from tests.tiny_models import (
     END,
     START,
     UNUSED_ROWS,
+    prefixed_tokenizer,
     sentencepiece_tokenizer,
     tiny_tokenizer,
 )
@@ -167,6 +168,20 @@ def test_bos_stands_before_a_text_once() -> None:
         ids = tokenizer.encode(text, parse_special=True)
         doubled = text.startswith(BOS)
         assert list(tokenizer.with_prefix(ids)) == theirs(text).input_ids[doubled:]
+
+
+@pytest.mark.parametrize("bos", [None, "<sop>"])
+def test_all_that_the_rule_puts_before_a_text_is_known(bos: str | None) -> None:
+    """Several tokens may stand first, BOS among them or not; none is put behind a text."""
+    theirs = prefixed_tokenizer()
+    theirs.bos_token = bos
+    tokenizer = Tokenizer(theirs)
+    assert list(map(tokenizer.token_text, tokenizer.prefix_ids)) == ["[gMASK]", "<sop>"]
+    assert tokenizer.adds_bos is (bos is not None)
+    for text in ("", "The capital", "[gMASK]<sop>The capital"):
+        ids = tokenizer.encode(text, parse_special=True)
+        doubled = 2 * text.startswith("[gMASK]")
+        assert list(tokenizer.with_prefix(ids)) == theirs(text).input_ids[doubled:-1]
 
 
 def test_a_tokenizer_may_have_no_bos() -> None:

@@ -120,7 +120,7 @@ class TokenizerInfo(Part):
     eos_token_id: int | None
     pad_token_id: int | None
     add_bos_token: bool
-    """The tokenizer's own rule puts BOS before a text."""
+    """The tokenizer's own rule puts BOS before a text, alone or among other tokens."""
     chat_template: str | None
     """In Jinja."""
     model_max_length: int
