@@ -190,6 +190,13 @@ class Tokenizer:
         """The text of the tokens' bytes; bytes that are no UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text that the tokenizer's own decoder makes of ids that are a whole text.
+
+        It is ``decode``, without the blank where the tokenizer puts one before every text.
+        """
+        return str(self._plain.decode(list(ids), skip_special_tokens=False))
+
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes the token stands for; empty for an id without a token."""
         return self._bytes[token_id] if 0 <= token_id < self.vocab_size else b""

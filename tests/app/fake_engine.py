@@ -124,6 +124,9 @@ class ToyTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return self.decode(ids)
+
     def token_bytes(self, token_id: int) -> bytes:
         return self._texts[token_id] if 0 <= token_id < self.vocab_size else b""
 

@@ -42,7 +42,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDependency) -> Resp
     "/detokenize", response_model=Detokenized, summary="Tokens to text", responses=WORK_FAILURES
 )
 async def detokenize(request: DetokenizeRequest, service: ServiceDependency) -> Response:
-    """Put tokens back together: the text whose bytes theirs are."""
+    """Put tokens back together, as the model's own tokenizer does."""
     _check_model(service, request.model)
     return await json_reply(await service.use_tokenizer(partial(_detokenized, request)))
 
@@ -100,7 +100,7 @@ def _chat_ids(messages: list[Message], tokenizer: Tokenizer, info: ModelInfo) ->
 
 def _detokenized(request: DetokenizeRequest, tokenizer: Tokenizer, info: ModelInfo) -> Detokenized:
     check_ids("tokens", request.tokens, info)
-    return Detokenized(prompt=tokenizer.decode(request.tokens))
+    return Detokenized(prompt=tokenizer.detokenize(request.tokens))
 
 
 def _info(tokenizer: Tokenizer, info: ModelInfo) -> TokenizerInfo:

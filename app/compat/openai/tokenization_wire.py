@@ -103,7 +103,9 @@ class Detokenized(Part):
     """The text that tokens stand for."""
 
     prompt: str
-    """Control tokens show as their texts; bytes that are no UTF-8 as U+FFFD."""
+    """What the tokenizer's own decoder makes of the tokens: a blank that the tokenizer puts before
+    every text is left out. Control tokens show as their texts, bytes that are no UTF-8 as U+FFFD.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "The capital of France is"}]}

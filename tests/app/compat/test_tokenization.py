@@ -15,7 +15,7 @@ from model_runtime import Engine, EngineConfig, Tokenizer
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import BOS, END, FakeEngine, ToyTokenizer
 from tests.conftest import TinyFolder
-from tests.tiny_models import prefixed_tokenizer
+from tests.tiny_models import prefixed_tokenizer, sentencepiece_tokenizer
 
 pytestmark = pytest.mark.anyio
 
@@ -127,6 +127,18 @@ async def test_there_and_back(tiny: httpx.AsyncClient) -> None:
         for end in ("", info["eos_token"]):
             tokens = (await post(tiny, "/tokenize", prompt=text + end))["tokens"]
             assert (await post(tiny, "/detokenize", tokens=tokens)) == {"prompt": text + end}
+
+
+@pytest.mark.parametrize("text", ["is", " is", "  is b", "", " ", "日本", "is</s>i"])
+async def test_the_blank_that_a_tokenizer_puts_first_is_not_shown(text: str) -> None:
+    """Ids come back as the tokenizer's own decoder writes them, which leaves that blank out."""
+    theirs = sentencepiece_tokenizer()
+    engine = FakeEngine()
+    engine.tokenizer = Tokenizer(theirs)  # type: ignore[assignment]
+    async with client_of(shell_app(engine)) as client:
+        tokens = (await post(client, "/tokenize", prompt=text))["tokens"]
+        answer = await post(client, "/detokenize", tokens=tokens)
+    assert answer["prompt"] == theirs.decode(tokens) == text
 
 
 async def test_what_a_harness_asks_at_its_start(tiny: httpx.AsyncClient) -> None:
