@@ -34,12 +34,16 @@ class MarginalText:
     """A candidate that can be scored.
 
     Attributes:
-        searched: its bytes, and the tokens that are tried first.
-        characters: Unicode code points.
+        searched: its bytes as the tokenizer normalizes them, and the tokens that are tried first.
+        characters: Unicode code points of the candidate as it was given.
+        size: bytes of it in UTF-8.
+        normalized: its text, where the tokenizer's normalizer changed that.
     """
 
     searched: MarginalCandidate
     characters: int
+    size: int
+    normalized: str | None = None
 
 
 PlannedText = MarginalText | ChainruleError
@@ -182,7 +186,7 @@ class _Reader:
                 text = self._read_text(candidate, tuple(next(encoded)))
             else:
                 text = self._read_ids(candidate)
-            error = self._too_large(text.searched)
+            error = self._unfit(text.searched)
             yield text if error is None else located(error, index)
 
     def _checked(self, candidate: str | list[int]) -> str | tuple[int, ...] | InvalidQuery:
@@ -203,18 +207,27 @@ class _Reader:
         return tuple(candidate)
 
     def _read_text(self, text: str, ids: tuple[int, ...]) -> MarginalText:
-        content = text.encode()
-        # A tokenizer that changes the text, or puts a space first, spells other bytes.
+        normalized = self._tokenizer.normalize(text)
+        content = normalized.encode()
+        # A tokenizer that puts a space first spells other bytes.
         spells = path_bytes(self._tokenizer, ids) == content and all(map(self._trie.is_text, ids))
         own = ids if spells else self._trie.spell(content)
-        return MarginalText(MarginalCandidate(content, own), len(text))
+        return MarginalText(
+            MarginalCandidate(content, own),
+            len(text),
+            len(text.encode()),
+            None if normalized == text else normalized,
+        )
 
     def _read_ids(self, ids: tuple[int, ...]) -> MarginalText:
         content = path_bytes(self._tokenizer, ids)
-        return MarginalText(MarginalCandidate(content, ids), len(self._tokenizer.decode(ids)))
+        characters = len(self._tokenizer.decode(ids))
+        return MarginalText(MarginalCandidate(content, ids), characters, len(content))
 
-    def _too_large(self, candidate: MarginalCandidate) -> InvalidQuery | None:
+    def _unfit(self, candidate: MarginalCandidate) -> InvalidQuery | None:
         """What keeps even the tokens that are tried first from being asked about."""
+        if not candidate.content:
+            return InvalidQuery("the tokenizer's normalizer leaves nothing of the candidate")
         tokens = len(candidate.own) + self._ended
         if tokens > self._room:
             return PathTooLong(

@@ -48,7 +48,7 @@ def cut_pattern(spec: Mapping[str, Any], vocabulary: Sequence[bytes]) -> re.Patt
         spec: the tokenizer in the JSON form of the ``tokenizers`` library.
         vocabulary: the bytes of each token.
     """
-    normalizers = _steps(spec.get("normalizer"), "normalizers")
+    normalizers = steps_of(spec.get("normalizer"), "normalizers")
     added = spec.get("added_tokens") or ()
     if not all(map(_normalizes_apart, normalizers)) or not all(map(_is_found_apart, added)):
         return None
@@ -60,12 +60,18 @@ def cut_pattern(spec: Mapping[str, Any], vocabulary: Sequence[bytes]) -> re.Patt
     return None if any(not token["special"] for token in added) else _CUT_WITHOUT_SPACE
 
 
-def _steps(part: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
+def steps_of(part: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, those inside of sequences included.
+
+    Args:
+        part: in the JSON form of the ``tokenizers`` library.
+        name: the key under which a sequence has its steps.
+    """
     if part is None:
         return []
     if part["type"] != "Sequence":
         return [part]
-    return [step for inner in part[name] for step in _steps(inner, name)]
+    return [step for inner in part[name] for step in steps_of(inner, name)]
 
 
 def _normalizes_apart(step: Mapping[str, Any]) -> bool:
@@ -88,7 +94,7 @@ def _tokenizes_apart(
     model = spec["model"]
     if model["type"] not in ("BPE", "Unigram") or model.get("dropout"):
         return False
-    effect = _effect(_steps(spec.get("pre_tokenizer"), "pretokenizers"), spaces_are_replaced)
+    effect = _effect(steps_of(spec.get("pre_tokenizer"), "pretokenizers"), spaces_are_replaced)
     if effect is _Effect.KEEPS_TOGETHER:
         return _merges_apart(model, vocabulary)
     return effect is _Effect.SPLITS

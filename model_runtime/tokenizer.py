@@ -6,14 +6,25 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise, takewhile
 from pathlib import Path
+from typing import Any
 
 import tokenizers
+from tokenizers.normalizers import Normalizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
 from model_runtime.model_files import names_code
-from model_runtime.text_cuts import cut_pattern
+from model_runtime.text_cuts import cut_pattern, steps_of
 from model_runtime.token_bytes import uncovered_bytes, vocabulary_bytes
+
+_WRITE_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+_READ_SPACES = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+_BARE_SPEC = {
+    "version": "1.0",
+    "added_tokens": [],
+    "model": {"type": "BPE", "vocab": {}, "merges": []},
+}
+"""A tokenizer without tokens, for its normalizer alone."""
 
 PIECE_CHARS = 1 << 19
 """Characters that are encoded between two looks at whether it is wanted; about 0.2 s."""
@@ -49,6 +60,7 @@ class Tokenizer:
         self._bytes = vocabulary_bytes(spec, self._plain.get_vocab())
         self._uncovered = uncovered_bytes(spec, self._bytes)
         self._cuts = cut_pattern(spec, self._bytes)
+        self._normalizer = _text_normalizer(spec)
         self.vocab_size = len(self._bytes)
         self.head_rows = self.vocab_size if head_rows is None else head_rows
         self.bos_token_id: int | None = hf_tokenizer.bos_token_id
@@ -121,6 +133,15 @@ class Tokenizer:
         lost = next((byte for byte in self._uncovered if byte in encoded), None)
         if lost is not None:
             raise InvalidQuery(f"the vocabulary has no token for byte 0x{lost:02X}", param)
+
+    def normalize(self, text: str) -> str:
+        """The text that is tokenized in place of this: in NFC or lower case, for example.
+
+        Spaces are spaces in it, and one that is put before every text is not there.
+        """
+        if self._normalizer is None:
+            return text
+        return str(self._normalizer.normalize_str(text))
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; never with BOS or EOS added.
@@ -292,6 +313,19 @@ def _rust(serialized: str, *, parse_special: bool) -> tokenizers.Tokenizer:
     rust.no_truncation()  # a tokenizer file may ask for it, and nothing is cut silently here
     rust.no_padding()
     return rust
+
+
+def _text_normalizer(spec: Mapping[str, Any]) -> Normalizer | None:
+    """The steps that change more of a text than how its spaces are written, if there are any."""
+    steps = [s for s in steps_of(spec.get("normalizer"), "normalizers") if s["type"] != "Prepend"]
+    if all(step == _WRITE_SPACES for step in steps):
+        return None
+    if any(step["type"] == "Replace" and "▁" in step["content"] for step in steps):
+        steps.append(_READ_SPACES)
+    normalizer = {"type": "Sequence", "normalizers": steps}
+    bare = _BARE_SPEC | {"normalizer": normalizer}
+    found: Normalizer = tokenizers.Tokenizer.from_str(json.dumps(bare)).normalizer
+    return found
 
 
 def _prefix_ids(hf_tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:

@@ -26,6 +26,9 @@ class Marginal(Part):
     """What was not finished is below 2^-32 of what was: the two agree to 1e-9."""
     expanded: int
     """Token paths that the model was asked about."""
+    normalized: str | None
+    """The candidate as the tokenizer's normalizer writes it (in NFC, for example), whose bytes were
+    summed; null where that is the candidate itself. Every policy scores this text."""
 
 
 class SplitToken(Part):

@@ -90,6 +90,10 @@ class ToyTokenizer:
     def check_text(self, text: str, param: str | None = None) -> None:
         """Every text has its tokens: there is one for each byte."""
 
+    def normalize(self, text: str) -> str:
+        """Texts are read as they are."""
+        return text
+
     def window(self, text: str, ids: Sequence[int]) -> str:
         """All of it: nothing is known of where pieces meet."""
         return text

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
 from model_runtime.tokenizer import Tokenizer
+from tests.model_runtime import tokenizer_kinds as kinds
 from tests.tiny_models import (
     BOS,
     CORE_KINDS,
@@ -262,6 +263,30 @@ def test_sentencepiece_bytes_are_the_text_behind_one_space(text: str) -> None:
     tokenizer = Tokenizer(sentencepiece_tokenizer())
     ids = tokenizer.encode(text)
     assert b"".join(map(tokenizer.token_bytes, ids)) == (f" {text}" if text else "").encode()
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "text", "normal"),
+    [
+        (None, "É \u0301▁", "É \u0301▁"),
+        ({"type": "NFC"}, "e\u0301 ▁", "é ▁"),
+        ({"type": "NFKC"}, "\N{LATIN SMALL LIGATURE FI}", "fi"),
+        (kinds.steps({"type": "NFC"}, {"type": "Lowercase"}, name="normalizers"), "E\u0301", "é"),
+        (kinds.steps(kinds.PREPEND, kinds.REPLACE, name="normalizers"), " É", " É"),
+        (
+            kinds.steps(kinds.PREPEND, kinds.REPLACE, {"type": "NFC"}, name="normalizers"),
+            "e\u0301 a",
+            "é a",
+        ),
+        ({"type": "Strip", "strip_left": True, "strip_right": True}, "  ", ""),
+    ],
+)
+def test_the_normalized_text_is_known(
+    normalizer: dict[str, object] | None, text: str, normal: str
+) -> None:
+    """It is what the tokenizer reads in place of a text, but for how it writes spaces."""
+    spec = kinds.byte_level(kinds.BYTES_ONLY) | {"normalizer": normalizer}
+    assert kinds.tokenizer(spec).normalize(text) == normal
 
 
 def test_chat_is_rendered_by_the_models_template(llama: Tokenizer) -> None:
