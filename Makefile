@@ -5,6 +5,7 @@
 #   TORCH_INDEX  one more package index to find torch in. The usual index's torch for Linux on x86-64 brings
 #                several GB of CUDA libraries; an index of CPU-only wheels is enough for everything but a GPU.
 #   ARGS         passed on to the command                    make run ARGS="--port 9000"
+#   URL          the server to fuzz                          make fuzz URL=http://127.0.0.1:9000
 #   PEERS        what to measure against                     make bench-peers PEERS="vllm llama.cpp"
 
 SHELL := /bin/bash
@@ -22,6 +23,7 @@ TORCH_INDEX ?=
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WITH_TORCH = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 ARGS ?=
+URL ?= http://127.0.0.1:8000
 PEERS ?= vllm ctranslate2 llama.cpp transformers lm-eval
 
 # Compute threads that spin while they wait fight the other processes of tests and benchmarks for the cores;
@@ -60,6 +62,10 @@ lint: $(VENV)/.ready-dev ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: fuzz
+fuzz: $(VENV)/.ready-fuzz ## send a running server what its OpenAPI document allows and forbids (URL)
+	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(URL)/openapi.json --phases coverage,fuzzing $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.ready-dev model ## measure against transformers by hand, on this machine
@@ -106,6 +112,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[test,lint]"
+	touch $@
+
+$(VENV)/.ready-fuzz: $(VENV)/.ready
+	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[fuzz]"
 	touch $@
 
 $(VENV)/.ready-image-lint: constraints.txt | $(BIN)/python

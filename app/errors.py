@@ -196,7 +196,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": ErrorResponse, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 413, 415, 422, 429, 500, 503, 504)
+    for status in (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 }
 """What every scoring route may answer beside its own 200, for the OpenAPI document."""
 

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from fastapi.sse import EventSourceResponse, format_sse_event
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
@@ -27,6 +27,30 @@ STALLED_S: Final = 60.0
 
 HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """Against caches and proxies that would collect an answer before they pass it on."""
+
+
+def event_schema(data: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+    """One event for the OpenAPI document: its name, if it has one, and its data as JSON."""
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": data,
+            }
+        },
+        "required": ["data"],
+    }
+    if name is not None:
+        schema["properties"]["event"] = {"type": "string", "const": name}
+        schema["required"].append("event")
+    return schema
+
+
+def component(model: type[BaseModel]) -> dict[str, Any]:
+    """Where the document has a model that some route answers with."""
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
 class EventStream(EventSourceResponse, Generic[T]):

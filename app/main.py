@@ -15,6 +15,7 @@ from app.compat.openai import completions, tokenization
 from app.compat.rerank import routes as rerank
 from app.compat.rerank.defaults import RerankDefaults
 from app.compat.scoring import labels as scoring
+from app.document import install_document
 from app.errors import install_error_handlers
 from app.json_route import JsonRoute
 from app.lifecycle import Lifecycle
@@ -104,6 +105,7 @@ def create_app(
     app.state.rerank = RerankDefaults.read(settings)
     app.state.service = None
     install_error_handlers(app)
+    install_document(app)
     for source in NATIVE + COMPATIBLE:
         app.include_router(_strict(source.router))
     return app

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-MAX_PRIORITY: Final = 2**63 - 1
+MAX_PRIORITY: Final = 2**63
 
 
 def _named_priority(value: object) -> object:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import TypeAdapter
 
 from app.dependencies import ServiceDependency
-from app.event_stream import EventStream
+from app.event_stream import EventStream, component, event_schema
 from app.json_route import JsonRoute
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.decode import DecodeRequest
@@ -22,12 +22,29 @@ _EVENT: Final[TypeAdapter[DecodedToken | DecodeResponse]] = TypeAdapter(
     DecodedToken | DecodeResponse
 )
 
+# No plain answer holds one, so the document has no component of it.
+_TOKEN_SCHEMA: Final = TypeAdapter(DecodedToken).json_schema(
+    ref_template="#/components/schemas/{model}"
+)
+_TOKEN_SCHEMA.pop("$defs")
+
 EVENTS: Final[dict[str, Any]] = {
     "description": "The answer; with ``stream``, as events: ``token`` for each token, then one "
     "``result`` with the whole answer. An ``error`` event takes the place of what cannot follow. A "
     "``token`` event has ``index``, ``id``, ``logprob``, ``rank``, ``top_logprobs``, and ``text``: "
     "what the text surely grows by, empty while a character or a possible stop is not complete.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
+    "content": {
+        "text/event-stream": {
+            "itemSchema": {
+                "oneOf": [
+                    event_schema(_TOKEN_SCHEMA, "token"),
+                    event_schema(component(DecodeResponse), "result"),
+                    event_schema(component(ErrorResponse), "error"),
+                ]
+            },
+            "example": EVENTS_EXAMPLE,
+        }
+    },
 }
 
 

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.dependencies import LifecycleDependency, MetricsDependency
-from app.errors import NOT_READY_RETRY_S
+from app.errors import ERROR_RESPONSES, NOT_READY_RETRY_S
 from app.lifecycle import Phase
 from app.observability import CONTENT_TYPE
 
-router = APIRouter(tags=["health"])
+router = APIRouter(
+    tags=["health"], responses={status: ERROR_RESPONSES[status] for status in (413, 500)}
+)
 
 
 class Health(BaseModel):
@@ -78,7 +80,11 @@ async def health(lifecycle: LifecycleDependency, response: Response) -> HealthRe
     )
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, 401: ERROR_RESPONSES[401]},
+)
 async def metrics(source: MetricsDependency) -> Response:
     """Counters and gauges in Prometheus' text format."""
     return Response(source.render(), media_type=CONTENT_TYPE)

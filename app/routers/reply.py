@@ -21,7 +21,7 @@ WORK_FAILURES: Final[Failures] = {**ERROR_RESPONSES, **NOT_SERVED}
 """Of a route that asks the model, for the OpenAPI document."""
 
 LOOKUP_FAILURES: Final[Failures] = {
-    status: ERROR_RESPONSES[status] for status in (401, 422, 500, 503)
+    status: ERROR_RESPONSES[status] for status in (401, 413, 422, 500, 503)
 }
 """Of a route that only looks something up."""
 

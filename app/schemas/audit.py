@@ -22,7 +22,9 @@ DEFAULT_AUDIT_BEAMS = 4
 DEFAULT_AUDIT_EXPANSIONS = 256
 
 Place = Annotated[int, Field(ge=0, le=MAX_AUDIT_CANDIDATES - 1)]
-Pair = Annotated[list[Place], Field(min_length=2, max_length=2)]
+Pair = Annotated[
+    list[Place], Field(min_length=2, max_length=2, json_schema_extra={"uniqueItems": True})
+]
 
 
 class AuditRequest(ContextRequest):

@@ -109,7 +109,8 @@ MAX_COMPLETION_TOKENS = 1 << 22
 """Tokens that the choices of one completions request may generate at most."""
 
 MAX_USER_CHARS = 512
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**63
+"""Bounds go through floats on their way to the document: beyond 2^53 only such as this survive."""
 
 MAX_COMPLETION_ENTRIES = 1 << 18
 """Tokens that a completions response lists, times ``logprobs``: an evaluation sends many."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.schemas.bounds import MAX_CHOICES, MAX_JSON_SCHEMA_CHARS, MAX_REGEX_CHARS
+from app.schemas.conditions import UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.request import Candidate, ListingRequest
 
 T = TypeVar("T")
@@ -39,6 +40,17 @@ class ConstrainedRequest(ListingRequest):
     Null: yes, where a constraint is given and anything ends a sequence. Without it a sequence is
     finished with its last token: of two candidates, or texts that match, one that begins the other
     always beats it."""
+
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        *(
+            when(
+                given(field),
+                absent_or(**{other: UNSET for other in _CONSTRAINTS if other != field}),
+            )
+            for field in _CONSTRAINTS
+        ),
+        when(given("append_eos", {"const": True}), any_of(*map(given, _CONSTRAINTS))),
+    )
 
     @property
     def constraint(self) -> str | None:

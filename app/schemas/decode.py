@@ -21,6 +21,7 @@ from app.schemas.bounds import (
     MAX_STOP_IDS,
     MAX_STOPS,
 )
+from app.schemas.conditions import UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.constraint import ConstrainedRequest
 from app.schemas.request import TokenId
 
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 Strategy = Literal["greedy", "beam", "exact"]
 Feasible = Literal["any", "ended"]
+Compared = Annotated[
+    list[Strategy], Field(min_length=2, max_length=3, json_schema_extra={"uniqueItems": True})
+]
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
@@ -86,14 +90,14 @@ class DecodeRequest(ConstrainedRequest):
     """``greedy``: the most probable token at each step. ``beam``: beam search with the semantics of
     Hugging Face's ``generate``. ``exact``: the truly most probable completions, with a certificate.
     Null: ``greedy``."""
-    compare: Annotated[list[Strategy], Field(min_length=2, max_length=3)] | None = None
+    compare: Compared | None = None
     """Run these strategies on the same question and answer in ``compared``, with what each missed
     of the optimum where exact is among them. Goes without ``strategy``."""
     max_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
     """Tokens to generate at most, an end token included. Null: 32; with candidates, enough for the
     longest. A candidate that does not fit is none."""
     min_tokens: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS)] = 0
-    """No end before so many tokens have been generated."""
+    """No end before so many tokens have been generated; at most ``max_tokens``."""
     num_beams: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
     """Beams kept at each step; for ``exact``, of the beam search that gives it its first bound.
     Null: 4."""
@@ -130,6 +134,31 @@ class DecodeRequest(ConstrainedRequest):
     stream: bool = False
     """Answer with server-sent events: a ``token`` event for each token as it is generated, then one
     ``result`` event, which is what the plain answer would have been. Greedy only."""
+
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        *ConstrainedRequest.conditions,
+        *(
+            when(
+                given(field, {"not": {"enum": [None, _NEUTRAL.get(field)]}}),
+                any_of(
+                    given("strategy", {"enum": list(have)}),
+                    given("compare", {"contains": {"enum": list(have)}}),
+                ),
+            )
+            for field, have in _HAVE.items()
+        ),
+        when(given("compare"), absent_or(strategy=UNSET, threshold=UNSET)),
+        when(
+            given("stream", {"const": True}),
+            absent_or(strategy={"enum": ["greedy", None]}, compare=UNSET),
+        ),
+        when(given("threshold"), absent_or(length_penalty={"enum": [0, None]})),
+        when(
+            any_of(given("regex"), given("json_schema")),
+            absent_or(num_beams={"anyOf": [{"maximum": MAX_GRAMMAR_BEAMS}, UNSET]}),
+        ),
+        when(given("num_return_sequences", {"not": {"enum": [1, None]}}), absent_or(compare=UNSET)),
+    )
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"context": "The capital of France is", "max_tokens": 8},

@@ -31,18 +31,27 @@ from app.schemas.bounds import (
     MAX_TOKEN_IDS,
     MAX_TOP,
 )
+from app.schemas.conditions import Schema
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-def _allow_null_for_optional_fields(schema: dict[str, Any], model: type[Request]) -> None:
-    """Say in the JSON schema what ``Request`` does: null stands for the default."""
+_NOT_SERVED = "Not served: null, or what asks for nothing."
+
+
+def _say_what_is_done(schema: dict[str, Any], model: type[Request]) -> None:
+    """Say in the JSON schema what ``Request`` does: null stands for the default, ``not_served`` and
+    ``conditions`` hold."""
     for name, field in schema["properties"].items():
         kinds = [kind.get("type") for kind in field.get("anyOf", ())]
         if name in schema.get("required", ()) or "null" in kinds:
             continue
         about = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
         schema["properties"][name] = {"anyOf": [dict(field), {"type": "null"}], **about}
+    for name, neutral in getattr(model, "not_served", {}).items():
+        schema["properties"][name] = {"enum": [None, *neutral], "description": _NOT_SERVED}
+    if model.conditions:
+        schema["allOf"] = list(model.conditions)
     if model.examples:
         schema["examples"] = list(model.examples)
 
@@ -55,8 +64,10 @@ class Request(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
-        json_schema_extra=_allow_null_for_optional_fields,
+        json_schema_extra=_say_what_is_done,
     )
+    conditions: ClassVar[tuple[Schema, ...]] = ()
+    """What fields ask of others, for the document; the validators see to it."""
     examples: ClassVar[tuple[dict[str, Any], ...]] = ()
 
     @field_validator("*", mode="before")

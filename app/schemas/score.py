@@ -14,6 +14,7 @@ from app.schemas.bounds import (
     MAX_MARGINAL_EXPANSIONS,
     MAX_TOKEN_IDS,
 )
+from app.schemas.conditions import OFF, UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.request import Candidate, Context, ListingRequest, Temperature
 from app.schemas.score_reply import BoundaryPolicy
 
@@ -72,6 +73,40 @@ class ScoreRequest(ListingRequest):
     all_or_nothing: bool = False
     """Refuse the whole request when one candidate cannot be scored. One that ``top_n`` leaves
     unfinished counts as scored."""
+
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        *(
+            when(given(field), given("normalization", {"const": kind}))
+            for kind, field in _NEEDED_BY.items()
+        ),
+        *(
+            when(given("normalization", {"const": kind}), given(field))
+            for kind, field in _NEEDED_BY.items()
+            if kind != "gnmt"
+        ),
+        when(
+            given("max_expansions"),
+            any_of(
+                given("boundary", {"const": "marginal"}), given("boundary_detail", {"const": True})
+            ),
+        ),
+        when(
+            given("boundary", {"const": "marginal"}),
+            absent_or(
+                normalization={"enum": ["sum", None]},
+                start_token=UNSET,
+                top_n=UNSET,
+                compact=OFF,
+                token_logprobs=OFF,
+                top_logprobs={"enum": [0, None]},
+            ),
+        ),
+        when(given("boundary_detail", {"const": True}), absent_or(top_n=UNSET, compact=OFF)),
+        when(
+            given("compact", {"const": True}),
+            absent_or(token_logprobs=OFF, top_logprobs={"enum": [0, None]}),
+        ),
+    )
 
     @field_validator(*_NEEDED_BY.values())
     @classmethod

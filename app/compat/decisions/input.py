@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.schemas.conditions import Schema, absent_or, given, when
 from app.schemas.request import Request, Text
 
 MAX_PARTS = 256
@@ -158,6 +159,11 @@ _PARTS_OF: dict[str, tuple[type[Request], ...]] = {
 }
 
 
+def _parts_of(role: str) -> Schema:
+    kinds = [get_args(part.model_fields["type"].annotation)[0] for part in _PARTS_OF[role]]
+    return absent_or(content={"items": absent_or(type={"enum": kinds})})
+
+
 class InputMessage(Request):
     """One message of the input."""
 
@@ -168,6 +174,11 @@ class InputMessage(Request):
     """Text, or parts of the kinds that belong to the role."""
     phase: Literal["commentary", "final_answer"] | None = None
     """Of an assistant's message; shown beside the role."""
+
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        *(when(given("role", {"const": role}), _parts_of(role)) for role in _PARTS_OF),
+        when(given("phase"), given("role", {"const": "assistant"})),
+    )
 
     @field_validator("content", mode="after")
     @classmethod

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from app.compat.decisions.input import MAX_PARTS, InputItem, QuestionPart, by_type
 from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES, MAX_OPTIONS, MAX_QUESTIONS
+from app.schemas.conditions import Schema, absent_or, given, when
 from app.schemas.request import Request, Text, Treatment
 
 MAX_NAME_CHARS = 512
@@ -70,7 +71,7 @@ class ScoreQuestion(Request):
     type: Literal["score"]
     instructions: Instructions
     levels: Annotated[list[Level], Field(min_length=2, max_length=MAX_OPTIONS, fail_fast=True)]
-    """From the lowest to the highest; their values are 0, 1, 2 and so on."""
+    """From the lowest to the highest; their values are 0, 1, 2 and so on. All labels differ."""
     name: Name | None = None
 
     @field_validator("levels")
@@ -123,6 +124,13 @@ class DecisionRequest(Treatment):
     prompt_cache_options: PromptCacheOptions | None = None
     safety_identifier: Annotated[str, Field(max_length=MAX_NAME_CHARS)] | None = None
     """Accepted; without effect."""
+
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        when(
+            given("prompt_cache_key", {"type": "string", "minLength": 1}),
+            absent_or(cache_salt={"maxLength": 0}),
+        ),
+    )
 
     @field_validator("prompt_cache_key")
     @classmethod

@@ -27,6 +27,7 @@ from app.schemas.bounds import (
     MAX_TOP,
     MAX_USER_CHARS,
 )
+from app.schemas.conditions import Schema, absent_or, given, when
 from app.schemas.decode import Stop
 from app.schemas.request import Request, Text, TokenIds, Treatment
 
@@ -72,6 +73,8 @@ _NOT_SERVED: Final = {
 """What the fields that must hold their neutral value, which is falsy, should be, and why."""
 
 
+OnlyZero = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": 0})]
+
 VLLM_DEFAULTS: Final = {
     "allowed_token_ids": (),
     "include_stop_str_in_output": (False,),
@@ -94,6 +97,9 @@ VLLM_DEFAULTS: Final = {
 """What vLLM adds to OpenAI's request, with its own defaults."""
 
 
+_ONE: Final[Schema] = {"enum": [1, None]}
+
+
 class StreamOptions(Request):
     """How a stream is sent."""
 
@@ -112,7 +118,8 @@ class CompletionRequest(ForeignFields, Treatment):
     """``interactive``, ``bulk``, or an integer as vLLM has it: 0 and less, or more."""
 
     prompt: Prompts
-    """One prompt or several: texts or token ids. Ids are taken as they are."""
+    """One prompt or several: texts or token ids. Ids are taken as they are. One that is empty needs
+    the token that ``add_bos`` or ``add_special_tokens`` puts before it."""
     echo: bool = False
     """Begin each choice with its prompt; with ``logprobs`` the prompt's tokens are scored too."""
     max_tokens: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS)] = DEFAULT_TOKENS
@@ -122,29 +129,32 @@ class CompletionRequest(ForeignFields, Treatment):
     n: Annotated[int, Field(ge=1, le=MAX_BEAMS)] = 1
     """Choices for each prompt, best first. More than one are found by beam search."""
     best_of: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
-    """Beams of that search, which ranks by the mean log-probability of a token. Null: ``n``."""
+    """Beams of that search, which ranks by the mean log-probability of a token; at least ``n``.
+    Null: ``n``."""
     stop: Stop = Field(default_factory=list)
     """Texts that end a completion, found in what was generated; the text is cut before them."""
     stream: bool = False
     """Answer with server-sent events, and ``data: [DONE]`` at last. Goes without ``best_of``."""
     stream_options: StreamOptions | None = None
     """How the stream is sent."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
+    temperature: Annotated[float, Field(ge=0, json_schema_extra={"maximum": 0})] = 0.0
     """Only 0, which is also the default here: nothing is sampled."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The most probable token is in every nucleus, so this changes nothing; with several beams it
     would, and must be 1."""
-    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)] | None = None
     """Taken and without effect: equal requests have equal answers anyway."""
     user: Annotated[str, Field(max_length=MAX_USER_CHARS)] | None = None
     """Taken and without effect."""
-    suffix: str | None = None
+    suffix: Annotated[str, Field(json_schema_extra={"maxLength": 0})] | None = None
     """Not served: null or empty."""
-    frequency_penalty: float = 0.0
+    frequency_penalty: OnlyZero = 0.0
     """Not served: 0."""
-    presence_penalty: float = 0.0
+    presence_penalty: OnlyZero = 0.0
     """Not served: 0."""
-    logit_bias: dict[str, float] | None = None
+    logit_bias: (
+        Annotated[dict[str, float], Field(json_schema_extra={"maxProperties": 0})] | None
+    ) = None
     """Not served: null or empty."""
     add_special_tokens: bool = False
     """Put before a text what the tokenizer's own rule puts there; a text that begins with it gets
@@ -157,6 +167,17 @@ class CompletionRequest(ForeignFields, Treatment):
     native routes take it for text."""
     ignore_eos: bool = False
     """The model's own end tokens do not end a completion."""
+
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        when(given("max_tokens", {"const": 0}), given("echo", {"const": True})),
+        when(given("max_tokens", {"const": 0}), absent_or(n=_ONE, best_of=_ONE)),
+        when(given("stream", {"const": True}), absent_or(n=_ONE, best_of=_ONE)),
+        when(given("stream_options"), given("stream", {"const": True})),
+        when(
+            given("top_p", {"exclusiveMaximum": 1, "type": "number"}),
+            absent_or(n=_ONE, best_of=_ONE),
+        ),
+    )
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"prompt": "The capital of France is", "max_tokens": 8},

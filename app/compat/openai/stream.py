@@ -10,8 +10,9 @@ from anyio import to_thread
 from pydantic import TypeAdapter
 
 from app.compat.openai.reply import Completion
-from app.event_stream import EventStream
+from app.event_stream import EventStream, component, event_schema
 from app.json_pieces import to_json_in_pieces
+from app.schemas.error import ErrorResponse
 
 LARGE: Final = 4_096
 """Characters and entries of a piece beyond which it is written off the event loop."""
@@ -26,7 +27,13 @@ EVENTS: Final[dict[str, Any]] = {
     "``[DONE]``. A failure on the way is a piece ``{error}``.",
     "content": {
         "text/event-stream": {
-            "schema": {"type": "string"},
+            "itemSchema": {
+                "anyOf": [
+                    event_schema(component(Completion)),
+                    event_schema(component(ErrorResponse), "error"),
+                    {"type": "object", "properties": {"data": {"const": "[DONE]"}}},
+                ]
+            },
             "example": 'data: {"id": "cmpl-0", "object": "text_completion", ...}\n\n'
             "data: [DONE]\n\n",
         }

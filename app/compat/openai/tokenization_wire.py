@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from app.compat.neutral import ForeignFields, Neutral
 from app.schemas.bounds import MAX_MODEL_NAME_CHARS
+from app.schemas.conditions import UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.request import Messages, Request, Text, TokenIds
 from app.schemas.response import Part
 
@@ -39,6 +40,11 @@ class TokenizeRequest(ForeignFields, Request):
     """The template always ends where the assistant speaks."""
     return_token_strs: bool = False
     """List the tokens' texts as well."""
+
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        any_of(given("prompt"), given("messages")),
+        when(given("messages"), absent_or(prompt=UNSET)),
+    )
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"prompt": "The capital of France is", "add_special_tokens": False},

@@ -6,7 +6,7 @@ What they have and is not served here is refused by name, unless it says what ha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import Discriminator, Field, RootModel, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,7 @@ from app.schemas.bounds import (
     MAX_TIMEOUT_MS,
     MAX_TOKEN_IDS,
 )
+from app.schemas.conditions import given
 from app.schemas.request import Request, Text, Treatment
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ _NEUTRAL: dict[str | None, tuple[object, ...]] = {
 }
 """Values of what is not served that ask for nothing; 10 is Cohere's own default."""
 
+_DISABLED: Final[dict[str, Any]] = given("mode", {"const": "disabled"})
+
 RerankLabel = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Query = Annotated[Text, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
@@ -46,6 +49,7 @@ Documents = Annotated[list[Document], Field(min_length=1, max_length=MAX_DOCUMEN
 Count = Annotated[int, Field(ge=1, le=MAX_CANDIDATES)]
 FieldName = Annotated[str, Field(max_length=MAX_LABEL_CHARS)]
 FieldNames = Annotated[list[FieldName], Field(min_length=1, max_length=MAX_RANK_FIELDS)]
+AnyCase = Annotated[str, Field(pattern="^([Rr][Ii][Gg][Hh][Tt]|[Ll][Ee][Ff][Tt])$")]
 AnyInteger = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 
 
@@ -108,7 +112,7 @@ class RerankV2Request(CohereRequest):
     """So many of the best are returned; null: all."""
     max_tokens_per_doc: Annotated[int, Field(ge=1, le=MAX_TOKEN_IDS)] = COHERE_TOKENS
     """A longer document is cut to its first so many tokens, and ``meta.warnings`` says so."""
-    relevant_spans: dict[str, Any] | None = None
+    relevant_spans: Annotated[dict[str, Any], Field(json_schema_extra=_DISABLED)] | None = None
     """Not served: null, or a ``mode`` of ``disabled``."""
 
     @field_validator("relevant_spans")
@@ -149,9 +153,11 @@ class RerankV1Request(ForeignFields, CohereRequest):
     """These fields of each document object count, in this order, a line each; null: ``text``."""
     return_documents: bool = False
     """Give back each document with its score, an object as it came."""
-    max_chunks_per_doc: AnyInteger | None = None
+    max_chunks_per_doc: Annotated[AnyInteger, Field(json_schema_extra={"enum": [10]})] | None = None
     """Not served: documents are never split. Null, or that API's own default, 10."""
-    truncate_prompt_tokens: AnyInteger | None = None
+    truncate_prompt_tokens: Annotated[AnyInteger, Field(json_schema_extra={"enum": []})] | None = (
+        None
+    )
     """Not served: null only. What is too long is refused by its index."""
     user: Annotated[str, Field(max_length=MAX_TEMPLATE_CHARS)] | None = None
     """Read and not used."""
@@ -197,7 +203,7 @@ class TeiRequest(Treatment, PromptOptions):
     return_text: bool = False
     """Give back each text with its score."""
 
-    @field_validator("truncation_direction", mode="before")
+    @field_validator("truncation_direction", mode="before", json_schema_input_type=AnyCase)
     @classmethod
     def _in_any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

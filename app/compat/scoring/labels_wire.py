@@ -5,7 +5,7 @@ vLLM answers POST /generative_scoring, SGLang POST /v1/score with nearly the sam
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     ConfigDict,
@@ -19,12 +19,15 @@ from pydantic_core import PydanticCustomError
 from app.compat.neutral import ForeignFields, Neutral
 from app.compat.priority import Priority
 from app.schemas.bounds import MAX_CANDIDATES, MAX_CHOSEN_IDS
-from app.schemas.request import Candidate, TokenId, Treatment
+from app.schemas.conditions import Schema, absent_or, any_of, given, when
+from app.schemas.request import Candidate, Text, TokenId, Treatment
 from app.schemas.response import Part
 
 MAX_REQUEST_ID_CHARS = 256
 
 Items = Annotated[list[Candidate], Field(min_length=1, max_length=MAX_CANDIDATES, fail_fast=True)]
+_TEXTS: Final[Schema] = {"anyOf": [{"type": "string"}, {"items": {"type": "string"}}]}
+_ID_LISTS: Final[Schema] = {"type": "array", "items": {"type": "array"}}
 LabelIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_CHOSEN_IDS, fail_fast=True)]
 
 
@@ -42,6 +45,10 @@ class LabelRequest(Treatment):
     parse_special: bool = True
     """Read the text of a control token, such as ``<|im_end|>``, as that token, as those APIs always
     do: their texts are chat templates. Our own; with false the words of others stay words."""
+
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        any_of(absent_or(items=_TEXTS), absent_or(items=_ID_LISTS)),
+    )
 
     @field_validator("items")
     @classmethod
@@ -90,7 +97,12 @@ class LabelScoreRequest(ForeignFields, LabelRequest):
     """The labels' shares of the probability of all labels; otherwise their own, over the whole
     vocabulary."""
 
-    @field_validator("items", mode="before")
+    conditions: ClassVar[tuple[Schema, ...]] = (
+        when(given("query", {"type": "string"}), absent_or(items=_TEXTS)),
+        when(given("query", {"type": "array"}), absent_or(items=_ID_LISTS)),
+    )
+
+    @field_validator("items", mode="before", json_schema_input_type=Text | Items)
     @classmethod
     def _one_is_a_list_of_one(cls, items: object) -> object:
         return [items] if isinstance(items, str) else items
