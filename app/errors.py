@@ -5,10 +5,14 @@ Beside the runtime's own tree (``model_runtime.errors``) the HTTP shell raises:
 RequestRefused              refused before the engine hears of it
 ├── Unauthorized            401
 ├── ModelNotServed          404
+├── RequestTimeout          408   headers or body do not come
 ├── BodyTooLarge            413
 ├── UnsupportedMediaType    415
+├── MalformedHttp           400   not HTTP, or HTTP that two readers may read differently
 ├── MalformedBody           400   not JSON at all
-└── AmbiguousBody           422   JSON that two readers may read differently
+├── AmbiguousBody           422   JSON that two readers may read differently
+├── TooManyBodyBytes        429   other bodies take all the room
+└── TooManyConnections      503
 
 A 4xx says what the exception says: it is about what the caller sent. A 5xx says only what the
 table says: the exception's own words may hold paths or internals, and go to the log.
@@ -20,7 +24,7 @@ import logging
 import math
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -54,6 +58,8 @@ logger = logging.getLogger(__name__)
 NOT_READY_RETRY_S: Final = 5
 """What a caller is told to wait while the model loads; nobody knows how long that takes."""
 
+_CLOSE: Final = {"Connection": "close"}
+
 
 class RequestRefused(Exception):
     """The request cannot be passed on. ``param`` names the field at fault, if it is one."""
@@ -73,6 +79,31 @@ class ModelNotServed(RequestRefused):
 
 class BodyTooLarge(RequestRefused):
     """The body is longer than ``max_body_bytes``."""
+
+
+class TooManyBodyBytes(RequestRefused):
+    """The bodies in flight take all of ``max_body_bytes_in_flight``."""
+
+    headers: ClassVar = {"Retry-After": "1"}
+
+
+class TooManyConnections(RequestRefused):
+    """There are ``max_connections`` already."""
+
+    headers: ClassVar = {"Retry-After": "1", **_CLOSE}
+
+
+class RequestTimeout(RequestRefused):
+    """The headers or the body did not come in time. What is left of them cannot be told apart
+    from the next request, so the connection ends."""
+
+    headers: ClassVar = _CLOSE
+
+
+class MalformedHttp(RequestRefused):
+    """Where the request ends, or whom it is for, is not clear. Nothing behind it can be trusted."""
+
+    headers: ClassVar = _CLOSE
 
 
 class UnsupportedMediaType(RequestRefused):
@@ -137,10 +168,16 @@ TABLE: Final[dict[type[Exception], Row]] = {
     ),
     Unauthorized: Row(401, "authentication_error", "invalid_api_key"),
     ModelNotServed: Row(404, _INVALID, "model_not_found"),
+    RequestTimeout: Row(408, "timeout_error", "request_timeout"),
     BodyTooLarge: Row(413, _INVALID, "body_too_large"),
     UnsupportedMediaType: Row(415, _INVALID, "unsupported_media_type"),
+    MalformedHttp: Row(400, _INVALID, "malformed_http"),
     MalformedBody: Row(400, _INVALID, "malformed_json"),
     AmbiguousBody: Row(422, _INVALID, "ambiguous_json"),
+    TooManyBodyBytes: Row(429, "rate_limit_error", "too_many_body_bytes"),
+    TooManyConnections: Row(
+        503, _UNAVAILABLE, "too_many_connections", "The server has no room for more connections."
+    ),
 }
 
 _HTTP_ROWS: Final[dict[int, Row]] = {
@@ -182,7 +219,7 @@ def error_headers(exc: Exception) -> dict[str, str]:
         # OpenAI's client would try twice more, each time for as long.
         return {"X-Should-Retry": "false"}
     if isinstance(exc, EngineStopping):
-        return {"Connection": "close"}
+        return _CLOSE
     if isinstance(exc, Unauthorized):
         return {"WWW-Authenticate": "Bearer"}
     return dict(getattr(exc, "headers", None) or {})

@@ -17,13 +17,14 @@ from app.compat.rerank.defaults import RerankDefaults
 from app.compat.scoring import labels as scoring
 from app.document import install_document
 from app.errors import install_error_handlers
-from app.json_route import JsonRoute
+from app.json_route import JsonRoute, Parser
 from app.lifecycle import Lifecycle
 from app.limits import Limits
 from app.middleware.auth import Authorized
-from app.middleware.body_limit import BodyLimit
+from app.middleware.body_limit import BodyBounds, BodyLimit
 from app.middleware.lifetime import Lifetime
 from app.middleware.observed import Observed
+from app.middleware.plain_head import PlainHead
 from app.observability import Metrics
 from app.routers import audit, decode, health, models, next_token, score
 from app.score_cache import ScoreCache
@@ -104,6 +105,7 @@ def create_app(
     app.state.score_cache = cache
     app.state.rerank = RerankDefaults.read(settings)
     app.state.service = None
+    app.state.parser = Parser()
     install_error_handlers(app)
     install_document(app)
     for source in NATIVE + COMPATIBLE:
@@ -131,11 +133,17 @@ def _loader(settings: Settings) -> Callable[[], Engine]:
 
 
 def _middleware(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> list[Middleware]:
+    bounds = BodyBounds(
+        one=int(settings.max_body_bytes),
+        together=settings.body_bytes_in_flight(),
+        timeout_s=settings.body_timeout_s,
+    )
     return [
         Middleware(Observed, metrics=metrics),
+        Middleware(PlainHead),
         Middleware(Authorized, keys=settings.keys()),
         Middleware(Lifetime, lifecycle=lifecycle),
-        Middleware(BodyLimit, limit=int(settings.max_body_bytes)),
+        Middleware(BodyLimit, bounds=bounds),
     ]
 
 

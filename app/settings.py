@@ -130,6 +130,15 @@ class Settings(BaseSettings):
 
     max_body_bytes: ByteSize = Field(ByteSize(MAX_BODY_BYTES), ge=1)
     """Largest request body, as in 8388608 or 8MiB; a larger one gets 413."""
+    max_body_bytes_in_flight: ByteSize | None = Field(None, ge=1)
+    """Bytes of all bodies whose requests are not answered yet; another large one gets 429. By
+    default 8 times max_body_bytes."""
+    header_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False)
+    """Seconds in which a request's headers must be complete, else 408."""
+    body_timeout_s: float = Field(30.0, gt=0, allow_inf_nan=False)
+    """Seconds that may pass between two parts of a request's body, else 408."""
+    max_connections: int = Field(1024, ge=1)
+    """Open connections at most; another one gets 503."""
     max_candidates: int = Field(MAX_CANDIDATES, ge=1, le=MAX_CANDIDATES)
     """Candidates in one request at most."""
     max_top_logprobs: int = Field(MAX_TOP, ge=0, le=MAX_TOP)
@@ -193,6 +202,18 @@ class Settings(BaseSettings):
                 f"{env_name('allow_unauthenticated')}=true to do without"
             )
         return keys
+
+    def body_bytes_in_flight(self) -> int:
+        """What ``max_body_bytes_in_flight`` is, or is by default.
+
+        Raises:
+            SettingsError: it has no room for one body.
+        """
+        limit = int(self.max_body_bytes_in_flight or 8 * self.max_body_bytes)
+        if limit < self.max_body_bytes:
+            name = "max_body_bytes_in_flight"
+            raise SettingsError(f"{env_name(name)} ({flag_name(name)}): less than max_body_bytes")
+        return limit
 
     def engine_config(self) -> EngineConfig:
         """The part of the settings that the engine wants."""

@@ -1,7 +1,8 @@
 """What surrounds every route, outermost first. Plain ASGI, so that disconnects stay visible.
 
 Observed      request id, access log, request metrics, the last resort for exceptions
+PlainHead     400 for a head that two readers may read differently
 Authorized    an API key, on everything but health
 Lifetime      no new work while draining; a handler ends when its client leaves
-BodyLimit     413 beyond the limit, declared or not
+BodyLimit     413 beyond the limit, 429 beyond that of all bodies, 408 where one does not come
 """

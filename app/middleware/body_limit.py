@@ -1,46 +1,114 @@
-"""No body larger than the limit is held in memory, whether its length was declared or not."""
+"""What request bodies may take: memory, one by one and all together, and time."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge, error_response
+from app.errors import BodyTooLarge, RequestTimeout, TooManyBodyBytes, error_response
+from app.json_route import LARGE_BODY
+
+MIN_BYTES_PER_S: Final = 1_024
+"""A body that comes more slowly than this, measured from its beginning, is given up: a byte now and
+then would keep its place for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyBounds:
+    """The operator's settings.
+
+    Attributes:
+        one: bytes of one body.
+        together: bytes of all bodies whose requests are not answered yet. A body of up to
+            ``LARGE_BODY`` counts, and is read in any case: large ones that come slowly leave
+            room for small requests, whose number the number of connections bounds.
+        timeout_s: seconds between two parts of a body.
+    """
+
+    one: int
+    together: int
+    timeout_s: float
 
 
 class BodyLimit:
-    """Answers 413 at once where the declared length is too large.
+    """Holds no more of bodies than ``bounds`` allow, whether their length was declared or not.
 
-    An undeclared (chunked) length is counted while it arrives; the one byte too many raises
-    ``BodyTooLarge`` out of ``receive``, where the handler reads.
+    What is declared is refused unread: 413 where it is too large by itself, 429 beside the others.
+    An undeclared (chunked) length is counted while it arrives, and the byte too many raises the
+    same out of ``receive``, where the handler reads; so does a body that does not come: 408.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, bounds: BodyBounds) -> None:
         self._app = app
-        self._limit = limit
+        self._bounds = bounds
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif _declared(scope) > self._limit:
-            await error_response(self._too_large(), scope["path"])(scope, receive, send)
-        else:
-            await self._app(scope, self._counted(receive), send)
+            return
+        body = _Body(receive)
+        try:
+            self._count(body, _declared(scope))
+        except (BodyTooLarge, TooManyBodyBytes) as refusal:
+            await error_response(refusal, scope["path"])(scope, receive, send)
+            return
+        try:
+            await self._app(scope, lambda: self._receive(body), send)
+        finally:
+            self._in_flight -= body.counted
 
-    def _counted(self, receive: Receive) -> Receive:
-        seen = 0
+    async def _receive(self, body: _Body) -> Message:
+        message = await body.receive(self._bounds.timeout_s)
+        self._count(body, body.seen)
+        return message
 
-        async def receive_within_limit() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._limit:
-                raise self._too_large()
-            return message
+    def _count(self, body: _Body, size: int) -> None:
+        more = max(0, size - body.counted)
+        if size > self._bounds.one:
+            raise BodyTooLarge(f"The request body is larger than {self._bounds.one} bytes.")
+        if more and size > LARGE_BODY and self._in_flight + more > self._bounds.together:
+            raise TooManyBodyBytes(
+                f"This body and those in flight exceed {self._bounds.together} bytes; try again."
+            )
+        body.counted += more
+        self._in_flight += more
 
-        return receive_within_limit
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The request body is larger than {self._limit} bytes.")
+class _Body:
+    """One body on its way.
+
+    Attributes:
+        seen: bytes that have arrived.
+        counted: bytes that are counted as in flight: what was declared, or else what was seen.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._began: float | None = None
+        self._complete = False
+        self.seen = 0
+        self.counted = 0
+
+    async def receive(self, timeout_s: float) -> Message:
+        """The next part, or what comes behind the last one, which may take as long as it likes."""
+        if self._complete:
+            return await self._receive()
+        now = asyncio.get_running_loop().time()
+        if self._began is None:
+            self._began = now
+        at_this_rate = self._began + timeout_s + self.seen / MIN_BYTES_PER_S
+        try:
+            async with asyncio.timeout_at(min(now + timeout_s, at_this_rate)):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout("The request body did not come in time.") from None
+        self.seen += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        return message
 
 
 def _declared(scope: Scope) -> int:

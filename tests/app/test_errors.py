@@ -237,8 +237,18 @@ async def test_unknown_path_and_wrong_method_have_the_one_shape(client: httpx.As
 
 async def test_a_trailing_slash_is_another_path(client: httpx.AsyncClient) -> None:
     """No redirect repeats a made-up Host header."""
-    response = await client.post("/work/x/", json={}, headers={"Host": "evil/docs?"})
+    response = await client.post("/work/x/", json={}, headers={"Host": "evil"})
     assert response.status_code == 404
+    assert "Location" not in response.headers
+
+
+async def test_a_host_that_is_none_is_refused(client: httpx.AsyncClient) -> None:
+    """A made-up Host header cannot pass for a path."""
+    for host in ("evil/docs?", "a b", "me@x", "x:y", "[::1"):
+        response = await client.get("/health", headers={"Host": host})
+        assert (response.status_code, fault(response)["code"]) == (400, "malformed_http")
+    for host in ("", "localhost:8000", "[::1]:80", "a_b.svc", "x:"):
+        assert (await client.get("/health", headers={"Host": host})).status_code == 200
 
 
 @pytest.mark.parametrize(
