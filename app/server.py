@@ -12,16 +12,19 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
 
+from app.http_protocol import KEEP_ALIVE_S, ConnectionBounds, HttpProtocol
 from app.lifecycle import Lifecycle
 from app.main import create_app
 from app.settings import Settings
@@ -30,9 +33,9 @@ from model_runtime import Engine
 logger = logging.getLogger(__name__)
 
 BACKLOG: Final = 2048
-KEEP_ALIVE_S: Final = 75
-"""Longer than the idle time of usual load balancers, so that they close first."""
 MAX_HEADER_BYTES: Final = 64 << 10
+OTHER_FILES: Final = 256
+"""Open files that are no connections, and connections that are being refused."""
 CLOSING_S: Final = 1
 """Seconds in which connections may still send what is answered already."""
 
@@ -93,12 +96,18 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         ListenError: the address is taken, or not ours.
     """
     listeners = _listen(settings.host, settings.port)
+    _allow_open_files(settings.max_connections + OTHER_FILES)
     app = create_app(settings, load=load)
     lifecycle: Lifecycle = app.state.lifecycle
+    bounds = ConnectionBounds(
+        header_timeout_s=settings.header_timeout_s,
+        discard_s=settings.body_timeout_s,
+        connections=settings.max_connections,
+    )
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=partial(HttpProtocol, bounds=bounds),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="on",
         log_config=None,
@@ -120,6 +129,18 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         sys.stdout.flush()
         os._exit(lifecycle.exit_code)
     return lifecycle.exit_code
+
+
+def _allow_open_files(wanted: int) -> None:
+    # Usually 1,024 at first, and a process may raise it. Beyond it connections are not refused:
+    # they hang, and the log fills up.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        logger.warning("few open files", extra={"allowed": allowed, "wanted": wanted})
 
 
 def _bound(family: socket.AddressFamily, address: Any) -> socket.socket:
