@@ -27,6 +27,9 @@ from app.version import version
 
 _GROUPS: Final = {
     "server": ("host", "port", "drain_timeout_s", "watchdog_timeout_s"),
+    "connections": (
+        *("max_connections", "header_timeout_s", "body_timeout_s", "max_body_bytes_in_flight"),
+    ),
     "model": (
         *("model", "revision", "served_name", "dtype", "device", "runner", "threads"),
         "cache_dir",
@@ -74,6 +77,7 @@ def serve_command(flags: dict[str, Any]) -> int:
     """``chainrule serve``."""
     settings = Settings.read(flags)
     settings.keys()
+    settings.body_bytes_in_flight()
     configure_logging(settings.log_level, settings.log_format, queued=True)
     log_ignored_variables()
     # Until the server listens for signals itself there is nothing that a stop would have to finish.
@@ -204,7 +208,7 @@ def _add_flag(parser: Any, field: str) -> None:
 def _metavar(field: str, annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "{" + ",".join(map(str, get_args(annotation))) + "}"
-    return field.rsplit("_", 1)[-1].upper()
+    return "BYTES" if "bytes" in field else field.rsplit("_", 1)[-1].upper()
 
 
 def _shown(default: object) -> str:

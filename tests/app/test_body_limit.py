@@ -206,7 +206,7 @@ async def test_a_steady_body_may_take_longer_than_the_timeout(engine: StubEngine
     pieces = [work(0, 40_000)[start : start + 4_000] for start in range(0, 40_000, 4_000)]
 
     async def a_piece() -> Message:
-        await asyncio.sleep(0.04)
+        await asyncio.sleep(0.1)
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
     left = asyncio.Event()
@@ -217,7 +217,7 @@ async def test_a_steady_body_may_take_longer_than_the_timeout(engine: StubEngine
         await left.wait()
         return {"type": "http.disconnect"}
 
-    sent = await call(shell_app(engine, body_timeout_s=0.3), post(b"", 40_000), receive)
+    sent = await call(shell_app(engine, body_timeout_s=0.9), post(b"", 40_000), receive)
     assert sent[0]["status"] == 200
 
 
