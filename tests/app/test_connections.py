@@ -169,7 +169,7 @@ def test_a_refused_body_is_not_read_for_ever(server: ServerProcess) -> None:
 def test_a_request_that_waits_for_the_model_is_never_cut_off(server: ServerProcess) -> None:
     """Once its body is complete no timeout of the connection counts."""
     with connect(server) as patient:
-        patient.sendall(work(3 * TIMEOUT_S))
+        patient.sendall(work(2 * TIMEOUT_S))
         assert b"200 OK" in one_answer(patient)
 
 
