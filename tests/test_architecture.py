@@ -208,10 +208,10 @@ def test_product_code_never_asserts() -> None:
 
 
 def test_files_and_functions_stay_short() -> None:
-    """A file over 300 lines holds two nouns; a function over 50 hides its steps."""
+    """A file over 400 lines holds two nouns; a function over 50 hides its steps."""
     for path in SOURCES:
         text = path.read_text()
-        assert len(text.splitlines()) <= 300, name_of(path)
+        assert len(text.splitlines()) <= 400, name_of(path)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = len((ast.get_docstring(node) or "").splitlines())
