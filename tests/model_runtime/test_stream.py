@@ -170,7 +170,7 @@ async def test_what_cannot_begin_is_raised_at_the_first_read() -> None:
     engine = Engine(EngineConfig(), INFO, cast(Tokenizer, None), model.forward, FakeCache())
     with pytest.raises(EngineNotReady):
         await anext(engine.stream(greedy(3)))
-    async with started(model, max_queue_tokens=40) as engine:
+    async with started(model, max_queue_tokens=48) as engine:
         with pytest.raises(TokenIdOutOfRange):
             await anext(engine.stream(greedy(3, prompt=(1, VOCAB))))
         model.on_run = gate.hold
