@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from app.schemas.score_reply import CandidateScore, ScoreResponse
 from app.service import ScoringService
+from model_runtime.attention.interface import Decoded
 from model_runtime.engine import Engine
 from model_runtime.model_runner import ModelRunner
 from model_runtime.tokenizer import Tokenizer
@@ -30,8 +30,9 @@ def logits_of_the_next_position(patch: pytest.MonkeyPatch) -> None:
     """A token is scored by the next row of the forward, which has seen it."""
     forward = ModelRunner._forward
 
-    def rolled(self: ModelRunner, batch: Any) -> Tensor:
-        return forward(self, batch).roll(-1, 0)
+    def rolled(self: ModelRunner, batch: Any) -> Decoded:
+        decoded = forward(self, batch)
+        return decoded._replace(hidden=decoded.hidden.roll(-1, 0))
 
     patch.setattr(ModelRunner, "_forward", rolled)
 

@@ -215,7 +215,7 @@ def test_a_forward_off_the_cpu_fits_together(kind: str, dtype: torch.dtype) -> N
     work = [Work(LogprobQuery((*context, i, i), len(context)), len(context)) for i in range(5)]
     batch = plan(work, PrefixCache(400), 4096)
     with torch.inference_mode():
-        hidden = runner._forward(batch)
+        hidden, _ = runner._forward(batch)
     assert hidden.shape == (len(batch.token_ids), config.hidden_size)
     assert hidden.dtype == torch.float32
     assert runner._storage.read(0, slice(0, 1))[0].dtype == dtype

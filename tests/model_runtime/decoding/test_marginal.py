@@ -58,7 +58,10 @@ def test_company_changes_no_bit(
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), world=worlds())
 def test_bytes_add_up(data: st.DataObject, world: World) -> None:
-    """Begins with y = begins with y and any byte, or ends or leaves the text right after y."""
+    """Begins with y = begins with y and any byte, or ends or leaves the text right after y.
+
+    Where many tokens are spelled alike the budget may end first; then the bounds have to meet.
+    """
     content = data.draw(candidates(world)).content
     search = MarginalSearch(
         PROMPT,
@@ -70,9 +73,11 @@ def test_bytes_add_up(data: st.DataObject, world: World) -> None:
     )
     (ended,) = world.run(search)
     assert isinstance(ended, MarginalResult)
-    longer = [world.find(MarginalCandidate(content + bytes([byte]))).lower for byte in b"ab"]
-    whole = world.find(MarginalCandidate(content)).lower
-    assert whole == pytest.approx(log_mass((ended.lower, *longer)), abs=1e-9)
+    longer = [world.find(MarginalCandidate(content + bytes([byte]))) for byte in b"ab"]
+    whole = world.find(MarginalCandidate(content))
+    parts = (ended, *longer)
+    assert whole.lower <= log_mass([part.upper for part in parts]) + 1e-9
+    assert whole.upper >= log_mass([part.lower for part in parts]) - 1e-9
 
 
 def test_a_hand_written_sum() -> None:
