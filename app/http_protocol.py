@@ -8,7 +8,9 @@ owes something at almost every moment:
             ^                                                                       │
             └───────────────────────────── first byte <─────────────────────────────┘
 
-A request that is complete waits for the model, and for that nothing here ends it.
+A request that is complete waits for the model, and for that nothing here ends it. An answer that
+is out waits for its reader, as long as it reads on. Where there are as many connections as there
+may be, a new one takes the place of that which has been idle longest.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class ConnectionBounds:
 
     Attributes:
         header_timeout_s: seconds from a request's first byte to the end of its headers.
-        discard_s: seconds in which the rest of a body is discarded that was answered early.
+        discard_s: seconds in which the rest of a body is discarded that was answered early, and
+            in which a client reads some of an answer.
         connections: open at once.
     """
 
@@ -55,6 +58,9 @@ class Owed(Enum):
     UNREAD_BODY = "the rest of a body whose request is answered"
 
 
+_IDLE: Final = (Owed.FIRST_BYTE, Owed.NEXT_REQUEST)
+
+
 class HttpProtocol(H11Protocol):
     """uvicorn's protocol, with bounds."""
 
@@ -62,21 +68,33 @@ class HttpProtocol(H11Protocol):
         super().__init__(*args, **kwargs)
         self._bounds = bounds
         self._owed: Owed | None = None
+        self._owed_since = 0.0
+        self._unread = 0
+        self._reader_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop for each connection that it accepts."""
         super().connection_made(transport)
-        if len(self.connections) > self._bounds.connections:
+        if len(self.connections) > self._bounds.connections and not self._take_place():
             self.connections.discard(self)
             self._refuse(TooManyConnections("too many connections"))
         else:
             self._watch()
 
+    def pause_writing(self) -> None:
+        """Called by the loop when the client reads more slowly than it is sent to."""
+        super().pause_writing()
+        if self._reader_timer is None:
+            self._unread = 0
+            self._look_at_reader()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop at the end."""
         self._wait_for(None)
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -112,6 +130,7 @@ class HttpProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._owed, self._timer = owed, None
+        self._owed_since = self.loop.time()
         if owed is not None:
             self._timer = self.loop.call_later(self._seconds(owed), self._give_up)
 
@@ -127,7 +146,40 @@ class HttpProtocol(H11Protocol):
             self._refuse(RequestTimeout("The request's headers did not come in time."))
         else:
             # Who has sent nothing has asked nothing, and an answer could be taken for the next one.
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close; what the client has not read by now, it does not want."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
             self.transport.close()
+
+    def _take_place(self) -> bool:
+        """Of the connection that has been idle longest; False where none is."""
+        idle = [one for one in self.connections if isinstance(one, HttpProtocol) and one.is_idle]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda one: one._owed_since)
+        self.connections.discard(oldest)
+        oldest._hang_up()
+        return True
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is asked or answered on it."""
+        return self._owed in _IDLE
+
+    def _look_at_reader(self) -> None:
+        """Hang up on a client that has read nothing since the last look."""
+        self._reader_timer = None
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread == self._unread:
+            self.transport.abort()
+        elif unread:
+            self._unread = unread
+            look = self._look_at_reader
+            self._reader_timer = self.loop.call_later(self._bounds.discard_s, look)
 
     def _refuse(self, refusal: Exception) -> None:
         """Answer what no handler hears of, if an answer can still be told apart, and hang up."""

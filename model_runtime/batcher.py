@@ -43,11 +43,14 @@ class Forward(NamedTuple):
             the first work; its extents say which work got what.
         run: one forward -> an answer for each extent, in order. Raises what went wrong.
         release: a planned batch whose run raised gives back what it holds.
+        report_to: names what ``run`` calls whenever it has got a little further, at least once a
+            layer.
     """
 
     plan: Callable[[Sequence[Work], int], Batch]
     run: Callable[[Batch], Sequence[Answer]]
     release: Callable[[Batch], None]
+    report_to: Callable[[Callable[[], None]], None] = lambda _progress: None
 
 
 class Finished(NamedTuple):

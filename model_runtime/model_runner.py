@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,11 +83,8 @@ class ModelRunner:
         head = self._head.lay_out(self.device, self._threads)
         self.rows = RowLayout()
         if on_cpu:
-            heads, most = (
-                Heads.of(model.config.get_text_config()),
-                self._head.most_rows(self.device),
-            )
-            self.rows = choose_layout(heads, layers, head, most)
+            heads = Heads.of(model.config.get_text_config())
+            self.rows = choose_layout(heads, layers, head, self._head.most_rows(self.device))
         kv_dtype = model.dtype if on_cpu else product_dtype
         shape = _kv_shape(model.config.get_text_config(), kv_dtype)
         self._layers = shape.layers
@@ -97,10 +96,15 @@ class ModelRunner:
             )
         self._storage = KVStorage(shape, self.slots, self.device)
         self._kernel = self.rows.attention.kernel() if on_cpu else cuda.attend
+        self._progress: Callable[[], None] = lambda: None
         self._steps: StepGraphs | None = None
         if record_steps is not None:
             step_kernel = cpu.attend if on_cpu else cuda.attend
             self._steps = StepGraphs(self._decode, self._storage, step_kernel, record_steps)
+
+    def report_to(self, progress: Callable[[], None]) -> None:
+        """What to call from now on for each layer and each tile of the head that is reached."""
+        self._progress = progress
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> BatchOutput:
@@ -113,7 +117,7 @@ class ModelRunner:
             with self._threads.of_batch(batch):
                 hidden, bad = self._forward(batch)
             rows = torch.tensor(batch.head_rows, dtype=torch.long, device=self.device)
-            output = reduce_head_rows(hidden[rows], self._head, batch, self._head.vocab_size)
+            output = reduce_head_rows(hidden[rows], self._logits, batch, self._head.vocab_size)
             return output if bad is None else replace(output, bad_slots=_slots_of(batch, bad))
         except Exception as error:
             forget_products(self._decoder)
@@ -127,8 +131,16 @@ class ModelRunner:
             return self._steps.run(batch)
         token_ids = torch.tensor([batch.token_ids], device=self.device)
         positions = torch.tensor([batch.positions], device=self.device)
-        attention = PathAttention(batch, self._storage, self._kernel, self.rows.attention.step)
+        attention = PathAttention(batch, self._storage, self._attend, self.rows.attention.step)
         return self._decode(token_ids, positions, attention)
+
+    def _attend(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        self._progress()
+        return self._kernel(*arguments)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        self._progress()
+        return self._head(hidden)
 
     def _decode(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Decoded:
         output = self._decoder(

@@ -113,6 +113,7 @@ class Scheduler:
         self._watchdog = watchdog or Watchdog(0)
         watch = self._watchdog.watch
         watched = model._replace(plan=watch(model.plan), run=watch(model.run))
+        model.report_to(self._watchdog.mark)
         self._batcher = Batcher(watched, max_batch_tokens, clock)
         self._admission = Admission(max_queue_tokens)
         self._clock = clock

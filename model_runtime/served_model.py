@@ -123,7 +123,7 @@ def _prepare_paths(
         return answers
 
     return (
-        Forward(plan=plan_batch, run=run, release=lambda _batch: cache.abandon()),
+        Forward(plan_batch, run, lambda _batch: cache.abandon(), runner.report_to),
         cache,
         runner.rows,
     )

@@ -22,7 +22,7 @@ class BodyBounds:
 
     Attributes:
         one: bytes of one body.
-        together: bytes of all bodies whose requests are not answered yet. A body of up to
+        together: bytes of all bodies whose answers have not begun yet. A body of up to
             ``LARGE_BODY`` counts, and is read in any case: large ones that come slowly leave
             room for small requests, whose number the number of connections bounds.
         timeout_s: seconds between two parts of a body.
@@ -56,14 +56,25 @@ class BodyLimit:
         except (BodyTooLarge, TooManyBodyBytes) as refusal:
             await error_response(refusal, scope["path"])(scope, receive, send)
             return
+
+        async def answer(message: Message) -> None:
+            # A client that does not read its answer must not keep others' bodies out.
+            self._release(body)
+            await send(message)
+
         try:
-            await self._app(scope, lambda: self._receive(body), send)
+            await self._app(scope, lambda: self._receive(body), answer)
         finally:
-            self._in_flight -= body.counted
+            self._release(body)
+
+    def _release(self, body: _Body) -> None:
+        self._in_flight -= body.counted
+        body.counted, body.answered = 0, True
 
     async def _receive(self, body: _Body) -> Message:
         message = await body.receive(self._bounds.timeout_s)
-        self._count(body, body.seen)
+        if not body.answered:
+            self._count(body, body.seen)
         return message
 
     def _count(self, body: _Body, size: int) -> None:
@@ -83,7 +94,9 @@ class _Body:
 
     Attributes:
         seen: bytes that have arrived.
-        counted: bytes that are counted as in flight: what was declared, or else what was seen.
+        counted: bytes that are counted as in flight: what was declared, or else what was seen;
+            none once it is answered.
+        answered: its answer has begun, or there will be none.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -92,6 +105,7 @@ class _Body:
         self._complete = False
         self.seen = 0
         self.counted = 0
+        self.answered = False
 
     async def receive(self, timeout_s: float) -> Message:
         """The next part, or what comes behind the last one, which may take as long as it likes."""

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import MalformedHttp, error_response
 
-_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~%!$&'()*+,;=-]*)(:[0-9]*)?")
-"""A name or an address, with or without a port (RFC 9110, section 7.2)."""
+_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+(%25[\w.~-]+)?\]|[\w.~%!$&'()*+,;=-]*)(:[0-9]*)?")
+"""A name or an address, with or without a port (RFC 9110, section 7.2), or a zone (RFC 6874)."""
 
 
 class PlainHead:

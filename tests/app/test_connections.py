@@ -258,13 +258,41 @@ def test_a_connection_too_many_is_refused_in_words(crowded: ServerProcess) -> No
         for connection in (first, second):
             connection.sendall(work())
             assert b"200 OK" in one_answer(connection)
+            connection.sendall(work(3.0))
         with connect(crowded) as third:
             answer = rest(third)
             assert refusal(answer) == (503, "too_many_connections")
             assert b"\r\nretry-after: 1\r\n" in answer.lower()
-        first.sendall(work())
         assert b"200 OK" in one_answer(first)
     await_true(lambda: crowded.status("/health") == 200)
+
+
+def test_a_new_connection_takes_the_place_of_an_idle_one(crowded: ServerProcess) -> None:
+    """Of the one that has been idle longest, so that no crowd of idle clients hides the probes."""
+    with connect(crowded) as first, connect(crowded) as second:
+        for connection in (first, second):
+            connection.sendall(work())
+            assert b"200 OK" in one_answer(connection)
+        with connect(crowded) as third:
+            third.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in one_answer(third)
+        assert rest(first) == b""
+        second.sendall(work())
+        assert b"200 OK" in one_answer(second)
+
+
+def test_a_client_that_reads_nothing_is_hung_up_on() -> None:
+    """Its answers would be kept for it, and its place, for as long as it likes."""
+    process = ServerProcess(max_connections=1, body_timeout_s=TIMEOUT_S)
+    process.await_line("ready")
+    try:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            deaf.connect(process.address)
+            deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+            await_true(lambda: process.status("/health") == 200)
+    finally:
+        process.kill()
 
 
 def test_five_hundred_idle_connections_are_no_burden() -> None:

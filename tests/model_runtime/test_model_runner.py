@@ -157,6 +157,14 @@ def test_an_unsupported_architecture_is_refused_by_name(
         check_supported(model)
 
 
+def test_a_forward_tells_how_it_gets_on(tiny_folder: TinyFolder) -> None:
+    """Each layer and each tile of the head is reported, so that a slow forward is no stuck one."""
+    offline, reports = Offline(tiny_folder("llama")), []
+    offline.runner.report_to(lambda: reports.append(len(reports)))
+    offline.answer([LogprobQuery(tuple(range(40)), 1)])
+    assert len(reports) >= 3 + 1  # three layers
+
+
 def test_a_model_with_attention_of_its_own_is_refused() -> None:
     """OpenAI's first GPT ignores the interface; its first forward would tell as well."""
     config = OpenAIGPTConfig(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=2)

@@ -542,6 +542,22 @@ async def test_stopping_does_not_wait_for_memory(monkeypatch: pytest.MonkeyPatch
 
 
 @on_loop
+async def test_what_a_forward_reports_is_progress() -> None:
+    """A forward that gets on from layer to layer is not given up, however long it takes."""
+    told: list[Callable[[], None]] = []
+    watchdog = Watchdog(10.0)
+    model = FakeModel().forward._replace(report_to=told.append)
+    Scheduler(model, max_batch_tokens=64, max_queue_tokens=640, watchdog=watchdog)
+    (report,) = told
+    report()
+    for _ in range(3 * LOOKS):
+        report()
+        assert not watchdog.look()
+    looks = [watchdog.look() for _ in range(LOOKS)]
+    assert looks[-1] and not any(looks[:-1])
+
+
+@on_loop
 async def test_a_forward_that_hangs_counts_as_death() -> None:
     """Running, queued and later requests hear of it, though the thread is still there."""
     gate = Gate()
