@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from app import json_route
 from app.json_route import LARGE_BODY, MAX_CONTAINERS, PARSING_THREADS
+from app.middleware.body_limit import BodyBounds, BodyLimit
 from app.settings import Settings, SettingsError
 from tests.app.conftest import client_of, shell_app
 from tests.app.stub_engine import StubEngine
@@ -62,6 +63,34 @@ async def test_bodies_beyond_the_room_for_all_get_429(engine: StubEngine, declar
         assert (await running[1]).status_code == 200
         assert (await send(client, work(0) if declared else parts_of(work(0)))).status_code == 200
         running[0].cancel()
+
+
+async def test_an_answer_that_nobody_reads_holds_no_room() -> None:
+    """A body is forgotten when its answer begins, however long that takes to be sent."""
+    begun = asyncio.Event()
+
+    async def answer(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200})
+
+    async def never(_message: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    limit = BodyLimit(answer, BodyBounds(one=SIZE, together=SIZE, timeout_s=60))
+    sent: list[Message] = []
+
+    async def collect(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": work(0)}
+
+    deaf = asyncio.create_task(limit(post(work(0)), receive, never))
+    await begun.wait()
+    await limit(post(work(0)), receive, collect)
+    assert [message["status"] for message in sent] == [200]
+    deaf.cancel()
 
 
 async def test_a_declared_length_without_room_is_refused_unread(engine: StubEngine) -> None:
