@@ -41,14 +41,15 @@ def test_rows_keep_their_bits_on_this_machine(heads: Heads) -> None:
 
 
 def leaking(is_bad: Callable[[int, int], bool]) -> Callable[..., Attended]:
-    """The flash kernel, with other bits at some places: (row, rows of the product) -> bool."""
-    flash = cpu._flash
+    """In the flash kernel's place, rows as they come in, but for some places: (row, rows) -> bool.
 
-    def kernel(query: Tensor, *rest: object, **named: object) -> Attended:
-        output, log_sum = flash(query, *rest, **named)
+    The kernel itself may have such places on the CPU at hand.
+    """
+
+    def kernel(query: Tensor, *_: object, **__: object) -> Attended:
         height = query.shape[2]
         bad = torch.tensor([is_bad(row, height) for row in range(height)])
-        return output + 1e-6 * bad.view(-1, 1), log_sum
+        return query + bad.view(-1, 1), query[..., 0]
 
     return kernel
 
