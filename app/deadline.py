@@ -1,12 +1,13 @@
-"""When a request's time is over: one moment for all that is done for it.
+"""When a request's time is over: one moment for all that is asked for it.
 
 ::
 
-    headers arrive      body read      tokenized      asked      answered
-    |-------------------------------- timeout_ms -------------------------> 504
+    headers arrive      body read      tokenized      asked      the model is done      answered
+    |-------------------------------- timeout_ms -----------------> 504
 
 It is fixed when the request arrives and handed on as it is. What makes several requests of one
 (an audit, ``boundary_detail``, completions of many prompts) hands the same one to each of them.
+To put an answer together is not a part of it: a search may tell what it has found by then.
 """
 
 from __future__ import annotations

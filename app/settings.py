@@ -131,14 +131,16 @@ class Settings(BaseSettings):
     max_body_bytes: ByteSize = Field(ByteSize(MAX_BODY_BYTES), ge=1)
     """Largest request body, as in 8388608 or 8MiB; a larger one gets 413."""
     max_body_bytes_in_flight: ByteSize | None = Field(None, ge=1)
-    """Bytes of all bodies whose requests are not answered yet; another large one gets 429. By
+    """Bytes of all bodies whose answers have not begun; another large one gets 429. By
     default 8 times max_body_bytes."""
     header_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False)
     """Seconds in which a request's headers must be complete, else 408."""
     body_timeout_s: float = Field(30.0, gt=0, allow_inf_nan=False)
-    """Seconds that may pass between two parts of a request's body, else 408."""
+    """Seconds that may pass between two parts of a request's body, else 408, and in which a client
+    reads some of its answer."""
     max_connections: int = Field(1024, ge=1)
-    """Open connections at most; another one gets 503."""
+    """Open connections at most; another one takes the place of the one that has been idle longest,
+    or gets 503 where none is idle."""
     max_candidates: int = Field(MAX_CANDIDATES, ge=1, le=MAX_CANDIDATES)
     """Candidates in one request at most."""
     max_top_logprobs: int = Field(MAX_TOP, ge=0, le=MAX_TOP)

@@ -1,4 +1,4 @@
-"""One request's stay in the service: its id, its clock and its bill."""
+"""One request's stay in the service: its id, its clock and what it cost."""
 
 from __future__ import annotations
 

@@ -81,12 +81,12 @@ class ModelRunner:
         self._threads = Threads()
         layers = lay_out_linears(self._decoder, self.device, product_dtype, self._threads)
         head = self._head.lay_out(self.device, self._threads)
+        config = model.config.get_text_config()
         self.rows = RowLayout()
         if on_cpu:
-            heads = Heads.of(model.config.get_text_config())
-            self.rows = choose_layout(heads, layers, head, self._head.most_rows(self.device))
-        kv_dtype = model.dtype if on_cpu else product_dtype
-        shape = _kv_shape(model.config.get_text_config(), kv_dtype)
+            most = self._head.most_rows(self.device)
+            self.rows = choose_layout(Heads.of(config), layers, head, most)
+        shape = _kv_shape(config, model.dtype if on_cpu else product_dtype)
         self._layers = shape.layers
         self.slots = kv_bytes // shape.bytes_per_token
         if self.slots < 2:
