@@ -46,3 +46,10 @@ def test_a_long_page_lists_its_contents(page: Path) -> None:
     if len(text) > LONG:
         contents = links(text.partition("\n## ")[0])
         assert {f"#{anchor}" for anchor in headings(page, "##")} <= set(contents)
+
+
+@pytest.mark.parametrize("page", GUIDE[1:], ids=name)
+def test_a_page_says_whom_it_is_for(page: Path) -> None:
+    """In its first sentence, under its title."""
+    title, _, first, *_ = page.read_text().splitlines()
+    assert title.startswith("# ") and first.startswith("For ")
