@@ -21,9 +21,6 @@ from model_runtime import (
 
 DEFAULT_TOP_K = 10
 
-NEGLIGIBLE = 1e-16
-"""Share of the mass that may be left out of a sum of float64 probabilities."""
-
 
 @dataclass(frozen=True, slots=True)
 class NextTokenPlan:
@@ -31,13 +28,16 @@ class NextTokenPlan:
 
     Attributes:
         request: what was asked.
-        query: the one row; its targets are the request's ids, then its labels' ids.
+        query: the one row; its targets are the request's ids, then its labels' ids. At another
+            temperature than 1 its best token is asked for, also where none is listed.
+        listed: most probable tokens that a response lists, at most.
         capped: the listed tokens may fall short of ``top_p``: the caller set a most himself, or
             they are the whole vocabulary.
     """
 
     request: NextTokenRequest
     query: LogprobQuery
+    listed: int
     capped: bool
 
     @property
@@ -69,16 +69,18 @@ def plan_next_token(
     prefix = prompt.token_ids(tokenizer)
     check_context(len(prefix), info, room=0)
     labels = label_ids(tokenizer, prompt, request.labels)
+    listed = min(_top_k(request, max_top), info.vocab_size)
+    temperatures = () if request.temperature == 1.0 else (request.temperature,)
     query = LogprobQuery(
         tokens=prefix,
         score_from=len(prefix),
         targets=(*request.token_ids, *labels),
-        top_k=min(_top_k(request, max_top), info.vocab_size),
-        floor=_floor(request.temperature, info.vocab_size),
+        top_k=max(listed, len(temperatures)),
         summary=True,
+        temperatures=temperatures,
     )
-    capped = request.top_k is not None or query.top_k == info.vocab_size
-    return NextTokenPlan(request, query, capped)
+    capped = request.top_k is not None or listed == info.vocab_size
+    return NextTokenPlan(request, query, listed, capped)
 
 
 def read_distribution(
@@ -87,9 +89,10 @@ def read_distribution(
     """Probabilities at the request's temperature; everything else is the model's own."""
     request, targets = plan.request, plan.query.targets or ()
     probability = _probability(request.temperature, answer)
+    top = answer.top[0][: plan.listed] if answer.top else ()
     listed = [
         _entry(tokenizer, token.id, token.logprob, rank, probability)
-        for token, rank in _with_ranks(answer.top[0] if answer.top else ())
+        for token, rank in _with_ranks(top)
     ]
     tokens = _until_mass(listed, request.top_p, capped=plan.capped)
     chosen = [
@@ -144,25 +147,15 @@ def _top_k(request: NextTokenRequest, max_top: int) -> int:
     return min(DEFAULT_TOP_K, max_top) if request.top_p is None else max_top
 
 
-def _floor(temperature: float, vocab_size: int) -> float | None:
-    """The least log-probability that matters to the softmax at ``temperature``.
+def _probability(temperature: float, answer: LogprobResult) -> Callable[[float], float]:
+    """exp(logprob / T) / sum over the vocabulary, as a function of the log-probability.
 
-    The best token has at least -log(V), so all that lie below this have together at most
-    ``NEGLIGIBLE`` of its weight. At temperature 1 the model's own probabilities are it.
+    At temperature 1 these are the model's own probabilities.
     """
     if temperature == 1.0:
-        return None
-    spread = math.log(vocab_size)
-    return -spread + temperature * (math.log(NEGLIGIBLE) - spread)
-
-
-def _probability(temperature: float, answer: LogprobResult) -> Callable[[float], float]:
-    """exp(logprob / T) / sum over the vocabulary, as a function of the log-probability."""
-    if temperature == 1.0:
         return math.exp
-    best = answer.above[0][0].logprob
-    weights = math.fsum(math.exp((t.logprob - best) / temperature) for t in answer.above[0])
-    return lambda logprob: math.exp((logprob - best) / temperature) / weights
+    best, log_partition = answer.top[0][0].logprob, answer.log_partitions[0]
+    return lambda logprob: math.exp((logprob - best) / temperature - log_partition)
 
 
 def _with_ranks(top: Sequence[TokenLogprob]) -> Iterable[tuple[TokenLogprob, int]]:

@@ -159,7 +159,7 @@ class ScoringService:
             self._threads.run(plan_next_token, engine.tokenizer, engine.info, most, request)
         )
         outcome = await self._scores.next_token(plan.query, visit.after_tokenizing())
-        large = plan.query.floor is not None or plan.query.top_k > LARGE
+        large = plan.query.top_k > LARGE
         found = await self._render(large, read_distribution, engine.tokenizer, plan, outcome.value)
         return NextTokenResponse(
             tokens=found.tokens,

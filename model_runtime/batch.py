@@ -56,6 +56,13 @@ class AskedMass(NamedTuple):
     tokens: TokenSet
 
 
+class AskedPartition(NamedTuple):
+    """A head row, and a temperature at which its log-partition is wanted."""
+
+    head: int
+    temperature: float
+
+
 @dataclass(frozen=True, slots=True)
 class KeySpan:
     """Keys at consecutive positions of one path, and the rows that attend to them.
@@ -126,6 +133,13 @@ class Extent:
             return ()
         return tuple(AskedMass(self.head_index[-1], tokens) for tokens in self.query.masses)
 
+    @property
+    def partitions(self) -> tuple[AskedPartition, ...]:
+        """The log-partitions after the whole path, where this batch answers them."""
+        if not self.complete:
+            return ()
+        return tuple(AskedPartition(self.head_index[-1], t) for t in self.query.temperatures)
+
 
 @dataclass(frozen=True, slots=True)
 class KeptPath:
@@ -152,7 +166,6 @@ class Batch:
         far: key spans that end before their rows; a row is in one at most.
         head_rows: [H] batch rows whose distribution is asked, each once.
         top_k: [H] how many most probable tokens each wants.
-        floors: [H] every token at or above this log-probability; None for none.
         summaries: [H] whether the entropy is wanted.
         gather_head, gather_ids: [G] log-probability of id ``gather_ids[g]`` at head row
             ``gather_head[g]``, each pair once.
@@ -167,7 +180,6 @@ class Batch:
     far: tuple[KeySpan, ...]
     head_rows: Sequence[int]
     top_k: Sequence[int]
-    floors: Sequence[float | None]
     summaries: Sequence[bool]
     gather_head: Sequence[int]
     gather_ids: Sequence[int]
@@ -184,6 +196,11 @@ class Batch:
         """What is to be summed up, each once."""
         return frozenset(asked for extent in self.extents for asked in extent.masses)
 
+    @property
+    def partitions(self) -> frozenset[AskedPartition]:
+        """The log-partitions that are wanted, each once."""
+        return frozenset(asked for extent in self.extents for asked in extent.partitions)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchOutput:
@@ -191,7 +208,7 @@ class BatchOutput:
 
     Attributes:
         logprobs, ranks: [G] of the gathered ids.
-        top, above: head row -> tokens, most probable first.
+        top: head row -> tokens, most probable first.
         entropies: head row -> nats.
         bad_rows: head rows whose logits are not finite.
         bad_slots: those of fed tokens whose keys or values are not finite. What is behind such a
@@ -200,17 +217,18 @@ class BatchOutput:
             a bad row.
         masses: log of the summed probability of each of the batch's ``masses``; nothing for a
             bad row.
+        log_partitions: each of the batch's ``partitions``; nothing for a bad row.
     """
 
     logprobs: Sequence[float]
     ranks: Sequence[int]
     top: Mapping[int, tuple[TokenLogprob, ...]]
-    above: Mapping[int, tuple[TokenLogprob, ...]]
     entropies: Mapping[int, float]
     bad_rows: frozenset[int] = frozenset()
     bad_slots: frozenset[int] = frozenset()
     choices: Mapping[AskedChoice, Sequence[RankedLogprob]] = field(default_factory=dict)
     masses: Mapping[AskedMass, float] = field(default_factory=dict)
+    log_partitions: Mapping[AskedPartition, float] = field(default_factory=dict)
 
 
 def assemble(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
@@ -251,15 +269,9 @@ def _answer(output: BatchOutput, extent: Extent) -> LogprobResult | NonFiniteLog
         target_logprobs=logprobs[scored:],
         target_ranks=ranks[scored:],
         top=tuple(output.top[h][: query.top_k] for h in heads) if query.top_k else (),
-        above=tuple(_above(output.above[h], query.floor) for h in heads)
-        if query.floor is not None
-        else (),
         entropies=tuple(output.entropies[h] for h in heads) if query.summary else (),
         choices=output.choices[asked] if (asked := extent.choice) is not None else (),
         masses=tuple(output.masses[asked] for asked in extent.masses),
+        log_partitions=tuple(output.log_partitions[asked] for asked in extent.partitions),
     )
     return extent.recalled.then(answer) if extent.recalled.logprobs else answer
-
-
-def _above(tokens: tuple[TokenLogprob, ...], floor: float) -> tuple[TokenLogprob, ...]:
-    return tuple(token for token in tokens if token.logprob >= floor)

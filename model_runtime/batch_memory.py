@@ -124,9 +124,8 @@ def batch_bytes(shape: ModelShape, batch: Batch) -> int:
     """Bytes that a forward takes at its peak, at most, beside what is there before it."""
     near = Counter(_near_pieces(shape, batch))
     far = Counter(_piece(shape, len(span.slots), sum(map(len, span.rows))) for span in batch.far)
-    floors = sum(floor is not None for floor in batch.floors)
     chosen = sum(min(asked.choice.count, shape.vocab) for asked in batch.choices)
-    listed = len(batch.gather_ids) + sum(batch.top_k) + chosen + floors * shape.vocab
+    listed = len(batch.gather_ids) + sum(batch.top_k) + chosen
     return _bytes(shape, len(batch.token_ids), len(batch.head_rows), listed, near, far)
 
 

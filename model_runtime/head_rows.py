@@ -25,7 +25,6 @@ class HeadRows:
     def __init__(self) -> None:
         self.index: dict[int, int] = {}
         self.top_k: list[int] = []
-        self.floors: list[float | None] = []
         self.summaries: list[bool] = []
         self._gathers: dict[int, int] = {}
 
@@ -63,17 +62,9 @@ class HeadRows:
         """Note what a query wants of head rows beside its gathers; most want nothing."""
         new = len(self.index) - len(self.top_k)
         self.top_k += [0] * new
-        self.floors += [None] * new
         self.summaries += [False] * new
-        if not query.top_k and query.floor is None and not query.summary:
+        if not query.top_k and not query.summary:
             return
         for head in heads:
             self.top_k[head] = max(self.top_k[head], query.top_k)
-            self.floors[head] = _lower(self.floors[head], query.floor)
             self.summaries[head] = self.summaries[head] or query.summary
-
-
-def _lower(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)

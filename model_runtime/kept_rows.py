@@ -73,7 +73,7 @@ class KeptRows:
 
         ``slots`` are those of the tokens before the rows.
         """
-        if not self._by_slot or query.floor is not None or query.summary:
+        if not self._by_slot or query.summary:
             return NOTHING
         known = list(self._known(slots, query, first))
         return LogprobResult(

@@ -9,17 +9,20 @@ two rows at least, since a lone row's sum is split among threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from model_runtime.batch import AskedChoice, AskedMass, Batch, BatchOutput
+from model_runtime.batch import AskedChoice, AskedMass, AskedPartition, Batch, BatchOutput
 from model_runtime.row_choices import choices_of_rows, top_of_rows
 from model_runtime.row_index import row_index, take
 from model_runtime.row_masses import masses_of_rows
-from model_runtime.token_set import TokenSet
-from model_runtime.types import Choice, RankedLogprob, TokenLogprob
+from model_runtime.row_partitions import log_partitions_of_rows
+from model_runtime.types import RankedLogprob, TokenLogprob
+
+T = TypeVar("T")
 
 MANY = 32
 """Ids asked of one row from which on sorting it costs less than comparing it with each."""
@@ -74,13 +77,14 @@ class _Reduction:
         self._logprobs = [0.0] * len(batch.gather_ids)
         self._ranks = [0] * len(batch.gather_ids)
         self._top: dict[int, tuple[TokenLogprob, ...]] = {}
-        self._above: dict[int, tuple[TokenLogprob, ...]] = {}
         self._entropies: dict[int, float] = {}
         self._bad: set[int] = set()
-        self._asked = _choices_by_head(batch)
+        self._asked = _by_head(batch.choices)
         self._choices: dict[AskedChoice, Sequence[RankedLogprob]] = {}
-        self._asked_masses = _masses_by_head(batch)
+        self._asked_masses = _by_head(batch.masses)
         self._masses: dict[AskedMass, float] = {}
+        self._temperatures = _by_head(batch.partitions)
+        self._log_partitions: dict[AskedPartition, float] = {}
 
     def take(self, first: int, stop: int, logits: Tensor) -> None:
         """Reduce the logits of head rows ``first .. stop - 1``: [at least stop - first, vocab]."""
@@ -98,11 +102,11 @@ class _Reduction:
             logprobs=self._logprobs,
             ranks=self._ranks,
             top=self._top,
-            above=self._above,
             entropies=self._entropies,
             bad_rows=frozenset(self._bad),
             choices=self._choices,
             masses=self._masses,
+            log_partitions=self._log_partitions,
         )
 
     def _gather(self, first: int, stop: int, logits: Tensor, log_sum: Tensor) -> None:
@@ -133,7 +137,7 @@ class _Reduction:
             self._logprobs[g], self._ranks[g] = logprob, 1 + greater
 
     def _list(self, heads: Sequence[int], first: int, logits: Tensor, log_sum: Tensor) -> None:
-        """The top k, the choices, masses and tokens above the floor, where they are asked."""
+        """The top k, the choices, masses and log-partitions, where they are asked."""
         batch = self._batch
         counts = [(h - first, batch.top_k[h]) for h in heads if batch.top_k[h]]
         for row, top in top_of_rows(logits, log_sum, counts):
@@ -144,24 +148,16 @@ class _Reduction:
         sums = [(h - first, tokens) for h in heads for tokens in self._asked_masses.get(h, ())]
         for (row, among), mass in masses_of_rows(logits, log_sum, sums):
             self._masses[AskedMass(first + row, among)] = mass
-        for head in heads:
-            floor = batch.floors[head]
-            if floor is not None:
-                self._above[head] = _above(logits[head - first], log_sum[head - first], floor)
+        tempered = [(h - first, t) for h in heads for t in self._temperatures.get(h, ())]
+        for (row, t), log_partition in log_partitions_of_rows(logits, log_sum, tempered):
+            self._log_partitions[AskedPartition(first + row, t)] = log_partition
 
 
-def _choices_by_head(batch: Batch) -> dict[int, list[Choice]]:
-    choices: dict[int, list[Choice]] = {}
-    for head, choice in batch.choices:
-        choices.setdefault(head, []).append(choice)
-    return choices
-
-
-def _masses_by_head(batch: Batch) -> dict[int, list[TokenSet]]:
-    masses: dict[int, list[TokenSet]] = {}
-    for head, tokens in batch.masses:
-        masses.setdefault(head, []).append(tokens)
-    return masses
+def _by_head(asked: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
+    by_head: dict[int, list[T]] = {}
+    for head, wanted in asked:
+        by_head.setdefault(head, []).append(wanted)
+    return by_head
 
 
 def _gathers_by_head(batch: Batch) -> list[list[int]]:
@@ -178,17 +174,6 @@ def _count_greater(logits: Tensor, chosen: Tensor) -> Tensor:
     counting booleans.
     """
     return torch.gt(logits, chosen, out=torch.empty_like(logits)).sum(-1)
-
-
-def _above(logits: Tensor, log_sum: Tensor, floor: float) -> tuple[TokenLogprob, ...]:
-    return _ordered(logits, log_sum, (logits - log_sum >= floor).nonzero().squeeze(1))
-
-
-def _ordered(logits: Tensor, log_sum: Tensor, ids: Tensor) -> tuple[TokenLogprob, ...]:
-    """Tokens ``ids``, which ascend, as (id, log-prob), most probable first."""
-    chosen, order = logits[ids].sort(descending=True, stable=True)
-    pairs = zip(ids[order].tolist(), (chosen - log_sum).tolist(), strict=True)
-    return tuple(TokenLogprob(token_id, logprob) for token_id, logprob in pairs)
 
 
 def _entropies(logits: Tensor, log_sum: Tensor) -> Tensor:

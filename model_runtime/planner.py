@@ -191,7 +191,6 @@ class _Planning:
             far=tuple(layout.far),
             head_rows=list(heads.index),
             top_k=heads.top_k,
-            floors=heads.floors,
             summaries=heads.summaries,
             gather_head=heads.gather_head,
             gather_ids=heads.gather_ids,

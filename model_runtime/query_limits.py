@@ -66,11 +66,9 @@ class QueryLimits:
     def _check_extras(self, query: LogprobQuery) -> InvalidQuery | None:
         if not 0 <= query.top_k <= self.vocab_size:
             return InvalidQuery(f"top_k must lie in 0 .. {self.vocab_size}", param="top_k")
-        if query.floor is not None and math.isnan(query.floor):
-            return InvalidQuery("floor must be a number", param="floor")
         if query.keep is not None and query.keep < 0:
             return InvalidQuery("keep must not be negative", param="keep")
-        return self._check_choice(query) or self._check_masses(query)
+        return self._check_choice(query) or self._check_masses(query) or _check_temperatures(query)
 
     def _check_choice(self, query: LogprobQuery) -> InvalidQuery | None:
         choice = query.choice
@@ -113,3 +111,11 @@ def _check_rows(query: LogprobQuery) -> InvalidQuery | None:
     if query.score_from > query.last_row:
         return InvalidQuery("the query scores no token and asks for no next one")
     return None
+
+
+def _check_temperatures(query: LogprobQuery) -> InvalidQuery | None:
+    if query.temperatures and query.targets is None:
+        return InvalidQuery("a log-partition needs the row after the path", param="temperatures")
+    if all(0 < temperature < math.inf for temperature in query.temperatures):
+        return None
+    return InvalidQuery("a temperature must be positive and finite", param="temperatures")

@@ -65,11 +65,22 @@ def _masses(
     logprobs.masked_fill_(torch.arange(width, device=device) >= sizes, -math.inf)
     largest = logprobs.amax(1, keepdim=True)
     weights = (logprobs - largest.clamp(min=-1e30)).exp_()
-    while weights.shape[1] > 1:
-        half = weights.shape[1] // 2
-        weights = weights[:, :half] + weights[:, half:]
-    for most, mass in zip(largest.squeeze(1).tolist(), weights.squeeze(1).tolist(), strict=True):
+    for most, mass in zip(largest.squeeze(1).tolist(), row_sums(weights).tolist(), strict=True):
         yield most + math.log(mass) if mass else -math.inf
+
+
+def row_sums(values: Tensor) -> Tensor:
+    """[M] the sum of each row, as a tree whose shape is N alone.
+
+    Args:
+        values: [M, N], N at least 1; overwritten.
+    """
+    width = _width(values.shape[1])
+    while width > 1:
+        width //= 2
+        behind = values[:, width : 2 * width]
+        values[:, : behind.shape[1]] += behind
+    return values[:, 0]
 
 
 def _columns(pairs: Sequence[AskedRow], width: int, device: torch.device) -> Tensor:

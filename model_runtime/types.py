@@ -78,13 +78,14 @@ class LogprobQuery:
         targets: ids whose log-probability is wanted after the whole path; ``()`` asks for
             that row without naming ids; None does not ask for it.
         top_k: so many most probable tokens at each asked row; 0 for none.
-        floor: every token with log-probability >= floor at each asked row; None for none.
         summary: the entropy, in nats, of each asked row.
         cache_salt: paths of different salts never share computation.
         choice: which tokens are listed after the whole path, whose row ``targets`` must ask
             for; None for none. Unlike ``top_k`` it is asked of that row alone.
         masses: sets of tokens whose summed probability is wanted after the whole path, whose
             row ``targets`` must ask for.
+        temperatures: at which the log-partition is wanted after the whole path, whose row
+            ``targets`` must ask for; each is positive and finite.
         keep: so many leading tokens are worth keeping in the cache once it is answered; None for
             those before ``score_from``. Changes no answer.
     """
@@ -93,11 +94,11 @@ class LogprobQuery:
     score_from: int
     targets: tuple[int, ...] | None = None
     top_k: int = 0
-    floor: float | None = None
     summary: bool = False
     cache_salt: str = ""
     choice: Choice | None = None
     masses: tuple[TokenSet, ...] = ()
+    temperatures: tuple[float, ...] = ()
     keep: int | None = None
 
     @property
@@ -116,13 +117,16 @@ class LogprobResult:
         target_logprobs: [len(targets)] after the whole path.
         target_ranks: [len(targets)].
         top: [R][top_k] most probable first, equal ones by smaller id; empty when not asked.
-        above: [R][*] tokens at or above the floor, most probable first; empty when not asked.
         entropies: [R] in nats; empty when not asked.
         choices: what ``choice`` lists after the whole path, most probable first, equal ones by
             smaller id; empty when not asked.
         masses: [len(masses)] log of each set's summed probability after the whole path: a float64
             sum over the tokens' float32 log-probs. A single token's is its log-prob, to the bit;
             -inf for a set without probability.
+        log_partitions: [len(temperatures)] log of the sum, over the whole vocabulary, of
+            exp((logprob - best) / temperature), where ``best`` is the largest log-prob after the
+            whole path: a float64 sum over float32 log-probs. At that temperature a token has the
+            probability exp((logprob - best) / temperature - log_partition).
     """
 
     logprobs: tuple[float, ...] = ()
@@ -130,10 +134,10 @@ class LogprobResult:
     target_logprobs: tuple[float, ...] = ()
     target_ranks: tuple[int, ...] = ()
     top: tuple[tuple[TokenLogprob, ...], ...] = ()
-    above: tuple[tuple[TokenLogprob, ...], ...] = ()
     entropies: tuple[float, ...] = ()
     choices: Sequence[RankedLogprob] = ()
     masses: tuple[float, ...] = ()
+    log_partitions: tuple[float, ...] = ()
 
     def then(self, later: LogprobResult) -> LogprobResult:
         """The answer over both row ranges, where ``later`` answers the rows that follow."""
@@ -143,10 +147,10 @@ class LogprobResult:
             target_logprobs=self.target_logprobs + later.target_logprobs,
             target_ranks=self.target_ranks + later.target_ranks,
             top=self.top + later.top,
-            above=self.above + later.above,
             entropies=self.entropies + later.entropies,
             choices=later.choices or self.choices,
             masses=self.masses + later.masses,
+            log_partitions=self.log_partitions + later.log_partitions,
         )
 
     def behind(self, earlier: LogprobResult) -> LogprobResult:
@@ -157,7 +161,6 @@ class LogprobResult:
             logprobs=self.logprobs[known:],
             ranks=self.ranks[known:],
             top=self.top[known:],
-            above=self.above[known:],
             entropies=self.entropies[known:],
         )
 

@@ -70,14 +70,13 @@ class Ledger:
             self.enter(path, ("rank", token_id), rank, source)
         paths = [query.tokens[:p] for p in rows]
         self._enter_each(paths if query.summary else [], "entropy", result.entropies, source)
-        self._enter_each(
-            paths if query.floor is not None else [], ("above", query.floor), result.above, source
-        )
         for path, top in zip(paths if query.top_k else [], result.top, strict=True):
             self._enter_top(path, top, source)
         self.enter(query.tokens, query.choice, [token.id for token in result.choices], source)
         for tokens, mass in zip(query.masses, result.masses, strict=True):
             self.enter(query.tokens, ("mass", tokens), mass, source)
+        for temperature, value in zip(query.temperatures, result.log_partitions, strict=True):
+            self.enter(query.tokens, ("log-partition", temperature), value, source)
         for token_id, logprob, rank in result.choices:
             self.enter(query.tokens, ("logprob", token_id), logprob, source)
             self.enter(query.tokens, ("rank", token_id), rank, source)

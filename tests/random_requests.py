@@ -118,7 +118,7 @@ class RandomRequests:
         return ScoreRequest(tuple(self._query(trunk[:cut] + tail, start) for tail in tails))
 
     def next_token(self) -> ScoreRequest:
-        """The distribution behind a cut of a trunk, a choice of its tokens, and masses."""
+        """The distribution behind a cut of a trunk, a choice of its tokens, and sums over them."""
         rng, trunk = self._rng, self._rng.choice(self._trunks)
         path = trunk[: self._cut(0)]
         choice = Choice(rng.choice((1, 5)), rng.choice((None, -7.0)), self._allowed())
@@ -130,6 +130,7 @@ class RandomRequests:
             summary=True,
             choice=choice,
             masses=(TokenSet.of(self._ids(), self._vocab_size), self._part()),
+            temperatures=tuple(rng.sample((0.3, 0.7, 2.0), 2)),
         )
         return ScoreRequest((query,))
 
@@ -159,8 +160,7 @@ class RandomRequests:
             score_from=max(1, start),
             targets=rng.choice((None, (), self._ids())),
             top_k=rng.choice((0, 3)),
-            # Answers that are kept have neither.
-            floor=None if kept else rng.choice((None, -4.0)),
+            # Answers that are kept have none.
             summary=not kept and rng.random() < 0.5,
             keep=len(path) if kept else None,
         )

@@ -37,6 +37,7 @@ TENSOR_FILES = {
     "model_runtime/row_index.py",
     "model_runtime/row_layout.py",
     "model_runtime/row_masses.py",
+    "model_runtime/row_partitions.py",
     "model_runtime/step_graphs.py",
     "model_runtime/supported_models.py",
     "model_runtime/threads.py",

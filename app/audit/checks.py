@@ -106,7 +106,7 @@ def token_by_token(evidence: Evidence, steps: Sequence[Step]) -> Check:
 
 def full_vocabulary(evidence: Evidence, _steps: Sequence[Step]) -> Check:
     """Whether one whole distribution adds up to 1 and has the entropy that is reported."""
-    listed = [token.logprob for token in evidence.full.above[0]]
+    listed = [token.logprob for token in evidence.full.top[0]]
     mass = math.fsum(math.exp(value) for value in listed)
     entropy = -math.fsum(math.exp(value) * value for value in listed if value > -math.inf)
     reported = evidence.tail.entropy

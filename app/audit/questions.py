@@ -130,7 +130,8 @@ class Questions:
 
     async def full(self, prefix: Path) -> LogprobResult:
         """The same with every token listed; no route does that, so the engine is asked."""
-        query = LogprobQuery(prefix, len(prefix), (), floor=float("-inf"), summary=True)
+        everything = self._engine.info.vocab_size
+        query = LogprobQuery(prefix, len(prefix), (), everything, summary=True)
         priority, salt = Priority(self._request.priority), f"audit/{self._nonce}-full"
         async with self._turns:
             self.deadline.check()

@@ -273,10 +273,10 @@ class FakeEngine:
             target_logprobs=tuple(float(row[token_id]) for row, token_id in targets),
             target_ranks=tuple(_rank(row, token_id) for row, token_id in targets),
             top=tuple(_best(row)[: query.top_k] for row in rows) if query.top_k else (),
-            above=() if query.floor is None else tuple(_above(row, query.floor) for row in rows),
             entropies=tuple(_entropy(row) for row in rows) if query.summary else (),
             choices=() if query.choice is None else _chosen(rows[-1], query.choice),
             masses=tuple(_mass(rows[-1], mass) for mass in query.masses),
+            log_partitions=tuple(_log_partition(rows[-1], t) for t in query.temperatures),
         )
 
     def probabilities(self, last: int) -> Any:
@@ -307,7 +307,8 @@ def _chosen(row: Any, choice: Choice) -> tuple[RankedLogprob, ...]:
     floor = -math.inf if choice.floor is None else choice.floor
     listed = [
         RankedLogprob(token.id, token.logprob, _rank(row, token.id))
-        for token in _above(row, floor)
+        for token in _best(row)
+        if token.logprob >= floor
         if choice.allowed is None or token.id in choice.allowed
     ]
     return tuple(listed[: choice.count])
@@ -318,8 +319,9 @@ def _mass(row: Any, tokens: TokenSet) -> float:
     return math.log(mass) if mass else -math.inf
 
 
-def _above(row: Any, floor: float) -> tuple[TokenLogprob, ...]:
-    return tuple(token for token in _best(row) if token.logprob >= floor)
+def _log_partition(row: Any, temperature: float) -> float:
+    best = float(row.max())
+    return math.log(math.fsum(math.exp((value - best) / temperature) for value in row.tolist()))
 
 
 def _entropy(row: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -184,16 +185,45 @@ async def test_temperature_changes_probabilities_only(
     assert answer["entropy"] == plain["entropy"]
 
 
-async def test_a_sharp_temperature_asks_for_less(
+async def test_a_temperature_asks_for_one_number_more(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    """Tokens too improbable to matter to the softmax are not asked for; at 1 none are."""
-    await call(client, "next_token")
-    await call(client, "next_token", temperature=0.1)
-    await call(client, "next_token", temperature=2.0)
-    plain, sharp, flat = (query.floor for query in engine.queries)
-    assert plain is None
-    assert sharp is not None and flat is not None and flat < sharp < -math.log(VOCABULARY)
+    """The model lists no token more than without one."""
+    await call(client, "next_token", top_k=3)
+    await call(client, "next_token", top_k=3, temperature=2.0)
+    plain, tempered = engine.queries
+    assert tempered == replace(plain, temperatures=(2.0,))
+
+
+async def test_without_a_list_the_probabilities_are_the_same(client: httpx.AsyncClient) -> None:
+    """The best token, which they are measured by, is not listed where none is asked for."""
+    asked = {"labels": [" no", "."], "temperature": 0.5}
+    some = await call(client, "next_token", top_k=5, **asked)
+    none = await call(client, "next_token", top_k=0, **asked)
+    assert none["chosen"] == some["chosen"]
+    assert (none["tokens"], none["remaining_probability"]) == ([], 1.0)
+    async with client_of(shell_app(FakeEngine(), max_top_logprobs=0)) as narrow:
+        assert (await call(narrow, "next_token", **asked))["tokens"] == []
+
+
+async def test_the_least_temperature_leaves_the_best(client: httpx.AsyncClient) -> None:
+    """Any positive number is a temperature: of the smallest the limit is told."""
+    answer = await call(client, "next_token", top_k=2, labels=["."], temperature=5e-324)
+    found = [token["probability"] for token in answer["tokens"] + answer["chosen"]]
+    assert (found, answer["remaining_probability"]) == ([1.0, 0.0, 0.0], 0.0)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+async def test_top_p_is_reached_at_the_temperature(
+    client: httpx.AsyncClient, temperature: float
+) -> None:
+    """Tokens are listed until their probabilities, as they are reported, reach ``top_p``."""
+    whole = await call(client, "next_token", top_k=VOCABULARY, temperature=temperature)
+    falling = [token["probability"] for token in whole["tokens"]]
+    answer = await call(client, "next_token", top_p=0.6, temperature=temperature)
+    listed = [token["probability"] for token in answer["tokens"]]
+    assert listed == falling[: len(listed)]
+    assert sum(listed[:-1]) < 0.6 <= sum(listed)
 
 
 async def test_the_limit_is_exact(client: httpx.AsyncClient) -> None:

@@ -20,7 +20,6 @@ OTHERWISE: dict[str, list[Any]] = {
     "score_from": [1, 3, 4],
     "targets": [None, (1,), (2,), (1, 2), (12,)],
     "top_k": [1, 2],
-    "floor": [-1.0, -1.0000000000000002, 0.0],
     "summary": [True],
     "cache_salt": ["a", "b", "a/b"],
     "choice": [
@@ -32,6 +31,7 @@ OTHERWISE: dict[str, list[Any]] = {
         Choice(1, allowed=TokenSet.of([1, 2], 63)),
     ],
     "keep": [0, 3],
+    "temperatures": [(1.0,), (1.0000000000000002,), (1.0, 2.0)],
     "masses": [(ALLOWED,), (ALLOWED, ALLOWED), (TokenSet.of([1, 3], 64),)],
 }
 """Other values of each field of ``PLAIN``."""
@@ -123,4 +123,4 @@ def test_an_id_that_no_model_has_is_known_as_nothing(strange: int, place: int) -
 def test_what_cannot_be_told_apart_is_refused() -> None:
     """A field of a kind that has no spelling is an error, not a digest that others may have."""
     with pytest.raises(TypeError, match="object"):
-        digest(replace(PLAIN, floor=object()))  # type: ignore[arg-type]
+        digest(replace(PLAIN, keep=object()))  # type: ignore[arg-type]

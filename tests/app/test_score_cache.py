@@ -107,10 +107,10 @@ def listed(number: int) -> LogprobResult:
 
 
 def spread(number: int) -> LogprobResult:
-    """With many tokens above a floor, and of a choice."""
-    above = tuple(TokenLogprob(300 + i, -0.1 * number - i) for i in range(400))
+    """With many most probable tokens, and of a choice."""
+    top = tuple(TokenLogprob(300 + i, -0.1 * number - i) for i in range(400))
     choices = tuple(RankedLogprob(300 + i, -0.2 * number - i, 300 + i) for i in range(100))
-    return LogprobResult(above=(above,), entropies=(0.1 * number,), choices=choices)
+    return LogprobResult(top=(top,), entropies=(0.1 * number,), choices=choices)
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,6 @@ def _as_one(query: LogprobQuery, rows: Sequence[LogprobResult]) -> LogprobResult
         target_logprobs=tuple(value for row in rows[scored:] for value in row.target_logprobs),
         target_ranks=tuple(rank for row in rows[scored:] for rank in row.target_ranks),
         top=tuple(entry for row in rows for entry in row.top),
-        above=tuple(entry for row in rows for entry in row.above),
         entropies=tuple(entropy for row in rows for entropy in row.entropies),
     )
 

@@ -110,7 +110,6 @@ def _batch(fed: list[int], extents: list[Extent]) -> Batch:
         far=(),
         head_rows=rows,
         top_k=(),
-        floors=(),
         summaries=(),
         gather_head=(),
         gather_ids=(),

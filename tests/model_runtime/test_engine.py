@@ -101,7 +101,11 @@ async def started(engine: Engine) -> AsyncIterator[Engine]:
         (ask(*[1] * LONGEST), RequestTooLarge, None),
         (replace(ask(1, 2), top_k=-1), InvalidQuery, "top_k"),
         (replace(ask(1, 2), top_k=VOCAB + 1), InvalidQuery, "top_k"),
-        (replace(ask(1, 2), floor=math.nan), InvalidQuery, "floor"),
+        (replace(ask(1, 2), temperatures=(0.5,)), InvalidQuery, "temperatures"),
+        (replace(ask(1, targets=()), temperatures=(1.0, 0.0)), InvalidQuery, "temperatures"),
+        (replace(ask(1, targets=()), temperatures=(-1.0,)), InvalidQuery, "temperatures"),
+        (replace(ask(1, targets=()), temperatures=(math.nan,)), InvalidQuery, "temperatures"),
+        (replace(ask(1, targets=()), temperatures=(math.inf,)), InvalidQuery, "temperatures"),
     ],
 )
 def test_what_cannot_be_answered_is_named(
@@ -122,7 +126,8 @@ def test_what_cannot_be_answered_is_named(
         ask(1, targets=()),
         ask(1, 2, score_from=2, targets=(0, VOCAB - 1)),
         ask(*[1] * (CACHE + 1)),
-        replace(ask(1, 2), top_k=VOCAB, floor=-math.inf),
+        replace(ask(1, 2), top_k=VOCAB),
+        replace(ask(1, targets=()), temperatures=(5e-324, 1e308)),
     ],
 )
 def test_what_lies_on_the_limit_is_taken(query: LogprobQuery) -> None:

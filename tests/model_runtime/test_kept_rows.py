@@ -64,9 +64,20 @@ def test_a_longer_list_is_computed_and_then_kept(tiny_folder: TinyFolder) -> Non
     assert short.logprobs == long.logprobs
 
 
-@pytest.mark.parametrize("change", [{"summary": True}, {"floor": -4.0}, {"top_k": MOST_TOP + 1}])
+def test_a_log_partition_behind_recalled_rows_is_computed(tiny_folder: TinyFolder) -> None:
+    """It is of the row behind the path, which is never recalled; its bits are as ever."""
+    offline, path = Offline(tiny_folder("llama")), random_tokens(40, 10)
+    tempered = replace(prompt(path), temperatures=(0.5, 2.0))
+    (fresh,) = Offline(tiny_folder("llama")).answer([tempered])
+    offline.answer([prompt(path)])
+    for _ in range(2):
+        assert offline.answer([tempered]) == [fresh]
+        assert fed(offline) == 1
+
+
+@pytest.mark.parametrize("change", [{"summary": True}, {"top_k": MOST_TOP + 1}])
 def test_what_is_not_kept_is_computed(change: dict[str, object], tiny_folder: TinyFolder) -> None:
-    """Entropies, floors and long lists are asked of the model every time, and are right."""
+    """Entropies and long lists are asked of the model every time, and are right."""
     offline, path = Offline(tiny_folder("llama")), random_tokens(30, 4)
     plain = offline.answer([prompt(path)])[0]
     other = replace(prompt(path), **change)  # type: ignore[arg-type]

@@ -127,17 +127,6 @@ def test_mean_negative_logprob_is_the_training_loss(kind: str, tiny_folder: Tiny
     assert -total(result.logprobs) / 89 == pytest.approx(float(loss), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", TINY_KINDS)
-def test_floor_and_top_k_name_the_same_tokens(kind: str, tiny_folder: TinyFolder) -> None:
-    """Every token at or above the floor is found, most probable first, and no other."""
-    offline = Offline(tiny_folder(kind))
-    everything = LogprobQuery((9, 8), 2, targets=(), top_k=TINY_VOCAB)
-    floored = LogprobQuery((9, 8), 2, targets=(), floor=-6.0)
-    whole, above = offline.answer([everything, floored])
-    assert above.above[0] == tuple(t for t in whole.top[0] if t.logprob >= -6.0)
-    assert whole.above == () and above.top == ()
-
-
 @pytest.mark.parametrize(
     ("setting", "value", "reason"),
     [

@@ -78,7 +78,7 @@ SHAPES: dict[str, PreTrainedConfig] = {
     "rwkv, recurrence": RwkvConfig(**_OWN_NAMES, attention_hidden_size=32, context_length=LONGEST),
 }
 
-FEATURES = {"targets": (3, 90), "top_k": 4, "floor": -3.0, "summary": True}
+FEATURES = {"targets": (3, 90), "top_k": 4, "summary": True, "temperatures": (0.5,)}
 
 
 def randomized(model: PreTrainedModel) -> PreTrainedModel:
@@ -128,7 +128,7 @@ def random_path(seed: int, length: int) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_answer_equals_the_float64_reference(shape: str) -> None:
-    """Log-probabilities, ranks, targets, top k, floor and entropy are those of the oracle."""
+    """Log-probs, ranks, targets, top k, entropy and log-partition are those of the oracle."""
     tokens, start = random_path(1, 70), 50
     (result,) = answer(runner_of(shape), [LogprobQuery(tokens, start, **FEATURES)])
     rows = exact(shape, tokens)[start - 1 :]
@@ -139,9 +139,10 @@ def test_every_answer_equals_the_float64_reference(shape: str) -> None:
     ]
     assert result.target_logprobs == pytest.approx([float(rows[-1, t]) for t in (3, 90)], abs=1e-4)
     assert result.entropies == pytest.approx((-(rows.exp() * rows).sum(-1)).tolist(), abs=1e-4)
-    for row, top, above in zip(rows, result.top, result.above, strict=True):
+    for row, top in zip(rows, result.top, strict=True):
         assert [token.id for token in top] == row.topk(4).indices.tolist()
-        assert {token.id for token in above} == set((row >= -3.0).nonzero().flatten().tolist())
+    tempered = float(((rows[-1] - rows[-1].max()) / 0.5).logsumexp(0))
+    assert result.log_partitions == pytest.approx((tempered,), abs=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -176,12 +176,11 @@ def test_what_one_candidate_wants_of_a_shared_row_all_get() -> None:
     """A row that several ask goes through the head once, for the most that one of them wants."""
     asked = [
         LogprobQuery((7, 1, 2), 1),
-        LogprobQuery((7, 1, 2, 3), 1, (5, 6), top_k=2, floor=-3.0),
-        LogprobQuery((7, 1, 2), 1, (), top_k=4, floor=-5.0, summary=True),
+        LogprobQuery((7, 1, 2, 3), 1, (5, 6), top_k=2),
+        LogprobQuery((7, 1, 2), 1, (), top_k=4, summary=True),
     ]
     batch = plan([Work(q, 1) for q in asked], PrefixCache(100), 64)
     assert batch.top_k == [4, 4, 4, 2]
-    assert batch.floors == [-5.0, -5.0, -5.0, -3.0]
     assert batch.summaries == [True, True, True, False]
     gathers = list(zip(batch.gather_head, batch.gather_ids, strict=True))
     assert gathers == [(0, 1), (1, 2), (2, 3), (3, 5), (3, 6)]
