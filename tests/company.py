@@ -19,7 +19,7 @@ SLOTS = 8000
 
 def ask_all(tokens: tuple[int, ...], score_from: int, salt: str = "") -> LogprobQuery:
     """Every fact of every row, the one behind the path included."""
-    return LogprobQuery(tokens, score_from, (0, 5), 3, -4.0, True, salt)
+    return LogprobQuery(tokens, score_from, (0, 5), 3, True, salt, temperatures=(0.5, 2.0))
 
 
 def crowded(rng: random.Random, longest: int, count: int = 14) -> list[LogprobQuery]:

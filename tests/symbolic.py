@@ -30,7 +30,7 @@ class SymbolicRunner:
             fake_logprob(salts[batch.head_rows[head]], paths[batch.head_rows[head]], token)
             for head, token in zip(batch.gather_head, batch.gather_ids, strict=True)
         ]
-        return BatchOutput(logprobs, [1] * len(logprobs), {}, {}, {})
+        return BatchOutput(logprobs, [1] * len(logprobs), {}, {})
 
     def _row_paths(self, batch: Batch) -> list[tuple[int, ...]]:
         """The token path of each row, read off the keys that it attends to."""

@@ -51,7 +51,7 @@ class Meeting:
 
     def culprit(self, *tail: int) -> ScoreRequest:
         """Goes 70 tokens along the trunk, then astray, to score all of it."""
-        return ScoreRequest((LogprobQuery((*self.trunk[:70], *tail), 1, (), 3, None, True),))
+        return ScoreRequest((LogprobQuery((*self.trunk[:70], *tail), 1, (), 3, True),))
 
 
 def meeting() -> Meeting:
@@ -59,9 +59,7 @@ def meeting() -> Meeting:
     rng = random.Random(5)
     trunk = tuple(rng.randrange(POISON + 1, TINY_VOCAB) for _ in range(110))
     queries = [
-        LogprobQuery(
-            (*trunk[:cut], *trunk[100 : 100 + rng.randint(1, 9)]), start, (5, 9), 3, -4.0, True
-        )
+        LogprobQuery((*trunk[:cut], *trunk[100 : 100 + rng.randint(1, 9)]), start, (5, 9), 3, True)
         for cut, start in ((64, 60), (69, 69), (70, 1), (71, 65), (97, 95), (33, 30))
     ]
     limits = DecodingLimits(5, end_token_ids=frozenset({POISON}), top_logprobs=2)

@@ -192,7 +192,7 @@ def test_small_tiles_of_the_head_change_no_bit(
 ) -> None:
     """Rows over several tiles, and more ids of one row than a tile has rows."""
     path = random_path(random.Random(kind), 60)
-    queries = [LogprobQuery(path, 30, tuple(range(100)), 5, -6.0, True)]
+    queries = [LogprobQuery(path, 30, tuple(range(100)), 5, True, temperatures=(0.5,))]
     want = Offline(tiny_folder(kind)).answer(queries)
     monkeypatch.setattr(logprobs, "_TILE_BYTES", 8 * 4 * TINY_VOCAB)
     assert Offline(tiny_folder(kind)).answer(queries) == want
