@@ -146,5 +146,8 @@ are held than ``MAX_PATH_TOKENS``."""
 MAX_LABEL_SCORES = 1 << 18
 """Items x labels of one generative scoring request: a number each is gathered and answered."""
 
+MAX_DOCUMENT_FIELDS = 1_000
+"""Fields of a document object."""
+
 MAX_RANK_FIELDS = 64
-"""Fields of a document object that make up its text."""
+"""Those of them that make up its text."""

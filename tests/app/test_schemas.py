@@ -91,32 +91,6 @@ def test_every_field_is_documented(model: type[BaseModel]) -> None:
         assert field.description or (issubclass(model, Part) and name in plain), name
 
 
-@pytest.mark.parametrize("model", REQUESTS)
-def test_every_string_list_and_number_is_bounded(model: type[ContextRequest]) -> None:
-    """Nothing that a request may hold is unbounded."""
-    assert _unbounded(model.model_json_schema(), "body") == []
-
-
-def _unbounded(schema: dict[str, Any], place: str) -> list[str]:
-    found: list[str] = []
-    kind = schema.get("type")
-    closed = "enum" in schema or "const" in schema
-    if kind == "string" and "maxLength" not in schema and not closed:
-        found.append(f"{place}: no maxLength")
-    if kind == "array" and "maxItems" not in schema:
-        found.append(f"{place}: no maxItems")
-    if kind in ("integer", "number") and "maximum" not in schema and not closed:
-        found.append(f"{place}: no maximum")
-    for key in ("properties", "$defs"):
-        for name, part in schema.get(key, {}).items():
-            found += _unbounded(part, f"{place}.{name}")
-    for part in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        found += _unbounded(part, place)
-    if "items" in schema:
-        found += _unbounded(schema["items"], f"{place}[]")
-    return found
-
-
 @pytest.mark.anyio
 async def test_the_document_has_examples_of_both_sides(client: httpx.AsyncClient) -> None:
     """/openapi.json shows a request and a response of every route, and the one error shape."""

@@ -6,7 +6,7 @@ What they have and is not served here is refused by name, unless it says what ha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Discriminator, Field, RootModel, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ from app.compat.rerank.prompts import Mode
 from app.schemas.bounds import (
     MAX_CACHE_SALT_CHARS,
     MAX_CANDIDATES,
+    MAX_DOCUMENT_FIELDS,
     MAX_DOCUMENTS,
     MAX_LABEL_CHARS,
     MAX_MODEL_NAME_CHARS,
@@ -25,7 +26,6 @@ from app.schemas.bounds import (
     MAX_TIMEOUT_MS,
     MAX_TOKEN_IDS,
 )
-from app.schemas.conditions import given
 from app.schemas.request import Request, Text, Treatment
 
 T = TypeVar("T")
@@ -39,16 +39,14 @@ _NEUTRAL: dict[str | None, tuple[object, ...]] = {
 }
 """Values of what is not served that ask for nothing; 10 is Cohere's own default."""
 
-_DISABLED: Final[dict[str, Any]] = given("mode", {"const": "disabled"})
-
 RerankLabel = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Query = Annotated[Text, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
-Document = Text | dict[str, Text]
-Documents = Annotated[list[Document], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
 Count = Annotated[int, Field(ge=1, le=MAX_CANDIDATES)]
 FieldName = Annotated[str, Field(max_length=MAX_LABEL_CHARS)]
 FieldNames = Annotated[list[FieldName], Field(min_length=1, max_length=MAX_RANK_FIELDS)]
+Document = Text | Annotated[dict[FieldName, Text], Field(max_length=MAX_DOCUMENT_FIELDS)]
+Documents = Annotated[list[Document], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
 AnyCase = Annotated[str, Field(pattern="^([Rr][Ii][Gg][Hh][Tt]|[Ll][Ee][Ff][Tt])$")]
 AnyInteger = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 
@@ -103,6 +101,16 @@ class CohereRequest(PromptOptions):
         )
 
 
+class RelevantSpans(Request):
+    """Which parts of a document make it relevant: not served, so only that none are wanted."""
+
+    mode: Literal["disabled"]
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Without effect."""
+    max_spans: AnyInteger | None = None
+    """Without effect."""
+
+
 class RerankV2Request(CohereRequest):
     """Cohere, version 2."""
 
@@ -112,15 +120,8 @@ class RerankV2Request(CohereRequest):
     """So many of the best are returned; null: all."""
     max_tokens_per_doc: Annotated[int, Field(ge=1, le=MAX_TOKEN_IDS)] = COHERE_TOKENS
     """A longer document is cut to its first so many tokens, and ``meta.warnings`` says so."""
-    relevant_spans: Annotated[dict[str, Any], Field(json_schema_extra=_DISABLED)] | None = None
+    relevant_spans: RelevantSpans | None = None
     """Not served: null, or a ``mode`` of ``disabled``."""
-
-    @field_validator("relevant_spans")
-    @classmethod
-    def _are_not_wanted(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and value.get("mode") != "disabled":
-            raise PydanticCustomError("not_served", "Spans are not served; leave them disabled")
-        return value
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {

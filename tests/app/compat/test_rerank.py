@@ -146,18 +146,21 @@ async def test_an_object_without_its_field_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("path", "field", "value", "neutral"),
+    ("path", "place", "value", "neutral"),
     [
         (V1, "max_chunks_per_doc", 3, 10),
         (V1, "truncate_prompt_tokens", 5, None),
-        (V2, "relevant_spans", {"mode": "enabled"}, {"mode": "disabled"}),
+        (V2, "relevant_spans.mode", {"mode": "enabled"}, {"mode": "disabled"}),
+        (V2, "relevant_spans.mode", {"max_spans": 3}, {"mode": "disabled", "max_spans": 3}),
+        (V2, "relevant_spans.more", {"mode": "disabled", "more": 1}, None),
     ],
 )
 async def test_what_is_not_served_is_refused_by_name(
-    client: httpx.AsyncClient, path: str, field: str, value: Any, neutral: Any
+    client: httpx.AsyncClient, path: str, place: str, value: Any, neutral: Any
 ) -> None:
     """Unless it asks for nothing."""
-    assert (await message(client, path, **LIKELY, **{field: value})).startswith(f"{field}: ")
+    field = place.partition(".")[0]
+    assert (await message(client, path, **LIKELY, **{field: value})).startswith(f"{place}: ")
     await reply(client, path, **LIKELY, **{field: neutral})
 
 
