@@ -74,6 +74,7 @@ class ToyTokenizer:
         self.head_rows = self.vocab_size + UNUSED
         self.bos_token_id = self.id(BOS)
         self.eos_token_id = self.id(END)
+        self.pad_token_id = None
         self.control_ids = frozenset(map(self.id, SPECIALS))
         self.adds_bos = adds_bos
         self.prefix_ids = (self.bos_token_id,) if adds_bos else ()
