@@ -67,8 +67,8 @@ async def test_every_number_is_taken_or_refused_by_name(path: str, name: str) ->
                 if is_allowed(name, body):
                     right = response.status_code < 500
                 else:
-                    named = told(response).startswith(f"{field.path}: ")
-                    right = response.status_code == 422 and named
+                    start = f"{field.path}: "
+                    right = response.status_code == 422 and told(response).startswith(start)
                 if not right:
                     wrong.append((field.path, value, response.text))
     assert not wrong
