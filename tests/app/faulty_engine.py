@@ -45,14 +45,19 @@ class FaultyModel(FakeModel):
 
 
 def faulty_engine(
-    config: EngineConfig, release: threading.Event, *, hangs_at_start: bool = False
+    config: EngineConfig, release: threading.Event, *, start: str = "faulty"
 ) -> Engine:
-    """An engine that is not started yet; ``release`` ends the forward that is held."""
+    """An engine that is not started yet; ``release`` ends the forward that is held.
+
+    The first forward hangs at the start ``stuck`` and raises at ``unfit``.
+    """
 
     def on_run(batch: Batch) -> None:
         faults = {path[0] for path in paths(batch)}
-        if HANGS in faults or (hangs_at_start and WARM_UP in faults):
+        if HANGS in faults or (start == "stuck" and WARM_UP in faults):
             threading.Event().wait()
+        if start == "unfit" and WARM_UP in faults:
+            raise ValueError("mat1 and mat2\nshapes cannot be multiplied")
         if DIES in faults:
             raise SystemExit("out of luck")
         if FAILS in faults:

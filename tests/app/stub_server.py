@@ -1,4 +1,4 @@
-"""The real server process around the stub engine, or around a real one of a faulty model.
+"""The real server process around the stub engine, a real one of a faulty model, or a model.
 
 Importing the runtime takes seconds, so one process does it and every server is forked from it:
 each is a process of its own, with its own signals, sockets and exit status.
@@ -36,7 +36,11 @@ _FORKS.set_forkserver_preload([__name__])
 
 TIMEOUT_S = 20.0
 
-_FAULTY = ("faulty", "stuck")
+_FAULTY = ("faulty", "stuck", "unfit")
+
+
+def _nothing() -> None:
+    """No preparation."""
 
 
 class ServerProcess:
@@ -44,14 +48,18 @@ class ServerProcess:
 
     Args:
         load: how loading goes: ``ok``, ``slow`` (never ends), ``missing`` (a load error),
-            ``broken`` (a bug), ``faulty`` (see ``faulty_engine``) or ``stuck`` (as that, and the
-            first forward hangs).
+            ``broken`` (a bug), ``faulty`` (see ``faulty_engine``), ``stuck`` (as that, and the
+            first forward hangs), ``unfit`` (as that, and the first forward raises) or ``model``
+            (what the settings name).
+        prepare: called by the process before it does anything.
         settings: as flags.
     """
 
-    def __init__(self, load: str = "ok", **settings: object) -> None:
+    def __init__(
+        self, load: str = "ok", *, prepare: Callable[[], object] = _nothing, **settings: object
+    ) -> None:
         reader, writer = _FORKS.Pipe(duplex=False)
-        self._process = _FORKS.Process(target=_serve, args=(load, settings, writer))
+        self._process = _FORKS.Process(target=_serve, args=(load, prepare, settings, writer))
         self._process.start()
         writer.close()
         self._stderr = os.fdopen(os.dup(reader.fileno()))
@@ -59,6 +67,13 @@ class ServerProcess:
         self.log: list[dict[str, Any]] = []
         self.address = ("127.0.0.1", int(self.await_line("listening")["port"]))
         self.url = f"http://127.0.0.1:{self.address[1]}"
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        if self._process.pid is None:
+            raise RuntimeError("the process was never started")
+        return self._process.pid
 
     def await_line(self, message: str) -> dict[str, Any]:
         """Read the log up to the line with this message."""
@@ -71,9 +86,7 @@ class ServerProcess:
 
     def signal(self, number: int) -> None:
         """Send a signal."""
-        if self._process.pid is None:
-            raise RuntimeError("the process was never started")
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def shrink_pipe(self) -> None:
         """Let the log's pipe hold no more than a page, so that a few lines fill it."""
@@ -131,25 +144,29 @@ def await_true(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _serve(load: str, settings: dict[str, object], writer: Connection) -> None:
+def _serve(
+    load: str, prepare: Callable[[], object], settings: dict[str, object], writer: Connection
+) -> None:
     os.dup2(writer.fileno(), 2)
     writer.close()
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    if load not in _FAULTY:
+    prepare()
+    if load not in (*_FAULTY, "model"):
         server.create_app = _create_with_work
     made = Settings.read({"port": 0, **settings})
     configure_logging(made.log_level, made.log_format, queued=True)
     release = threading.Event()
     signal.signal(signal.SIGUSR1, lambda _signal, _frame: release.set())
     try:
-        sys.exit(server.serve(made, load=partial(_load, load, made, release)))
+        engine = None if load == "model" else partial(_load, load, made, release)
+        sys.exit(server.serve(made, load=engine))
     finally:
         logging.shutdown()  # a process that was forked so leaves without Python's own exit
 
 
 def _load(how: str, settings: Settings, release: threading.Event) -> Any:
     if how in _FAULTY:
-        return faulty_engine(settings.engine_config(), release, hangs_at_start=how == "stuck")
+        return faulty_engine(settings.engine_config(), release, start=how)
     if how == "slow":
         time.sleep(600)
     if how == "missing":

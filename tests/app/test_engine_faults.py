@@ -140,3 +140,18 @@ def test_a_first_forward_that_hangs_ends_the_process() -> None:
         assert any(place.endswith(" on_run") for place in stacks(process)["model"])
     finally:
         process.kill()
+
+
+def test_a_first_forward_that_raises_ends_the_process() -> None:
+    """Never ready, one line that tells why, and status 1."""
+    process = ServerProcess("unfit")
+    try:
+        assert process.exit_code() == 1
+        assert "ready" not in [line["message"] for line in process.log]
+        assert reasons(process) == [
+            "cannot serve the model: the warm-up forward of ToyForCausalLM failed: "
+            "mat1 and mat2 shapes cannot be multiplied"
+        ]
+        assert not [line for line in process.log if "traceback" in line]
+    finally:
+        process.kill()
