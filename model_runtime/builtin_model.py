@@ -216,6 +216,8 @@ def _reason(said: list[str]) -> str:
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
     if broken:
         return "no connection to the package index"
+    if errors and errors[-1] == "Exception:":
+        return said[-1]  # the end of a traceback, as of a full disk
     return (errors or said or ["it gave no reason"])[-1]
 
 

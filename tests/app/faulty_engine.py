@@ -44,6 +44,30 @@ class FaultyModel(FakeModel):
         return super().plan(work, budget)
 
 
+def warm_up(start: str) -> None:
+    """The first forward."""
+    if start == "stuck":
+        threading.Event().wait()
+    if start == "unfit":
+        raise ValueError("mat1 and mat2\nshapes cannot be multiplied")
+
+
+def go_wrong(faults: set[int], release: threading.Event) -> None:
+    """Any other forward, of paths that begin with these tokens."""
+    if HANGS in faults:
+        threading.Event().wait()
+    if DIES in faults:
+        raise SystemExit("out of luck")
+    if FAILS in faults:
+        raise ValueError("poison at /some/path")
+    if DOES_NOT_FIT in faults:
+        raise OutOfMemory("no room")
+    if HELD in faults:
+        if not release.wait(20):
+            raise TimeoutError("the test forgot to let this forward through")
+        release.clear()
+
+
 def faulty_engine(
     config: EngineConfig, release: threading.Event, *, start: str = "faulty"
 ) -> Engine:
@@ -54,20 +78,10 @@ def faulty_engine(
 
     def on_run(batch: Batch) -> None:
         faults = {path[0] for path in paths(batch)}
-        if HANGS in faults or (start == "stuck" and WARM_UP in faults):
-            threading.Event().wait()
-        if start == "unfit" and WARM_UP in faults:
-            raise ValueError("mat1 and mat2\nshapes cannot be multiplied")
-        if DIES in faults:
-            raise SystemExit("out of luck")
-        if FAILS in faults:
-            raise ValueError("poison at /some/path")
-        if DOES_NOT_FIT in faults:
-            raise OutOfMemory("no room")
-        if HELD in faults:
-            if not release.wait(20):
-                raise TimeoutError("the test forgot to let this forward through")
-            release.clear()
+        if WARM_UP in faults:
+            warm_up(start)
+        else:
+            go_wrong(faults, release)
 
     fake: Any = FakeEngine()
     return Engine(config, fake.info, fake.tokenizer, FaultyModel(on_run).forward, Cache())

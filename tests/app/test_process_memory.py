@@ -143,7 +143,7 @@ def stall(process: ServerProcess) -> int:
 def test_readers_that_never_read_take_no_more_than_their_tokens(start: Start) -> None:
     """What waits for them is bounded, is dropped with them, and the next ones need no more."""
     entries = STREAMS * TOKENS * TOP
-    process = start(prepare=send_little_ahead, body_timeout_s=1)
+    process = start(prepare=send_little_ahead, body_timeout_s=0.3)
     process.score(5, 6, 9)
     process.await_line("request")
     before = resident(process)
