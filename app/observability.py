@@ -54,6 +54,7 @@ _COUNTERS: Final = (
     ("batch_requests", "batch_requests", "Requests held by forwards, summed over forwards."),
     ("cached_tokens", "cached_tokens", "Tokens needed and found computed already."),
     ("head_rows", "head_rows", "Rows that went through the head."),
+    ("non_finite_logits", "non_finite_logits", "Queries that got no usable probabilities."),
     ("busy_s", "busy_seconds", "Seconds spent in forwards."),
 )
 _SCORE_COUNTERS: Final = (

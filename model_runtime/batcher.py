@@ -25,6 +25,7 @@ from model_runtime.errors import (
     ChainruleError,
     DeadlineExceeded,
     ForwardFailed,
+    NonFiniteLogits,
     OutOfMemory,
     RequestTooLarge,
 )
@@ -178,7 +179,7 @@ class Batcher:
         else:
             self._pace.observe(steps, len(batch.token_ids), self._clock() - planned)
             _deliver(batch, asks, answers)
-            self._account(batch, fed, began)
+            self._account(batch, fed, began, answers)
 
     def _put_off(self, jobs: Sequence[Job], error: OutOfMemory) -> None:
         """Not even a small batch fits: try fewer jobs now, and one that does not fit alone later.
@@ -220,7 +221,9 @@ class Batcher:
             self._budget.forget(jobs[0])
         self._end(jobs[0], _as_failure(error, "the forward failed"))
 
-    def _account(self, batch: Batch, fed: Mapping[Job, int], began: float) -> None:
+    def _account(
+        self, batch: Batch, fed: Mapping[Job, int], began: float, answers: Sequence[Answer]
+    ) -> None:
         self._budget.worked(len(batch.token_ids))
         shared = len(fed) > 1
         seconds = self._clock() - began
@@ -237,6 +240,8 @@ class Batcher:
             batch_tokens=before.batch_tokens + len(batch.token_ids),
             batch_requests=before.batch_requests + len(fed),
             head_rows=before.head_rows + len(batch.head_rows),
+            non_finite_logits=before.non_finite_logits
+            + sum(isinstance(answer, NonFiniteLogits) for answer in answers),
             busy_s=before.busy_s + seconds,
         )
 

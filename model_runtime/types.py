@@ -242,6 +242,7 @@ class EngineStats:
         batch_requests: sum over forwards of the requests that each held.
         cached_tokens: tokens needed and found computed already.
         head_rows: rows that went through the head.
+        non_finite_logits: parts of forwards that failed for want of usable probabilities.
         busy_s: seconds spent in forwards.
         cache_slots, cache_slots_used: size and fill of the KV cache, in tokens.
     """
@@ -258,6 +259,7 @@ class EngineStats:
     batch_requests: int = 0
     cached_tokens: int = 0
     head_rows: int = 0
+    non_finite_logits: int = 0
     busy_s: float = 0.0
     cache_slots: int = 0
     cache_slots_used: int = 0
