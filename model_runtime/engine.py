@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -124,12 +124,14 @@ class Engine:
         """
         self._check_warm()
         began = time.monotonic()
-        errors, strategy = await self._admit(queries)
+        large = _is_large(queries)
+        errors, strategy = await _off_loop_if(large, self._examine, queries)
         if strategy is None:
-            return _nothing_done(tuple(error for error in errors if error is not None))
+            return _nothing_done(tuple(errors.values()))
         outcome = await self._scheduler.submit(strategy, options.later(time.monotonic() - began))
-        answers = iter(outcome.value)
-        return _with_value(outcome, tuple(error or next(answers) for error in errors))
+        if not errors:
+            return outcome
+        return _with_value(outcome, await _off_loop_if(large, _merged, outcome.value, errors))
 
     async def next_token(
         self, query: LogprobQuery, options: RequestOptions = DEFAULT_OPTIONS
@@ -249,22 +251,18 @@ class Engine:
             logprobs.append(answer.logprobs)
         return logprobs
 
-    async def _admit(
-        self, queries: Sequence[LogprobQuery]
-    ) -> tuple[list[InvalidQuery | None], AskOnce | None]:
-        """What is wrong with each query, and the strategy that asks the others, if there are any.
-
-        Every token is looked at, so a large request is looked at off the event loop.
-        """
-        if sum(len(query.tokens) for query in queries) > TOKENS_ON_LOOP:
-            return await asyncio.to_thread(self._examine, queries)
-        return self._examine(queries)
-
     def _examine(
         self, queries: Sequence[LogprobQuery]
-    ) -> tuple[list[InvalidQuery | None], AskOnce | None]:
-        errors = [self.check(query) for query in queries]
-        good = [query for query, error in zip(queries, errors, strict=True) if error is None]
+    ) -> tuple[dict[int, InvalidQuery], AskOnce | None]:
+        """What is wrong with queries, by index, and the strategy that asks the others, if any."""
+        errors: dict[int, InvalidQuery] = {}
+        good = []
+        for index, query in enumerate(queries):
+            error = self.check(query)
+            if error is None:
+                good.append(query)
+            else:
+                errors[index] = error
         return errors, AskOnce(good, cost=fed_tokens(good)) if good else None
 
     def _check_search(self, search: SearchStrategy[Any]) -> None:
@@ -279,6 +277,27 @@ class Engine:
     def _check_warm(self) -> None:
         if not self._warm:
             raise EngineNotReady("the model is not loaded and warmed up yet")
+
+
+def _is_large(queries: Sequence[LogprobQuery]) -> bool:
+    """Whether to look at every token takes too long for the event loop."""
+    # A query has a token at least, and to count those of all of them is too long as well.
+    return (
+        len(queries) > TOKENS_ON_LOOP
+        or sum(len(query.tokens) for query in queries) > TOKENS_ON_LOOP
+    )
+
+
+async def _off_loop_if(large: bool, work: Callable[..., R], *args: Any) -> R:
+    """What ``work`` returns; off the event loop where it is large."""
+    return await asyncio.to_thread(work, *args) if large else work(*args)
+
+
+def _merged(answers: Sequence[Answer], errors: Mapping[int, InvalidQuery]) -> tuple[Answer, ...]:
+    """The answers in order, with the errors at their places."""
+    rest = iter(answers)
+    count = len(answers) + len(errors)
+    return tuple(errors[place] if place in errors else next(rest) for place in range(count))
 
 
 def _nothing_done(errors: tuple[Answer, ...]) -> Outcome[tuple[Answer, ...]]:

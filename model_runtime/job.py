@@ -3,7 +3,8 @@
 ::
 
     new ──> asking ──> in batches ──> answered ──> the search advances ──┬──> outcome
-              ^                                                          │
+              ^                         │                                │
+              ├── the round's others ───┘                                │
               └───────────────────── its next queries ───────────────────┘
 
 Plain state: what a request asks, what it has been told, what it has cost. Who runs when is
@@ -13,7 +14,9 @@ decided elsewhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from model_runtime.batch import Extent, Work
 from model_runtime.decoding.base import Answer, AskOnce, Interruptible, SearchStrategy
@@ -23,6 +26,10 @@ from model_runtime.types import LogprobQuery, LogprobResult, Outcome, RequestOpt
 
 STEP_TOKENS = 16
 """Tokens that a search feeds in one step; with more it is served as scoring is."""
+
+QUERIES_AT_ONCE = 2_048
+"""Queries of a round that are asked together. The model thread plans and answers each of them in
+some 20 microseconds, in which no other request gets on."""
 
 
 class Ask:
@@ -68,7 +75,7 @@ class Job:
     Attributes:
         gone: nobody waits for the outcome any more; the event loop sets it, once.
         can_give: it may have an outcome, if not the final one, when its time runs out.
-        asks: the queries of the present round.
+        asks: the queries of the present round, of many ``QUERIES_AT_ONCE`` at a time.
         usage: the bill.
     """
 
@@ -84,6 +91,8 @@ class Job:
         self.gone = False
         self.can_give = isinstance(strategy, Interruptible)
         self.asks: list[Ask] = []
+        self._unasked: Iterator[LogprobQuery] = iter(())
+        self._answers: list[Answer] = []
         self.usage = Usage()
         self._rounds = 0
         self._first_round_tokens = 0
@@ -91,7 +100,7 @@ class Job:
 
     @property
     def open_asks(self) -> list[Ask]:
-        """Queries of the present round that are not answered."""
+        """Queries that are asked and not answered."""
         return [ask for ask in self.asks if ask.answer is None]
 
     @property
@@ -144,6 +153,8 @@ class Job:
 
         To be called when no query is open. Raises whatever the search raises.
         """
+        if self._ask_on():
+            return None
         self._tell()
         if self.strategy.done:
             return self._outcome(now)
@@ -157,7 +168,7 @@ class Job:
         """
         if not isinstance(self.strategy, Interruptible):
             return None
-        if not self.open_asks:
+        if not self.open_asks and not self._ask_on():
             self._tell()
         return self._outcome(now) if self.strategy.done or self.strategy.give_up() else None
 
@@ -165,7 +176,8 @@ class Job:
         if self._rounds == 1:
             self.usage.cached_tokens = max(0, self._first_round_tokens - self.usage.computed_tokens)
         if self._rounds:
-            self.strategy.advance([ask.answer for ask in self.asks if ask.answer is not None])
+            answers, self._answers = self._answers, []
+            self.strategy.advance(answers)
 
     def _ask(self) -> None:
         queries = self.strategy.queries()
@@ -180,7 +192,15 @@ class Job:
             )
         self._asked_tokens += sum(map(_rows, queries)) if self._rounds else self._first_round_tokens
         self._rounds += 1
+        self._unasked = iter(queries)
+        self._ask_on()
+
+    def _ask_on(self) -> bool:
+        """Ask the next queries of the round, once the former ones are answered; False: no more."""
+        self._answers += [ask.answer for ask in self.asks if ask.answer is not None]
+        queries = islice(self._unasked, QUERIES_AT_ONCE)
         self.asks = [Ask(self._salted(query)) for query in queries]
+        return bool(self.asks)
 
     def _salted(self, query: LogprobQuery) -> LogprobQuery:
         """The query under the request's own salt; here, so that no search can forget it."""

@@ -25,6 +25,10 @@ from model_runtime.trie import ROWS_PER_TOKEN, Place, TokenTrie
 from model_runtime.types import NOTHING, LogprobQuery, LogprobResult
 
 
+MOST_WORK = 4_096
+"""Works in one batch: each takes the model thread some 20 microseconds beside the forward."""
+
+
 class SlotPool(Protocol):
     """What the planner needs of the prefix cache."""
 
@@ -95,12 +99,12 @@ def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = B
     again later. The first piece always advances, provided that the cache can hold its path.
 
     ``ROWS_PER_TOKEN`` rows are answered for each token of the budget at most: candidates that
-    begin one another share their tokens, but each asks rows of its own.
+    begin one another share their tokens, but each asks rows of its own. ``MOST_WORK`` works come in.
     """
     planning = _Planning(cache, budget)
     full = False
     for index, item in enumerate(work):
-        if not planning.rows:
+        if not planning.rows or len(planning.admitted) == MOST_WORK:
             break
         place = planning.find(item)
         # Some row that it asks next is of a token in the batch already.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from model_runtime.errors import ChainruleError
+from model_runtime.path_order import path_order
 from model_runtime.trie import rows_cost
 from model_runtime.types import LogprobQuery, LogprobResult
 
@@ -70,8 +71,13 @@ class Interruptible(Protocol):
         ...
 
 
+SORTED = 1_000
+"""Queries from which on they are asked in the order of their paths: batches take them in turn, and
+tokens that they share are fed once where they stand side by side."""
+
+
 class AskOnce:
-    """Scoring and next-token requests: one round of queries, answers returned as they come.
+    """Scoring and next-token requests: one round of queries, answered in their order.
 
     Args:
         queries: what is asked.
@@ -80,6 +86,10 @@ class AskOnce:
 
     def __init__(self, queries: Sequence[LogprobQuery], cost: int) -> None:
         self._queries = tuple(queries)
+        self._order: Sequence[int] | None = None
+        if len(queries) > SORTED:
+            self._order = path_order([query.tokens for query in queries])
+            self._queries = tuple(queries[index] for index in self._order)
         self._answers: tuple[Answer, ...] = ()
         self._done = False
         self.fed_tokens = cost
@@ -97,8 +107,14 @@ class AskOnce:
         return self._queries
 
     def advance(self, answers: Sequence[Answer]) -> None:
-        self._answers = tuple(answers)
+        self._answers = tuple(answers) if self._order is None else _put_back(answers, self._order)
         self._done = True
 
     def result(self) -> tuple[Answer, ...]:
         return self._answers
+
+
+def _put_back(answers: Sequence[Answer], order: Sequence[int]) -> tuple[Answer, ...]:
+    """Answers that come in ``order``, at their places."""
+    found = dict(zip(order, answers, strict=True))
+    return tuple(found[index] for index in range(len(found)))
