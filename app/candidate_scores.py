@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from app.candidate_ranking import CandidateRanking
 from app.errors import error_object
-from app.limits import check_prefixes
 from app.outcomes import Outcome
 from app.schemas.response import TokenDetail
 from app.schemas.score_reply import CandidateScore
 from app.scored_candidate import ScoredCandidate
-from app.scoring import Planned, PlannedCandidate, ScorePlan
+from app.scoring import ScorePlan
 from app.token_details import Span, path_bytes, token_details
 from model_runtime import (
     ChainruleError,
@@ -68,20 +67,13 @@ def candidate_scores(
 ) -> list[CandidateScore]:
     """Every candidate in full, in the request's order."""
     entries = TokenEntries(tokenizer, plan) if plan.request.lists_tokens else None
-    # With an end behind it no path begins another one.
-    paths = [None if plan.request.append_eos else _path(one) for one in plan.candidates]
-    begun = prefix_of(paths)
-    check_prefixes(begun)
+    begun = prefix_of(plan.open_paths)
     return [
         _scored(index, outcome, ranking, begun[index], entries)
         if isinstance(outcome, ScoredCandidate)
         else unscored(index, outcome, begun[index])
         for index, outcome in enumerate(outcomes)
     ]
-
-
-def _path(candidate: Planned) -> tuple[int, ...] | None:
-    return candidate.token_ids if isinstance(candidate, PlannedCandidate) else None
 
 
 def _scored(

@@ -10,10 +10,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from model_runtime import Answer, Outcome, Priority, RequestOptions
+from model_runtime import Answer, LogprobQuery, Outcome, Priority, RequestOptions
 
 MUCH_LARGER = 4
 """Whoever wants little does not wait for a flight so many times as large."""
@@ -23,21 +23,23 @@ class Flight:
     """One call of the engine, in a task of its own. Lives on the event loop.
 
     Args:
-        digests: what is asked, distinct, in the order of the queries.
+        wanted: what is asked, by digest.
         options: those of the request that asks.
         size: how much it asks, in tokens or anything like them.
 
     Attributes:
-        digests: as given.
-        answers: by digest; empty until they are there.
+        wanted: as given.
+        answers: by digest, once they are there.
         task: the call.
     """
 
     task: asyncio.Task[Outcome[tuple[Answer, ...]]]
 
-    def __init__(self, digests: Iterable[bytes], options: RequestOptions, size: int) -> None:
-        self.digests = tuple(digests)
-        self.answers: dict[bytes, Answer] = {}
+    def __init__(
+        self, wanted: Mapping[bytes, LogprobQuery], options: RequestOptions, size: int
+    ) -> None:
+        self.wanted = wanted
+        self.answers: Mapping[bytes, Answer] = {}
         self._priority = options.priority
         self._size = size
         self._waiting = 0
@@ -63,10 +65,6 @@ class Flight:
         """Begin; to be called once."""
         self.task = asyncio.create_task(call)
         self.task.add_done_callback(_see_failure)
-
-    def land(self, answers: Sequence[Answer]) -> None:
-        """Take the answers, in the order of the digests."""
-        self.answers = dict(zip(self.digests, answers, strict=True))
 
     def board(self) -> None:
         """Wait for it; ``leave`` has to follow."""

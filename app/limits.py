@@ -20,7 +20,14 @@ from app.schemas.bounds import (
 )
 from app.schemas.request import ListingRequest, Treatment
 from app.schemas.score import ScoreRequest
-from model_runtime import InvalidQuery, ModelInfo, PathTooLong, TokenIdOutOfRange, Tokenizer
+from model_runtime import (
+    InvalidQuery,
+    ModelInfo,
+    PathTooLong,
+    TokenIdOutOfRange,
+    Tokenizer,
+    prefix_pairs,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +132,9 @@ def check_paths(tokens: int) -> None:
         )
 
 
-def check_prefixes(prefix_of: Sequence[Sequence[int]]) -> None:
+def check_prefixes(paths: Sequence[Sequence[int] | None]) -> None:
     """Raise ``InvalidQuery`` where candidates that begin one another are too many to list."""
-    pairs = sum(map(len, prefix_of))
+    pairs = prefix_pairs(paths)
     if pairs > MAX_PREFIX_PAIRS:
         raise InvalidQuery(
             f"candidates: {pairs} pairs of them begin one another; a response may list "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from app.limits import check_context, check_report
+from app.limits import check_context, check_prefixes, check_report
 from app.prompt import read_prompt
 from app.schemas.bounds import DEFAULT_MARGINAL_EXPANSIONS, MAX_MARGINAL_PATHS
 from app.schemas.score import ScoreRequest
@@ -91,6 +91,8 @@ def plan_marginal(tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest) 
     reader = _Reader(tokenizer, trie, room, budget, ended=request.append_eos)
     candidates = tuple(reader.read(request.candidates))
     refuse_failures(candidates, request.all_or_nothing)
+    if not request.append_eos:
+        check_prefixes([_text(one) for one in candidates])
     search = MarginalSearch(
         joined.prefix,
         [one.searched for one in candidates if isinstance(one, MarginalText)],
@@ -100,6 +102,10 @@ def plan_marginal(tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest) 
         ends=info.end_token_ids if request.append_eos else None,
     )
     return MarginalPlan(request, _report(joined), candidates, search)
+
+
+def _text(candidate: PlannedText) -> bytes | None:
+    return candidate.searched.content if isinstance(candidate, MarginalText) else None
 
 
 def _refuse_settings(request: ScoreRequest) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from app.candidate_scores import unscored
-from app.limits import check_prefixes
 from app.marginal import MarginalPlan, MarginalText
 from app.schemas.score_reply import CandidateScore, Marginal
 from app.score_answer import ScoreAnswer
@@ -65,7 +64,6 @@ def marginal_scores(
     outcomes = list(_outcomes(plan, results))
     refuse_failures(outcomes, plan.request.all_or_nothing)
     comparison = _Comparison.of(plan, outcomes, info)
-    check_prefixes(comparison.prefix_of)
     return [
         unscored(index, outcome)
         if isinstance(outcome, ChainruleError)

@@ -11,6 +11,7 @@ from app.limits import (
     check_entries,
     check_joined_chars,
     check_paths,
+    check_prefixes,
     check_report,
     check_scored,
 )
@@ -126,6 +127,16 @@ class ScorePlan:
         return tuple(c for c in self.candidates if isinstance(c, PlannedCandidate))
 
     @property
+    def open_paths(self) -> list[tuple[int, ...] | None]:
+        """The paths of the candidates that may begin others: with an end behind it none does."""
+        return [
+            one.token_ids
+            if isinstance(one, PlannedCandidate) and not self.request.append_eos
+            else None
+            for one in self.candidates
+        ]
+
+    @property
     def alpha(self) -> float:
         """The exponent of ``gnmt``."""
         asked = self.request.gnmt_alpha
@@ -166,6 +177,8 @@ def plan_score(
     scored = sum(candidate.size.tokens for candidate in plan.good)
     check_scored(request, scored)
     check_entries(scored, request)
+    if not request.compact:
+        check_prefixes(plan.open_paths)
     contexts = (joined.prefix, *baseline.prefixes)
     if request.top_n is None or Normalization(request.normalization).has_baseline:
         check_paths(sum(len(prefix) * len(plan.good) + scored for prefix in contexts))

@@ -17,9 +17,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from app.flight import Flight
+from app.flight_index import FlightIndex
 from app.query_digest import query_digests
 from app.score_cache import ScoreCache
 from app.stay import Stay
@@ -33,14 +34,19 @@ from model_runtime import (
 )
 
 Answers = tuple[Answer, ...]
+T = TypeVar("T")
 Ask = Callable[[Sequence[LogprobQuery], RequestOptions], Awaitable[Outcome[Answers]]]
-Wanted = dict[bytes, LogprobQuery]
+Wanted = Mapping[bytes, LogprobQuery]
+Found = Mapping[bytes, Answer]
 
 TOKENS_ON_LOOP = 100_000
 """Tokens of a request whose digests are made on the event loop; it takes about a millisecond."""
 
 QUERY_TOKENS = 500
 """A query costs as much as so many tokens, however short it is."""
+
+QUERIES_ON_LOOP = 1_000
+"""Queries of a request that are gone through on the event loop; of more they are on a thread."""
 
 MOST_DISAPPOINTMENTS = 2
 """So often others may fail under a request that waits for them; from then on it asks by itself."""
@@ -65,12 +71,12 @@ class SharedScores:
         self._ask = ask
         self._fingerprint = fingerprint
         self._cache = cache
-        self._in_flight: dict[bytes, Flight] = {}
+        self._flights = FlightIndex()
 
     @property
     def in_flight(self) -> int:
         """Distinct queries that are being asked."""
-        return len(self._in_flight)
+        return len(self._flights)
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions
@@ -84,10 +90,12 @@ class SharedScores:
         digests, wanted = await stay.deadline.in_time(self._identified(queries, options.cache_salt))
         answers = await self._kept(wanted)
         hits = len(answers)
-        while missing := _without(wanted, answers):
-            answers |= await self._asked(missing, stay)
+        while missing := await _in_turn(len(wanted), _without, wanted, answers):
+            found = await self._asked(missing, stay)
+            answers = await _in_turn(len(found), _merged, answers, found)
         self._cache.note_shared(stay.joined)
-        return stay.outcome(tuple(answers[digest] for digest in digests), hits + stay.joined)
+        value = await _in_turn(len(digests), _in_order, digests, answers)
+        return stay.outcome(value, hits + stay.joined)
 
     async def next_token(
         self, query: LogprobQuery, options: RequestOptions
@@ -107,7 +115,7 @@ class SharedScores:
         self, queries: Sequence[LogprobQuery], salt: str
     ) -> tuple[list[bytes], Wanted]:
         """The digest of each query, and the distinct ones; off the event loop if they are many."""
-        if _size(queries) > TOKENS_ON_LOOP:
+        if len(queries) > QUERIES_ON_LOOP or _tokens(queries) > TOKENS_ON_LOOP:
             return await asyncio.to_thread(self._identify, queries, salt)
         return self._identify(queries, salt)
 
@@ -115,7 +123,7 @@ class SharedScores:
         digests = query_digests(self._fingerprint, salt, queries)
         return digests, dict(zip(digests, queries, strict=True))
 
-    async def _kept(self, wanted: Wanted) -> dict[bytes, Answer]:
+    async def _kept(self, wanted: Wanted) -> Found:
         answers: dict[bytes, Answer] = {}
         if not self._cache.enabled:
             return answers
@@ -127,11 +135,14 @@ class SharedScores:
                 await asyncio.sleep(0)
         return answers
 
-    async def _asked(self, missing: Wanted, stay: Stay) -> dict[bytes, Answer]:
+    async def _asked(self, missing: Wanted, stay: Stay) -> Found:
         """Ask what nobody asks, wait for all; without what others asked in vain."""
-        joined = self._joinable(missing, stay)
-        rest = _without(missing, joined)
-        own = self._depart(rest, stay) if rest else None
+        rest, size = missing, await _in_turn(len(missing), _size, missing)
+        joined = await self._joinable(missing, size, stay)
+        if joined:
+            rest = await _in_turn(len(missing), _without, missing, joined)
+            size = await _in_turn(len(rest), _size, rest)
+        own = self._depart(rest, size, stay) if rest else None
         flights = {*joined.values(), *([] if own is None else [own])}
         for flight in flights:
             flight.board()
@@ -140,54 +151,56 @@ class SharedScores:
         finally:
             for flight in flights:
                 if flight.leave():
-                    self._unlist(flight)
-        found = {d: joined[d].answers[d] for d in joined if d in joined[d].answers}
+                    self._flights.remove(flight)
+        found = await _in_turn(len(joined), _answered, joined)
         stay.joined += len(found)
         stay.disappointments += len(found) < len(joined)
-        if own is not None:
-            stay.outcomes.append(own.task.result())
-            found |= own.answers
-        return found
+        if own is None:
+            return found
+        stay.outcomes.append(own.task.result())
+        return await _in_turn(len(missing), _merged, found, own.answers)
 
-    def _joinable(self, missing: Wanted, stay: Stay) -> dict[bytes, Flight]:
-        if not self._in_flight or stay.disappointments == MOST_DISAPPOINTMENTS:
+    async def _joinable(self, missing: Wanted, size: int, stay: Stay) -> dict[bytes, Flight]:
+        if not self._flights or stay.disappointments == MOST_DISAPPOINTMENTS:
             return {}
-        size = _size(missing.values())
-        flights = ((digest, self._in_flight.get(digest)) for digest in missing)
-        return {d: flight for d, flight in flights if flight and flight.suits(stay.options, size)}
+        joined = {
+            digest: flight
+            for digest, flight in self._flights.small(missing).items()
+            if flight.suits(stay.options, size)
+        }
+        large = [flight for flight in self._flights.large if flight.suits(stay.options, size)]
+        return joined | await _in_turn(len(missing), _shared, missing, large) if large else joined
 
-    def _depart(self, wanted: Wanted, stay: Stay) -> Flight:
+    def _depart(self, wanted: Wanted, size: int, stay: Stay) -> Flight:
         """Ask; others may join from now on."""
         options = stay.options_now()
-        flight = Flight(wanted, options, _size(wanted.values()))
-        self._in_flight.update(dict.fromkeys(wanted, flight))
-        flight.start(self._fly(flight, tuple(wanted.values()), options))
+        flight = Flight(wanted, options, size)
+        self._flights.add(flight)
+        flight.start(self._fly(flight, options))
         return flight
 
-    async def _fly(
-        self, flight: Flight, queries: tuple[LogprobQuery, ...], options: RequestOptions
-    ) -> Outcome[Answers]:
+    async def _fly(self, flight: Flight, options: RequestOptions) -> Outcome[Answers]:
+        wanted = flight.wanted
         try:
-            outcome = await self._ask(queries, options)
-            flight.land(outcome.value)
+            outcome = await self._ask(tuple(wanted.values()), options)
+            flight.answers = await _in_turn(len(wanted), _by_digest, wanted, outcome.value)
             if self._cache.enabled:
                 await self._keep(flight.answers)
             return outcome
         finally:
-            self._unlist(flight)
+            self._flights.remove(flight)
 
-    async def _keep(self, answers: Mapping[bytes, Answer]) -> None:
+    async def _keep(self, answers: Found) -> None:
         for count, (digest, answer) in enumerate(answers.items(), 1):
             if isinstance(answer, LogprobResult):
                 self._cache.put(digest, answer)
             if count % QUERIES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
 
-    def _unlist(self, flight: Flight) -> None:
-        """Nobody joins it any more; whoever waits goes on waiting."""
-        for digest in flight.digests:
-            if self._in_flight.get(digest) is flight:
-                del self._in_flight[digest]
+
+async def _in_turn(queries: int, work: Callable[..., T], *args: Any) -> T:
+    """What ``work`` returns, which goes through so many queries; of many on a thread."""
+    return await asyncio.to_thread(work, *args) if queries > QUERIES_ON_LOOP else work(*args)
 
 
 def _without(wanted: Wanted, there: Mapping[bytes, object]) -> Wanted:
@@ -196,7 +209,32 @@ def _without(wanted: Wanted, there: Mapping[bytes, object]) -> Wanted:
     return {digest: query for digest, query in wanted.items() if digest not in there}
 
 
-def _size(queries: Iterable[LogprobQuery]) -> int:
+def _merged(some: Found, others: Found) -> Found:
+    return {**some, **others} if some else others
+
+
+def _in_order(digests: Iterable[bytes], answers: Found) -> Answers:
+    return tuple(answers[digest] for digest in digests)
+
+
+def _by_digest(wanted: Wanted, answers: Answers) -> Found:
+    return dict(zip(wanted, answers, strict=True))
+
+
+def _shared(wanted: Wanted, flights: Iterable[Flight]) -> dict[bytes, Flight]:
+    return {d: flight for flight in flights for d in wanted if d in flight.wanted}
+
+
+def _answered(joined: Mapping[bytes, Flight]) -> Found:
+    """The answers of the flights that have landed."""
+    return {d: flight.answers[d] for d, flight in joined.items() if d in flight.answers}
+
+
+def _size(wanted: Wanted) -> int:
+    return _tokens(wanted.values())
+
+
+def _tokens(queries: Iterable[LogprobQuery]) -> int:
     return sum(len(query.tokens) + QUERY_TOKENS for query in queries)
 
 

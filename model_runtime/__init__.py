@@ -65,6 +65,7 @@ from model_runtime.normalization import (
     off_mass,
     perplexity,
     prefix_of,
+    prefix_pairs,
     probabilities,
     tie_groups,
 )
@@ -173,6 +174,7 @@ __all__ = [
     "off_mass",
     "perplexity",
     "prefix_of",
+    "prefix_pairs",
     "probabilities",
     "tie_groups",
     "total",

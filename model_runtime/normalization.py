@@ -19,7 +19,7 @@ part: its rank, probability and tie group are None.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -211,23 +211,51 @@ def prefix_of(paths: Sequence[Sequence[int] | None]) -> list[tuple[int, ...]]:
 
     Without an end token its sum is never below theirs: it is the event that contains theirs.
     """
+    owners = _owners(paths)
+    order = sorted(owners)
+    longer: list[list[int]] = [[] for _ in order]
+    for place, shorter in enumerate(_open_prefixes(order)):
+        for prefix in shorter:
+            longer[prefix].extend(owners[order[place]])
+    found = {path: tuple(sorted(those)) for path, those in zip(order, longer, strict=True)}
+    return [() if path is None else found[tuple(path)] for path in paths]
+
+
+def prefix_pairs(paths: Sequence[Sequence[int] | None]) -> int:
+    """How many indices ``prefix_of`` lists in all: they may be millions where paths are few."""
+    owners = {path: len(those) for path, those in _owners(paths).items()}
+    order = sorted(owners)
+    pairs = 0
+    behind: list[int] = []  # for each open prefix: how many are it or a shorter one
+    for path, shorter in zip(order, _open_prefixes(order), strict=True):
+        del behind[len(shorter) :]
+        before = behind[-1] if behind else 0
+        pairs += owners[path] * before
+        behind.append(before + owners[path])
+    return pairs
+
+
+def _owners(paths: Sequence[Sequence[int] | None]) -> dict[tuple[int, ...], list[int]]:
+    """The indices of each distinct path."""
     owners: dict[tuple[int, ...], list[int]] = {}
     for index, path in enumerate(paths):
         if path is not None:
             owners.setdefault(tuple(path), []).append(index)
-    # In sorted order a path's extensions follow it directly; the open ones form a stack of places,
-    # as long tuples are slow to hash.
-    order = sorted(owners)
-    longer: list[list[int]] = [[] for _ in order]
+    return owners
+
+
+def _open_prefixes(order: Sequence[tuple[int, ...]]) -> Iterator[Sequence[int]]:
+    """For each of the distinct paths, sorted, the places of those that begin it, shortest first.
+
+    A path's extensions follow it directly, so the open ones form a stack. Its places are given, as
+    long tuples are slow to hash; they are good until the next path is.
+    """
     shorter: list[int] = []
     for place, path in enumerate(order):
         while shorter and path[: len(order[shorter[-1]])] != order[shorter[-1]]:
             shorter.pop()
-        for prefix in shorter:
-            longer[prefix].extend(owners[path])
+        yield shorter
         shorter.append(place)
-    found = {path: tuple(sorted(those)) for path, those in zip(order, longer, strict=True)}
-    return [() if path is None else found[tuple(path)] for path in paths]
 
 
 def divisor(normalization: Normalization, size: Size, alpha: float = GNMT_ALPHA) -> float:

@@ -24,7 +24,6 @@ from model_runtime.span_sizes import BLOCK_SIZE
 from model_runtime.trie import ROWS_PER_TOKEN, Place, TokenTrie
 from model_runtime.types import NOTHING, LogprobQuery, LogprobResult
 
-
 MOST_WORK = 4_096
 """Works in one batch: each takes the model thread some 20 microseconds beside the forward."""
 
@@ -99,7 +98,8 @@ def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = B
     again later. The first piece always advances, provided that the cache can hold its path.
 
     ``ROWS_PER_TOKEN`` rows are answered for each token of the budget at most: candidates that
-    begin one another share their tokens, but each asks rows of its own. ``MOST_WORK`` works come in.
+    begin one another share their tokens, but each asks rows of its own. The batch takes ``MOST_WORK``
+    works at most.
     """
     planning = _Planning(cache, budget)
     full = False

@@ -300,3 +300,14 @@ async def test_too_many_candidates_that_begin_one_another_are_refused(
     assert error["param"] == "candidates" and "compact" in error["message"]
     answer = await call(client, "score", candidates=many, compact=True)
     assert len(answer["compact"]["ranked"]["index"]) == 600
+
+
+@pytest.mark.parametrize("policy", [{}, {"boundary": "marginal", "max_expansions": 2}])
+async def test_too_many_pairs_are_refused_before_the_model_is_asked(policy: dict[str, Any]) -> None:
+    """4,096 candidates can begin one another four million times; those are counted, not listed."""
+    engine = FakeEngine()
+    candidates = [" yes"] * 2_048 + [" yes no"] * 2_048
+    error = await refusal_of(engine, context="it is", candidates=candidates, **policy)
+    assert error["param"] == "candidates"
+    assert "4194304 pairs" in error["message"]
+    assert engine.queries == []

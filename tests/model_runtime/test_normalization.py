@@ -21,6 +21,7 @@ from model_runtime.normalization import (
     off_mass,
     perplexity,
     prefix_of,
+    prefix_pairs,
     probabilities,
     tie_groups,
 )
@@ -253,6 +254,7 @@ def test_prefix_of_is_the_definition(paths: list[tuple[int, ...] | None]) -> Non
         for short in paths
     ]
     assert prefix_of(paths) == expected
+    assert prefix_pairs(paths) == sum(map(len, expected))
 
 
 @pytest.mark.parametrize("seed", range(30))
