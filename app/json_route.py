@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from email.message import Message
 from functools import partial
 from typing import Annotated, Any, Final, NoReturn
@@ -56,9 +57,12 @@ class JsonRoute(APIRoute):
         body: TypeAdapter[Any] = TypeAdapter(declared)
 
         async def handle_json(request: Request) -> Response:
-            strict = _JsonRequest(request.scope, request.receive)
-            await strict.read(body, request.app.state.parser)
-            return await handle(strict)
+            strict, state = _JsonRequest(request.scope, request.receive), request.app.state
+            sent = await strict.sent()
+            large = len(sent) > LARGE_BODY
+            with state.full_collections.put_off() if large else nullcontext():
+                await strict.read(sent, body, state.parser)
+                return await handle(strict)
 
         return handle_json
 
@@ -143,10 +147,13 @@ def _loads(text: str) -> Any:
 class _JsonRequest(Request):
     """A request that hands out the value read by ``read``."""
 
-    async def read(self, kind: TypeAdapter[Any], parser: Parser) -> None:
+    async def sent(self) -> bytes:
+        """The body. Raises ``UnsupportedMediaType`` where it is not declared as JSON."""
         _require_json(self.headers)
         # Before FastAPI reads: it would answer any failure here with its own 400.
-        body = await self.body()
+        return await self.body()
+
+    async def read(self, body: bytes, kind: TypeAdapter[Any], parser: Parser) -> None:
         if len(body) > LARGE_BODY:
             self._json = await parser.read(body, kind)
         elif body:

@@ -17,6 +17,7 @@ from app.compat.rerank.defaults import RerankDefaults
 from app.compat.scoring import labels as scoring
 from app.document import install_document
 from app.errors import install_error_handlers
+from app.full_collections import FullCollections
 from app.json_route import JsonRoute, Parser
 from app.lifecycle import Lifecycle
 from app.limits import Limits
@@ -106,6 +107,7 @@ def create_app(
     app.state.rerank = RerankDefaults.read(settings)
     app.state.service = None
     app.state.parser = Parser()
+    app.state.full_collections = FullCollections()
     install_error_handlers(app)
     install_document(app)
     for source in NATIVE + COMPATIBLE:

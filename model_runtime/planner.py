@@ -98,7 +98,7 @@ def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = B
     again later. The first piece always advances, provided that the cache can hold its path.
 
     ``ROWS_PER_TOKEN`` rows are answered for each token of the budget at most: candidates that
-    begin one another share their tokens, but each asks rows of its own. The batch takes ``MOST_WORK``
+    begin one another share their tokens, but each asks rows of its own. It is of ``MOST_WORK``
     works at most.
     """
     planning = _Planning(cache, budget)
