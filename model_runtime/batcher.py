@@ -108,7 +108,7 @@ class Batcher:
         for job in list(self._jobs):
             if job.gone:
                 self._drop(job)
-            elif job.deadline <= now:
+            elif job.deadline <= now and not job.is_reading:
                 self._time_out(job, now)
             elif not job.open_asks:
                 self._advance(job, now)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from model_runtime.batch import Extent, Work
-from model_runtime.decoding.base import Answer, AskOnce, Interruptible, SearchStrategy
+from model_runtime.decoding.base import Answer, AskOnce, Gradual, Interruptible, SearchStrategy
 from model_runtime.errors import ChainruleError, ForwardFailed
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, LogprobResult, Outcome, RequestOptions
@@ -93,6 +93,7 @@ class Job:
         self.asks: list[Ask] = []
         self._unasked: Iterator[LogprobQuery] = iter(())
         self._answers: list[Answer] = []
+        self._reading: Iterator[None] | None = None
         self.usage = Usage()
         self._rounds = 0
         self._first_round_tokens = 0
@@ -102,6 +103,11 @@ class Job:
     def open_asks(self) -> list[Ask]:
         """Queries that are asked and not answered."""
         return [ask for ask in self.asks if ask.answer is None]
+
+    @property
+    def is_reading(self) -> bool:
+        """The search has been told answers and is not through with them."""
+        return self._reading is not None
 
     @property
     def expected_tokens(self) -> int:
@@ -151,11 +157,11 @@ class Job:
     def advance(self, now: float) -> Outcome[object] | None:
         """Tell the search its answers and let it ask on; the outcome once it is done.
 
-        To be called when no query is open. Raises whatever the search raises.
+        To be called when no query is open, and again where none is open afterwards. Raises
+        whatever the search raises.
         """
-        if self._ask_on():
+        if self._ask_on() or not self._tell():
             return None
-        self._tell()
         if self.strategy.done:
             return self._outcome(now)
         self._ask()
@@ -164,20 +170,32 @@ class Job:
     def give_up(self, now: float) -> Outcome[object] | None:
         """The outcome as it is; None where there is none yet. The job ends either way.
 
+        Not to be called while it ``is_reading``.
         Raises whatever the search raises.
         """
         if not isinstance(self.strategy, Interruptible):
             return None
         if not self.open_asks and not self._ask_on():
-            self._tell()
+            while not self._tell():
+                pass
         return self._outcome(now) if self.strategy.done or self.strategy.give_up() else None
 
-    def _tell(self) -> None:
+    def _tell(self) -> bool:
+        """Tell the search its answers; False where it has not read all of them yet."""
         if self._rounds == 1:
             self.usage.cached_tokens = max(0, self._first_round_tokens - self.usage.computed_tokens)
-        if self._rounds:
+        if not self._rounds:
+            return True
+        if self._reading is None:
             answers, self._answers = self._answers, []
-            self.strategy.advance(answers)
+            if not isinstance(self.strategy, Gradual):
+                self.strategy.advance(answers)
+                return True
+            self._reading = self.strategy.advance_gradually(answers)
+        for _ in self._reading:
+            return False
+        self._reading = None
+        return True
 
     def _ask(self) -> None:
         queries = self.strategy.queries()

@@ -9,7 +9,7 @@ model thread, between forwards. Scoring is the strategy that asks once (``AskOnc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from model_runtime.errors import ChainruleError
@@ -74,6 +74,15 @@ class Interruptible(Protocol):
 SORTED = 1_000
 """Queries from which on they are asked in the order of their paths: batches take them in turn, and
 tokens that they share are fed once where they stand side by side."""
+
+
+@runtime_checkable
+class Gradual(Protocol):
+    """A search that takes long over many answers, and lets others go first meanwhile."""
+
+    def advance_gradually(self, answers: Sequence[Answer]) -> Iterator[None]:
+        """As ``advance``, in parts: whatever is to be done in the meantime is done at a yield."""
+        ...
 
 
 class AskOnce:

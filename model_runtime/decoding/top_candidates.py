@@ -15,9 +15,10 @@ those of scoring everything.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import repeat
+from operator import attrgetter
 from typing import NamedTuple
 
 from model_runtime.decoding.base import Answer
@@ -42,6 +43,16 @@ WHOLE = 512
 
 WHOLE_DIVIDED = 2_048
 """The same where sums are divided: the bound of a short prefix is weak then, and saves less."""
+
+QUERIES = 1_024
+"""Candidates of a round that are asked about one by one. Those behind one prefix, where they are
+more, are listed together, which takes the model thread far less time between two forwards."""
+
+CHILDREN = 4_096
+"""Next tokens that a round asks for, or those of one prefix, where they are more."""
+
+READ = 1_024
+"""Next tokens or candidates that are read before other requests get on, in some 20 ms."""
 
 HELD = 16_384
 """Tokens that a search counts as at most, unless so many candidates are wanted that it can leave
@@ -128,13 +139,21 @@ class TopCandidates:
         return [query for _, ask in self._round for query in ask.queries]
 
     def advance(self, answers: Sequence[Answer]) -> None:
+        for _ in self.advance_gradually(answers):
+            pass
+
+    def advance_gradually(self, answers: Sequence[Answer]) -> Iterator[None]:
         rest = iter(answers)
+        read = 0
         for node, ask in self._round:
             told = [next(rest) for _ in ask.queries]
-            if ask.is_whole:
-                self._read_whole(node, told)
-            else:
-                self._read_on(node, ask, told[0])
+            reading = (
+                self._read_whole(node, told) if ask.is_whole else self._read_on(node, ask, told[0])
+            )
+            for _ in reading:
+                read += 1
+                if read % READ == 0:
+                    yield
         self._round = []
 
     def give_up(self) -> bool:
@@ -146,17 +165,20 @@ class TopCandidates:
         return self._gave_up
 
     def result(self) -> TopResult:
+        return TopResult(
+            best=tuple(map(self._ranges.order.__getitem__, map(_place, self._best.best))),
+            find_ends=self._find_ends,
+            expanded=self.expanded,
+            certified=not self._is_wanted(self._best.threshold),
+        )
+
+    def _find_ends(self) -> tuple[End, ...]:
         ends: list[End | None] = list(self._ends)
         for number, node in enumerate(self._heap):
             for place in range(node.candidates.first, node.candidates.stop):
                 ends[place] = self._pruned(node, place, number)
         by_index = dict(zip(self._ranges.order, ends, strict=True))
-        return TopResult(
-            best=tuple(self._ranges.order[scored.place] for scored in self._best.best),
-            ends=tuple(_decided(by_index[index]) for index in range(len(ends))),
-            expanded=self.expanded,
-            certified=not self._is_wanted(self._best.threshold),
-        )
+        return tuple(_decided(by_index[index]) for index in range(len(ends)))
 
     # What to ask.
 
@@ -171,15 +193,22 @@ class TopCandidates:
         while len(nodes) < WIDTH and self._is_wanted(threshold):
             nodes.append(heappop(self._heap))
         spare = max(0, (LEAST if self.expanded else self._whole) - len(nodes))
-        found = []
+        queries, children = QUERIES, 0
+        found: list[tuple[_Node, Ask]] = []
         for node in nodes:
+            if children >= CHILDREN:
+                heappush(self._heap, node)
+                continue
             more = self._ranges.tokens(node.candidates) - 1
-            if more <= spare:
+            count = node.candidates.stop - node.candidates.first
+            if more <= spare and count <= queries:
                 spare -= more
+                queries -= count
                 found.append((node, self._asks.whole(node.candidates)))
                 continue
             # What all candidates share is needed in any case.
             ask = self._asks.next_tokens(node.candidates, spare if self.expanded else more)
+            children += len(ask.children)
             spare -= ask.queries[0].last_row - len(self._prefix) - node.candidates.depth
             found.append((node, ask))
         self.expanded += sum(len(ask.queries) for _, ask in found)
@@ -187,7 +216,7 @@ class TopCandidates:
 
     # What comes back.
 
-    def _read_on(self, node: _Node, ask: Ask, answer: Answer) -> None:
+    def _read_on(self, node: _Node, ask: Ask, answer: Answer) -> Iterator[None]:
         candidates = node.candidates
         if isinstance(answer, ChainruleError):
             self._fail(range(candidates.first, candidates.stop), answer)
@@ -201,13 +230,15 @@ class TopCandidates:
                 self._fail(range(child.first, child.stop), _impossible())
             else:
                 self._enter(child, PathScore.then(path, logprob, rank, top))
+            yield
         if ask.ending and path is not None and self._end_ids is not None:
             count = len(self._end_ids)
             ends = answer.target_logprobs[-count:], answer.target_ranks[-count:]
             self._end(ask.ending, path, ends, top)
 
-    def _read_whole(self, node: _Node, answers: Sequence[Answer]) -> None:
+    def _read_whole(self, node: _Node, answers: Sequence[Answer]) -> Iterator[None]:
         for here, answer in zip(self._ranges.alike(node.candidates), answers, strict=True):
+            yield
             if isinstance(answer, ChainruleError):
                 self._fail(here, answer)
                 continue
@@ -256,6 +287,9 @@ class TopCandidates:
     def _pruned(self, node: _Node, place: int, number: int) -> Pruned:
         logprob = 0.0 if node.path is None else node.path.logprob
         return Pruned(logprob / self._divisors[place], logprob, number)
+
+
+_place = attrgetter("place")
 
 
 def _impossible() -> NonFiniteLogits:

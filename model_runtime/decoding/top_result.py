@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from model_runtime.decoding.path_score import PathScore
@@ -42,22 +44,27 @@ End = PathScore | Pruned | ChainruleError
 """What became of a candidate: its score, how far it was read, or why it has none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TopResult:
     """What became of each candidate.
 
     Attributes:
         best: indices of the n best and of those tied with the last of them, best first.
-        ends: for each candidate its answer, as if it had been scored alone, or why it was not.
+        find_ends: makes ``ends``. The model thread has no time for it.
         expanded: prefixes that the model was asked about.
         certified: no candidate that is ``Pruned`` can be among the best. False where the search was
             ended before that was known: then they are the best of those that were scored.
     """
 
     best: tuple[int, ...]
-    ends: tuple[End, ...]
+    find_ends: Callable[[], tuple[End, ...]] = field(repr=False, compare=False)
     expanded: int
     certified: bool = True
+
+    @cached_property
+    def ends(self) -> tuple[End, ...]:
+        """For each candidate its answer, as if it had been scored alone, or why it was not."""
+        return self.find_ends()
 
     @property
     def pruned(self) -> int:
