@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -13,6 +14,8 @@ from fastapi import FastAPI
 
 from app.main import create_app
 from app.settings import Settings
+from tests.app import stub_engine
+from tests.app.loop_watch import blocking_calls
 from tests.app.stub_engine import StubEngine, work_router
 
 Open = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -31,6 +34,14 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_blocks_the_loop() -> Iterator[None]:
+    """Whatever a test asks of the app, nothing that waits is called on the event loop."""
+    with blocking_calls() as found:
+        yield
+    assert found == []
+
+
 @pytest.fixture
 def engine() -> StubEngine:
     """An engine that only waits."""
@@ -41,6 +52,7 @@ def shell_app(engine: Any = None, **settings: Any) -> FastAPI:
     """The app, with the stub engine's routes added."""
     load = settings.pop("load", None)
     app = create_app(Settings(**settings), engine, load=load)
+    linecache.getlines(stub_engine.__file__)  # as the app does with its own routes
     app.include_router(work_router)
     return app
 
