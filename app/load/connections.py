@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,10 +23,17 @@ class BadAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole response."""
+    """A whole response.
+
+    Attributes:
+        status: as it came.
+        content: the body.
+        headers: by lower-case name; of several with one name the last.
+    """
 
     status: int
     content: bytes
+    headers: Mapping[bytes, bytes] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +119,12 @@ async def _read(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
             status, fields = _parsed(await reader.readuntil(b"\r\n\r\n"))
         stays = fields.get(b"connection", b"").lower() != b"close"
         if fields.get(b"transfer-encoding", b"").lower() == b"chunked":
-            return Answer(status, await _chunks(reader)), stays
+            return Answer(status, await _chunks(reader), fields), stays
         if b"content-length" in fields:
             content = await reader.readexactly(int(fields[b"content-length"]))
-            return Answer(status, content), stays
-        return Answer(status, b"" if status == 204 else await reader.read()), status == 204
+            return Answer(status, content, fields), stays
+        content = b"" if status == 204 else await reader.read()
+        return Answer(status, content, fields), status == 204
     except asyncio.IncompleteReadError as error:
         if error.partial:
             raise BadAnswer("the answer was cut short") from None

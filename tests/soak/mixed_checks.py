@@ -1,0 +1,100 @@
+"""What must be so after thousands of mixed requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.soak.abuse import EXPECTED
+from tests.soak.checks import KIB, MIB, Check, memory_check, words
+from tests.soak.mixed import Seen
+from tests.soak.process import Held
+from tests.soak.questions import KINDS
+from tests.soak.trend import Trend
+
+MORE_THREADS = 4
+"""Threads of pools that may begin late; each pool has fewer than so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """None asks for nothing, where there are too few requests to tell.
+
+    Attributes:
+        memory: bytes that a request may leave, at most.
+        full: whether the caches must be full in the middle.
+        refused: of the well-behaved requests, that a full queue refuses at most.
+        every_kind: whether each kind of request must have come.
+    """
+
+    memory: float = 4 * KIB
+    full: bool = True
+    refused: float = 0.25
+    every_kind: bool = True
+
+
+def checks(seen: Seen, bounds: Bounds) -> list[Check]:
+    """The figures and whether they are in bounds."""
+    return [*_answers(seen, bounds), *_held(seen), *_memory(seen, bounds)]
+
+
+def _answers(seen: Seen, bounds: Bounds) -> list[Check]:
+    come = {kind for kind, _ in seen.outcomes}
+    missing = {*EXPECTED, *(kind.name for kind in KINDS)} - come
+    count = sum(seen.outcomes.values())
+    abusive = sum(number for (kind, _), number in seen.outcomes.items() if kind in EXPECTED)
+    refused = seen.share("429")
+    return [
+        Check("requests", f"{count}, {abusive / count:.0%} of them abusive"),
+        Check("requests/s", f"{count / seen.seconds:.0f}"),
+        Check(
+            "kinds that did not come",
+            words(sorted(missing)),
+            "none" if bounds.every_kind else "",
+            not (bounds.every_kind and missing),
+        ),
+        Check("other answers than expected", words(seen.faults), "none", not seen.faults),
+        Check("answers compared by bits", f"{seen.known}", "some", seen.known > 0),
+        Check(
+            "well-behaved refused by a full queue",
+            f"{refused:.1%}",
+            f"at most {bounds.refused:.0%}",
+            refused <= bounds.refused,
+        ),
+        Check("errors in the log", words(seen.complaints), "none", not seen.complaints),
+    ]
+
+
+def _held(seen: Seen) -> list[Check]:
+    if seen.middle is None or seen.end is None:
+        raise ValueError("the run did not come to its end")
+    slack = {"threads": MORE_THREADS}
+    found = []
+    for name in Held.__slots__:
+        before, after = getattr(seen.middle, name), getattr(seen.end, name)
+        more = slack.get(name, 0)
+        bound = f"at most {before + more:g}"
+        found.append(Check(f"{name} at rest", f"{after:g}", bound, after <= before + more))
+    return found
+
+
+def _memory(seen: Seen, bounds: Bounds) -> list[Check]:
+    slots, used = seen.slots
+    full = used >= 0.9 * slots
+    megabytes = [resident / MIB for _, resident in seen.memory]
+    at = [megabytes[place * (len(megabytes) - 1) // 4] for place in range(5)]
+    return [
+        Check(
+            "prefix cache in the middle",
+            f"{used / slots:.0%} full",
+            "at least 90 %" if bounds.full else "",
+            full or not bounds.full,
+        ),
+        Check("memory by quarters, MiB", ", ".join(f"{value:.0f}" for value in at)),
+        memory_check("memory left by a request", seen.trend, bounds.memory),
+    ]
+
+
+def leak_check(memory: Trend, bounds: Bounds) -> Check:
+    """That ``memory_check`` fails, as it must where a leak was planted."""
+    found = memory_check("memory left by a request", memory, bounds.memory)
+    return Check(found.figure, found.measured, f"not {found.bound}: caught", not found.holds)
