@@ -67,6 +67,10 @@ lint: $(VENV)/.ready-dev ## check style and types
 fuzz: $(VENV)/.ready-fuzz ## send a running server what its OpenAPI document allows and forbids (URL)
 	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(URL)/openapi.json --phases coverage $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.ready-dev ## overload a server for a minute and send it 10,000 mixed requests
+	$(BIN)/python -m tests.soak $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.ready-dev model ## measure against transformers by hand, on this machine
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -67,6 +67,26 @@ class JsonRoute(APIRoute):
         return handle_json
 
 
+class QueuedRoute(JsonRoute):
+    """A JsonRoute whose requests need a place in the engine's queue.
+
+    While that is full they are refused unread. Where finished scores are kept every request is
+    read, since it may not need the engine.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, called where there may be room."""
+        handle = super().get_route_handler()
+
+        async def handle_if_room(request: Request) -> Response:
+            state = request.app.state
+            if state.refuses_unread:
+                state.lifecycle.check_room()
+            return await handle(request)
+
+        return handle_if_room
+
+
 class Parser:
     """Parses and validates large bodies on ``PARSING_THREADS`` threads of its own."""
 

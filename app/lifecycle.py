@@ -130,6 +130,15 @@ class Lifecycle:
             raise EngineNotReady("the model is still being loaded")
         return self._engine
 
+    def check_room(self) -> None:
+        """Refuse a request unread where the engine's queue is full; without one nothing is full.
+
+        Raises:
+            EngineOverloaded: it is.
+        """
+        if self._engine is not None:
+            self._engine.check_room()
+
     def begin(self, load: Callable[[], Engine]) -> None:
         """Load the engine on a thread of its own, start it, and watch over it."""
         self._task = asyncio.create_task(self._load(load), name="load")

@@ -106,6 +106,7 @@ def create_app(
     )
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.score_cache = cache
+    app.state.refuses_unread = not settings.score_cache_bytes
     app.state.rerank = RerankDefaults.read(settings)
     app.state.service = None
     app.state.parser = Parser()

@@ -110,8 +110,8 @@ class Settings(BaseSettings):
     max_batch_tokens: int = Field(4096, ge=1)
     """Tokens fed to one forward at most; longer paths are chunked."""
     max_queue_tokens: int = Field(65_536, ge=1)
-    """Tokens admitted and not finished at most; beyond it requests get 429. 32 scored positions
-    count as one token more."""
+    """Tokens admitted and not finished at most; beyond it requests get 429, from 15/16 of it on
+    unread, unless scores are kept. 32 scored positions count as one token more."""
     kv_cache_bytes: ByteSize = Field(ByteSize(2048 * _MIB), ge=1)
     """Memory for keys and values, as in 2147483648 or 2GiB."""
     score_cache_bytes: ByteSize = Field(ByteSize(0), ge=0)

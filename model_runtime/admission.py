@@ -21,6 +21,12 @@ MEMORY = 0.9
 BULK_QUEUE_SHARE = 0.75
 """The part of the queue that bulk work may fill; the rest stays free for interactive work."""
 
+UNREAD_FROM = 15 / 16
+"""The part of the queue from which on a request is refused without a look at it. To read and to
+tokenize what is refused anyway takes time that an overloaded server needs for what it has let in;
+what costs no more than the rest of the queue and would have fitted is tried again like all others.
+"""
+
 
 class Throughput:
     """How fast forwards are; recent and large ones count most.
@@ -76,15 +82,28 @@ class Admission:
             )
         missing = self._missing(cost, priority)
         if missing > 0:
-            raise EngineOverloaded(
-                f"the queue is full: it holds {self.queued_tokens} of {self._max_tokens} tokens",
-                retry_after_s=max(SHORTEST_RETRY_S, missing / tokens_per_s),
-            )
+            raise self._overloaded(missing / tokens_per_s)
         self._held[priority] += cost
+
+    def check_room(self, tokens_per_s: float) -> None:
+        """Refuse a request of unknown cost where the queue is full, or nearly so.
+
+        Raises:
+            EngineOverloaded: says when it will be less full.
+        """
+        missing = self.queued_tokens - self._max_tokens * UNREAD_FROM
+        if missing > 0:
+            raise self._overloaded(missing / tokens_per_s)
 
     def free(self, cost: int, priority: Priority) -> None:
         """Give back what ``admit`` took."""
         self._held[priority] -= cost
+
+    def _overloaded(self, wait_s: float) -> EngineOverloaded:
+        return EngineOverloaded(
+            f"the queue is full: it holds {self.queued_tokens} of {self._max_tokens} tokens",
+            retry_after_s=max(SHORTEST_RETRY_S, wait_s),
+        )
 
     def _missing(self, cost: int, priority: Priority) -> int:
         """Tokens to be worked off before the cost fits its class and the queue."""

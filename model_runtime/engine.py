@@ -114,6 +114,14 @@ class Engine:
             ) from error
         self._warm = True
 
+    def check_room(self) -> None:
+        """Refuse a request that nobody has looked at yet, where the queue is nearly full.
+
+        Raises:
+            EngineOverloaded: it is. Says when to come back.
+        """
+        self._scheduler.check_room()
+
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions = DEFAULT_OPTIONS
     ) -> Outcome[tuple[Answer, ...]]:

@@ -135,6 +135,14 @@ class Scheduler:
         if self._watchdog.limit_s:
             self._watch(loop)
 
+    def check_room(self) -> None:
+        """Refuse a request that nobody has looked at yet, where the queue is nearly full.
+
+        Raises:
+            EngineOverloaded: it is.
+        """
+        self._admission.check_room(self._batcher.throughput.tokens_per_s)
+
     async def submit(
         self, strategy: SearchStrategy[R], options: RequestOptions = DEFAULT_OPTIONS
     ) -> Outcome[R]:

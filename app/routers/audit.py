@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from app.dependencies import AuditDependency
-from app.json_route import JsonRoute
+from app.json_route import QueuedRoute
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_reply import AuditResponse
 
-router = APIRouter(tags=["audit"], route_class=JsonRoute, responses=WORK_FAILURES)
+router = APIRouter(tags=["audit"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
 
 @router.post(

@@ -9,13 +9,13 @@ from pydantic import TypeAdapter
 
 from app.dependencies import ServiceDependency
 from app.event_stream import EventStream, component, event_schema
-from app.json_route import JsonRoute
+from app.json_route import QueuedRoute
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_reply import EVENTS_EXAMPLE, DecodedToken, DecodeResponse
 from app.schemas.error import ErrorResponse
 
-router = APIRouter(tags=["decode"], route_class=JsonRoute, responses=WORK_FAILURES)
+router = APIRouter(tags=["decode"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
 _NAMES: Final[dict[type, str]] = {DecodedToken: "token", DecodeResponse: "result"}
 _EVENT: Final[TypeAdapter[DecodedToken | DecodeResponse]] = TypeAdapter(

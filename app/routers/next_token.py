@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from app.dependencies import ServiceDependency
-from app.json_route import JsonRoute
+from app.json_route import QueuedRoute
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 
-router = APIRouter(tags=["next_token"], route_class=JsonRoute, responses=WORK_FAILURES)
+router = APIRouter(tags=["next_token"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
 
 @router.post(

@@ -13,12 +13,12 @@ from app.compat.scoring.pairs import pair_scores
 from app.compat.scoring.pairs_wire import DataPairs, PairRequest, QueryPairs, TextPairs
 from app.dependencies import ServiceDependency
 from app.errors import AmbiguousBody
-from app.json_route import JsonRoute
+from app.json_route import QueuedRoute
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.score import ScoreRequest
 from app.schemas.score_reply import ScoreResponse
 
-router = APIRouter(tags=["score"], route_class=JsonRoute, responses=WORK_FAILURES)
+router = APIRouter(tags=["score"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
     "our own": ("context", "candidates"),

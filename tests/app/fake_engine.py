@@ -216,6 +216,9 @@ class FakeEngine:
     def stats(self) -> EngineStats:
         return EngineStats(ready=True)
 
+    def check_room(self) -> None:
+        """There always is."""
+
     def check(self, query: LogprobQuery) -> InvalidQuery | None:
         if len(query.tokens) > self.info.max_model_len:
             return PathTooLong(f"{len(query.tokens)} tokens; the model takes 64")

@@ -70,6 +70,9 @@ class StubEngine:
         self.counters = replace(self.counters, alive=False, ready=False)
         self._death.set_result(cause or RuntimeError("the model\nthread fell over"))
 
+    def check_room(self) -> None:
+        """There always is."""
+
     def stats(self) -> EngineStats:
         """What was counted."""
         return replace(self.counters, queued_requests=self.working)

@@ -45,6 +45,20 @@ def test_what_could_never_fit_is_too_large_rather_than_too_much() -> None:
     admission.admit(100, INTERACTIVE, tokens_per_s=1)
 
 
+def test_a_nearly_full_queue_refuses_whatever_the_cost() -> None:
+    """From 15/16 on, before a request's cost is known; Retry-After is the time back to there."""
+    admission = Admission(160)
+    admission.admit(150, INTERACTIVE, tokens_per_s=2)
+    admission.check_room(tokens_per_s=2)
+    admission.admit(4, BULK, tokens_per_s=2)
+    with pytest.raises(EngineOverloaded) as refusal:
+        admission.check_room(tokens_per_s=2)
+    assert refusal.value.retry_after_s == pytest.approx(4 / 2)
+    admission.free(4, BULK)
+    admission.check_room(tokens_per_s=2)
+    assert admission.queued_tokens == 150
+
+
 def test_bulk_work_leaves_room_for_interactive_work() -> None:
     """Bulk requests fill three quarters of the queue and no more."""
     admission = Admission(100)

@@ -183,7 +183,11 @@ class _Soak:
         number = source.randrange(KNOWN)
         is_known = source.random() < KNOWN_SHARE and (kind.name, number) in self._known
         seed = f"known {number}" if is_known else str(source.random())
-        status, answer = await _answer(client, kind, seed, key)
+        try:
+            status, answer = await _answer(client, kind, seed, key)
+        except httpx.TransportError as error:
+            self._note(kind.name, type(error).__name__, False, str(error))
+            return
         self._note(kind.name, str(status), status in (200, 429), str(answer)[:300])
         if is_known and status == 200:
             self._seen.known += 1

@@ -18,13 +18,13 @@ from app.compat.decisions.reply import (
 )
 from app.compat.decisions.wire import DecisionRequest
 from app.dependencies import ServiceDependency
-from app.json_route import JsonRoute
+from app.json_route import QueuedRoute
 from app.limits import Limits
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.response import Usage
 from app.scored_paths import ScoredPaths
 
-router = APIRouter(tags=["decisions"], route_class=JsonRoute, responses=WORK_FAILURES)
+router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
 
 @router.post(

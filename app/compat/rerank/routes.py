@@ -25,7 +25,7 @@ from app.compat.rerank.reply import (
 from app.compat.rerank.wire import AnyRerankRequest, RerankV1Request, RerankV2Request, TeiRequest
 from app.dependencies import ServiceDependency
 from app.json_pieces import PIECE
-from app.json_route import JsonRoute
+from app.json_route import QueuedRoute
 from app.limits import Limits
 from app.routers.reply import WORK_FAILURES, Failures, json_reply
 
@@ -41,7 +41,7 @@ _TEI_FAILURES: Final[Failures] = {
     424: {"model": TeiError, "description": "The model failed, or the request's time ran out"},
 }
 
-router = APIRouter(tags=["rerank"], route_class=JsonRoute)
+router = APIRouter(tags=["rerank"], route_class=QueuedRoute)
 
 
 async def get_reranker(request: Request, service: ServiceDependency) -> Reranker:

@@ -26,7 +26,7 @@ from app.compat.scoring.paths import (
     plan_labels,
 )
 from app.dependencies import ServiceDependency
-from app.json_route import JsonRoute
+from app.json_route import QueuedRoute
 from app.limits import Limits
 from app.routers.reply import WORK_FAILURES, json_reply
 from app.schemas.response import Usage
@@ -34,7 +34,7 @@ from app.scored_paths import ScoredPaths
 from app.service import ScoringService
 from model_runtime import InvalidQuery
 
-router = APIRouter(tags=["score"], route_class=JsonRoute, responses=WORK_FAILURES)
+router = APIRouter(tags=["score"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
 
 @router.post(
