@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 
 from app.commands.late_parser import LateParser
-from app.environment import PREFIX, env_name, let_idle_threads_sleep
+from app.environment import PREFIX, bound_compiled_products, env_name, let_idle_threads_sleep
 from app.logs import configure_logging
 from app.settings import Settings, SettingsError, flag_name, log_ignored_variables
 from app.version import version
@@ -83,6 +83,7 @@ def serve_command(flags: dict[str, Any]) -> int:
     # Until the server listens for signals itself there is nothing that a stop would have to finish.
     signal.signal(signal.SIGTERM, _leave)
     let_idle_threads_sleep()
+    bound_compiled_products()
     # This brings torch, which takes seconds; a wrong flag need not wait for it.
     from app.server import ListenError, serve
 

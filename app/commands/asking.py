@@ -15,7 +15,7 @@ from app.commands.asker import Asker, Remote
 from app.commands.request_flags import add_request_flags, read_text, request_fields
 from app.commands.server_address import ServerAddress, add_address_flags
 from app.commands.tables import Page
-from app.environment import env_name, let_idle_threads_sleep
+from app.environment import bound_compiled_products, env_name, let_idle_threads_sleep
 from app.schemas.bounds import MAX_TIMEOUT_MS
 from app.schemas.request import Request
 from app.settings import Settings
@@ -93,6 +93,7 @@ def asking(args: dict[str, Any]) -> Iterator[Asker]:
     if args["local"]:
         settings = Settings.read({name: args[name] for name in ("model",) if name in args})
         let_idle_threads_sleep()
+        bound_compiled_products()
         # This brings torch, which takes seconds; whoever asks a server need not wait.
         from app.commands.local import Local
 

@@ -25,7 +25,7 @@ from app.commands.score_output import Beside, FileOutput, OutputError, StreamOut
 from app.commands.score_run import Job, Scorer
 from app.commands.server_address import ServerAddress, add_address_flags
 from app.commands.unhurried import unhurried
-from app.environment import env_name, let_idle_threads_sleep
+from app.environment import bound_compiled_products, env_name, let_idle_threads_sleep
 from app.schemas.models import ModelCard
 from app.schemas.score import ScoreRequest
 from app.settings import Settings
@@ -243,6 +243,7 @@ async def _scorer(args: dict[str, Any]) -> AsyncGenerator[tuple[Scorer, ModelCar
     if args["local"]:
         settings = Settings.read({name: args[name] for name in ("model",) if name in args})
         let_idle_threads_sleep()
+        bound_compiled_products()
         # This brings torch, which takes seconds; whoever asks a server need not wait.
         from app.commands.score_local import local_scorer
 
