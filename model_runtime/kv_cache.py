@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,8 +105,10 @@ class PrefixCache:
     """The index of computed paths: longest prefix, least recently used leaf first out.
 
     A batch is bracketed: ``begin``, any number of ``match`` and ``allocate``, then ``commit``
-    or ``abandon``. What was matched within the bracket is not evicted within it; what was
-    allocated is free again after it, but for the paths that ``commit`` keeps.
+    where it has run, ``abandon`` where its run failed, or the next ``begin`` where it never ran.
+    What was matched within the bracket is not evicted within it; what was allocated is free again
+    after it, but for the paths that ``commit`` keeps. Of a batch that never ran, what was evicted
+    for it is back.
     """
 
     def __init__(self, slots: int) -> None:
@@ -113,6 +116,7 @@ class PrefixCache:
         self.capacity = slots - 1
         self._free = list(range(slots - 1, 0, -1))
         self._lent: set[int] = set()
+        self._evicted: list[_Evicted] = []
         self._trie = TokenTrie()
         self._clock = 0
         self._touched = 0
@@ -132,7 +136,8 @@ class PrefixCache:
         return len(self._free) + self._held - self._touched
 
     def begin(self) -> None:
-        self.abandon()
+        """Start a batch. One that was begun before and has not run is given up."""
+        self._restore()
         self._clock += 1
         self._touched = 0
 
@@ -165,7 +170,6 @@ class PrefixCache:
         taken = self._free[len(self._free) - count :]
         del self._free[len(self._free) - count :]
         self._lent.update(taken)
-        self._rows.forget(taken)
         return taken[::-1]
 
     def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
@@ -183,16 +187,44 @@ class PrefixCache:
         A path is kept as far as none of its tokens is in ``bad_slots``. Of the answers, one for
         each extent, rows that follow kept tokens are kept with them.
         """
+        self._write_over()
         for path in batch.kept:
             self._keep(path.before(bad_slots) if bad_slots else path)
         for extent, answer in zip(batch.extents, answers, strict=False):
             if extent.kept_slots and isinstance(answer, LogprobResult):
                 new = answer.behind(extent.recalled)
                 self._rows.keep(extent.kept_slots, extent.query, extent.rows.start, new)
-        self.abandon()
+        self._give_back()
 
     def abandon(self) -> None:
-        """Free what was allocated and is not kept: all of it, where the batch has not run."""
+        """The run of the batch failed: free all that was allocated, which it may have written to."""
+        self._write_over()
+        self._give_back()
+
+    def _restore(self) -> None:
+        """The batch never ran: free what was allocated, but what was evicted for it is back."""
+        self._give_back()
+        back: set[int] = set()
+        for leaf, tokens, slots in reversed(self._evicted):
+            gone = not leaf.tokens
+            leaf.tokens += tokens
+            leaf.slots = leaf.slots + slots
+            if gone:
+                self._trie.put_back(leaf)
+            self._leaves.add(leaf)
+            back.update(slots)
+        self._evicted.clear()
+        if back:
+            self._free = [slot for slot in self._free if slot not in back]
+            self._held += len(back)
+
+    def _write_over(self) -> None:
+        """What the batch at hand has allocated holds nothing of what was there before."""
+        self._evicted.clear()
+        self._rows.forget(self._lent)
+
+    def _give_back(self) -> None:
+        """Free what is lent still, and end the bracket."""
         self._free += sorted(self._lent, reverse=True)
         self._lent.clear()
         self._matched = None
@@ -222,6 +254,7 @@ class PrefixCache:
         if count == len(leaf.tokens):
             self._trie.remove(leaf)
         kept = len(leaf.tokens) - count
+        self._evicted.append(_Evicted(leaf, leaf.tokens[kept:], leaf.slots[kept:]))
         self._free += leaf.slots[kept:][::-1]
         leaf.tokens, leaf.slots = leaf.tokens[:kept], leaf.slots[:kept]
         self._held -= count
@@ -242,6 +275,14 @@ class PrefixCache:
             raise RuntimeError("a leaf could never be evicted; this is a bug")
         if any(n.parent and n.parent.tokens and n.parent.last_used < n.last_used for n in nodes):
             raise RuntimeError("a node was used without its parent; this is a bug")
+
+
+class _Evicted(NamedTuple):
+    """What a leaf has lost at its end."""
+
+    leaf: TrieNode
+    tokens: tuple[int, ...]
+    slots: list[int]
 
 
 class _Leaves:

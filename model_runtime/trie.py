@@ -223,6 +223,15 @@ class TokenTrie:
         if isinstance(parent, _Root) and not parent.children:
             del self.roots[parent.salt]
 
+    def put_back(self, leaf: TrieNode) -> None:
+        """Undo ``remove``, with no path put in its place since."""
+        parent = leaf.parent
+        if parent is None:
+            return
+        parent.children[leaf.tokens[0]] = leaf
+        if isinstance(parent, _Root):
+            self.roots[parent.salt] = parent
+
     @staticmethod
     def join(node: TrieNode) -> TrieNode:
         """Undo a split: merge a node into its parent where it is the only child.

@@ -25,8 +25,9 @@ from model_runtime.threads import Threads
 
 libc = ctypes.CDLL(None)
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
-Info = type("Info", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_size_t) for n in names.split()]})
-libc.mallinfo2.restype = Info
+fields = [(name, ctypes.c_size_t) for name in names.split()]
+libc.mallinfo2.restype = type("Info", (ctypes.Structure,), {"_fields_": fields})
+torch.set_num_threads(1)
 layer = PackedLinear(torch.randn(128, 64), None, torch.float32, Threads())
 
 def taken_by(rows):

@@ -102,6 +102,44 @@ def test_shortage_passes() -> None:
     assert len(bench.fit().token_ids) == 4096
 
 
+OLD = tuple(range(10_000, 19_999))
+
+
+def full_bench() -> Bench:
+    """A bench whose cache holds nothing but one path."""
+    bench = Bench(FakeMemory(None))
+    work, bench.work = bench.work, [Work(LogprobQuery((*OLD, 0), len(OLD), ()), len(OLD))]
+    bench.cache.commit(bench.fit(len(OLD)))
+    bench.work = work
+    bench.now += 2.0
+    return bench
+
+
+def kept(bench: Bench) -> int:
+    """How much of that path a next batch finds."""
+    return len(bench.cache.match("", OLD, len(OLD)).slots())
+
+
+@pytest.mark.parametrize("free", [SMALLEST_BUDGET, 400])
+def test_a_dip_costs_the_cache_no_more_than_the_batch_that_runs(free: int) -> None:
+    """Larger batches that were planned first, and did not fit, have evicted nothing."""
+    bench = full_bench()
+    bench.memory.left = needed(free)
+    fed = len(bench.fit().token_ids)
+    assert fed < 1000
+    assert kept(bench) == len(OLD) - fed
+
+
+def test_what_never_fits_costs_the_cache_nothing() -> None:
+    """A batch that is refused for want of memory leaves every prefix there."""
+    bench = full_bench()
+    bench.memory.left = MIB
+    with pytest.raises(OutOfMemory):
+        bench.fit()
+    bench.cache.begin()
+    assert kept(bench) == len(OLD)
+
+
 def test_memory_that_an_earlier_batch_left_behind_is_there_again() -> None:
     """What the process holds and does not use needs not be free; written storage is in use."""
     bench = Bench(FakeMemory(needed(1000), resident=MIB))

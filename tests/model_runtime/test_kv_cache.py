@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from model_runtime.batch import Batch, KeptPath
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.trie import TokenTrie, TrieNode
+from model_runtime.types import LogprobQuery, LogprobResult
 
 Path = tuple[str, tuple[int, ...]]
 
@@ -45,6 +46,20 @@ def cached(cache: PrefixCache, salt: str, tokens: tuple[int, ...]) -> int:
     return len(slots_of(cache, salt, tokens))
 
 
+def contents(cache: PrefixCache) -> dict[Path, int]:
+    """Where the last token of every path lies that is there."""
+    found: dict[Path, int] = {}
+    pending: list[tuple[Path, TrieNode]] = [
+        ((salt, ()), root) for salt, root in cache._trie.roots.items()
+    ]
+    while pending:
+        (salt, path), node = pending.pop()
+        for end, slot in enumerate(node.slots, 1):
+            found[salt, path + node.tokens[:end]] = slot
+        pending += (((salt, path + node.tokens), child) for child in node.children.values())
+    return found
+
+
 @pytest.fixture
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[TokenTrie]:
     """One entry for each time that a trie is walked as a whole."""
@@ -67,9 +82,12 @@ class Bracket:
         self.lent: set[int] = set()
         self.paths: list[KeptPath] = []
         self.matched: dict[Path, list[int]] = {}
+        self.kept: dict[Path, int] = {}
 
     def begin(self) -> None:
+        """Give up the batch at hand, which never ran: it has changed nothing."""
         self.cache.begin()
+        assert contents(self.cache) == self.kept
         self._forget()
 
     def match(self, path: Path) -> None:
@@ -95,10 +113,14 @@ class Bracket:
         self.cache.commit(batch_keeping(self.paths[::2]))
         for path in self.paths[::2]:
             assert len(slots_of(self.cache, path.salt, path.tokens)) == len(path.tokens)
+        self.kept = contents(self.cache)
         self.begin()
 
     def abandon(self) -> None:
+        """The run failed: what it may have written over is gone."""
         self.cache.abandon()
+        assert self.lent.isdisjoint(contents(self.cache).values())
+        self.kept = contents(self.cache)
         self.begin()
 
     def check(self) -> None:
@@ -139,7 +161,8 @@ STEPS = st.one_of(
 def test_the_books_balance_whatever_happens(
     slots: int, steps: list[tuple[str, Path | None]]
 ) -> None:
-    """No slot is lost, no matched path is evicted, and all that ``room`` promises is given."""
+    """No slot is lost, no matched path is evicted, all that ``room`` promises is given, and a batch
+    that never ran has changed nothing."""
     bracket = Bracket(slots)
     bracket.begin()
     for name, path in steps:
@@ -152,6 +175,22 @@ def test_the_books_balance_whatever_happens(
     bracket.check()
     assert len(bracket.lent) == slots - 1
     assert bracket.cache._trie.roots == {}
+
+
+def test_rows_outlive_a_plan_that_is_given_up() -> None:
+    """What is known of an evicted token is forgotten once a batch runs in its place, not before."""
+    cache = PrefixCache(5)
+    query = LogprobQuery((1, 2, 3, 4), 1, keep=4)
+    keep(cache, ("", query.tokens))
+    slots = slots_of(cache, "", query.tokens)
+    cache._rows.keep(slots[:3], query, 1, LogprobResult((-1.0, -2.0, -3.0), (1, 2, 3)))
+    cache.begin()
+    cache.allocate(4)
+    cache.begin()
+    assert cache.recall(slots[:3], query, 1).ranks == (1, 2, 3)
+    cache.allocate(4)
+    cache.abandon()
+    assert cache.recall(slots[:3], query, 1) == LogprobResult()
 
 
 def test_evicting_never_walks_the_trie(walks: list[TokenTrie]) -> None:
