@@ -46,6 +46,7 @@ _GAUGES: Final = (
     ("running_requests", "running_requests", "Requests with work in the current forward."),
     ("cache_slots", "cache_slots", "Size of the KV cache in tokens."),
     ("cache_slots_used", "cache_slots_used", "Tokens that the KV cache holds now."),
+    ("cache_row_bytes", "cache_row_bytes", "Bytes of the answers kept with those tokens."),
 )
 _COUNTERS: Final = (
     ("batches", "batches", "Forwards run."),

@@ -113,7 +113,8 @@ class Settings(BaseSettings):
     """Tokens admitted and not finished at most; beyond it requests get 429, from 15/16 of it on
     unread, unless scores are kept. 32 scored positions count as one token more."""
     kv_cache_bytes: ByteSize = Field(ByteSize(2048 * _MIB), ge=1)
-    """Memory for keys and values, as in 2147483648 or 2GiB."""
+    """Memory for keys and values, as in 2147483648 or 2GiB; answers that are kept with them take a
+    sixteenth more at most."""
     score_cache_bytes: ByteSize = Field(ByteSize(0), ge=0)
     """Memory for finished scores, as in 268435456 or 256MiB, so that what is asked again is
     answered without the model; 0 keeps none."""

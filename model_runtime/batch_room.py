@@ -10,6 +10,7 @@ from model_runtime.batch import Batch
 from model_runtime.batch_budget import SMALLEST_BUDGET
 from model_runtime.batch_memory import ModelShape, batch_bytes, largest_batch_bytes
 from model_runtime.errors import ModelLoadError, OutOfMemory
+from model_runtime.kept_rows import row_budget
 from model_runtime.memory import Memory
 
 READINGS = ((16, 1.0), (2, 0.1))
@@ -36,12 +37,15 @@ class BatchRoom:
 
     Attributes:
         shape: may be replaced by what the laid out model turns out to need.
+        kept_bytes: tells what this process keeps beside weights and storage, and a batch cannot
+            have; may be replaced.
     """
 
     def __init__(
         self, shape: ModelShape, memory: Memory, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.shape = shape
+        self.kept_bytes: Callable[[], int] = lambda: 0
         self._memory = memory
         self._clock = clock
         self._resident = memory.resident()
@@ -51,19 +55,20 @@ class BatchRoom:
         self._read_at = float("-inf")
 
     def check_start(self, kv_cache_bytes: int, max_batch_tokens: int, longest_path: int) -> None:
-        """Whether the storage of keys and values and the largest batch fit beside the weights.
+        """Whether keys, values, kept rows and the largest batch fit beside the weights.
 
         Raises:
             ModelLoadError: they do not; names the settings to lower.
         """
         batch = largest_batch_bytes(self.shape, max_batch_tokens, longest_path)
         free, total = self._memory.free(), self._memory.total
-        if free is None or total is None or kv_cache_bytes + batch <= free:
+        kept = kv_cache_bytes + row_budget(kv_cache_bytes)
+        if free is None or total is None or kept + batch <= free:
             return
         raise ModelLoadError(
             f"beside the weights {_shown(free)} of {_shown(total)} are free, but kv_cache_bytes is "
-            f"{_shown(kv_cache_bytes)} and a batch of max_batch_tokens={max_batch_tokens} may take "
-            f"{_shown(batch)}; lower kv_cache_bytes or max_batch_tokens"
+            f"{_shown(kept)} with the rows kept beside it and a batch of max_batch_tokens="
+            f"{max_batch_tokens} may take {_shown(batch)}; lower kv_cache_bytes or max_batch_tokens"
         )
 
     def fit(self, plan: Callable[[int], Batch], budget: int) -> Batch:
@@ -102,17 +107,17 @@ class BatchRoom:
     def _most(self) -> int:
         """Bytes for a batch while no other process has any."""
         total = self._memory.total
-        return sys.maxsize if total is None else total - self._resident - self._written
+        return sys.maxsize if total is None else total - self._resident - self._kept
 
     @property
-    def _written(self) -> int:
-        return self._slots_written * self.shape.kv_bytes
+    def _kept(self) -> int:
+        return self._slots_written * self.shape.kv_bytes + self.kept_bytes()
 
     def _read(self) -> int:
         free = self._memory.free()
         if free is None:
             return sys.maxsize
-        left_behind = self._memory.resident() - self._resident - self._written
+        left_behind = self._memory.resident() - self._resident - self._kept
         return free + min(max(0, left_behind), self._largest)
 
 

@@ -30,7 +30,8 @@ class EngineConfig:
         max_batch_tokens: tokens fed to one forward at most; longer paths are chunked.
         max_queue_tokens: tokens admitted and unfinished at most; beyond it, overload. 32 asked
             rows count as one token more.
-        kv_cache_bytes: bytes for keys and values; the prefix cache lives in them.
+        kv_cache_bytes: bytes for keys and values; the prefix cache lives in them. Answers that are
+            kept with them take a sixteenth more at most.
         watchdog_timeout_s: seconds without a step of the model thread, as in a forward that hangs,
             after which the engine counts as dead; 0 for never.
     """

@@ -211,6 +211,7 @@ class Engine:
             ready=stats.ready and self._warm,
             cache_slots=self._cache.capacity,
             cache_slots_used=self._cache.used,
+            cache_row_bytes=self._cache.row_bytes,
         )
 
     async def stop(self, drain_s: float) -> None:

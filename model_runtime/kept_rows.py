@@ -9,12 +9,13 @@ only and ends when the slot is given away::
     kept        7: x1    8: x2    9: x3         asked again: x0 x1 x2 y3
     recalled    7: x1    8: x2                  computed:             y3
 
-Only for queries that say what is worth keeping. One takes about 460 bytes, and 135 to 170 more for
-each listed token, which is little beside the keys and values of a slot.
+Only for queries that say what is worth keeping, and within a bound in bytes: what was neither kept
+nor recalled for longest goes first, of one path its end before its beginning.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,6 +27,20 @@ MOST_TOP = 8
 
 MOST_SCORED = 64
 """Tokens whose log-prob is kept of one row; past it they are dropped, and kept anew."""
+
+ROW_BYTES = 500
+LISTED_BYTES = 160
+SCORED_BYTES = 200
+"""Of a row, of each most probable token in it, and of each token whose log-prob it keeps: at most,
+measured, where ids and ranks are too large to be shared."""
+
+SHARE = 16
+"""Rows may take so small a part of what keys and values take, beside it."""
+
+
+def row_budget(kv_bytes: int) -> int:
+    """Bytes that rows may take beside so many bytes of keys and values."""
+    return kv_bytes // SHARE
 
 
 class _Scored(NamedTuple):
@@ -40,12 +55,25 @@ class _Row:
     top: tuple[TokenLogprob, ...] = ()
     scored: dict[int, _Scored] = field(default_factory=dict)
 
+    @property
+    def bytes(self) -> int:
+        return ROW_BYTES + LISTED_BYTES * len(self.top) + SCORED_BYTES * len(self.scored)
+
 
 class KeptRows:
-    """What was answered about the rows of a prefix cache's tokens."""
+    """What was answered about the rows of a prefix cache's tokens.
 
-    def __init__(self) -> None:
-        self._by_slot: dict[int, _Row] = {}
+    Args:
+        max_bytes: that all of it may take.
+
+    Attributes:
+        bytes: that it takes, counted from above; may be read from any thread.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.bytes = 0
+        self._max_bytes = max_bytes
+        self._by_slot: OrderedDict[int, _Row] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_slot)
@@ -59,14 +87,18 @@ class KeptRows:
         """
         if query.top_k > MOST_TOP:
             return
-        for place, slot in enumerate(slots):
-            row = self._by_slot.setdefault(slot, _Row())
+        for place, slot in reversed(list(enumerate(slots))):
+            row = self._take(slot) or _Row()
             if query.top_k > len(row.top):
                 row.top = answer.top[place]
             if len(row.scored) >= MOST_SCORED:
                 row.scored.clear()
             scored = _Scored(answer.logprobs[place], answer.ranks[place])
             row.scored[query.tokens[first + place]] = scored
+            self._by_slot[slot] = row
+            self.bytes += row.bytes
+            while self.bytes > self._max_bytes:
+                self._take(next(iter(self._by_slot)))
 
     def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
         """What a query asks of rows ``first`` and on, up to the first that is not known.
@@ -76,6 +108,8 @@ class KeptRows:
         if not self._by_slot or query.summary:
             return NOTHING
         known = list(self._known(slots, query, first))
+        for slot in reversed(slots[: len(known)]):
+            self._by_slot.move_to_end(slot)
         return LogprobResult(
             logprobs=tuple(scored.logprob for _, scored in known),
             ranks=tuple(scored.rank for _, scored in known),
@@ -96,4 +130,11 @@ class KeptRows:
         """These slots belong to other tokens now."""
         if self._by_slot:
             for slot in slots:
-                self._by_slot.pop(slot, None)
+                self._take(slot)
+
+    def _take(self, slot: int) -> _Row | None:
+        """The row of a slot, which is not kept any more."""
+        row = self._by_slot.pop(slot, None)
+        if row is not None:
+            self.bytes -= row.bytes
+        return row

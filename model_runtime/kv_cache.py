@@ -111,8 +111,13 @@ class PrefixCache:
     for it is back.
     """
 
-    def __init__(self, slots: int) -> None:
-        """``slots`` counts slot 0; ``slots - 1`` tokens can be held."""
+    def __init__(self, slots: int, row_bytes: int = 1 << 20) -> None:
+        """An empty cache.
+
+        Args:
+            slots: with slot 0; ``slots - 1`` tokens can be held.
+            row_bytes: that what is known of their rows may take.
+        """
         self.capacity = slots - 1
         self._free = list(range(slots - 1, 0, -1))
         self._lent: set[int] = set()
@@ -123,12 +128,17 @@ class PrefixCache:
         self._held = 0
         self._leaves = _Leaves()
         self._matched: Place | None = None
-        self._rows = KeptRows()
+        self._rows = KeptRows(row_bytes)
 
     @property
     def used(self) -> int:
         """Slots that hold a computed token or one of the batch at hand."""
         return self.capacity - len(self._free)
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory that what is known of rows takes."""
+        return self._rows.bytes
 
     @property
     def room(self) -> int:
@@ -197,7 +207,7 @@ class PrefixCache:
         self._give_back()
 
     def abandon(self) -> None:
-        """The run of the batch failed: free all that was allocated, which it may have written to."""
+        """The run of the batch failed: free what was allocated, which it may have written to."""
         self._write_over()
         self._give_back()
 

@@ -40,10 +40,11 @@ class NullPrefixCache:
 
     Attributes:
         capacity: tokens of the longest path.
-        used: always 0.
+        used, row_bytes: always 0.
     """
 
     used = 0
+    row_bytes = 0
 
     def __init__(self, longest_path: int) -> None:
         self.capacity = longest_path

@@ -15,6 +15,7 @@ from model_runtime.batcher import Forward
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.base import Answer
 from model_runtime.errors import ModelLoadError, UnsupportedModel
+from model_runtime.kept_rows import row_budget
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.memory import Memory
 from model_runtime.model_loader import LoadedModel, digest, load_model
@@ -31,13 +32,16 @@ logger = logging.getLogger(__name__)
 
 
 class CacheGauge(Protocol):
-    """Size and fill of the KV cache, in tokens."""
+    """Size and fill of the KV cache, in tokens; bytes of what is kept of their rows."""
 
     @property
     def capacity(self) -> int: ...
 
     @property
     def used(self) -> int: ...
+
+    @property
+    def row_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,9 @@ def _prepare_paths(
     """Planner, runner and cache in a row; the batch is what goes from one to the next."""
     room = _room(loaded, config)
     runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
-    cache = PrefixCache(runner.slots)
+    cache = PrefixCache(runner.slots, row_budget(config.kv_cache_bytes))
     if room is not None:
+        room.kept_bytes = lambda: cache.row_bytes
         room.shape = runner.rows.shape_of(room.shape)
 
     def plan_batch(work: Sequence[Work], budget: int) -> Batch:

@@ -245,6 +245,7 @@ class EngineStats:
         non_finite_logits: parts of forwards that failed for want of usable probabilities.
         busy_s: seconds spent in forwards.
         cache_slots, cache_slots_used: size and fill of the KV cache, in tokens.
+        cache_row_bytes: memory of what was answered about the rows of its tokens.
     """
 
     ready: bool = False
@@ -263,6 +264,7 @@ class EngineStats:
     busy_s: float = 0.0
     cache_slots: int = 0
     cache_slots_used: int = 0
+    cache_row_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

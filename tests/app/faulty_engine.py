@@ -30,6 +30,7 @@ class Cache:
 
     capacity: int = 1000
     used: int = 0
+    row_bytes: int = 0
 
 
 class FaultyModel(FakeModel):

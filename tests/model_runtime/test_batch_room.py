@@ -11,6 +11,7 @@ from model_runtime.batch_budget import SMALLEST_BUDGET
 from model_runtime.batch_memory import ModelShape, batch_bytes, largest_batch_bytes
 from model_runtime.batch_room import RETRY_AFTER_S, BatchRoom
 from model_runtime.errors import ModelLoadError, OutOfMemory
+from model_runtime.kept_rows import row_budget
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.memory import Memory
 from model_runtime.planner import plan
@@ -155,6 +156,18 @@ def test_memory_that_an_earlier_batch_left_behind_is_there_again() -> None:
         bench.fit(1000)
 
 
+def test_what_is_kept_of_rows_is_no_room_for_a_batch() -> None:
+    """It is not taken for what an earlier batch has left behind."""
+    bench = Bench(FakeMemory(needed(1000), resident=MIB))
+    left_behind = batch_bytes(SHAPE, bench.fit(1000))
+    bench.memory.held += 1001 * SHAPE.kv_bytes + left_behind
+    bench.room.kept_bytes = lambda: left_behind
+    bench.memory.left = 0
+    bench.now += 1.0
+    with pytest.raises(OutOfMemory):
+        bench.fit(1000)
+
+
 def test_small_batches_beside_much_memory_do_not_read_files() -> None:
     """A decode step of a few rows must not wait for the kernel's books each time."""
     bench = Bench(FakeMemory(64 * needed(4096)))
@@ -183,9 +196,9 @@ def test_the_less_is_free_the_newer_is_the_reading(times: int, good_s: float) ->
 
 
 def test_a_start_that_cannot_end_well_is_refused() -> None:
-    """The storage and the largest batch must fit at once; the message names what to lower."""
+    """Storage, kept rows and the largest batch must fit; the message names what to lower."""
     batch = largest_batch_bytes(SHAPE, 4096, 8192)
-    room = BatchRoom(SHAPE, FakeMemory(batch + 500 * MIB))
+    room = BatchRoom(SHAPE, FakeMemory(batch + 500 * MIB + row_budget(500 * MIB)))
     room.check_start(500 * MIB, 4096, 8192)
     with pytest.raises(ModelLoadError, match=r"kv_cache_bytes.*max_batch_tokens") as caught:
         room.check_start(501 * MIB, 4096, 8192)

@@ -69,6 +69,7 @@ class FakeClock:
 class FakeCache:
     capacity: int = CACHE
     used: int = 7
+    row_bytes: int = 500
 
 
 def engine_of(model: FakeModel, config: EngineConfig | None = None) -> Engine:
@@ -250,6 +251,7 @@ async def test_ready_means_that_a_forward_has_passed() -> None:
     stats = engine.stats()
     assert (stats.ready, stats.batches) == (True, 1)
     assert (stats.cache_slots, stats.cache_slots_used) == (CACHE, 7)
+    assert stats.cache_row_bytes == 500
     await engine.stop(drain_s=5)
     assert not engine.stats().ready
     with pytest.raises(EngineStopping):

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from model_runtime.kept_rows import MOST_SCORED, MOST_TOP, KeptRows
+from model_runtime.config import EngineConfig
+from model_runtime.engine import Engine
+from model_runtime.kept_rows import (
+    MOST_SCORED,
+    MOST_TOP,
+    ROW_BYTES,
+    SCORED_BYTES,
+    KeptRows,
+    row_budget,
+)
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.types import LogprobQuery, LogprobResult, TokenLogprob
 from tests.conftest import TinyFolder
+from tests.model_runtime.on_loop import on_loop
 from tests.offline import Offline
 from tests.tiny_models import TINY_VOCAB
 
@@ -122,7 +135,7 @@ def test_scores_are_not_kept_unless_asked(tiny_folder: TinyFolder) -> None:
 
 def test_a_slot_that_is_given_away_forgets() -> None:
     """What was known of a slot ends with it."""
-    rows, query = KeptRows(), LogprobQuery((1, 2, 3), 1, (), 1, keep=3)
+    rows, query = KeptRows(1 << 20), LogprobQuery((1, 2, 3), 1, (), 1, keep=3)
     top = ((TokenLogprob(2, -0.5),), (TokenLogprob(3, -0.25),))
     answer = LogprobResult((-0.5, -0.25), (1, 1), top=top)
     rows.keep((7, 8), query, 1, answer)
@@ -133,9 +146,97 @@ def test_a_slot_that_is_given_away_forgets() -> None:
     assert len(rows) == 1
 
 
+LARGE_VOCABULARY = 250_000
+
+
+def keep_rows(rows: KeptRows, slots: range, top: int, scored: int) -> None:
+    """So many listed and scored tokens in each row, with ids and ranks as large ones have them."""
+    rng = random.Random(top)
+
+    def token_id() -> int:
+        return rng.randrange(300, LARGE_VOCABULARY)
+
+    for slot in slots:
+        for _ in range(scored):
+            listed = tuple(TokenLogprob(token_id(), rng.random()) for _ in range(top))
+            answer = LogprobResult((rng.random(),), (token_id(),), top=(listed,))
+            rows.keep((slot,), LogprobQuery((1, token_id()), 1, (), top, keep=2), 1, answer)
+
+
+def traced(work: Callable[[], object]) -> int:
+    """Bytes that are taken once it is done."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        held = work()
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+        del held
+        return taken
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("top", "scored"), [(0, 1), (1, 1), (8, 1), (1, 6), (8, 22), (8, 64)])
+@pytest.mark.parametrize("count", [90, 175])
+def test_counted_bytes_are_those_that_are_taken(top: int, scored: int, count: int) -> None:
+    """Never fewer than there are, and not many more, however full the tables happen to be."""
+    rows = KeptRows(1 << 30)
+    taken = traced(lambda: keep_rows(rows, range(1000, 1000 + count), top, scored))
+    assert taken <= rows.bytes <= 1.5 * taken
+
+
+def test_rows_of_a_large_vocabulary_stay_within_their_bytes() -> None:
+    """Ten times as many as fit: those kept last are there, the others are gone from memory."""
+    bound = 200_000
+    rows = KeptRows(bound)
+    taken = traced(lambda: keep_rows(rows, range(1000, 2000), MOST_TOP, 1))
+    assert taken <= bound
+    assert 0.9 * bound < rows.bytes <= bound
+    assert 50 < len(rows) < 200
+    rows.forget(range(1000, 2000))
+    assert (len(rows), rows.bytes) == (0, 0)
+
+
+def test_of_a_path_that_is_too_long_the_beginning_is_kept() -> None:
+    """Rows behind one that is not known could not be recalled."""
+    path = tuple(range(1, 8))
+    answer = LogprobResult((-1.0,) * 6, (1,) * 6)
+    rows = KeptRows(3 * (ROW_BYTES + SCORED_BYTES))
+    rows.keep(range(10, 16), prompt(path, 0), 1, answer)
+    assert len(rows.recall(range(10, 16), prompt(path, 0), 1).logprobs) == 3
+
+
+def test_what_was_recalled_outlives_what_was_not() -> None:
+    """Age counts from the last use."""
+    answer, query = LogprobResult((-1.0,), (1,)), LogprobQuery((1, 2), 1, keep=2)
+    rows = KeptRows(2 * (ROW_BYTES + SCORED_BYTES))
+    rows.keep((7,), query, 1, answer)
+    rows.keep((8,), query, 1, answer)
+    rows.recall((7,), query, 1)
+    rows.keep((9,), query, 1, answer)
+    assert [bool(rows.recall((slot,), query, 1).ranks) for slot in (7, 8, 9)] == [True, False, True]
+
+
+@on_loop
+async def test_an_engine_bounds_and_tells_what_it_keeps(tiny_folder: TinyFolder) -> None:
+    """A sixteenth of the bytes of keys and values, which the rows of a few prompts would pass."""
+    config = EngineConfig(model=str(tiny_folder("llama")), kv_cache_bytes=1 << 20)
+    engine = Engine.load(config)
+    await engine.start()
+    told = []
+    for seed in range(6):
+        await engine.score([prompt(random_tokens(50, seed))])
+        told.append(engine.stats().cache_row_bytes)
+    await engine.stop(drain_s=5)
+    assert told[0] > 49 * ROW_BYTES
+    assert told[0] < told[-1] <= row_budget(1 << 20)
+    assert told[-1] < 6 * told[0]
+
+
 def test_what_one_row_keeps_is_bounded() -> None:
     """However many paths go on from one token, few of their tokens are kept, the last ones."""
-    rows = KeptRows()
+    rows = KeptRows(1 << 20)
     answer = LogprobResult((-1.0,), (1,))
     for token in range(10 * MOST_SCORED):
         rows.keep((7,), LogprobQuery((1, token), 1, keep=2), 1, answer)
