@@ -2,8 +2,12 @@
 
 Each well-behaved request is either one of a few whose answer was asked for beforehand, when nothing
 else was there, and must come again bit by bit, or one that was never asked. Caches are so small
-that they are full soon. Half of the requests warm up; what is held is compared between the middle
-and the end, both times when everything has come to rest, and memory is fitted to the second half.
+that they are full soon. The run has three parts:
+
+1. Warm-up, until what grows with the number of different requests has stopped.
+2. What is measured: a line is fitted to the memory, and what is held is compared before and after,
+   both times when everything has come to rest.
+3. The control: the same once more with a leak planted into the server, which has to show.
 """
 
 from __future__ import annotations
@@ -32,10 +36,7 @@ ABUSIVE = 0.25
 KNOWN_SHARE = 0.5
 """Of the well-behaved."""
 
-KNOWN = 4
-"""Of each kind."""
-
-SAMPLE_EVERY = 10
+SAMPLE_EVERY = 5
 KEYS = ("first", "second", "third")
 TIMEOUT_S = 120.0
 SETTINGS = {
@@ -53,6 +54,25 @@ _VOLATILE = frozenset({"id", "created", "timings_ms", "usage", "meta"})
 _SLOTS_USED = "chainrule_cache_slots_used"
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long it takes.
+
+    Attributes:
+        warm_up, measured, leaking: requests of the three parts.
+        leak: bytes that each request of the third part leaves behind.
+        known: requests of each kind whose answers are compared.
+        seed: of the order of requests and of what is new in them.
+    """
+
+    warm_up: int = 6000
+    measured: int = 10_000
+    leaking: int = 2000
+    leak: int = 20_480
+    known: int = 4
+    seed: int = 0
+
+
 @dataclass(slots=True)
 class Seen:
     """What a run has shown.
@@ -60,28 +80,27 @@ class Seen:
     Attributes:
         outcomes: by kind and how it ended.
         faults: outcomes that are not among the expected ones, and answers with other bits.
-        memory: (requests so far, bytes resident).
+        memory: (requests so far, bytes resident) of each part.
         known: answers that were compared.
-        seconds: of both halves together.
-        middle, end: what was held at rest.
-        slots: of the prefix cache, and how many of them were in use in the middle.
+        seconds: of the second part.
+        before, after: what was held at rest before and after the second part.
+        slots: of the prefix cache, and how many of them were in use before the second part.
         complaints: errors in the server's log.
     """
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-    memory: list[tuple[float, float]] = field(default_factory=list)
+    memory: list[list[tuple[float, float]]] = field(default_factory=list)
     known: int = 0
     seconds: float = 0.0
-    middle: Held | None = None
-    end: Held | None = None
+    before: Held | None = None
+    after: Held | None = None
     slots: tuple[float, float] = (0.0, 0.0)
     complaints: tuple[str, ...] = ()
 
-    @property
-    def trend(self) -> Trend:
-        """Bytes of memory a request, over the second half."""
-        return trend(self.memory)
+    def trend(self, part: int) -> Trend:
+        """Bytes of memory a request; parts count from 0."""
+        return trend(self.memory[part])
 
     def share(self, outcome: str) -> float:
         """Of the well-behaved requests that work has to be done for, those that ended so."""
@@ -93,45 +112,38 @@ class Seen:
         return counts[True] / (counts[True] + counts[False])
 
 
-def run(folder: Path, requests: int, leak: int = 0, seed: int = 0, known: int = KNOWN) -> Seen:
-    """Send so many requests to a server of the model in ``folder``.
-
-    Args:
-        folder: a tiny Llama.
-        requests: in all.
-        leak: bytes that the server leaves behind at each request, on purpose.
-        seed: of their order and what is new in them.
-        known: requests of each kind whose answers are compared.
-    """
-    with observed_server(leak, KEYS[0], model=folder, **SETTINGS) as observed:
-        seen = asyncio.run(_Soak(observed, seed, known).run(requests))
+def run(folder: Path, plan: Plan) -> Seen:
+    """Send the requests to a server of the tiny Llama in ``folder``."""
+    with observed_server(KEYS[0], model=folder, **SETTINGS) as observed:
+        seen = asyncio.run(_Soak(observed, plan).run())
         seen.complaints = tuple(observed.complaints)
     return seen
 
 
 class _Soak:
-    def __init__(self, observed: Observed, seed: int, known: int) -> None:
+    def __init__(self, observed: Observed, plan: Plan) -> None:
         self._observed = observed
-        self._seed = seed
-        self._per_kind = known
+        self._plan = plan
         self._seen = Seen()
         self._known: dict[tuple[str, int], Any] = {}
         self._count = 0
         url = urlsplit(observed.url)
         self._address = (url.hostname or "", url.port or 80)
 
-    async def run(self, requests: int) -> Seen:
-        seen = self._seen
+    async def run(self) -> Seen:
+        seen, plan, observed = self._seen, self._plan, self._observed
         async with self._client() as client:
             await self._ask_known(client)
-        began = time.monotonic()
-        await self._half(requests // 2)
-        seen.middle = await self._at_rest(None)
-        metric = self._observed.server.metric
+        await self._send(plan.warm_up)
+        seen.before = await self._at_rest(None)
+        metric = observed.server.metric
         seen.slots = metric("chainrule_cache_slots"), metric(_SLOTS_USED)
-        await self._half(requests)
+        began = time.monotonic()
+        await self._send(plan.measured)
         seen.seconds = time.monotonic() - began
-        seen.end = await self._at_rest(seen.middle)
+        seen.after = await self._at_rest(seen.before)
+        observed.plant_leak(plan.leak)
+        await self._send(plan.leaking)
         return seen
 
     def _client(self) -> httpx.AsyncClient:
@@ -146,7 +158,10 @@ class _Soak:
             held = await asyncio.to_thread(self._observed.held)
         return held
 
-    async def _half(self, until: int) -> None:
+    async def _send(self, requests: int) -> None:
+        """The next part."""
+        self._seen.memory.append([])
+        until = self._count + requests
         async with self._client() as client, asyncio.TaskGroup() as tasks:
             for _ in range(CLIENTS):
                 tasks.create_task(self._send_until(until, client))
@@ -156,8 +171,8 @@ class _Soak:
             number = self._count
             self._count += 1
             if number % SAMPLE_EVERY == 0:
-                self._seen.memory.append((number, self._observed.resident()))
-            source = random.Random(f"{self._seed} {number}")
+                self._seen.memory[-1].append((number, self._observed.resident()))
+            source = random.Random(f"{self._plan.seed} {number}")
             if source.random() < ABUSIVE:
                 await self._abuse(source)
             else:
@@ -165,7 +180,7 @@ class _Soak:
 
     async def _ask_known(self, client: httpx.AsyncClient) -> None:
         for kind in KINDS:
-            for number in range(0 if kind.volatile else self._per_kind):
+            for number in range(0 if kind.volatile else self._plan.known):
                 status, answer = await _answer(client, kind, f"known {number}", KEYS[0])
                 if status != 200:
                     raise RuntimeError(f"{kind.name} is answered with {status}: {answer}")
@@ -180,7 +195,7 @@ class _Soak:
     async def _ask(self, source: random.Random, client: httpx.AsyncClient) -> None:
         (kind,) = source.choices(KINDS, [kind.weight for kind in KINDS])
         key = source.choice(KEYS)
-        number = source.randrange(KNOWN)
+        number = source.randrange(self._plan.known)
         is_known = source.random() < KNOWN_SHARE and (kind.name, number) in self._known
         seed = f"known {number}" if is_known else str(source.random())
         try:

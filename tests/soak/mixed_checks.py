@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from tests.soak.abuse import EXPECTED
 from tests.soak.checks import KIB, MIB, Check, memory_check, words
-from tests.soak.mixed import Seen
+from tests.soak.mixed import SAMPLE_EVERY, Seen
 from tests.soak.process import Held
 from tests.soak.questions import KINDS
 from tests.soak.trend import Trend
+
+MEASURED, LEAKING = 1, 2
+"""Parts of the run, counted from 0."""
 
 MORE_THREADS = 4
 """Threads of pools that may begin late; each pool has fewer than so many."""
@@ -21,7 +24,7 @@ class Bounds:
 
     Attributes:
         memory: bytes that a request may leave, at most.
-        full: whether the caches must be full in the middle.
+        full: whether the prefix cache must be full before.
         refused: of the well-behaved requests, that a full queue refuses at most.
         every_kind: whether each kind of request must have come.
     """
@@ -45,7 +48,6 @@ def _answers(seen: Seen, bounds: Bounds) -> list[Check]:
     refused = seen.share("429")
     return [
         Check("requests", f"{count}, {abusive / count:.0%} of them abusive"),
-        Check("requests/s", f"{count / seen.seconds:.0f}"),
         Check(
             "kinds that did not come",
             words(sorted(missing)),
@@ -65,12 +67,12 @@ def _answers(seen: Seen, bounds: Bounds) -> list[Check]:
 
 
 def _held(seen: Seen) -> list[Check]:
-    if seen.middle is None or seen.end is None:
+    if seen.before is None or seen.after is None:
         raise ValueError("the run did not come to its end")
     slack = {"threads": MORE_THREADS}
     found = []
     for name in Held.__slots__:
-        before, after = getattr(seen.middle, name), getattr(seen.end, name)
+        before, after = getattr(seen.before, name), getattr(seen.after, name)
         more = slack.get(name, 0)
         bound = f"at most {before + more:g}"
         found.append(Check(f"{name} at rest", f"{after:g}", bound, after <= before + more))
@@ -80,21 +82,29 @@ def _held(seen: Seen) -> list[Check]:
 def _memory(seen: Seen, bounds: Bounds) -> list[Check]:
     slots, used = seen.slots
     full = used >= 0.9 * slots
-    megabytes = [resident / MIB for _, resident in seen.memory]
-    at = [megabytes[place * (len(megabytes) - 1) // 4] for place in range(5)]
+    warm_up, measured, _ = seen.memory
+    seconds = f"{SAMPLE_EVERY * len(measured) / seen.seconds:.0f}"
     return [
+        Check("requests/s", seconds),
         Check(
-            "prefix cache in the middle",
+            "prefix cache before",
             f"{used / slots:.0%} full",
             "at least 90 %" if bounds.full else "",
             full or not bounds.full,
         ),
-        Check("memory by quarters, MiB", ", ".join(f"{value:.0f}" for value in at)),
-        memory_check("memory left by a request", seen.trend, bounds.memory),
+        Check("memory in the warm-up, MiB", _quarters(warm_up)),
+        Check("memory, MiB", _quarters(measured)),
+        memory_check("memory left by a request", seen.trend(MEASURED), bounds.memory),
+        _leak_check(seen.trend(LEAKING), bounds),
     ]
 
 
-def leak_check(memory: Trend, bounds: Bounds) -> Check:
+def _quarters(memory: list[tuple[float, float]]) -> str:
+    places = [quarter * (len(memory) - 1) // 4 for quarter in range(5)]
+    return ", ".join(f"{memory[place][1] / MIB:.0f}" for place in places)
+
+
+def _leak_check(memory: Trend, bounds: Bounds) -> Check:
     """That ``memory_check`` fails, as it must where a leak was planted."""
-    found = memory_check("memory left by a request", memory, bounds.memory)
-    return Check(found.figure, found.measured, f"not {found.bound}: caught", not found.holds)
+    found = memory_check("the same with a planted leak", memory, bounds.memory)
+    return Check(found.figure, found.measured, f"not {found.bound}", not found.holds)

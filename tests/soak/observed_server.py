@@ -1,8 +1,6 @@
-"""``chainrule serve`` with a route that counts asyncio's tasks and, at will, a planted leak.
+"""``chainrule serve`` with routes that count asyncio's tasks and plant a leak.
 
-    python -m tests.soak.observed_server LEAK_BYTES serve --port 0
-
-Every request leaves ``LEAK_BYTES`` behind; 0 makes it the server as it is.
+python -m tests.soak.observed_server serve --port 0
 """
 
 from __future__ import annotations
@@ -20,19 +18,19 @@ from app.cli import main
 from app.environment import let_idle_threads_sleep
 
 TASKS = "/test/tasks"
+LEAK = "/test/leak"
 
 
 class Leaky:
-    """Keeps some bytes of every request for ever."""
+    """Once it is told to, keeps some bytes of every request for ever."""
 
-    def __init__(self, app: ASGIApp, size: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._size = size
         self._kept: list[bytes] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            self._kept.append(b"x" * self._size)  # written to, so that it is resident
+        if scope["type"] == "http" and (size := scope["app"].state.leak):
+            self._kept.append(b"x" * size)  # written to, so that it is resident
         await self._app(scope, receive, send)
 
 
@@ -41,8 +39,14 @@ async def count_tasks(_request: Request) -> PlainTextResponse:
     return PlainTextResponse(str(len(asyncio.all_tasks()) - 1))
 
 
-def observe(leak: int) -> None:
-    """Let the server make its app with the route, and with the leak."""
+async def plant_leak(request: Request) -> PlainTextResponse:
+    """From now on every request leaves so many bytes behind."""
+    request.app.state.leak = int(await request.body())
+    return PlainTextResponse("")
+
+
+def observe() -> None:
+    """Let the server make its app with these routes."""
     let_idle_threads_sleep()  # takes effect before torch is there, which the next line brings
     from app import server
 
@@ -50,14 +54,15 @@ def observe(leak: int) -> None:
 
     def create_app(*args: Any, **kwargs: Any) -> FastAPI:
         app = create(*args, **kwargs)
+        app.state.leak = 0
         app.add_route(TASKS, count_tasks)
-        if leak:
-            app.add_middleware(Leaky, size=leak)
+        app.add_route(LEAK, plant_leak, methods=["POST"])
+        app.add_middleware(Leaky)
         return app
 
     server.create_app = create_app
 
 
 if __name__ == "__main__":
-    observe(int(sys.argv[1]))
-    sys.exit(main(sys.argv[2:]))
+    observe()
+    sys.exit(main())

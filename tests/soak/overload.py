@@ -27,7 +27,7 @@ from app.load.sender import Record
 from app.load.shapes import SHAPES
 from tests.soak.open_loop import Known, Play, play, treated
 from tests.soak.process import Observed, Sampler, observed_server
-from tests.soak.trend import Trend, trend
+from tests.soak.trend import Trend, second_half, trend
 from tests.tiny_models import save_tiny_model
 
 WORKLOAD = Workload(context_tokens=60, candidates=2, candidate_tokens=6)
@@ -36,13 +36,13 @@ WORKLOAD = Workload(context_tokens=60, candidates=2, candidate_tokens=6)
 MODEL = {
     "hidden_size": 512,
     "intermediate_size": 1536,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 6,
     "num_attention_heads": 8,
     "num_key_value_heads": 8,
     "head_dim": 64,
     "max_position_embeddings": 1024,
 }
-"""A Llama of 14 million weights: some 40 ms for a request on two cores."""
+"""A Llama of 20 million weights: some 60 ms for a request on two cores."""
 
 QUEUE_TOKENS = 6144
 BATCH_TOKENS = 1024
@@ -174,7 +174,7 @@ def _run(observed: Observed, plan: Plan) -> Figures:
         refused_p50_ms=_percentile(refused, 0.5),
         refused_p99_ms=_percentile(refused, 0.99),
         resident=observed.resident(),
-        memory=trend([(seconds * offered, bytes_) for seconds, bytes_ in sampler.samples]),
+        memory=trend([(s * offered, size) for s, size in second_half(sampler.samples)]),
         queued=observed.queued_at_last(),
         before_ms=before,
         after_ms=_alone(observed, known, plan.alone, "after"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.end_to_end.live_server import LiveServer
-from tests.soak.observed_server import TASKS
+from tests.soak.observed_server import LEAK, TASKS
 
 SETTLE_S = 60.0
 _BAD_LEVELS = ("error", "critical")
@@ -72,6 +72,10 @@ class Observed:
             tokens=self.server.metric("chainrule_queued_tokens"),
         )
 
+    def plant_leak(self, size: int) -> None:
+        """Let every request from now on leave so many bytes behind."""
+        self.server.client.post(LEAK, content=str(size)).raise_for_status()
+
     def settled(self, limit: Held, within_s: float = SETTLE_S) -> Held:
         """What it holds as soon as that is nowhere more than ``limit``, or else at last."""
 
@@ -92,8 +96,9 @@ class Observed:
             time.sleep(0.05)
         return queued
 
-    def join(self) -> None:
-        """Wait for the end of the log."""
+    def close(self) -> None:
+        """Wait for the end of the log, when the process has ended."""
+        self.server.client.close()
         self._reader.join()
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
@@ -105,44 +110,35 @@ class Observed:
 
 
 @contextmanager
-def observed_server(
-    leak: int = 0, key: str | None = None, **settings: object
-) -> Iterator[Observed]:
+def observed_server(key: str | None = None, **settings: object) -> Iterator[Observed]:
     """Start a server; it is ended with SIGTERM and must exit with 0.
 
     Args:
-        leak: bytes that each request leaves behind, on purpose.
         key: what the observer shows as its API key.
         settings: of the server.
     """
     environment = {f"CHAINRULE_{name.upper()}": str(value) for name, value in settings.items()}
-    command = [
-        sys.executable,
-        "-m",
-        "tests.soak.observed_server",
-        str(leak),
-        "serve",
-        "--port",
-        "0",
-    ]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "tests.soak.observed_server", "serve", "--port", "0"],
         env=os.environ | environment | {"HF_HUB_OFFLINE": "1"},
         stderr=subprocess.PIPE,
         text=True,
     )
+    observed: Observed | None = None
     try:
         observed = Observed(process, key)
         yield observed
-        observed.server.client.close()
         process.terminate()
         process.wait(60)
-        observed.join()
         if process.returncode != 0:
             raise RuntimeError(f"the server ended with {process.returncode}: {observed.complaints}")
     finally:
         process.kill()
         process.wait()
+        if observed is not None:
+            observed.close()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 class Sampler:

@@ -1,4 +1,4 @@
-"""Whether a series grows: the line of least squares through its second half.
+"""Whether a series grows: the line of least squares through it.
 
 What a process holds wanders: the C library keeps freed memory and gives it back in large pieces. So
 neighbouring samples say nearly the same, and the usual error of a slope would be much too small.
@@ -16,6 +16,8 @@ from itertools import pairwise
 CONFIDENCE_SIGMAS = 1.645
 """One-sided: 95 % of a normal distribution lie below."""
 
+FEWEST = 8
+
 MOST_ALIKE = 0.99
 """Correlation of neighbours that is reckoned with at most."""
 
@@ -27,14 +29,10 @@ class Trend:
     Attributes:
         slope: per unit of x.
         error: its standard error.
-        samples: that were fitted.
-        span: of x among them.
     """
 
     slope: float
     error: float
-    samples: int
-    span: float
 
     @property
     def low(self) -> float:
@@ -52,24 +50,28 @@ class Trend:
 
 
 def trend(samples: Sequence[tuple[float, float]]) -> Trend:
-    """The trend of the second half, by x, of samples in ascending order of x.
+    """The trend of samples in ascending order of x.
 
     Raises:
-        ValueError: that half has fewer than 8 samples, or no width.
+        ValueError: there are fewer than ``FEWEST``, or all have one x.
     """
-    middle = (samples[0][0] + samples[-1][0]) / 2 if samples else 0.0
-    half = [(x, y) for x, y in samples if x >= middle]
-    if len(half) < 8 or half[0][0] == half[-1][0]:
-        raise ValueError(f"{len(half)} samples are too few for a trend")
-    count = len(half)
-    mean_x = math.fsum(x for x, _ in half) / count
-    mean_y = math.fsum(y for _, y in half) / count
-    spread = math.fsum((x - mean_x) ** 2 for x, _ in half)
-    slope = math.fsum((x - mean_x) * (y - mean_y) for x, y in half) / spread
-    rest = [y - mean_y - slope * (x - mean_x) for x, y in half]
+    count = len(samples)
+    if count < FEWEST or samples[0][0] == samples[-1][0]:
+        raise ValueError(f"{count} samples are too few for a trend")
+    mean_x = math.fsum(x for x, _ in samples) / count
+    mean_y = math.fsum(y for _, y in samples) / count
+    spread = math.fsum((x - mean_x) ** 2 for x, _ in samples)
+    slope = math.fsum((x - mean_x) * (y - mean_y) for x, y in samples) / spread
+    rest = [y - mean_y - slope * (x - mean_x) for x, y in samples]
     squares = math.fsum(one * one for one in rest)
     neighbours = math.fsum(a * b for a, b in pairwise(rest))
     likeness = min(MOST_ALIKE, max(0.0, neighbours / squares)) if squares else 0.0
     independent = squares / (count - 2) / spread
     error = math.sqrt(independent * (1 + likeness) / (1 - likeness))
-    return Trend(slope, error, count, half[-1][0] - half[0][0])
+    return Trend(slope, error)
+
+
+def second_half(samples: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """What lies behind the middle of x, where a warm-up is over."""
+    middle = (samples[0][0] + samples[-1][0]) / 2 if samples else 0.0
+    return [(x, y) for x, y in samples if x >= middle]
