@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Final
 
-from fastapi import FastAPI
+from anyio import to_thread
+from fastapi import FastAPI, Request, Response
 
 from app.schemas.response import Part
 
@@ -31,6 +34,22 @@ def install_document(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+    _show_off_loop(app)
+
+
+def _show_off_loop(app: FastAPI) -> None:
+    """Make and write the document on a thread, once: it takes half a second."""
+
+    @cache
+    def written() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def show(_request: Request) -> Response:
+        return Response(await to_thread.run_sync(written), media_type="application/json")
+
+    routes = app.router.routes
+    routes[:] = [one for one in routes if getattr(one, "path", None) != app.openapi_url]
+    app.add_route(str(app.openapi_url), show, include_in_schema=False)
 
 
 def _restore_integers(part: Any) -> None:
