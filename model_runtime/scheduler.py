@@ -249,7 +249,7 @@ class Scheduler:
         given_up = isinstance(self._cause, EngineStalled)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._thread_ended.wait(), 0 if given_up else LAST_FORWARD_S)
-            self._thread.join()
+            await asyncio.to_thread(self._thread.join)
         if self._next_look is not None:
             self._next_look.cancel()
 

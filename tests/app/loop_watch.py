@@ -22,6 +22,8 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent.parent
 OURS = (f"{ROOT}/app/", f"{ROOT}/model_runtime/")
+PROGRAMS = (f"{ROOT}/app/commands/", f"{ROOT}/app/load/")
+"""Commands have a loop of their own, and nobody else on it."""
 TESTS = f"{ROOT}/tests/"
 
 EVENTS = frozenset(
@@ -84,7 +86,7 @@ def _place(frame: FrameType | None) -> str | None:
         # source lines, each file read once.
         if (name, function) == (threading.__file__, "start") or name == traceback.__file__:
             return None
-        if function in BEFORE_THE_LOOP:
+        if function in BEFORE_THE_LOOP or name.startswith(PROGRAMS):
             return None
         if name.startswith(TESTS) and name != __file__:
             return place

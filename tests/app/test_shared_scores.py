@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.flight_index import FEW
 from app.score_cache import ScoreCache
 from app.shared_scores import MOST_DISAPPOINTMENTS, QUERIES_AT_A_TIME, TOKENS_ON_LOOP, SharedScores
 from model_runtime import (
@@ -406,6 +407,32 @@ async def test_many_queries_are_looked_up_in_turns() -> None:
     assert outcomes[0].value == outcomes[1].value == tuple(map(answer_to, queries))
     assert [outcome.reused_scores for outcome in outcomes] == [0, len(queries)]
     assert len(house.engine.asked) == 1
+
+
+async def test_large_requests_at_a_time_are_asked_once() -> None:
+    """Of flights that are known as a whole, too, only what nobody asks is asked."""
+    house = House()
+    queries = [query(n, n + 1) for n in range(2 * FEW)]
+    calls = [queries, queries, [*queries[FEW // 2 :], query(7)]]
+    tasks = [asyncio.create_task(house.scores.score(call, OPTIONS)) for call in calls[:1]]
+    async with asyncio.timeout(30):
+        while not house.engine.waiting:
+            await asyncio.sleep(0.001)
+        tasks += [asyncio.create_task(house.scores.score(call, OPTIONS)) for call in calls[1:]]
+        while len(house.engine.waiting) < 2 or house.scores.in_flight < len(queries) + 1:
+            await asyncio.sleep(0.001)
+        while not all(task.done() for task in tasks):
+            await house.serve()
+            await asyncio.sleep(0.001)
+    for call, task in zip(calls, tasks, strict=True):
+        assert (await task).value == tuple(map(answer_to, call))
+    assert house.engine.asked == [tuple(queries), (query(7),)]
+    assert [(await task).reused_scores for task in tasks] == [
+        0,
+        len(queries),
+        len(queries) - FEW // 2,
+    ]
+    assert house.quiet
 
 
 class Visitor:

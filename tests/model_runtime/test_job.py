@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from model_runtime.batch import Extent
 from model_runtime.decoding.base import Answer, AskOnce
 from model_runtime.errors import ForwardFailed, NonFiniteLogits
-from model_runtime.job import STEP_TOKENS, Ask, Job
+from model_runtime.job import QUERIES_AT_ONCE, STEP_TOKENS, Ask, Job
 from model_runtime.trie import fed_tokens
 from model_runtime.types import LogprobQuery, LogprobResult, RequestOptions
 from tests.model_runtime.chain import Chain
@@ -221,3 +222,47 @@ def test_a_round_of_many_paths_is_no_step() -> None:
             ask_.answer = LogprobResult()
         search.advance(now=1.0)
         assert search.steps == steps
+
+
+def test_a_large_round_is_asked_in_parts() -> None:
+    """So many queries at a time, in the order of their paths; the answers in the request's."""
+    count = 2 * QUERIES_AT_ONCE + 5
+    paths = [(1, i % 97, i // 97) for i in range(count)]
+    random.Random(3).shuffle(paths)
+    queries = [ask(*path) for path in paths]
+    mine = job(*queries)
+    asked, outcome = [], mine.advance(now=100.0)
+    while outcome is None:
+        asked.append([item.work.query.tokens for item in mine.asks])
+        for item in mine.asks:
+            item.answer = expected(item.work.query)
+        mine.record(computed_tokens=20, shared=False, began=100.0)
+        outcome = mine.advance(now=101.0)
+    assert [len(part) for part in asked] == [QUERIES_AT_ONCE, QUERIES_AT_ONCE, 5]
+    assert [path for part in asked for path in part] == sorted(paths)
+    assert outcome.value == tuple(map(expected, queries))
+    assert (outcome.computed_tokens, outcome.cached_tokens) == (60, fed_tokens(queries) - 60)
+
+
+class SlowReader(Giver):
+    """Reads its answers in three parts."""
+
+    def advance_gradually(self, answers: Sequence[Answer]) -> Iterator[None]:
+        yield from [None] * 2
+        self.advance(answers)
+
+
+def test_answers_are_read_in_parts() -> None:
+    """In between nothing is asked, and then the next round is; what is given up is read first."""
+    mine = Job(SlowReader((1, 2), rounds=3), RequestOptions(), arrival=0.0)
+    mine.advance(now=0.0)
+    for reading in (True, True, False):
+        for item in mine.asks:
+            item.answer = LogprobResult()
+        assert mine.advance(now=0.0) is None
+        assert (mine.is_reading, bool(mine.open_asks)) == (reading, not reading)
+    (item,) = mine.asks
+    item.answer = LogprobResult()
+    outcome = mine.give_up(now=0.0)
+    assert outcome is not None
+    assert outcome.value == (LogprobResult(), LogprobResult())

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_runtime import planner
 from model_runtime.batch import Batch, Work, assemble
 from model_runtime.kv_cache import PrefixCache
 from model_runtime.planner import plan
@@ -163,6 +164,16 @@ def test_work_behind_the_last_row_of_a_batch_is_not_looked_at() -> None:
     batch = plan(Watched(Work(q, 1) for q in asked), PrefixCache(1000), 200)
     assert sum(len(extent.rows) for extent in batch.extents) == ROWS_PER_TOKEN * 200
     assert len(looked_at) <= len(batch.extents) + 1 < len(asked)
+
+
+def test_works_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little each adds, as each takes its time beside the forward."""
+    monkeypatch.setattr(planner, "MOST_WORK", 8)
+    asked = [LogprobQuery((7, 8, i), 2) for i in range(20)]
+    results, batches = answer_all(asked, PrefixCache(1000), SymbolicRunner(BLOCK), 16)
+    assert [len(batch.extents) for batch in batches] == [8, 8, 4]
+    for query, result in zip(asked, results, strict=True):
+        assert result.logprobs == (fake_logprob("", (7, 8), query.tokens[2]),)
 
 
 def test_rows_cost_where_they_share_tokens() -> None:

@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.decoding import top_candidates
 from model_runtime.decoding.base import Answer
 from model_runtime.decoding.candidate_asks import LISTED
 from model_runtime.decoding.path_score import PathScore
-from model_runtime.decoding.top_candidates import HELD, WHOLE, TopCandidates
+from model_runtime.decoding.top_candidates import (
+    CHILDREN,
+    HELD,
+    QUERIES,
+    READ,
+    WHOLE,
+    TopCandidates,
+)
 from model_runtime.decoding.top_result import Pruned, RankedCandidate, TopResult
 from model_runtime.errors import ChainruleError, ForwardFailed, InvalidQuery, NonFiniteLogits
 from model_runtime.normalization import log_sum, tie_groups, total
@@ -93,6 +100,7 @@ def paths(source: random.Random, count: int, longest: int) -> list[tuple[int, ..
     ]
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     count=st.integers(1, 400),
@@ -102,6 +110,7 @@ def paths(source: random.Random, count: int, longest: int) -> list[tuple[int, ..
     ends=st.sampled_from([None, END[:1], END]),
     error=st.sampled_from([0.0, 1e-6, 0.05]),
     whole=st.sampled_from([0, 40, WHOLE]),
+    bound=st.sampled_from([1, 5, QUERIES]),
 )
 def test_the_best_and_their_scores_are_those_of_scoring_everything(
     seed: int,
@@ -112,6 +121,7 @@ def test_the_best_and_their_scores_are_those_of_scoring_everything(
     ends: tuple[int, ...] | None,
     error: float,
     whole: int,
+    bound: int,
 ) -> None:
     """Winners, ties at the cut and every bit of a score equal brute force; bounds hold."""
     source = random.Random(seed)
@@ -121,9 +131,10 @@ def test_the_best_and_their_scores_are_those_of_scoring_everything(
         length = len(path) + (ends is not None)
         divisor = {"sum": 1.0, "mean": float(length), "random": source.uniform(0.5, 9)}[kind]
         candidates.append(RankedCandidate(path, divisor, length * error / divisor))
-    with patch.multiple(top_candidates, WHOLE=whole, WHOLE_DIVIDED=whole):
+    bounds = {"QUERIES": bound, "CHILDREN": bound, "READ": bound}
+    with patch.multiple(top_candidates, WHOLE=whole, WHOLE_DIVIDED=whole, **bounds):
         search = TopCandidates(PROMPT, candidates, wanted, vocab_size=VOCAB, end_ids=ends)
-    result = run(search, table)
+        result = run(search, table)
 
     answers = [alone(candidate.path, table, ends) for candidate in candidates]
     scores = [summed(a) / c.divisor for a, c in zip(answers, candidates, strict=True)]
@@ -314,3 +325,34 @@ def test_a_search_that_can_prune_little_costs_as_much_as_everything() -> None:
     few = TopCandidates(PROMPT, candidates, 1, vocab_size=VOCAB)
     everything = TopCandidates(PROMPT, candidates, 4000, vocab_size=VOCAB)
     assert few.cost == len(PROMPT) - 1 + HELD < everything.cost
+
+
+def test_many_candidates_are_asked_about_and_read_in_parts() -> None:
+    """However many there are, a round asks few queries, and reading it stops again and again."""
+    count = 20 * READ
+    candidates = [RankedCandidate((i // 200, i % 200), 1.0, 0.0) for i in range(count)]
+    search = TopCandidates(PROMPT, candidates, count, vocab_size=200)
+    parts = rounds = 0
+    while not search.done:
+        queries = search.queries()
+        assert len(queries) <= QUERIES
+        assert sum(query.choice.count for query in queries if query.choice) < CHILDREN + 200
+        answers = [even(query) for query in queries]
+        parts += sum(1 for _ in search.advance_gradually(answers))
+        rounds += 1
+    assert parts >= count // READ - rounds
+    result = search.result()
+    assert (len(result.best), result.pruned) == (count, 0)
+
+
+def even(query: LogprobQuery) -> LogprobResult:
+    """All tokens are equally probable."""
+    one, scored = -math.log(200), len(query.tokens) - query.score_from
+    allowed = () if query.choice is None else tuple(query.choice.allowed or ())
+    return LogprobResult(
+        logprobs=(one,) * scored,
+        ranks=(1,) * scored,
+        target_logprobs=(one,) * len(query.targets or ()),
+        target_ranks=(1,) * len(query.targets or ()),
+        choices=[RankedLogprob(token_id, one, 1) for token_id in allowed],
+    )
