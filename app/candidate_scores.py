@@ -13,6 +13,7 @@ from app.schemas.score_reply import CandidateScore
 from app.scored_candidate import ScoredCandidate
 from app.scoring import ScorePlan
 from app.token_details import Span, path_bytes, token_details
+from app.worker_threads import check_wanted
 from model_runtime import (
     ChainruleError,
     Normalization,
@@ -83,6 +84,7 @@ def _scored(
     begun: Sequence[int],
     entries: TokenEntries | None,
 ) -> CandidateScore:
+    check_wanted()
     spread = perplexity(scored.logprobs)
     return CandidateScore(
         index=index,

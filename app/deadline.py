@@ -2,12 +2,13 @@
 
 ::
 
-    headers arrive      body read      tokenized      asked      the model is done      answered
-    |-------------------------------- timeout_ms -----------------> 504
+    headers arrive      body read      tokenized      asked      the model is done      written
+    |-------------------------------- timeout_ms -----------------------------------------> 504
 
 It is fixed when the request arrives and handed on as it is. What makes several requests of one
 (an audit, ``boundary_detail``, completions of many prompts) hands the same one to each of them.
-To put an answer together is not a part of it: a search may tell what it has found by then.
+Only a search that can tell what it has found when its time runs out is answered later, by what
+it takes to tell that.
 """
 
 from __future__ import annotations
@@ -64,6 +65,12 @@ class Deadline:
         """Seconds that are left, below 0 when it has passed; None where there is no end."""
         return None if self._at is None else self._at - time.monotonic()
 
+    @property
+    def passed(self) -> bool:
+        """Whether no time is left."""
+        left_s = self.left_s
+        return left_s is not None and left_s <= 0
+
     def halfway(self) -> Deadline:
         """The one after half the time that is left."""
         left_s = self.left_s
@@ -71,8 +78,7 @@ class Deadline:
 
     def check(self) -> None:
         """Raise ``DeadlineExceeded`` when it has passed."""
-        left_s = self.left_s
-        if left_s is not None and left_s <= 0:
+        if self.passed:
             raise DeadlineExceeded("the request's time ran out")
 
     async def in_time(self, work: Awaitable[T]) -> T:

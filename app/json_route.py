@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 
 from app.errors import AmbiguousBody, MalformedBody, UnsupportedMediaType
+from app.worker_threads import on_loop
 
 LARGE_BODY = 65_536
 """Bytes from which on a body is parsed and validated off the event loop."""
@@ -107,14 +108,8 @@ class Parser:
         await self._free.acquire()
         running = self._threads.submit(_read_large, body, kind)
         result = asyncio.wrap_future(running)
-        running.add_done_callback(partial(_on_loop, result.get_loop(), self._free.release))
+        running.add_done_callback(partial(on_loop, result.get_loop(), self._free.release))
         return await result
-
-
-def _on_loop(loop: asyncio.AbstractEventLoop, deed: Callable[[], None], _done: object) -> None:
-    # The loop may be gone where the process ends while a body is parsed for nobody.
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(deed)
 
 
 def parse_json(body: bytes) -> Any:

@@ -7,6 +7,7 @@ from itertools import islice
 
 from app.scored_candidate import ScoredCandidate
 from app.scoring import PlannedCandidate, ScorePlan, located, refuse_failures
+from app.worker_threads import check_wanted
 from model_runtime import (
     ChainruleError,
     LogprobResult,
@@ -44,6 +45,7 @@ def _of_queries(
     rest = iter(answers)
     asked = 1 + len(plan.baseline.prefixes)
     for index, candidate in enumerate(plan.candidates):
+        check_wanted()
         if isinstance(candidate, ChainruleError):
             yield candidate
         else:
@@ -53,6 +55,7 @@ def _of_queries(
 def _of_search(plan: ScorePlan, found: TopResult) -> Iterator[Outcome]:
     ends = iter(found.ends)
     for index, candidate in enumerate(plan.candidates):
+        check_wanted()
         if isinstance(candidate, ChainruleError):
             yield candidate
             continue

@@ -123,8 +123,9 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         host, port = listener.getsockname()[:2]
         logger.info("listening", extra={"host": host, "port": port})
     Server(config, lifecycle, settings.drain_timeout_s).run(sockets=listeners)
-    if lifecycle.leaves_threads_behind:
-        # Python would wait for a thread that still loads or computes, however long it takes.
+    service = app.state.service
+    if lifecycle.leaves_threads_behind or (service and service.leaves_threads_behind):
+        # Python would wait for a thread that still loads, tokenizes or computes, however long.
         logging.shutdown()
         sys.stdout.flush()
         os._exit(lifecycle.exit_code)

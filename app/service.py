@@ -2,8 +2,11 @@
 
 Every answer takes the same way; only tokenizing and rendering leave the event loop::
 
-    request ── plan ──> queries or a search ── engine ──> answers ── render ──> response
-               (thread)                       (awaited)           (thread, if large)
+    request ── admit ──> plan ──> queries or a search ── engine ──> answers ── render ──> response
+                         (thread)                       (awaited)           (thread, if large)
+
+A request is admitted twice: by the least that it can cost before it is tokenized, so that a full
+queue refuses it at once and no line grows before the threads; by its own cost when it is asked.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from app.decode_plan import DecodePlan, blaming_constraint, plan_decode
 from app.distribution import plan_next_token, read_distribution
 from app.errors import ModelNotServed
 from app.findings import joint_outcome, read_findings
+from app.least_work import least_tokens
 from app.limits import Limits
 from app.logs import note
 from app.marginal import plan_marginal
@@ -49,6 +53,7 @@ from model_runtime import (
     LogprobQuery,
     ModelInfo,
     Outcome,
+    Priority,
     Tokenizer,
     TopCandidates,
 )
@@ -57,7 +62,8 @@ T = TypeVar("T")
 Ask = Callable[[], Awaitable[Outcome[Any]]]
 
 MAX_THREADS = 4
-"""Threads that tokenize and render; beyond the cores they would only take turns."""
+"""Threads that tokenize and render; beyond the cores they would only take turns. There are two at
+least: one is left to interactive work."""
 
 LARGE = 64
 """Entries beyond which an answer takes longer to put together than to change threads."""
@@ -87,7 +93,7 @@ class ScoringService:
             ScoreCache() if cache is None else cache,
         )
         self._tenant = ""
-        self._threads = WorkerThreads(min(MAX_THREADS, os.cpu_count() or 1))
+        self._threads = WorkerThreads(max(2, min(MAX_THREADS, os.cpu_count() or 1)))
 
     def for_tenant(self, tenant: str) -> ScoringService:
         """The same service; its requests share computation with those of this tenant alone.
@@ -101,33 +107,33 @@ class ScoringService:
     async def score(self, request: ScoreRequest, deadline: Deadline | None = None) -> ScoreResponse:
         """log P(candidate | context) for each candidate, in the request's order."""
         if request.boundary_detail:
-            score = partial(self.score, deadline=deadline or self._limits.deadline(request))
-            return await score_in_detail(score, self.use_tokenizer, request)
+            score = partial(self.score, deadline=deadline or self.deadline(request))
+            return await score_in_detail(score, partial(self.use_tokenizer, request), request)
         engine, visit = self._engine, self._admit(request, deadline)
         if request.boundary == "marginal":
             return await self._score_marginal(request, visit)
-        plan, asked = await visit.deadline.in_time(self._threads.run(self._plan_score, request))
+        plan, asked = await self._planned(visit, request, self._plan_score, request)
         options = visit.after_tokenizing()
-        outcome: Outcome[Any] = (
-            await engine.decode(asked, options)
-            if isinstance(asked, TopCandidates)
-            else await self._scores.score(asked, options)
-        )
+        outcome: Outcome[Any]
+        if isinstance(asked, TopCandidates):
+            outcome = await engine.decode(asked, options)
+            visit.search_ended()
+        else:
+            outcome = await self._scores.score(asked, options)
         large = request.lists_tokens or len(request.candidates) > LARGE
         answer = await self._render(
-            large, read_scores, engine.tokenizer, engine.info, plan, outcome.value
+            visit, large, read_scores, engine.tokenizer, engine.info, plan, outcome.value
         )
         return self._scored(visit, outcome, plan.boundary, answer)
 
     async def _score_marginal(self, request: ScoreRequest, visit: Visit) -> ScoreResponse:
         """The same, summed over every tokenization of each candidate."""
         engine = self._engine
-        plan = await visit.deadline.in_time(
-            self._threads.run(plan_marginal, engine.tokenizer, engine.info, request)
-        )
+        plan = await self._planned(visit, request, plan_marginal, request)
         outcome = await engine.decode(plan.search, visit.after_tokenizing())
+        visit.search_ended()
         large = len(request.candidates) > LARGE
-        answer = await self._render(large, read_marginal, engine.info, plan, outcome.value)
+        answer = await self._render(visit, large, read_marginal, engine.info, plan, outcome.value)
         return self._scored(visit, outcome, plan.boundary, answer)
 
     def _scored(
@@ -155,12 +161,12 @@ class ScoringService:
         """The asked part of the distribution of the token after the context."""
         engine, visit = self._engine, self._admit(request, deadline)
         most = self._limits.max_top_logprobs
-        plan = await visit.deadline.in_time(
-            self._threads.run(plan_next_token, engine.tokenizer, engine.info, most, request)
-        )
+        plan = await self._planned(visit, request, plan_next_token, most, request)
         outcome = await self._scores.next_token(plan.query, visit.after_tokenizing())
         large = plan.query.top_k > LARGE
-        found = await self._render(large, read_distribution, engine.tokenizer, plan, outcome.value)
+        found = await self._render(
+            visit, large, read_distribution, engine.tokenizer, plan, outcome.value
+        )
         return NextTokenResponse(
             tokens=found.tokens,
             chosen=found.chosen,
@@ -206,23 +212,47 @@ class ScoringService:
     ) -> ScoredPaths[T]:
         """Answers to the questions about token paths that ``plan`` makes, off the event loop.
 
-        ``patience`` may ask the same ones again where the engine had no room.
+        ``patience`` may ask again where there was no room; the plan is made once.
         """
-        engine, visit = self._engine, self._admit(treatment, deadline)
-        made = await visit.deadline.in_time(self._threads.run(plan, engine.tokenizer, engine.info))
-        outcome = await patience(lambda: self._scores.score(made.queries, visit.after_tokenizing()))
+        visit = self._admit(treatment, deadline)
+        plans: list[PathPlan[T]] = []
+
+        async def ask() -> Outcome[Any]:
+            if not plans:
+                plans.append(await self._planned(visit, treatment, plan))
+            return await self._scores.score(plans[0].queries, visit.after_tokenizing())
+
+        outcome = await patience(ask)
+        (made,) = plans
         shared = visit.reply(
             "paths",
-            engine.info,
+            self._engine.info,
             outcome,
             prompt_tokens=made.prompt_tokens,
             scored_tokens=made.scored_tokens,
         )
         return ScoredPaths(made.meaning, outcome.value, **shared | {"id": visit.id})
 
-    async def use_tokenizer(self, work: Callable[[Tokenizer, ModelInfo], T]) -> T:
-        """What ``work`` makes of the model's tokenizer, off the event loop."""
-        return await self._threads.run(work, self._engine.tokenizer, self._engine.info)
+    async def use_tokenizer(
+        self, request: Treatment, work: Callable[[Tokenizer, ModelInfo], T]
+    ) -> T:
+        """What ``work`` makes of the model's tokenizer, off the event loop, for a request.
+
+        Raises:
+            DeadlineExceeded: the request's time runs out before it is made.
+        """
+        tokenizer, info = self._engine.tokenizer, self._engine.info
+        making = self._threads.run(Priority(request.priority), work, tokenizer, info)
+        return await self.deadline(request).in_time(making)
+
+    def deadline(self, request: Treatment) -> Deadline:
+        """When the request's time is over."""
+        return self._limits.deadline(request)
+
+    @property
+    def leaves_threads_behind(self) -> bool:
+        """Whether a thread still works; nobody waits for it once the requests are over."""
+        return self._threads.busy
 
     def models(self) -> ModelList:
         """What is served."""
@@ -234,11 +264,10 @@ class ScoringService:
         return model_card(self._engine.info, self._limits)
 
     def _plan_score(
-        self, request: ScoreRequest
+        self, tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest
     ) -> tuple[ScorePlan, TopCandidates | Sequence[LogprobQuery]]:
-        engine = self._engine
-        plan = plan_score(engine.tokenizer, engine.info, engine.check, request)
-        return plan, top_search(engine.info, plan) or plan.queries
+        plan = plan_score(tokenizer, info, self._engine.check, request)
+        return plan, top_search(info, plan) or plan.queries
 
     async def _plan_decode(
         self, request: DecodeRequest, deadline: Deadline | None
@@ -247,16 +276,15 @@ class ScoringService:
         note(strategy="compare" if request.compare else request.strategies[0])
         if request.stream:
             note(stream=True)
-        engine = self._engine
-        planning = self._threads.run(plan_decode, engine.tokenizer, engine.info, request)
-        return visit, await visit.deadline.in_time(planning)
+        return visit, await self._planned(visit, request, plan_decode, request)
 
     async def _decoded(
         self, visit: Visit, plan: DecodePlan, outcome: Outcome[tuple[DecodingResult | None, ...]]
     ) -> DecodeResponse:
+        visit.search_ended()
         large = plan.request.lists_tokens or plan.request.returned > LARGE
         found = await self._render(
-            large, read_findings, self._engine.tokenizer, plan, outcome.value
+            visit, large, read_findings, self._engine.tokenizer, plan, outcome.value
         )
         if found.certificate is not None:
             note(optimal=found.certificate.optimal, expanded=found.certificate.expanded)
@@ -275,7 +303,7 @@ class ScoringService:
         )
 
     def _admit(self, request: Treatment, deadline: Deadline | None) -> Visit:
-        visit = Visit(request, deadline or self._limits.deadline(request), self._tenant)
+        visit = Visit(request, deadline or self.deadline(request), self._tenant)
         if request.model is not None:
             self._check_model(request.model, param="model")
         self._limits.check(request)
@@ -288,5 +316,19 @@ class ScoringService:
                 f"The model {name!r} is not served here; {self._engine.info.name!r} is.", param
             )
 
-    async def _render(self, large: bool, render: Callable[..., T], *args: Any) -> T:
-        return await self._threads.run(render, *args) if large else render(*args)
+    async def _planned(
+        self, visit: Visit, request: Treatment, plan: Callable[..., T], *args: Any
+    ) -> T:
+        """What ``plan`` makes beside the event loop, while the request holds room in the queue."""
+        tokenizer, info = self._engine.tokenizer, self._engine.info
+        with self._engine.reserve(least_tokens(tokenizer, info, request), visit.priority):
+            planning = self._threads.run(visit.priority, plan, tokenizer, info, *args)
+            return await visit.deadline.in_time(planning)
+
+    async def _render(self, visit: Visit, large: bool, render: Callable[..., T], *args: Any) -> T:
+        if large:
+            rendering = self._threads.run(visit.priority, render, *args)
+            return await visit.deadline.in_time(rendering)
+        rendered = render(*args)
+        visit.deadline.check()
+        return rendered

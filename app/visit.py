@@ -22,7 +22,8 @@ class Visit:
         tenant: whose computation it may share, a name without a slash; empty for everybody's.
 
     Attributes:
-        deadline: as given.
+        deadline: as given; see ``search_ended``.
+        priority: the request's class of service.
         id: 32 hex digits, new for every request.
         created: unix seconds.
     """
@@ -31,7 +32,7 @@ class Visit:
         self.deadline = deadline
         self.id = uuid4().hex
         self.created = int(time.time())
-        self._priority = Priority(request.priority)
+        self.priority = Priority(request.priority)
         self._cache_salt = _joined_salt(tenant, request.cache_salt)
         self._began = time.perf_counter()
         self._tokenized = self._began
@@ -44,7 +45,13 @@ class Visit:
         """
         self._tokenized = time.perf_counter()
         self.deadline.check()
-        return RequestOptions(self._priority, self.deadline.left_s, self._cache_salt)
+        return RequestOptions(self.priority, self.deadline.left_s, self._cache_salt)
+
+    def search_ended(self) -> None:
+        """A search has ended that tells what it has found by the deadline: where that has passed,
+        the answer is put together all the same."""
+        if self.deadline.passed:
+            self.deadline = Deadline(None)
 
     def timings(self, outcome: Outcome[Any]) -> Timings:
         """Where the time went until now, in milliseconds."""

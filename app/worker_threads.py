@@ -6,16 +6,20 @@ long asks between its pieces whether anybody still wants it::
 
     waiter    run ────────────────x leaves
     thread        piece | piece | piece | check_wanted raises; free for the next
+
+One thread is never taken by bulk work, so that interactive work does not wait for its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
+
+from model_runtime import Priority
 
 T = TypeVar("T")
 
@@ -48,19 +52,53 @@ class WorkerThreads:
     """So many threads at most.
 
     Args:
-        count: at least one.
+        count: at least two: bulk work may take all but one.
     """
 
     def __init__(self, count: int) -> None:
+        if count < 2:
+            raise ValueError(f"{count} threads leave none for interactive work")
         self._pool = ThreadPoolExecutor(count, "worker")
+        self._free_for_bulk = asyncio.Semaphore(count - 1)
+        self._running: set[_Call] = set()
 
-    async def run(self, work: Callable[..., T], *args: Any) -> T:
+    @property
+    def busy(self) -> bool:
+        """Whether a thread works, for somebody or for nobody any more."""
+        return bool(self._running)
+
+    async def run(self, priority: Priority, work: Callable[..., T], *args: Any) -> T:
         """What ``work`` returns. Cancelled before its turn it never begins."""
         call = _Call()
         context = copy_context()
         context.run(_call_var.set, call)
-        loop = asyncio.get_running_loop()
+        deed = partial(context.run, self._do, call, work, *args)
+        if priority is Priority.BULK:
+            running = await self._submit_bulk(deed)
+        else:
+            running = self._pool.submit(deed)
         try:
-            return await loop.run_in_executor(self._pool, partial(context.run, work, *args))
+            return await asyncio.wrap_future(running)
         finally:
             call.abandoned = True
+
+    def _do(self, call: _Call, work: Callable[..., T], *args: Any) -> T:
+        self._running.add(call)
+        try:
+            return work(*args)
+        finally:
+            self._running.discard(call)
+
+    async def _submit_bulk(self, deed: Callable[[], T]) -> Future[T]:
+        await self._free_for_bulk.acquire()
+        running = self._pool.submit(deed)
+        loop = asyncio.get_running_loop()
+        running.add_done_callback(partial(on_loop, loop, self._free_for_bulk.release))
+        return running
+
+
+def on_loop(loop: asyncio.AbstractEventLoop, deed: Callable[[], object], _done: object) -> None:
+    """Do it on the event loop, when a thread is done; a callback of its future."""
+    # The loop may be gone where the process ends while a thread works for nobody.
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(deed)

@@ -1,9 +1,16 @@
 """How much may wait: every admitted request holds its cost in tokens until it is finished.
 
-The cost is the tokens that are fed, and one more for each 32 rows that are asked of them.
+The cost is the tokens that are fed, and one more for each 32 rows that are asked of them. Before
+a request is tokenized its cost is not known: it holds what that is at least, so that a full queue
+refuses it at once::
+
+    reserve: the least cost ──> tokenized ──> given back, admit: the cost ──> finished: free
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from model_runtime.errors import EngineOverloaded, RequestTooLarge
 from model_runtime.trie import ROWS_PER_TOKEN
@@ -94,6 +101,15 @@ class Admission:
         missing = self.queued_tokens - self._max_tokens * UNREAD_FROM
         if missing > 0:
             raise self._overloaded(missing / tokens_per_s)
+
+    @contextmanager
+    def reserve(self, least: int, priority: Priority, tokens_per_s: float) -> Iterator[None]:
+        """Hold ``least`` tokens while the block runs; refuses as ``admit`` does."""
+        self.admit(least, priority, tokens_per_s)
+        try:
+            yield
+        finally:
+            self.free(least, priority)
 
     def free(self, cost: int, priority: Priority) -> None:
         """Give back what ``admit`` took."""

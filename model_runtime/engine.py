@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from model_runtime.types import (
     LogprobResult,
     ModelInfo,
     Outcome,
+    Priority,
     RequestOptions,
 )
 from model_runtime.watchdog import Watchdog
@@ -121,6 +123,21 @@ class Engine:
             EngineOverloaded: it is. Says when to come back.
         """
         self._scheduler.check_room()
+
+    def reserve(self, least: int, priority: Priority) -> AbstractContextManager[None]:
+        """Hold room in the queue for a request that is not tokenized yet, while the block runs.
+
+        A full queue refuses here, before any work is done. What is asked afterwards is admitted by
+        its own cost. On the event loop only.
+
+        Args:
+            least: tokens that admission will count for it at least.
+            priority: its class of service.
+
+        Raises:
+            RequestTooLarge, EngineOverloaded: when the block is entered.
+        """
+        return self._scheduler.reserve(least, priority)
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions = DEFAULT_OPTIONS

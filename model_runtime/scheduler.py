@@ -22,7 +22,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ from model_runtime.errors import (
     EngineStopping,
 )
 from model_runtime.job import Job
-from model_runtime.types import EngineStats, Outcome, RequestOptions
+from model_runtime.types import EngineStats, Outcome, Priority, RequestOptions
 from model_runtime.watchdog import Watchdog
 
 R = TypeVar("R")
@@ -142,6 +142,18 @@ class Scheduler:
             EngineOverloaded: it is.
         """
         self._admission.check_room(self._batcher.throughput.tokens_per_s)
+
+    def reserve(self, least: int, priority: Priority) -> AbstractContextManager[None]:
+        """Hold room for a request that is not tokenized yet, while the block runs.
+
+        Args:
+            least: tokens that it costs at least.
+            priority: its class of service.
+
+        Raises:
+            RequestTooLarge, EngineOverloaded: there is no room; raised at once.
+        """
+        return self._admission.reserve(least, priority, self._batcher.throughput.tokens_per_s)
 
     async def submit(
         self, strategy: SearchStrategy[R], options: RequestOptions = DEFAULT_OPTIONS

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from model_runtime.errors import UnsupportedModel
+from model_runtime.text_cuts import steps_of
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -46,6 +47,39 @@ def uncovered_bytes(spec: Mapping[str, Any], vocabulary: tuple[bytes, ...]) -> b
         return b""
     covered = {token[0] for token in vocabulary if len(token) == 1}
     return bytes(byte for byte in range(0xF5) if byte not in (0xC0, 0xC1) and byte not in covered)
+
+
+def longest_token(spec: Mapping[str, Any], vocabulary: tuple[bytes, ...]) -> int | None:
+    """Characters of a text that one token stands for at most, where texts spell no control token.
+
+    None where no bound is known: steps may leave a part of the text out, an unknown token stands
+    for any number of characters, and an added one may swallow the blanks around it.
+
+    Args:
+        spec: as ``vocabulary_bytes`` takes it.
+        vocabulary: what that returns.
+    """
+    model, normalizers = spec["model"], steps_of(spec.get("normalizer"), "normalizers")
+    splits = steps_of(spec.get("pre_tokenizer"), "pretokenizers")
+    unknown = model.get("unk_token") is not None or model.get("unk_id") is not None
+    if (unknown and not model.get("byte_fallback")) or model["type"] not in ("BPE", "Unigram"):
+        return None
+    if not all(map(_keeps_text, (*normalizers, *splits))):
+        return None
+    if any(t["lstrip"] or t["rstrip"] for t in spec.get("added_tokens", ()) if not t["special"]):
+        return None
+    # No character of NFC stands for more than four.
+    composed = 4 if any(step["type"] == "NFC" for step in normalizers) else 1
+    return composed * max(map(len, vocabulary), default=1)
+
+
+def _keeps_text(step: Mapping[str, Any]) -> bool:
+    """Whether a step of normalizer or pre-tokenizer is known to leave nothing out of a text."""
+    if step["type"] == "Split":
+        return bool(step["behavior"] != "Removed")
+    if step["type"] == "Replace":
+        return bool(step["pattern"] == {"String": " "} and step["content"])
+    return step["type"] in ("ByteLevel", "Digits", "Metaspace", "NFC", "Prepend")
 
 
 def _family(spec: Mapping[str, Any]) -> Callable[[str], bytes]:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
 from model_runtime.model_files import names_code
 from model_runtime.text_cuts import cut_pattern, steps_of
-from model_runtime.token_bytes import uncovered_bytes, vocabulary_bytes
+from model_runtime.token_bytes import longest_token, uncovered_bytes, vocabulary_bytes
 
 _WRITE_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 _READ_SPACES = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
@@ -59,6 +59,7 @@ class Tokenizer:
         spec = json.loads(serialized)
         self._bytes = vocabulary_bytes(spec, self._plain.get_vocab())
         self._uncovered = uncovered_bytes(spec, self._bytes)
+        self._longest = longest_token(spec, self._bytes)
         self._cuts = cut_pattern(spec, self._bytes)
         self._normalizer = _text_normalizer(spec)
         self.vocab_size = len(self._bytes)
@@ -142,6 +143,10 @@ class Tokenizer:
         if self._normalizer is None:
             return text
         return str(self._normalizer.normalize_str(text))
+
+    def least_tokens(self, text: str) -> int:
+        """Tokens that ``encode(text)`` has at least, told by its length; 0 where nothing is."""
+        return 0 if self._longest is None else -(-len(text) // self._longest)
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; never with BOS or EOS added.

@@ -50,7 +50,7 @@ class AuditService:
         gathering = Gathering(questions, self._engine, request)
         with noted_apart():
             evidence = await questions.deadline.in_time(gathering.gather())
-        parts = await self._service.use_tokenizer(lambda *_: _explained(evidence))
+        parts = await self._service.use_tokenizer(request, lambda *_: _explained(evidence))
         usage = _usage(evidence, questions.spent)
         note(**usage.model_dump(), audit_passed=parts["passed"])
         info = self._engine.info

@@ -78,7 +78,7 @@ class Questions:
 
     async def use_tokenizer(self, work: Callable[[Tokenizer, ModelInfo], T]) -> T:
         """What ``work`` makes of the model's tokenizer, off the event loop."""
-        return await self._service.use_tokenizer(work)
+        return await self._service.use_tokenizer(self._request, work)
 
     async def scores(self) -> ScoreResponse:
         """The answer that is audited: what /v1/score says, tokens listed."""

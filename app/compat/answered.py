@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from app.worker_threads import check_wanted
 from model_runtime import Answer, ChainruleError, InvalidQuery, LogprobResult
 
 
@@ -21,6 +22,7 @@ def all_answered(answers: Sequence[Answer], place: Callable[[int], str]) -> Sequ
     """
     found = []
     for index, answer in enumerate(answers):
+        check_wanted()
         if isinstance(answer, InvalidQuery):
             raise blamed(answer, place(index))
         if isinstance(answer, ChainruleError):

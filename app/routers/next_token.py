@@ -21,4 +21,4 @@ async def next_token(request: NextTokenRequest, service: ServiceDependency) -> R
     Chosen are ids, or labels that are exactly one token behind this context. Longer ones are
     for /v1/score.
     """
-    return await json_reply(await service.next_token(request))
+    return await json_reply(await service.next_token(request), service.deadline(request))

@@ -8,11 +8,14 @@ from anyio import to_thread
 from fastapi import Response
 from pydantic import BaseModel
 
+from app.deadline import Deadline
 from app.errors import ERROR_RESPONSES
 from app.json_pieces import is_large, to_json_in_pieces
 from app.schemas.error import ErrorResponse
 
 Failures = dict[int | str, dict[str, Any]]
+
+_NEVER: Final = Deadline(None)
 
 NOT_SERVED: Final[Failures] = {
     404: {"model": ErrorResponse, "description": "No such model is served here"}
@@ -26,14 +29,19 @@ LOOKUP_FAILURES: Final[Failures] = {
 """Of a route that only looks something up."""
 
 
-async def json_reply(answer: BaseModel) -> Response:
+async def json_reply(answer: BaseModel, deadline: Deadline = _NEVER) -> Response:
     """The answer as JSON by pydantic's own serializer, which is fast and prints exact floats.
 
     FastAPI would validate the answer again and build a Python object of it first. A large answer
     is written beside the event loop.
+
+    Raises:
+        DeadlineExceeded: the time runs out before it is written.
     """
     if is_large(answer):
-        content = await to_thread.run_sync(to_json_in_pieces, answer)
+        writing = to_thread.run_sync(to_json_in_pieces, answer, abandon_on_cancel=True)
+        content = await deadline.in_time(writing)
     else:
         content = to_json_in_pieces(answer)
+        deadline.check()
     return Response(content, media_type="application/json")

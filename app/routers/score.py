@@ -108,14 +108,24 @@ async def score(request: ScoreBody, service: ServiceDependency, http: Request) -
     ``text_2`` (or ``queries`` and ``documents``, or ``data_1`` and ``data_2``) is vLLM's: the
     relevance of each pair, between 0 and 1, as /v1/rerank has it.
     """
+    deadline = service.deadline(request)
     if isinstance(request, LabelScoreRequest):
-        return await json_reply(await label_scores(request, service, http))
+        return await json_reply(await label_scores(request, service, http), deadline)
     if isinstance(request, PairRequest):
-        return await json_reply(await pair_scores(request, service, http))
-    return await json_reply(await service.score(request))
+        return await json_reply(await pair_scores(request, service, http), deadline)
+    answer = await service.score(request)
+    if _is_unfinished(request, answer):
+        return await json_reply(answer)
+    return await json_reply(answer, deadline)
+
+
+def _is_unfinished(request: ScoreRequest, answer: ScoreResponse) -> bool:
+    """Whether a search may have run out of time, which tells what it has found all the same."""
+    return request.boundary == "marginal" or (answer.top is not None and not answer.top.certified)
 
 
 @router.post("/score", response_model=ScoreList, summary="Relevance of pairs, in vLLM's shape")
 async def score_pairs(request: PairBody, service: ServiceDependency, http: Request) -> Response:
     """vLLM's other path for what /v1/score answers to ``text_1`` and ``text_2``."""
-    return await json_reply(await pair_scores(request, service, http))
+    answer = await pair_scores(request, service, http)
+    return await json_reply(answer, service.deadline(request))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -28,11 +29,13 @@ from model_runtime import (
     ModelInfo,
     Outcome,
     PathTooLong,
+    Priority,
     RequestOptions,
     TokenIdOutOfRange,
     TokenLogprob,
     TokenSet,
 )
+from model_runtime.admission import DEFAULT_TOKENS_PER_S, Admission
 from model_runtime.streamed_search import StreamedSearch
 from model_runtime.tokenizer import no_check
 from model_runtime.types import Choice, RankedLogprob
@@ -46,6 +49,7 @@ PIECES = (
 )
 BOS, END, STOP = "<bos>", "<end>", "<stop>"
 SPECIALS = (BOS, END, STOP)
+QUEUE_TOKENS = 65_536
 UNUSED = 5
 """Ids of the head behind which there is no token."""
 
@@ -98,6 +102,10 @@ class ToyTokenizer:
     def window(self, text: str, ids: Sequence[int]) -> str:
         """All of it: nothing is known of where pieces meet."""
         return text
+
+    def least_tokens(self, text: str) -> int:
+        """No piece is longer than the longest."""
+        return -(-len(text) // len(self._by_length[0]))
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         ids: list[int] = []
@@ -198,6 +206,7 @@ class FakeEngine:
             ),
             **info,
         )
+        self.admission = Admission(QUEUE_TOKENS)
         self.queries: list[LogprobQuery] = []
         self.options: list[RequestOptions] = []
         self.refusal: ChainruleError | None = None
@@ -225,6 +234,9 @@ class FakeEngine:
         if not all(0 <= token_id < self.info.vocab_size for token_id in query.tokens):
             return TokenIdOutOfRange("no such id")
         return None
+
+    def reserve(self, least: int, priority: Priority) -> AbstractContextManager[None]:
+        return self.admission.reserve(least, priority, DEFAULT_TOKENS_PER_S)
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions

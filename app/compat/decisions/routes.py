@@ -43,8 +43,10 @@ async def decide(request: DecisionRequest, service: ServiceDependency, http: Req
     """
     clock = Clock.of(request, cast(Limits, http.app.state.limits))
     plan = partial(plan_decisions, request, clock)
-    found = await service.score_paths(request.treatment, plan)
-    return await json_reply(await service.use_tokenizer(lambda *_: _response(request, found)))
+    treatment = request.treatment
+    found = await service.score_paths(treatment, plan)
+    answer = await service.use_tokenizer(treatment, lambda *_: _response(request, found))
+    return await json_reply(answer, service.deadline(treatment))
 
 
 def _response(request: DecisionRequest, found: ScoredPaths[list[int]]) -> DecisionResponse:

@@ -46,4 +46,5 @@ async def create_completion(
     """
     if request.stream:
         return await CompletionStream.of(completions.stream(request))
-    return await json_reply(await completions.complete(request))
+    answer = await completions.complete(request)
+    return await json_reply(answer, completions.deadline(request))

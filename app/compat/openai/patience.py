@@ -1,7 +1,11 @@
 """Waiting for room in the queue, within the time that a request has.
 
 Evaluations send thousands of prompts at once, try each a few times and then give up for good,
-whatever ``Retry-After`` says. So their requests wait here instead of being turned away.
+whatever ``Retry-After`` says. So their requests wait here instead of being turned away::
+
+    the request's time ran out while it waited                            504
+    no room whenever it asked, and its time ends before it may ask again  429, at once
+    no room for PATIENCE_S, or too many wait already                      429
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class Patience:
         Where others wait already it is put when it is the request's turn.
 
         Raises:
-            EngineOverloaded: there has been no room all the time, or too many wait for it.
+            EngineOverloaded: there was no room whenever it asked, or too many wait for it.
             DeadlineExceeded: the deadline has passed.
         """
         if not self._line:
@@ -61,7 +65,7 @@ class Patience:
             except EngineOverloaded as error:
                 self._line.retry_after_s = error.retry_after_s
         async with self._alone:
-            wait_until = self._wait_until()
+            wait_until = time.perf_counter() + PATIENCE_S
             with self._line.place(self.tokens) as place:
                 return await self._ask_in_turn(question, place, wait_until)
 
@@ -78,7 +82,7 @@ class Patience:
                 self._line.step_back(place)
                 self._line.retry_after_s = error.retry_after_s
                 wait_s = min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, error.retry_after_s))
-                if time.perf_counter() + wait_s > wait_until:
+                if not self._may_wait(wait_s, wait_until):
                     raise
             finally:
                 admitted.cancel()
@@ -87,10 +91,11 @@ class Patience:
     async def _turn(self, place: Place, wait_until: float) -> None:
         try:
             async with asyncio.timeout(wait_until - time.perf_counter()):
-                await place.turn.wait()
+                await self.deadline.in_time(place.turn.wait())
         except TimeoutError:
             raise self._line.overloaded("there has been no room in the queue") from None
 
-    def _wait_until(self) -> float:
+    def _may_wait(self, wait_s: float, wait_until: float) -> bool:
         left_s = self.deadline.left_s
-        return time.perf_counter() + (PATIENCE_S if left_s is None else min(PATIENCE_S, left_s))
+        in_time = left_s is None or wait_s < left_s
+        return in_time and time.perf_counter() + wait_s <= wait_until

@@ -21,12 +21,14 @@ from app.compat.openai.prompts import Plan, follows_at_once, plan_prompts
 from app.compat.openai.reply import Completion, CompletionChoice
 from app.compat.openai.searches import located, merged, run_searches, stream_searches
 from app.compat.openai.waiting_line import WaitingLines
+from app.deadline import Deadline
 from app.limits import Limits
 from app.logs import noted_apart
 from app.schemas.decode_reply import DecodeResponse
 from app.schemas.request import Treatment
 from app.scored_paths import PathPlan, ScoredPaths
 from app.service import ScoringService
+from app.worker_threads import check_wanted
 from model_runtime import ChainruleError, LogprobResult, ModelInfo, Tokenizer
 
 Answers = list[LogprobResult | None]
@@ -47,6 +49,10 @@ class CompletionService:
         self._limits = limits
         self._lines = lines
 
+    def deadline(self, request: CompletionRequest) -> Deadline:
+        """When the request's time is over."""
+        return self._limits.deadline(request)
+
     async def complete(self, request: CompletionRequest) -> Completion:
         """All choices, or no answer at all.
 
@@ -62,7 +68,7 @@ class CompletionService:
             with noted_apart():
                 replies = await run_searches(self._service, request, paths, patience)
         return await self._service.use_tokenizer(
-            partial(_written, request, scored, _answers(request, scored), replies)
+            request, partial(_written, request, scored, _answers(request, scored), replies)
         )
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[Completion, None]:
@@ -71,7 +77,7 @@ class CompletionService:
         scored = await self._scored(request, patience)
         bill = Bill(scored)
         writers = await self._service.use_tokenizer(
-            partial(_piece_writers, request, scored.meaning, _answers(request, scored))
+            request, partial(_piece_writers, request, scored.meaning, _answers(request, scored))
         )
         if request.echo:
             for writer in writers:
@@ -90,7 +96,7 @@ class CompletionService:
             yield bill.piece(None)
 
     def _patience(self, request: CompletionRequest) -> Patience:
-        return Patience(self._limits.deadline(request), self._lines.of(request.priority))
+        return Patience(self.deadline(request), self._lines.of(request.priority))
 
     async def _scored(self, request: CompletionRequest, patience: Patience) -> ScoredPaths[Plan]:
         def plan(tokenizer: Tokenizer, info: ModelInfo) -> PathPlan[Plan]:
@@ -130,6 +136,7 @@ def _written(
     bill = Bill(scored)
     choices: list[CompletionChoice] = []
     for place, (path, answer) in enumerate(zip(scored.meaning.paths, answers, strict=True)):
+        check_wanted()
         completions: list[Generated] = [NOTHING]
         if replies:
             bill.add(replies[place])

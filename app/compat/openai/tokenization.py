@@ -19,7 +19,7 @@ from app.json_route import JsonRoute
 from app.limits import check_ids
 from app.prompt import read_prompt
 from app.routers.reply import LOOKUP_FAILURES, WORK_FAILURES, json_reply
-from app.schemas.request import ContextRequest, Message
+from app.schemas.request import ContextRequest, Message, Treatment
 from app.service import ScoringService
 from model_runtime import InvalidQuery, ModelInfo, Tokenizer
 
@@ -35,7 +35,8 @@ async def tokenize(request: TokenizeRequest, service: ServiceDependency) -> Resp
     Unlike on the native routes a text that spells a control token is that token.
     """
     _check_model(service, request.model)
-    return await json_reply(await service.use_tokenizer(partial(_tokenized, request)))
+    work = partial(_tokenized, request)
+    return await json_reply(await service.use_tokenizer(Treatment(), work))
 
 
 @router.post(
@@ -44,7 +45,8 @@ async def tokenize(request: TokenizeRequest, service: ServiceDependency) -> Resp
 async def detokenize(request: DetokenizeRequest, service: ServiceDependency) -> Response:
     """Put tokens back together, as the model's own tokenizer does."""
     _check_model(service, request.model)
-    return await json_reply(await service.use_tokenizer(partial(_detokenized, request)))
+    work = partial(_detokenized, request)
+    return await json_reply(await service.use_tokenizer(Treatment(), work))
 
 
 @router.get(
@@ -55,7 +57,7 @@ async def detokenize(request: DetokenizeRequest, service: ServiceDependency) -> 
 )
 async def tokenizer_info(service: ServiceDependency) -> Response:
     """What a client needs to know to write prompts of its own."""
-    return await json_reply(await service.use_tokenizer(_info))
+    return await json_reply(await service.use_tokenizer(Treatment(), _info))
 
 
 def _check_model(service: ScoringService, name: str | None) -> None:

@@ -13,6 +13,7 @@ from app.compat.rerank.plan import RerankPlan, plan_rerank
 from app.compat.rerank.question import RerankQuestion
 from app.compat.rerank.scores import Ranked, read_ranking
 from app.compat.rerank.wire import PromptOptions
+from app.deadline import Deadline
 from app.json_pieces import PIECE
 from app.limits import Limits
 from app.schemas.request import Treatment
@@ -50,6 +51,10 @@ class Reranker:
         self._defaults = defaults
         self._limits = limits
 
+    def deadline(self, treatment: Treatment) -> Deadline:
+        """When the request's time is over."""
+        return self._service.deadline(treatment)
+
     async def rank(
         self,
         treatment: Treatment,
@@ -78,4 +83,6 @@ class Reranker:
             ranked = read_ranking(meaning.mode, meaning.field, scored.answers, by_raw=by_raw)
             return answer(Ranking(scored, ranked))
 
-        return await self._service.use_tokenizer(lambda *_: read()) if count > PIECE else read()
+        if count > PIECE:
+            return await self._service.use_tokenizer(treatment, lambda *_: read())
+        return read()

@@ -70,7 +70,9 @@ async def rerank_v2(request: RerankV2Request, reranker: RerankerDependency) -> R
         [request.query], request.documents, "documents", max_tokens=request.max_tokens_per_doc
     )
     answer = partial(v2_answer, request)
-    return await json_reply(await reranker.rank(request.treatment, request, question, answer))
+    treatment = request.treatment
+    ranking = await reranker.rank(treatment, request, question, answer)
+    return await json_reply(ranking, reranker.deadline(treatment))
 
 
 @router.post(
@@ -110,7 +112,9 @@ async def _v1_reply(request: RerankV1Request, reranker: Reranker) -> Response:
         [request.query], request.documents, "documents", rank_fields=request.rank_fields
     )
     answer = partial(v1_answer, request)
-    return await json_reply(await reranker.rank(request.treatment, request, question, answer))
+    treatment = request.treatment
+    ranking = await reranker.rank(treatment, request, question, answer)
+    return await json_reply(ranking, reranker.deadline(treatment))
 
 
 async def _tei_reply(request: TeiRequest, reranker: Reranker) -> Response:

@@ -51,7 +51,8 @@ async def generative_scoring(
     probability of all labels, comparable between requests with the same query and labels.
     """
     found = await _asked(request, service, http)
-    return await json_reply(await service.use_tokenizer(lambda *_: _score_list(request, found)))
+    answer = await service.use_tokenizer(request, lambda *_: _score_list(request, found))
+    return await json_reply(answer, service.deadline(request))
 
 
 async def label_scores(
@@ -60,6 +61,7 @@ async def label_scores(
     """SGLang's answer: for each item the probability of each label."""
     found = await _asked(request, service, http)
     return await service.use_tokenizer(
+        request,
         lambda *_: LabelScores(
             scores=[
                 label_probabilities(answer, apply_softmax=request.apply_softmax)
@@ -67,7 +69,7 @@ async def label_scores(
             ],
             model=found.model,
             usage=scoring_usage(found.usage),
-        )
+        ),
     )
 
 
