@@ -90,8 +90,10 @@ class Deadline:
         timeout = asyncio.timeout(self.left_s)
         try:
             async with timeout:
-                return await work
+                found = await work
         except TimeoutError:
             if not timeout.expired():
                 raise
             raise DeadlineExceeded("the request's time ran out") from None
+        self.check()
+        return found

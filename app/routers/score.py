@@ -114,14 +114,13 @@ async def score(request: ScoreBody, service: ServiceDependency, http: Request) -
     if isinstance(request, PairRequest):
         return await json_reply(await pair_scores(request, service, http), deadline)
     answer = await service.score(request)
-    if _is_unfinished(request, answer):
-        return await json_reply(answer)
-    return await json_reply(answer, deadline)
+    return await json_reply(answer) if _of_search(answer) else await json_reply(answer, deadline)
 
 
-def _is_unfinished(request: ScoreRequest, answer: ScoreResponse) -> bool:
-    """Whether a search may have run out of time, which tells what it has found all the same."""
-    return request.boundary == "marginal" or (answer.top is not None and not answer.top.certified)
+def _of_search(answer: ScoreResponse) -> bool:
+    """Whether a search has found it, which tells what it has when the time runs out."""
+    top = answer.top
+    return answer.boundary.policy == "marginal" or (top is not None and top.search == "best_first")
 
 
 @router.post("/score", response_model=ScoreList, summary="Relevance of pairs, in vLLM's shape")

@@ -1,6 +1,7 @@
 """A real engine around a model made of arithmetic, which goes wrong on some token paths.
 
-What a path does to the forward that holds it is said by its first token.
+What a path does to the forward that holds it is said by its first token. One text hangs when it is
+tokenized.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from model_runtime import Engine, EngineConfig, OutOfMemory
 from model_runtime.batch import Batch, Work
-from tests.app.fake_engine import FakeEngine
+from tests.app.fake_engine import FakeEngine, ToyTokenizer
 from tests.model_runtime.fake_model import FakeModel, paths
 
 HANGS: Final = 101
@@ -31,6 +32,18 @@ class Cache:
     capacity: int = 1000
     used: int = 0
     row_bytes: int = 0
+
+
+STUCK: Final = "stuck"
+
+
+class StuckTokenizer(ToyTokenizer):
+    """Never comes back from one text."""
+
+    def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
+        if text == STUCK:
+            threading.Event().wait()
+        return super().encode(text, parse_special=parse_special)
 
 
 class FaultyModel(FakeModel):
@@ -84,5 +97,5 @@ def faulty_engine(
         else:
             go_wrong(faults, release)
 
-    fake: Any = FakeEngine()
+    fake: Any = FakeEngine(tokenizer=StuckTokenizer())
     return Engine(config, fake.info, fake.tokenizer, FaultyModel(on_run).forward, Cache())

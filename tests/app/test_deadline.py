@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import pydoc
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from app import deadline
+from app import deadline, outcomes
 from app.audit import questions
 from app.compat.openai import searches
 from app.deadline import Deadline, arrival
+from app.scored_candidate import ScoredCandidate
 from model_runtime import DeadlineExceeded, RequestOptions
 from tests.app.conftest import client_of, shell_app
-from tests.app.fake_engine import FakeEngine
+from tests.app.fake_engine import FakeEngine, _outcome
 
 pytestmark = pytest.mark.anyio
 
@@ -160,3 +163,114 @@ async def test_another_timeout_is_not_the_deadline() -> None:
         await Deadline.within(60.0).in_time(fails())
     with pytest.raises(DeadlineExceeded):
         await Deadline.within(0.0).in_time(asyncio.Event().wait())
+
+
+RANKED = {"mode": "query_likelihood", "template": "{document}{query}"}
+LISTED: dict[str, Any] = {"context": "it", "candidates": [f"{n}" for n in range(70)]}
+RENDERED: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/score", DETAIL, "app.service.read_scores"),
+    ("/v1/score", LISTED, "app.service.read_scores"),
+    ("/v1/score", {**LISTED, "top_n": 2}, "app.service.read_scores"),
+    ("/v1/score", {**DETAIL, "boundary": "marginal"}, "app.service.read_marginal"),
+    ("/v1/score", {**DETAIL, "boundary_detail": True}, "app.boundary_detail.with_details"),
+    ("/v1/score", DETAIL, "app.routers.reply.to_json_in_pieces"),
+    ("/v1/score", {**LISTED, "candidates": [f"{n}" for n in range(600)]}, "to_json_beside"),
+    ("/v1/next_token", {"context": "it"}, "app.service.read_distribution"),
+    ("/v1/next_token", {"context": "it", "top_k": 70}, "app.service.read_distribution"),
+    ("/v1/decode", {"context": "it", "max_tokens": 1}, "app.service.read_findings"),
+    ("/v1/audit", DETAIL, "app.audit.auditing._explained"),
+    ("/v1/completions", {"prompt": "it", "max_tokens": 1}, "app.compat.openai.service._written"),
+    (
+        "/v1/rerank",
+        {**RANKED, "query": "it", "documents": ["is"]},
+        "app.compat.rerank.routes.v1_answer",
+    ),
+    (
+        "/score",
+        {**RANKED, "text_1": "it", "text_2": ["is"]},
+        "app.compat.scoring.pairs._score_list",
+    ),
+]
+"""Requests, and what puts their answers together."""
+
+
+@pytest.mark.parametrize(("path", "body", "place"), RENDERED)
+async def test_the_answer_is_written_in_time(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any], place: str
+) -> None:
+    """What the model has answered in time and nobody has written by then is 504, too."""
+    place = place.replace("to_json_beside", "app.routers.reply.to_json_in_pieces")
+    render = pydoc.locate(place)
+    assert callable(render)
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        clock.now += 61.0
+        return render(*args, **kwargs)
+
+    engine = TickingEngine(clock, 0.0)
+    async with client_of(shell_app(engine)) as client:
+        body = {**body, "timeout_ms": TIMEOUT_MS}
+        assert (await client.post(path, json=body)).status_code == 200
+        monkeypatch.setattr(place, slow)
+        response = await client.post(path, json=body)
+    assert response.status_code == 504, response.text
+    assert "time ran out" in response.text
+
+
+async def test_an_answer_that_is_not_written_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The 504 comes while the answer is being put together, and the rest of it never is."""
+    gate, entered = threading.Event(), threading.Event()
+    read: list[int] = []
+
+    class Held(ScoredCandidate):
+        @classmethod
+        def read(cls, *args: Any) -> ScoredCandidate:
+            read.append(1)
+            entered.set()
+            if not gate.wait(30):
+                raise TimeoutError("the test forgot to let go")
+            return ScoredCandidate.read(*args)
+
+    monkeypatch.setattr(outcomes, "ScoredCandidate", Held)
+    body = {"context": "it", "candidates": [f"{n}" for n in range(2_000)], "timeout_ms": 2_000}
+    async with client_of(app := shell_app(FakeEngine())) as client:
+        response = await client.post("/v1/score", json=body)
+        assert entered.is_set()
+        assert response.status_code == 504, response.text
+        assert read == [1]
+        gate.set()
+        async with asyncio.timeout(30):
+            while app.state.service.leaves_threads_behind:
+                await asyncio.sleep(0.001)
+    assert read == [1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "unfinished"),
+    [
+        ("/v1/decode", {"strategy": "exact", "max_tokens": 3}, "certificate.optimal"),
+        ("/v1/score", {**DETAIL, "top_n": 1}, None),
+        ("/v1/score", {**DETAIL, "boundary": "marginal"}, None),
+    ],
+)
+async def test_a_search_tells_what_it_has_found_when_the_time_is_over(
+    clock: FakeClock, path: str, body: dict[str, Any], unfinished: str | None
+) -> None:
+    """That is an answer, though it is put together behind the deadline."""
+
+    class Late(TickingEngine):
+        async def decode(self, search: Any, options: RequestOptions) -> Any:
+            self._take([], options)
+            search.advance([self.answer(query) for query in search.queries()])
+            assert search.give_up()
+            return _outcome(search.result(), 1)
+
+    engine = Late(clock, 61.0)
+    response = await answer_of(engine, path, {"context": "it is", **body, "timeout_ms": TIMEOUT_MS})
+    assert response.status_code == 200, response.text
+    found = response.json()
+    for key in unfinished.split(".") if unfinished else ():
+        found = found[key]
+    assert found is False or unfinished is None

@@ -1,14 +1,26 @@
-"""What a forward may do to a real server process: fail, run out of memory, die, hang."""
+"""What a forward may do to a real server process: fail, run out of memory, die, hang. And what a
+tokenizer may do."""
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
-from tests.app.faulty_engine import DIES, DOES_NOT_FIT, FAILS, HANGS, HELD, WAITS_FOR_MEMORY
-from tests.app.stub_server import ServerProcess, await_true
+from tests.app.faulty_engine import (
+    DIES,
+    DOES_NOT_FIT,
+    FAILS,
+    HANGS,
+    HELD,
+    STUCK,
+    WAITS_FOR_MEMORY,
+)
+from tests.app.stub_server import TIMEOUT_S, ServerProcess, await_true
 
 pytestmark = pytest.mark.process
 
@@ -155,3 +167,26 @@ def test_a_first_forward_that_raises_ends_the_process() -> None:
         assert not [line for line in process.log if "traceback" in line]
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize("timeout_ms", [1_000, 60_000], ids=["given up before", "in flight"])
+def test_a_tokenizer_that_hangs_keeps_no_process_alive(
+    start: Start, pool: ThreadPoolExecutor, timeout_ms: int
+) -> None:
+    """Its request is answered by its deadline or at the drain timeout, and the exit is on time."""
+    process = start(drain_timeout_s=0.5)
+    body = {"context": STUCK, "timeout_ms": timeout_ms}
+    url = f"{process.url}/v1/next_token"
+    hangs = pool.submit(httpx.post, url, json=body, timeout=TIMEOUT_S)
+    health = f"{process.url}/health"
+    if timeout_ms == 1_000:
+        assert hangs.result().status_code == 504
+    else:
+        await_true(lambda: httpx.get(health).json()["queue"]["queued_tokens"] > 0)
+    assert process.score(1, 1).status_code == 200
+    began = time.monotonic()
+    process.signal(signal.SIGTERM)
+    assert process.exit_code() == 0
+    assert time.monotonic() - began < TIMEOUT_S / 2
+    assert hangs.result().status_code == (504 if timeout_ms == 1_000 else 503)
+    assert process.log[-1]["message"] == "stopped"

@@ -91,6 +91,25 @@ def test_the_limit_holds_and_everything_is_given_back(
     assert admission.queued_tokens == 0
 
 
+def test_what_is_reserved_is_held_until_the_block_ends() -> None:
+    """It counts as what is admitted does, and is given back by whatever ends the block."""
+    admission = Admission(100)
+    admission.admit(90, INTERACTIVE, tokens_per_s=5)
+    with admission.reserve(10, INTERACTIVE, tokens_per_s=5):
+        assert admission.queued_tokens == 100
+        with (
+            pytest.raises(EngineOverloaded) as refusal,
+            admission.reserve(1, INTERACTIVE, tokens_per_s=5),
+        ):
+            raise RuntimeError("nobody gets here")
+    assert refusal.value.retry_after_s == pytest.approx(1 / 5)
+    with pytest.raises(ZeroDivisionError), admission.reserve(10, INTERACTIVE, tokens_per_s=5):
+        raise ZeroDivisionError
+    assert admission.queued_tokens == 90
+    with pytest.raises(RequestTooLarge), admission.reserve(76, BULK, tokens_per_s=5):
+        raise RuntimeError("nobody gets here")
+
+
 def test_throughput_starts_at_the_documented_rate() -> None:
     """Before the first measurement a default stands in, and a zero duration measures nothing."""
     throughput = Throughput()

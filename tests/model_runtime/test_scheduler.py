@@ -176,6 +176,27 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
 
 
 @on_loop
+async def test_a_request_that_is_not_tokenized_yet_has_its_place() -> None:
+    """It holds what it costs at least, and its own cost once it is submitted."""
+    gate = Gate()
+    async with running(scheduler_of(FakeModel(gate.hold), queue_tokens=100)) as scheduler:
+        task = submit(scheduler, ask(1, 1), cost=90)
+        await at(gate)
+        with scheduler.reserve(10, Priority.INTERACTIVE):
+            assert scheduler.stats().queued_tokens == 100
+            with (
+                pytest.raises(EngineOverloaded) as refusal,
+                scheduler.reserve(1, Priority.INTERACTIVE),
+            ):
+                raise RuntimeError("nobody gets here")
+            assert refusal.value.retry_after_s > 0
+        gate.open()
+        await submit(scheduler, ask(2, 2), cost=10)
+        await task
+        assert scheduler.stats().queued_tokens == 0
+
+
+@on_loop
 async def test_bulk_work_cannot_keep_interactive_work_out() -> None:
     """With bulk at its limit there is a place for an interactive request."""
     gate = Gate()

@@ -9,15 +9,15 @@ from typing import Any
 import httpx
 import pytest
 
+from app.compat.openai import patience, waiting_line
 from app.compat.openai import service as completion_service
-from app.compat.openai import waiting_line
 from app.compat.openai.patience import Patience
 from app.compat.openai.waiting_line import WaitingLine
 from app.deadline import Deadline
-from model_runtime import EngineOverloaded
+from model_runtime import DeadlineExceeded, EngineOverloaded, Priority
 from tests.app.compat.completion_calls import PATH, choice_of, complete, pieces_of
 from tests.app.conftest import client_of, shell_app
-from tests.app.fake_engine import FakeEngine
+from tests.app.fake_engine import QUEUE_TOKENS, FakeEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -125,13 +125,79 @@ async def test_a_line_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_waiting_in_line_ends_with_the_deadline() -> None:
-    """A request whose turn does not come in time is turned away, and has left the line."""
+    """A request whose turn does not come in time has run out of it, and has left the line: room
+    there may have been, for others."""
     line, room = WaitingLine(), Room()
     with line.place():
-        with pytest.raises(EngineOverloaded, match="no room"):
+        with pytest.raises(DeadlineExceeded):
             await Patience(Deadline.within(0.02), line).ask(room.question("late"))
         assert len(line) == 1
     assert room.asked == []
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+async def test_waiting_in_line_ends_with_the_patience(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None
+) -> None:
+    """Where the request's time is not over, it is the server that had no room."""
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.02)
+    line, room = WaitingLine(), Room()
+    line.retry_after_s = 3.0
+    with line.place(), pytest.raises(EngineOverloaded, match="no room") as refusal:
+        await Patience(Deadline.within(seconds), line).ask(room.question("late"))
+    assert refusal.value.retry_after_s == 3.0
+    assert room.asked == []
+
+
+async def test_who_cannot_ask_again_in_time_is_turned_away_at_once() -> None:
+    """The queue was full whenever it asked, and has no room before its time ends."""
+    line, room = WaitingLine(), Room()
+
+    async def full() -> None:
+        room.asked.append("late")
+        raise EngineOverloaded("the queue is full", retry_after_s=7.0)
+
+    with pytest.raises(EngineOverloaded) as refusal:
+        await Patience(Deadline.within(0.9), line).ask(full)
+    assert refusal.value.retry_after_s == 7.0
+    assert room.asked == ["late", "late"]
+    assert len(line) == 0
+
+
+async def test_the_time_that_runs_out_in_line_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the request's own time, whether the caller or the operator has set it."""
+    engine = FakeEngine()
+    app = shell_app(engine, default_timeout_ms=100)
+    async with client_of(app) as client:
+        await complete(client, prompt="it is", max_tokens=1, timeout_ms=60_000)
+        with app.state.completion_lines.of("interactive").place():
+            for own in ({}, {"timeout_ms": 50}):
+                response = await client.post(PATH, json={"prompt": "it is", **own})
+                assert response.status_code == 504, response.text
+                assert response.headers["X-Should-Retry"] == "false"
+                assert "Retry-After" not in response.headers
+
+
+async def test_a_full_queue_is_waited_for_before_anything_is_tokenized(
+    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A completion that finds the queue full waits in line as text, and is planned when it is let
+    in."""
+    planned: list[Any] = []
+    plan = completion_service.plan_prompts
+
+    def counted(*arguments: Any) -> Any:
+        planned.append(arguments)
+        return plan(*arguments)
+
+    monkeypatch.setattr(completion_service, "plan_prompts", counted)
+    with engine.reserve(QUEUE_TOKENS, Priority.INTERACTIVE):
+        task = asyncio.create_task(choice_of(client, prompt="it is", max_tokens=1))
+        await asyncio.sleep(0.2)
+        assert planned == []
+    assert (await task)["text"] == " yes"
+    assert len(planned) == 1
+    assert engine.admission.queued_tokens == 0
 
 
 def full_at_first(engine: FakeEngine, verb: str) -> list[Any]:
@@ -185,7 +251,7 @@ async def test_a_stream_waits_for_room(
 
 
 async def test_patience_ends_with_the_default_deadline() -> None:
-    """The operator's own deadline bounds the wait as well as the caller's."""
+    """The operator's own deadline bounds the wait as the caller's does."""
     engine = FakeEngine()
     engine.refusal = EngineOverloaded("the queue is full", retry_after_s=7)
     async with client_of(shell_app(engine, default_timeout_ms=200)) as client:
