@@ -65,5 +65,5 @@ async def decode(request: DecodeRequest, service: ServiceDependency) -> Response
     """
     if request.stream:
         return await EventStream.begin(service.stream(request), _NAMES, _EVENT)
-    # A search that ran out of time tells what it has found; what one lists takes no time to write.
+    # Without the deadline: a search whose time ran out tells what it has found.
     return await json_reply(await service.decode(request))
