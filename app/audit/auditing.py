@@ -14,6 +14,7 @@ from app.audit.gathering import Gathering
 from app.audit.pairs import pair_audits
 from app.audit.questions import Questions
 from app.audit.views import audited_candidates, views
+from app.deadline import Deadline
 from app.limits import Limits
 from app.logs import note, noted_apart
 from app.schemas.audit import AuditRequest
@@ -37,6 +38,10 @@ class AuditService:
         self._service = service
         self._engine = engine
         self._limits = limits
+
+    def deadline(self, request: AuditRequest) -> Deadline:
+        """When the request's time is over."""
+        return self._limits.deadline(request)
 
     async def audit(self, request: AuditRequest) -> AuditResponse:
         """What the candidates' scores are made of, and whether they are right.

@@ -27,4 +27,4 @@ async def audit(request: AuditRequest, service: AuditDependency) -> Response:
     asking this server the same thing in other ways. Of ``timings_ms`` only ``total`` covers all
     of these questions, the others are those of the scores; ``usage`` adds up all.
     """
-    return await json_reply(await service.audit(request))
+    return await json_reply(await service.audit(request), service.deadline(request))

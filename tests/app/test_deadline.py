@@ -179,6 +179,7 @@ RENDERED: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/next_token", {"context": "it", "top_k": 70}, "app.service.read_distribution"),
     ("/v1/decode", {"context": "it", "max_tokens": 1}, "app.service.read_findings"),
     ("/v1/audit", DETAIL, "app.audit.auditing._explained"),
+    ("/v1/audit", DETAIL, "app.routers.reply.to_json_in_pieces"),
     ("/v1/completions", {"prompt": "it", "max_tokens": 1}, "app.compat.openai.service._written"),
     (
         "/v1/rerank",
