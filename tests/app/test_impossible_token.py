@@ -1,4 +1,4 @@
-"""A token to which the model gives no probability at all: it fails by name, alone, and is counted."""
+"""A token to which the model gives no probability: it fails by name, alone, and is counted."""
 
 from __future__ import annotations
 
