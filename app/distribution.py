@@ -75,7 +75,7 @@ def plan_next_token(
         tokens=prefix,
         score_from=len(prefix),
         targets=(*request.token_ids, *labels),
-        top_k=max(listed, len(temperatures)),
+        top_k=max(1, listed) if temperatures else listed,
         summary=True,
         temperatures=temperatures,
     )
