@@ -6,6 +6,7 @@
 #                several GB of CUDA libraries; an index of CPU-only wheels is enough for everything but a GPU.
 #   ARGS         passed on to the command                    make run ARGS="--port 9000"
 #   URL          the server to fuzz                          make fuzz URL=http://127.0.0.1:9000
+#   FUZZ_S       seconds of generated requests               make fuzz FUZZ_S=600
 #   PEERS        what to measure against                     make bench-peers PEERS="vllm llama.cpp"
 
 SHELL := /bin/bash
@@ -24,11 +25,14 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constra
 WITH_TORCH = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 ARGS ?=
 URL ?= http://127.0.0.1:8000
+FUZZ_S ?= 120
 PEERS ?= vllm ctranslate2 llama.cpp transformers lm-eval
 
 # Compute threads that spin while they wait fight the other processes of tests and benchmarks for the cores;
 # `chainrule serve` sets the same for itself.
 export GOMP_SPINCOUNT ?= 1000
+
+SECOND := import json, sys; print(json.dumps(json.load(sys.stdin)[1], indent=1))
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= chainrule:$(VERSION)
@@ -38,7 +42,7 @@ IMAGE_STORE ?= .cache/image
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(VENV)/.ready model ## fetch the default model and serve it on 127.0.0.1:8000
@@ -51,6 +55,11 @@ model: $(VENV)/.ready ## fetch the default model
 .PHONY: test
 test: $(VENV)/.ready-dev model ## run the tests, but for those that need a CUDA card
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+.PHONY: test-optimized
+test-optimized: $(VENV)/.ready-dev ## compare what `python -O` refuses with what Python refuses
+	diff <($(BIN)/python -m tests.app.refusals | $(BIN)/python -c '$(SECOND)') \
+		<($(BIN)/python -O -m tests.app.refusals | $(BIN)/python -c '$(SECOND)')
 
 .PHONY: test-gpu
 test-gpu: $(VENV)/.ready-dev ## run the tests that need a CUDA card
@@ -66,6 +75,8 @@ lint: $(VENV)/.ready-dev ## check style and types
 .PHONY: fuzz
 fuzz: $(VENV)/.ready-fuzz ## send a running server what its OpenAPI document allows and forbids (URL)
 	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(URL)/openapi.json --phases coverage $(ARGS)
+	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(URL)/openapi.json --phases examples,fuzzing \
+		--max-time $(FUZZ_S) $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.ready-dev ## overload a server for a minute and send it 10,000 mixed requests
