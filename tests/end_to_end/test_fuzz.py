@@ -21,9 +21,11 @@ def test_generated_requests_are_answered_as_the_document_says(tiny_server: LiveS
     """The same requests each time, as many of them as the machine sends in that time."""
     pytest.importorskip("schemathesis", reason="it comes with the fuzz extra")
     run = subprocess.run(
-        [sys.executable, "-c", RUN, "--config-file", "tests/schemathesis.toml", "run"]
-        + [f"{tiny_server.url}/openapi.json", "--phases", "fuzzing", "--max-time", str(SECONDS)]
-        + ["--generation-deterministic", "--no-color"],
+        [
+            *(sys.executable, "-c", RUN, "--config-file", "tests/schemathesis.toml", "run"),
+            *(f"{tiny_server.url}/openapi.json", "--phases", "fuzzing"),
+            *("--max-time", str(SECONDS), "--generation-deterministic", "--no-color"),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
