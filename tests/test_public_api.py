@@ -91,6 +91,7 @@ NAMES = [
     "off_mass",
     "perplexity",
     "prefix_of",
+    "prefix_pairs",
     "probabilities",
     "tie_groups",
     "total",

@@ -52,8 +52,8 @@ EVENTS = frozenset(
 )
 """Of the interpreter's own audit: files, processes, names, connections."""
 
-BEFORE_THE_LOOP = ("create_app", "_listen")
-"""What the server calls before its loop runs, and tests inside one."""
+BESIDE_THE_LOOP = ("create_app", "_listen", "load")
+"""What the server does before its loop runs, or on a thread, and tests themselves call in one."""
 
 _found: list[str] | None = None
 
@@ -79,20 +79,20 @@ def _note(what: str) -> None:
 
 def _place(frame: FrameType | None) -> str | None:
     """Where our code calls what waits; None where it does not."""
-    place = None
+    place = called = None
     while frame is not None:
         name, function = frame.f_code.co_filename, frame.f_code.co_name
         # To start a thread waits until it runs; of a failure that nobody expects the log shows
         # source lines, each file read once.
         if (name, function) == (threading.__file__, "start") or name == traceback.__file__:
             return None
-        if function in BEFORE_THE_LOOP or name.startswith(PROGRAMS):
+        if name.startswith(PROGRAMS):
             return None
         if name.startswith(TESTS) and name != __file__:
-            return place
+            return None if called in BESIDE_THE_LOOP else place
         if place is None and name.startswith(OURS):
             place = f"{name.removeprefix(f'{ROOT}/')}:{frame.f_lineno}"
-        frame = frame.f_back
+        frame, called = frame.f_back, function
     return place
 
 
