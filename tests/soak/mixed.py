@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.soak.abuse import DAWDLE_S, EXPECTED, MAX_BODY_BYTES, Target, abuse
+from tests.soak.observed_server import ALLOCATED
 from tests.soak.process import Held, Observed, observed_server
 from tests.soak.questions import KINDS, Kind, Words
 from tests.soak.trend import Trend, trend
@@ -80,7 +81,8 @@ class Seen:
     Attributes:
         outcomes: by kind and how it ended.
         faults: outcomes that are not among the expected ones, and answers with other bits.
-        memory: (requests so far, bytes resident) of each part.
+        memory: (requests so far, bytes allocated) of each part.
+        resident: the same of the bytes that are resident.
         known: answers that were compared.
         seconds: of the second part.
         before, after: what was held at rest before and after the second part.
@@ -91,6 +93,7 @@ class Seen:
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     memory: list[list[tuple[float, float]]] = field(default_factory=list)
+    resident: list[list[tuple[float, float]]] = field(default_factory=list)
     known: int = 0
     seconds: float = 0.0
     before: Held | None = None
@@ -99,8 +102,8 @@ class Seen:
     complaints: tuple[str, ...] = ()
 
     def trend(self, part: int) -> Trend:
-        """Bytes of memory a request; parts count from 0."""
-        return trend(self.memory[part])
+        """Bytes that a request leaves allocated; parts count from 0."""
+        return trend(sorted(self.memory[part]))
 
     def share(self, outcome: str) -> float:
         """Of the well-behaved requests that work has to be done for, those that ended so."""
@@ -161,6 +164,7 @@ class _Soak:
     async def _send(self, requests: int) -> None:
         """The next part."""
         self._seen.memory.append([])
+        self._seen.resident.append([])
         until = self._count + requests
         async with self._client() as client, asyncio.TaskGroup() as tasks:
             for _ in range(CLIENTS):
@@ -171,12 +175,17 @@ class _Soak:
             number = self._count
             self._count += 1
             if number % SAMPLE_EVERY == 0:
-                self._seen.memory[-1].append((number, self._observed.resident()))
+                await self._sample(number, client)
             source = random.Random(f"{self._plan.seed} {number}")
             if source.random() < ABUSIVE:
                 await self._abuse(source)
             else:
                 await self._ask(source, client)
+
+    async def _sample(self, number: int, client: httpx.AsyncClient) -> None:
+        self._seen.resident[-1].append((number, self._observed.resident()))
+        answer = await client.get(ALLOCATED, headers={"Authorization": f"Bearer {KEYS[0]}"})
+        self._seen.memory[-1].append((number, int(answer.text)))
 
     async def _ask_known(self, client: httpx.AsyncClient) -> None:
         for kind in KINDS:

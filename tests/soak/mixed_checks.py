@@ -9,7 +9,7 @@ from tests.soak.checks import KIB, MIB, Check, memory_check, words
 from tests.soak.mixed import SAMPLE_EVERY, Seen
 from tests.soak.process import Held
 from tests.soak.questions import KINDS
-from tests.soak.trend import Trend
+from tests.soak.trend import Trend, trend
 
 MEASURED, LEAKING = 1, 2
 """Parts of the run, counted from 0."""
@@ -23,13 +23,15 @@ class Bounds:
     """None asks for nothing, where there are too few requests to tell.
 
     Attributes:
-        memory: bytes that a request may leave, at most.
+        memory: bytes that a request may leave allocated, at most.
+        resident: bytes by which a request may raise what is resident, at most.
         full: whether the prefix cache must be full before.
         refused: of the well-behaved requests, that a full queue refuses at most.
         every_kind: whether each kind of request must have come.
     """
 
     memory: float = 4 * KIB
+    resident: float = 4 * KIB
     full: bool = True
     refused: float = 0.25
     every_kind: bool = True
@@ -82,7 +84,7 @@ def _held(seen: Seen) -> list[Check]:
 def _memory(seen: Seen, bounds: Bounds) -> list[Check]:
     slots, used = seen.slots
     full = used >= 0.9 * slots
-    warm_up, measured, _ = seen.memory
+    warm_up, measured, _ = seen.resident
     seconds = f"{SAMPLE_EVERY * len(measured) / seen.seconds:.0f}"
     return [
         Check("requests/s", seconds),
@@ -92,9 +94,11 @@ def _memory(seen: Seen, bounds: Bounds) -> list[Check]:
             "at least 90 %" if bounds.full else "",
             full or not bounds.full,
         ),
-        Check("memory in the warm-up, MiB", _quarters(warm_up)),
-        Check("memory, MiB", _quarters(measured)),
-        memory_check("memory left by a request", seen.trend(MEASURED), bounds.memory),
+        Check("resident in the warm-up, MiB", _quarters(warm_up)),
+        Check("resident, MiB", _quarters(measured)),
+        memory_check("resident more for a request", trend(measured), bounds.resident),
+        Check("allocated, MiB", _quarters(seen.memory[MEASURED])),
+        memory_check("left allocated by a request", seen.trend(MEASURED), bounds.memory),
         _leak_check(seen.trend(LEAKING), bounds),
     ]
 

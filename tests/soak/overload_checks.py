@@ -17,7 +17,8 @@ class Bounds:
     Attributes:
         goodput: of the capacity, at least.
         offered: of ``factor`` times the capacity, at least.
-        p99: of the admitted, times ``overload.bound_ms``, at most.
+        p99: of the admitted, times ``overload.bound_ms``, at most; a quarter more than 1, since
+            that takes the mean speed, and a queue may meet a slower one.
         memory: bytes that a request may leave, at most.
         refused_ms: median time of a refusal, at most.
         after: of the median before, at most.
@@ -25,7 +26,7 @@ class Bounds:
 
     goodput: float = 0.9
     offered: float = 0.95
-    p99: float | None = 1.0
+    p99: float | None = 1.25
     memory: float | None = 4 * KIB
     refused_ms: float | None = 50.0
     after: float | None = 1.5

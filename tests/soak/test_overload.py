@@ -16,8 +16,8 @@ from tests.soak.trend import Trend
 from tests.tiny_models import save_tiny_model
 
 SHORT = Plan(capacity_s=3, overload_s=4, alone=4)
-LOOSE = Bounds(goodput=0.3, offered=0.5, p99=None, memory=None, refused_ms=None, after=None)
-"""What holds on a machine that does other work as well."""
+LOOSE = Bounds(goodput=0.05, offered=0.3, p99=None, memory=None, refused_ms=None, after=None)
+"""What holds on a machine that does much other work in one of the two short measurements."""
 
 GOOD = Figures(
     capacity=20.0,
@@ -64,7 +64,7 @@ def test_good_figures_hold() -> None:
         ("other answers", {"outcomes": Counter({"200": 1200, "429": 9, "500": 1})}),
         ("other answers", {"outcomes": Counter({"429": 9, "200 with other bits": 1})}),
         ("other answers", {"outcomes": Counter({"429": 9, "429 without Retry-After": 1})}),
-        ("admitted, p99", {"p99_ms": 2000.0}),
+        ("admitted, p99", {"p99_ms": 2500.0}),
         ("refused, p50", {"refused_p50_ms": 51.0}),
         ("alone afterwards", {"after_ms": 80.0}),
         ("queue afterwards", {"queued": 1.0}),
