@@ -8,6 +8,7 @@ limit would be killed; so here it must never have had more.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -121,11 +122,11 @@ def test_a_narrow_group_makes_batches_smaller(tmp_path: Path, wide_folder: Path)
         Path(f"/proc/{narrow.pid}/clear_refs").write_text("5")
         group.taken = LIMIT - before - ROOM
         with group.holding(narrow):
+            time.sleep(1.5)  # what was read of a group is good for a second
             first, more = answers(narrow, "")
             second, as_many = answers(narrow, "again")
         assert first == second == want
-        assert more > whole
-        assert as_many <= more
+        assert min(more, as_many) > whole
         assert status(narrow, "VmHWM") - before < ROOM
     finally:
         free.kill()
