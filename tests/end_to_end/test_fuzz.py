@@ -24,6 +24,8 @@ def test_generated_requests_are_answered_as_the_document_says(tiny_server: LiveS
         [
             *(sys.executable, "-c", RUN, "--config-file", "tests/schemathesis.toml", "run"),
             *(f"{tiny_server.url}/openapi.json", "--phases", "fuzzing"),
+            # Its conditions are more than schemathesis can generate from; it has covering cases.
+            *("--exclude-path", "/v1/decode"),
             *("--max-time", str(SECONDS), "--generation-deterministic", "--no-color"),
         ],
         cwd=ROOT,
