@@ -5,8 +5,9 @@ Every answer takes the same way; only tokenizing and rendering leave the event l
     request ── admit ──> plan ──> queries or a search ── engine ──> answers ── render ──> response
                          (thread)                       (awaited)           (thread, if large)
 
-A request is admitted twice: by the least that it can cost before it is tokenized, so that a full
-queue refuses it at once and no line grows before the threads; by its own cost when it is asked.
+A request is refused at once where the queue is nearly full or too much waits to be tokenized, so
+that no line grows before the threads; it is admitted by its own cost when it is asked. Where scores
+are kept it may need no room in the queue, and is tokenized in any case.
 """
 
 from __future__ import annotations
@@ -87,10 +88,10 @@ class ScoringService:
     ) -> None:
         self._engine = engine
         self._limits = limits or Limits()
+        kept = ScoreCache() if cache is None else cache
+        self._keeps_scores = kept.enabled
         self._scores = SharedScores(
-            lambda queries, options: engine.score(queries, options),
-            engine.info.fingerprint,
-            ScoreCache() if cache is None else cache,
+            lambda queries, options: engine.score(queries, options), engine.info.fingerprint, kept
         )
         self._tenant = ""
         self._threads = WorkerThreads(max(2, min(MAX_THREADS, os.cpu_count() or 1)))
@@ -319,9 +320,11 @@ class ScoringService:
     async def _planned(
         self, visit: Visit, request: Treatment, plan: Callable[..., T], *args: Any
     ) -> T:
-        """What ``plan`` makes beside the event loop, while the request holds room in the queue."""
+        """What ``plan`` makes beside the event loop, where there is room for the request."""
         tokenizer, info = self._engine.tokenizer, self._engine.info
-        with self._engine.reserve(least_tokens(tokenizer, info, request), visit.priority):
+        if not self._keeps_scores:
+            self._engine.check_room(visit.priority)
+        with self._engine.reserve(least_tokens(tokenizer, info, request)):
             planning = self._threads.run(visit.priority, plan, tokenizer, info, *args)
             return await visit.deadline.in_time(planning)
 

@@ -116,28 +116,27 @@ class Engine:
             ) from error
         self._warm = True
 
-    def check_room(self) -> None:
+    def check_room(self, priority: Priority = Priority.INTERACTIVE) -> None:
         """Refuse a request that nobody has looked at yet, where the queue is nearly full.
 
         Raises:
             EngineOverloaded: it is. Says when to come back.
         """
-        self._scheduler.check_room()
+        self._scheduler.check_room(priority)
 
-    def reserve(self, least: int, priority: Priority) -> AbstractContextManager[None]:
-        """Hold room in the queue for a request that is not tokenized yet, while the block runs.
+    def reserve(self, least: int) -> AbstractContextManager[None]:
+        """Count a request as waiting to be tokenized while the block runs.
 
-        A full queue refuses here, before any work is done. What is asked afterwards is admitted by
+        So no line grows before the threads that tokenize. What is asked afterwards is admitted by
         its own cost. On the event loop only.
 
         Args:
-            least: tokens that admission will count for it at least.
-            priority: its class of service.
+            least: tokens that it has at least.
 
         Raises:
-            RequestTooLarge, EngineOverloaded: when the block is entered.
+            EngineOverloaded: too many wait already; raised when the block is entered.
         """
-        return self._scheduler.reserve(least, priority)
+        return self._scheduler.reserve(least)
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions = DEFAULT_OPTIONS

@@ -90,6 +90,7 @@ class Job:
         self.deadline = arrival + (math.inf if options.timeout_s is None else options.timeout_s)
         self.gone = False
         self.can_give = isinstance(strategy, Interruptible)
+        self._gradual = strategy if isinstance(strategy, Gradual) else None
         self.asks: list[Ask] = []
         self._unasked: Iterator[LogprobQuery] = iter(())
         self._answers: list[Answer] = []
@@ -188,10 +189,10 @@ class Job:
             return True
         if self._reading is None:
             answers, self._answers = self._answers, []
-            if not isinstance(self.strategy, Gradual):
+            if self._gradual is None:
                 self.strategy.advance(answers)
                 return True
-            self._reading = self.strategy.advance_gradually(answers)
+            self._reading = self._gradual.advance_gradually(answers)
         for _ in self._reading:
             return False
         self._reading = None

@@ -135,25 +135,24 @@ class Scheduler:
         if self._watchdog.limit_s:
             self._watch(loop)
 
-    def check_room(self) -> None:
+    def check_room(self, priority: Priority = Priority.INTERACTIVE) -> None:
         """Refuse a request that nobody has looked at yet, where the queue is nearly full.
 
         Raises:
             EngineOverloaded: it is.
         """
-        self._admission.check_room(self._batcher.throughput.tokens_per_s)
+        self._admission.check_room(priority, self._batcher.throughput.tokens_per_s)
 
-    def reserve(self, least: int, priority: Priority) -> AbstractContextManager[None]:
-        """Hold room for a request that is not tokenized yet, while the block runs.
+    def reserve(self, least: int) -> AbstractContextManager[None]:
+        """Count a request as waiting to be tokenized while the block runs.
 
         Args:
-            least: tokens that it costs at least.
-            priority: its class of service.
+            least: tokens that it has at least.
 
         Raises:
-            RequestTooLarge, EngineOverloaded: there is no room; raised at once.
+            EngineOverloaded: too many wait already; raised when the block is entered.
         """
-        return self._admission.reserve(least, priority, self._batcher.throughput.tokens_per_s)
+        return self._admission.reserve(least, self._batcher.throughput.tokens_per_s)
 
     async def submit(
         self, strategy: SearchStrategy[R], options: RequestOptions = DEFAULT_OPTIONS

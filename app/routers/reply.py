@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from anyio import to_thread
 from fastapi import Response
 from pydantic import BaseModel
 
@@ -16,6 +17,9 @@ from app.schemas.error import ErrorResponse
 Failures = dict[int | str, dict[str, Any]]
 
 _NEVER: Final = Deadline(None)
+
+_WRITERS: Final = ThreadPoolExecutor(2, "writer")
+"""Write large answers. Whoever leaves gives back no thread before its answer is written."""
 
 NOT_SERVED: Final[Failures] = {
     404: {"model": ErrorResponse, "description": "No such model is served here"}
@@ -39,8 +43,8 @@ async def json_reply(answer: BaseModel, deadline: Deadline = _NEVER) -> Response
         DeadlineExceeded: the time runs out before it is written.
     """
     if is_large(answer):
-        writing = to_thread.run_sync(to_json_in_pieces, answer, abandon_on_cancel=True)
-        content = await deadline.in_time(writing)
+        writing = _WRITERS.submit(to_json_in_pieces, answer)
+        content = await deadline.in_time(asyncio.wrap_future(writing))
     else:
         content = to_json_in_pieces(answer)
         deadline.check()

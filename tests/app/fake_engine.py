@@ -225,8 +225,8 @@ class FakeEngine:
     def stats(self) -> EngineStats:
         return EngineStats(ready=True)
 
-    def check_room(self) -> None:
-        """There always is."""
+    def check_room(self, priority: Priority = Priority.INTERACTIVE) -> None:
+        self.admission.check_room(priority, DEFAULT_TOKENS_PER_S)
 
     def check(self, query: LogprobQuery) -> InvalidQuery | None:
         if len(query.tokens) > self.info.max_model_len:
@@ -235,8 +235,8 @@ class FakeEngine:
             return TokenIdOutOfRange("no such id")
         return None
 
-    def reserve(self, least: int, priority: Priority) -> AbstractContextManager[None]:
-        return self.admission.reserve(least, priority, DEFAULT_TOKENS_PER_S)
+    def reserve(self, least: int) -> AbstractContextManager[None]:
+        return self.admission.reserve(least, DEFAULT_TOKENS_PER_S)
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import linecache
 import sys
 import threading
 import time
@@ -52,6 +53,8 @@ EVENTS = frozenset(
 )
 """Of the interpreter's own audit: files, processes, names, connections."""
 
+SHOWS_SOURCE = (traceback.__file__, linecache.__file__)
+
 BESIDE_THE_LOOP = ("create_app", "_listen", "load")
 """What the server does before its loop runs, or on a thread, and tests themselves call in one."""
 
@@ -84,7 +87,7 @@ def _place(frame: FrameType | None) -> str | None:
         name, function = frame.f_code.co_filename, frame.f_code.co_name
         # To start a thread waits until it runs; of a failure that nobody expects the log shows
         # source lines, each file read once.
-        if (name, function) == (threading.__file__, "start") or name == traceback.__file__:
+        if (name, function) == (threading.__file__, "start") or name in SHOWS_SOURCE:
             return None
         if name.startswith(PROGRAMS):
             return None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.dependencies import EngineDependency
 from app.json_route import JsonRoute
-from model_runtime import EngineStats, EngineStopping, ModelInfo
+from model_runtime import EngineStats, EngineStopping, ModelInfo, Priority
 
 INFO = ModelInfo(
     name="stub",
@@ -70,7 +70,7 @@ class StubEngine:
         self.counters = replace(self.counters, alive=False, ready=False)
         self._death.set_result(cause or RuntimeError("the model\nthread fell over"))
 
-    def check_room(self) -> None:
+    def check_room(self, _priority: Priority = Priority.INTERACTIVE) -> None:
         """There always is."""
 
     def stats(self) -> EngineStats:

@@ -167,7 +167,7 @@ async def test_a_signal_belongs_to_no_request(lines: list[dict[str, object]]) ->
     """Whichever request is handled as it arrives: what it starts is not logged in its name."""
     before = {sig: signal.getsignal(sig) for sig in (signal.SIGTERM, signal.SIGINT)}
     lifecycle = Lifecycle()
-    server = Server(uvicorn.Config(shell_app()), lifecycle, drain_s=0.0)
+    server = Server(uvicorn.Config(shell_app(), log_config=None), lifecycle, drain_s=0.0)
     try:
         with server.capture_signals(), request_scope("r9"):
             signal.raise_signal(signal.SIGTERM)

@@ -7,7 +7,7 @@ import pytest
 
 from app.json_route import JsonRoute
 from app.main import COMPATIBLE, NATIVE
-from model_runtime import EngineOverloaded
+from model_runtime import EngineOverloaded, Priority
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 
@@ -26,7 +26,7 @@ NO_JSON = b'{"context": '
 class FullEngine(FakeEngine):
     """Has no room."""
 
-    def check_room(self) -> None:
+    def check_room(self, priority: Priority = Priority.INTERACTIVE) -> None:
         """There is none."""
         raise EngineOverloaded("the queue is full", retry_after_s=7.0)
 

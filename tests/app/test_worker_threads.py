@@ -241,13 +241,13 @@ async def test_a_full_queue_refuses_though_all_threads_are_taken(
         ]
         for _ in range(LIMIT):
             await tokenizer.is_entered()
-        left = QUEUE_TOKENS - engine.admission.queued_tokens
-        with engine.reserve(left, Priority.INTERACTIVE):
-            for path, body in REFUSED:
-                async with asyncio.timeout(5):
-                    response = await client.post(path, json={**body, "timeout_ms": 60_000})
-                assert response.status_code == 429, path
-                assert int(response.headers["Retry-After"]) >= 1
+        engine.admission.admit(QUEUE_TOKENS, Priority.INTERACTIVE, 1.0)
+        for path, body in REFUSED:
+            async with asyncio.timeout(5):
+                response = await client.post(path, json={**body, "timeout_ms": 60_000})
+            assert response.status_code == 429, path
+            assert int(response.headers["Retry-After"]) >= 1
+        engine.admission.free(QUEUE_TOKENS, Priority.INTERACTIVE)
         assert tokenizer.texts == 0
         tokenizer.gate.set()
         assert [(await task).status_code for task in tasks] == [200] * LIMIT
@@ -258,7 +258,7 @@ async def test_whoever_waits_for_a_thread_counts(
     service: ScoringService, engine: FakeEngine, tokenizer: HeldTokenizer
 ) -> None:
     """No line grows before the threads: beyond the queue's bound the next one is refused."""
-    engine.admission = Admission(10)
+    engine.admission = Admission(10, max_untokenized=10)
     waiting = [asyncio.create_task(service.next_token(question())) for _ in range(10)]
     await asyncio.sleep(0)
     with pytest.raises(EngineOverloaded):

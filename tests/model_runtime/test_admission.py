@@ -48,14 +48,15 @@ def test_what_could_never_fit_is_too_large_rather_than_too_much() -> None:
 def test_a_nearly_full_queue_refuses_whatever_the_cost() -> None:
     """From 15/16 on, before a request's cost is known; Retry-After is the time back to there."""
     admission = Admission(160)
-    admission.admit(150, INTERACTIVE, tokens_per_s=2)
-    admission.check_room(tokens_per_s=2)
+    for _ in range(2):
+        admission.admit(75, INTERACTIVE, tokens_per_s=2)
+    admission.check_room(INTERACTIVE, tokens_per_s=2)
     admission.admit(4, BULK, tokens_per_s=2)
     with pytest.raises(EngineOverloaded) as refusal:
-        admission.check_room(tokens_per_s=2)
+        admission.check_room(INTERACTIVE, tokens_per_s=2)
     assert refusal.value.retry_after_s == pytest.approx(4 / 2)
     admission.free(4, BULK)
-    admission.check_room(tokens_per_s=2)
+    admission.check_room(INTERACTIVE, tokens_per_s=2)
     assert admission.queued_tokens == 150
 
 
@@ -91,23 +92,43 @@ def test_the_limit_holds_and_everything_is_given_back(
     assert admission.queued_tokens == 0
 
 
-def test_what_is_reserved_is_held_until_the_block_ends() -> None:
-    """It counts as what is admitted does, and is given back by whatever ends the block."""
-    admission = Admission(100)
+def test_small_requests_are_looked_at_beside_a_giant() -> None:
+    """One request that holds most of the queue shuts nobody out who fits beside it."""
+    admission = Admission(160)
+    admission.admit(155, INTERACTIVE, tokens_per_s=2)
+    admission.check_room(INTERACTIVE, tokens_per_s=2)
+    admission.admit(5, INTERACTIVE, tokens_per_s=2)
+    with pytest.raises(EngineOverloaded):
+        admission.check_room(INTERACTIVE, tokens_per_s=2)
+    admission.free(155, INTERACTIVE)
+    admission.admit(75, INTERACTIVE, tokens_per_s=2)
+    admission.admit(75, INTERACTIVE, tokens_per_s=2)
+    with pytest.raises(EngineOverloaded):
+        admission.check_room(INTERACTIVE, tokens_per_s=2)
+
+
+def test_bulk_work_finds_its_own_part_full() -> None:
+    """Interactive work is looked at while the part of bulk work has no room."""
+    admission = Admission(160)
+    for _ in range(2):
+        admission.admit(57, BULK, tokens_per_s=2)
+    admission.check_room(INTERACTIVE, tokens_per_s=2)
+    with pytest.raises(EngineOverloaded):
+        admission.check_room(BULK, tokens_per_s=2)
+
+
+def test_what_waits_to_be_tokenized_has_a_bound_of_its_own() -> None:
+    """One alone may be of any size; whatever ends a block gives back what it held."""
+    admission = Admission(100, max_untokenized=50)
     admission.admit(90, INTERACTIVE, tokens_per_s=5)
-    with admission.reserve(10, INTERACTIVE, tokens_per_s=5):
-        assert admission.queued_tokens == 100
-        with (
-            pytest.raises(EngineOverloaded) as refusal,
-            admission.reserve(1, INTERACTIVE, tokens_per_s=5),
-        ):
+    with admission.reserve(60, tokens_per_s=5):
+        assert admission.queued_tokens == 150
+        with pytest.raises(EngineOverloaded) as refusal, admission.reserve(1, tokens_per_s=5):
             raise RuntimeError("nobody gets here")
-    assert refusal.value.retry_after_s == pytest.approx(1 / 5)
-    with pytest.raises(ZeroDivisionError), admission.reserve(10, INTERACTIVE, tokens_per_s=5):
+    assert refusal.value.retry_after_s == pytest.approx(11 / 5)
+    with pytest.raises(ZeroDivisionError), admission.reserve(10, tokens_per_s=5):
         raise ZeroDivisionError
     assert admission.queued_tokens == 90
-    with pytest.raises(RequestTooLarge), admission.reserve(76, BULK, tokens_per_s=5):
-        raise RuntimeError("nobody gets here")
 
 
 def test_throughput_starts_at_the_documented_rate() -> None:

@@ -176,23 +176,25 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
 
 
 @on_loop
-async def test_a_request_that_is_not_tokenized_yet_has_its_place() -> None:
-    """It holds what it costs at least, and its own cost once it is submitted."""
+async def test_what_is_not_tokenized_yet_counts_apart() -> None:
+    """It is told with the queue, and takes no room in it; a nearly full queue lets nobody begin."""
     gate = Gate()
     async with running(scheduler_of(FakeModel(gate.hold), queue_tokens=100)) as scheduler:
-        task = submit(scheduler, ask(1, 1), cost=90)
-        await at(gate)
-        with scheduler.reserve(10, Priority.INTERACTIVE):
-            assert scheduler.stats().queued_tokens == 100
-            with (
-                pytest.raises(EngineOverloaded) as refusal,
-                scheduler.reserve(1, Priority.INTERACTIVE),
-            ):
-                raise RuntimeError("nobody gets here")
+        with scheduler.reserve(60):
+            assert scheduler.stats().queued_tokens == 60
+            scheduler.check_room()
+            first, second = (
+                submit(scheduler, ask(1, 1), cost=48),
+                submit(scheduler, ask(2), cost=48),
+            )
+            await at(gate)
+            assert scheduler.stats().queued_tokens == 156
+            with pytest.raises(EngineOverloaded) as refusal:
+                scheduler.check_room()
             assert refusal.value.retry_after_s > 0
         gate.open()
-        await submit(scheduler, ask(2, 2), cost=10)
-        await task
+        await first
+        await second
         assert scheduler.stats().queued_tokens == 0
 
 

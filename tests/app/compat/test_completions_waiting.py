@@ -191,10 +191,11 @@ async def test_a_full_queue_is_waited_for_before_anything_is_tokenized(
         return plan(*arguments)
 
     monkeypatch.setattr(completion_service, "plan_prompts", counted)
-    with engine.reserve(QUEUE_TOKENS, Priority.INTERACTIVE):
-        task = asyncio.create_task(choice_of(client, prompt="it is", max_tokens=1))
-        await asyncio.sleep(0.2)
-        assert planned == []
+    engine.admission.admit(QUEUE_TOKENS, Priority.INTERACTIVE, 1.0)
+    task = asyncio.create_task(choice_of(client, prompt="it is", max_tokens=1))
+    await asyncio.sleep(0.2)
+    assert planned == []
+    engine.admission.free(QUEUE_TOKENS, Priority.INTERACTIVE)
     assert (await task)["text"] == " yes"
     assert len(planned) == 1
     assert engine.admission.queued_tokens == 0
