@@ -69,23 +69,7 @@ class JsonRoute(APIRoute):
 
 
 class QueuedRoute(JsonRoute):
-    """A JsonRoute whose requests need a place in the engine's queue.
-
-    While that is full they are refused unread. Where finished scores are kept every request is
-    read, since it may not need the engine.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, called where there may be room."""
-        handle = super().get_route_handler()
-
-        async def handle_if_room(request: Request) -> Response:
-            state = request.app.state
-            if state.refuses_unread:
-                state.lifecycle.check_room()
-            return await handle(request)
-
-        return handle_if_room
+    """A JsonRoute whose requests need a place in the engine's queue; see ``LoadShedding``."""
 
 
 class Parser:

@@ -131,12 +131,13 @@ class Lifecycle:
         return self._engine
 
     def check_room(self) -> None:
-        """Refuse a request unread where the engine's queue is full; without one nothing is full.
+        """Refuse a request unread where the engine's queue is nearly full. Without an engine that
+        takes requests nothing is full.
 
         Raises:
             EngineOverloaded: it is.
         """
-        if self._engine is not None:
+        if self._engine is not None and self.takes_requests:
             self._engine.check_room()
 
     def begin(self, load: Callable[[], Engine]) -> None:

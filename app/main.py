@@ -20,12 +20,13 @@ from app.compat.scoring import labels as scoring
 from app.document import install_document
 from app.errors import install_error_handlers
 from app.full_collections import FullCollections
-from app.json_route import JsonRoute, Parser
+from app.json_route import JsonRoute, Parser, QueuedRoute
 from app.lifecycle import Lifecycle
 from app.limits import Limits
 from app.middleware.auth import Authorized
 from app.middleware.body_limit import BodyBounds, BodyLimit
 from app.middleware.lifetime import Lifetime
+from app.middleware.load_shedding import LoadShedding
 from app.middleware.observed import Observed
 from app.middleware.plain_head import PlainHead
 from app.observability import Metrics
@@ -106,7 +107,6 @@ def create_app(
     )
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.score_cache = cache
-    app.state.refuses_unread = not settings.score_cache_bytes
     app.state.rerank = RerankDefaults.read(settings)
     app.state.service = None
     app.state.parser = Parser()
@@ -147,9 +147,18 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> l
         Middleware(Observed, metrics=metrics),
         Middleware(PlainHead),
         Middleware(Authorized, keys=settings.keys()),
+        Middleware(LoadShedding, lifecycle=lifecycle, routes=_queued_routes(settings)),
         Middleware(Lifetime, lifecycle=lifecycle),
         Middleware(BodyLimit, bounds=bounds),
     ]
+
+
+def _queued_routes(settings: Settings) -> list[QueuedRoute]:
+    """Those that nothing but the engine can answer. Where scores are kept there are none."""
+    if settings.score_cache_bytes:
+        return []
+    routes = [route for source in NATIVE + COMPATIBLE for route in source.router.routes]
+    return [route for route in routes if isinstance(route, QueuedRoute)]
 
 
 def _strict(router: APIRouter) -> APIRouter:

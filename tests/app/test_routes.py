@@ -12,6 +12,7 @@ from app.main import create_app
 from app.middleware.auth import Authorized
 from app.middleware.body_limit import BodyLimit
 from app.middleware.lifetime import Lifetime
+from app.middleware.load_shedding import LoadShedding
 from app.middleware.observed import Observed
 from app.middleware.plain_head import PlainHead
 from app.settings import Settings
@@ -75,4 +76,4 @@ def test_all_middleware_is_plain_asgi() -> None:
     stack = layers(create_app(Settings()).build_middleware_stack())
     assert not [layer for layer in stack if isinstance(layer, BaseHTTPMiddleware)]
     ours = [type(layer) for layer in stack if type(layer).__module__.startswith("app.")]
-    assert ours == [Observed, PlainHead, Authorized, Lifetime, BodyLimit]
+    assert ours == [Observed, PlainHead, Authorized, LoadShedding, Lifetime, BodyLimit]

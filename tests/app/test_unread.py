@@ -51,6 +51,14 @@ async def test_a_full_queue_refuses_unread(path: str) -> None:
     assert response.headers.get("Retry-After") == (None if path in READ else "7")
 
 
+async def test_a_refusal_counts_under_its_route() -> None:
+    """As if the route itself had refused it."""
+    async with client_of(shell_app(FullEngine())) as client:
+        await send(client, "/v1/score")
+        metrics = (await client.get("/metrics")).text
+    assert 'chainrule_requests_total{route="/v1/score",status="429"} 1.0' in metrics
+
+
 async def test_every_request_is_read_where_scores_are_kept() -> None:
     """What the score cache answers needs no place in the queue."""
     async with client_of(shell_app(FullEngine(), score_cache_bytes=1 << 20)) as client:
