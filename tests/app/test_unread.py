@@ -56,7 +56,7 @@ async def test_a_refusal_counts_under_its_route() -> None:
     async with client_of(shell_app(FullEngine())) as client:
         await send(client, "/v1/score")
         metrics = (await client.get("/metrics")).text
-    assert 'chainrule_requests_total{route="/v1/score",status="429"} 1.0' in metrics
+    assert '{method="POST",route="/v1/score",status="429"} 1.0' in metrics
 
 
 async def test_every_request_is_read_where_scores_are_kept() -> None:
