@@ -79,7 +79,7 @@ fuzz: $(VENV)/.ready-fuzz ## send a running server what its OpenAPI document all
 		--exclude-path /v1/decode --max-time $(FUZZ_S) $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.ready-dev ## overload a server for a minute and send it 10,000 mixed requests
+soak: $(VENV)/.ready-dev ## overload a server for a minute and send it 20,000 mixed requests
 	$(BIN)/python -m tests.soak $(ARGS)
 
 .PHONY: bench

@@ -1,4 +1,4 @@
-"""`make soak`: overload and ten thousand mixed requests against a server of its own.
+"""`make soak`: overload and twenty thousand mixed requests against a server of its own.
 
 Prints a table for each; the exit status is 1 where a figure is out of bounds.
 """
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument(
         "--warm-up", type=int, default=6_000, help="mixed requests before it counts"
     )
-    parser.add_argument("--requests", type=int, default=10_000, help="mixed requests that count")
+    parser.add_argument("--requests", type=int, default=20_000, help="mixed requests that count")
     parser.add_argument("--leaking", type=int, default=2_000, help="and those with a planted leak")
     parser.add_argument("--leak", type=int, default=20_480, help="bytes that each of these leaves")
     parser.add_argument("--seed", type=int, default=0, help="of the mixed requests")
