@@ -13,7 +13,7 @@ from tests.end_to_end.live_server import LiveServer
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 12
+SECONDS = 6
 RUN = "from schemathesis.cli import schemathesis; schemathesis()"
 
 
