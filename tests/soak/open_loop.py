@@ -46,8 +46,8 @@ class Play:
     clients: int = 0
 
 
-def play(plan: Play) -> Record:
-    """Make the load in another process."""
+def play(plan: Play) -> tuple[Record, float]:
+    """Make the load in another process: what became of it, and CPU seconds of that process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_play, plan).result()
@@ -58,8 +58,10 @@ def treated(body: bytes, timeout_ms: int, salt: str) -> bytes:
     return b'%s%s%d, "cache_salt": "%s"}' % (body[:-1], _OWN, timeout_ms, salt.encode())
 
 
-def _play(plan: Play) -> Record:
-    return asyncio.run(_closed(plan) if plan.clients else _open(plan))
+def _play(plan: Play) -> tuple[Record, float]:
+    began = time.process_time()
+    record = asyncio.run(_closed(plan) if plan.clients else _open(plan))
+    return record, time.process_time() - began
 
 
 def _arrivals(plan: Play) -> Iterator[tuple[float, bytes]]:

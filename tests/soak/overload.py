@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import time
 from collections import Counter
@@ -83,6 +84,7 @@ class Figures:
         asked, offered: requests that should have been sent, and that were sent in time.
         lag_p99_ms: of the times by which the generator was late.
         outcomes: requests of the overload by status and what was wrong.
+        generator: part of the machine's CPU time that the generator took from the server.
         goodput: answers in time.
         p50_ms, p99_ms: of the admitted, from when they were due.
         bound_ms: for the 99th percentile, see ``bound_ms``.
@@ -101,6 +103,7 @@ class Figures:
     offered: float
     lag_p99_ms: float
     outcomes: Counter[str]
+    generator: float
     goodput: float
     p50_ms: float
     p99_ms: float
@@ -151,11 +154,11 @@ def _run(observed: Observed, plan: Plan) -> Figures:
     warm = plan.capacity_s / 3
     closed = replace(load, warmup_s=warm, duration_s=plan.capacity_s - warm, seed=1)
     clients = int(FULL * QUEUE_TOKENS / tokens)
-    capacity = _goodput(play(Play(closed, known, TIMEOUT_MS, clients)), closed)
+    capacity = _goodput(play(Play(closed, known, TIMEOUT_MS, clients))[0], closed)
     rate = plan.factor * capacity
     opened = replace(load, rate=rate, duration_s=plan.overload_s, seed=2)
     with Sampler(observed.resident, SAMPLE_S) as sampler:
-        record = play(Play(opened, known, TIMEOUT_MS))
+        record, generator_s = play(Play(opened, known, TIMEOUT_MS))
     offered = sum(one.sent_s < opened.end_s for one in record.sent) / opened.duration_s
     goodput = _goodput(record, opened)
     admitted = [1e3 * one.latency_s for one in record.sent if one.ok]
@@ -167,6 +170,7 @@ def _run(observed: Observed, plan: Plan) -> Figures:
         offered=offered,
         lag_p99_ms=_percentile([1e3 * one.lag_s for one in record.sent], 0.99),
         outcomes=record.outcomes(),
+        generator=generator_s / opened.duration_s / (os.cpu_count() or 1),
         goodput=goodput,
         p50_ms=_percentile(admitted, 0.5),
         p99_ms=_percentile(admitted, 0.99),
