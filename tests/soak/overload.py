@@ -125,8 +125,12 @@ def save_model(folder: Path) -> Path:
 
 
 def run(folder: Path, plan: Plan) -> Figures:
-    """Overload a server of the model in ``folder``."""
+    """Overload a server of the model in ``folder``, which computes on all cores but one.
+
+    With threads on all of them a forward waits for the core that refuses requests meanwhile.
+    """
     settings = {
+        "threads": max(1, (os.cpu_count() or 1) - 1),
         "model": folder,
         "dtype": "float32",
         "max_queue_tokens": QUEUE_TOKENS,
