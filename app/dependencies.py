@@ -11,10 +11,10 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from app.audit.auditing import AuditService
-from app.lifecycle import Lifecycle
-from app.observability import Metrics
+from app.audit.service import AuditService
+from app.http.lifecycle import Lifecycle
 from app.service import ScoringService
+from app.telemetry.metrics import Metrics
 from model_runtime import Engine
 
 

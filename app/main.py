@@ -12,28 +12,29 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
+from app import version
+from app.cache.score_cache import ScoreCache
 from app.compat.decisions import routes as decisions
-from app.compat.openai import completions, tokenization
+from app.compat.generative_scoring import label_routes as scoring
+from app.compat.openai import routes as completions
+from app.compat.openai import tokenizer_routes as tokenization
 from app.compat.rerank import routes as rerank
-from app.compat.rerank.defaults import RerankDefaults
-from app.compat.scoring import labels as scoring
-from app.document import install_document
-from app.errors import install_error_handlers
-from app.full_collections import FullCollections
-from app.json_route import JsonRoute, Parser, QueuedRoute
-from app.lifecycle import Lifecycle
-from app.limits import Limits
-from app.middleware.auth import Authorized
-from app.middleware.body_limit import BodyBounds, BodyLimit
-from app.middleware.lifetime import Lifetime
-from app.middleware.load_shedding import LoadShedding
-from app.middleware.observed import Observed
-from app.middleware.plain_head import PlainHead
-from app.observability import Metrics
+from app.compat.rerank.config import RerankDefaults
+from app.errors.table import install_error_handlers
+from app.http.full_gc import FullCollections
+from app.http.json_body import JsonRoute, Parser, QueuedRoute
+from app.http.lifecycle import Lifecycle
+from app.http.middleware.access_log import Observed
+from app.http.middleware.authentication import Authorized
+from app.http.middleware.body_limit import BodyBounds, BodyLimit
+from app.http.middleware.cancellation import Lifetime
+from app.http.middleware.load_shedding import LoadShedding
+from app.http.middleware.plain_head import PlainHead
+from app.http.openapi import install_document
+from app.requests.limits import Limits
 from app.routers import audit, decode, health, models, next_token, score
-from app.score_cache import ScoreCache
 from app.settings import Settings
-from app.version import version
+from app.telemetry.metrics import Metrics
 from model_runtime import Engine
 
 DESCRIPTION: Final = """\

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 import uvicorn
 
-from app.http_protocol import KEEP_ALIVE_S, ConnectionBounds, HttpProtocol
-from app.lifecycle import Lifecycle
+from app.http.connection import KEEP_ALIVE_S, ConnectionBounds, HttpProtocol
+from app.http.lifecycle import Lifecycle
 from app.main import create_app
 from app.settings import Settings
 from model_runtime import Engine

@@ -19,35 +19,35 @@ from copy import copy
 from functools import partial
 from typing import Any, TypeVar
 
-from app.boundary_detail import score_in_detail
-from app.deadline import Deadline
-from app.decode_plan import DecodePlan, blaming_constraint, plan_decode
-from app.distribution import plan_next_token, read_distribution
-from app.errors import ModelNotServed
-from app.findings import joint_outcome, read_findings
-from app.least_work import least_tokens
-from app.limits import Limits
-from app.logs import note
-from app.marginal import plan_marginal
-from app.marginal_scores import read_marginal
-from app.model_cards import model_card
+from app.cache.cached_scorer import SharedScores
+from app.cache.score_cache import ScoreCache
+from app.decoding.plan import DecodePlan, blaming_constraint, plan_decode
+from app.decoding.results import joint_outcome, read_findings
+from app.decoding.run import run_side_by_side
+from app.decoding.stream import TokenStream
+from app.errors.table import ModelNotServed
+from app.requests.deadline import Deadline
+from app.requests.limits import Limits
+from app.requests.model_card import model_card
+from app.requests.request_context import Visit
+from app.requests.token_estimate import least_tokens
+from app.requests.worker_threads import WorkerThreads
 from app.schemas.decode import DecodeRequest
-from app.schemas.decode_reply import DecodedToken, DecodeResponse
+from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.schemas.models import ModelCard, ModelList
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import Treatment
 from app.schemas.score import ScoreRequest
-from app.schemas.score_reply import BoundaryReport, ScoreResponse
-from app.score_answer import ScoreAnswer, read_scores
-from app.score_cache import ScoreCache
-from app.scored_paths import PathPlan, ScoredPaths
-from app.scoring import ScorePlan, plan_score
-from app.shared_scores import SharedScores
-from app.side_by_side import run_side_by_side
-from app.token_stream import TokenStream
-from app.top_search import top_search
-from app.visit import Visit
-from app.worker_threads import WorkerThreads
+from app.schemas.score_response import BoundaryReport, ScoreResponse
+from app.scoring.boundary_report import score_in_detail
+from app.scoring.marginal_plan import plan_marginal
+from app.scoring.marginal_response import read_marginal
+from app.scoring.next_token import plan_next_token, read_distribution
+from app.scoring.plan import ScorePlan, plan_score
+from app.scoring.response import ScoreAnswer, read_scores
+from app.scoring.token_paths import PathPlan, ScoredPaths
+from app.scoring.top_n import top_search
+from app.telemetry.logs import note
 from model_runtime import (
     DecodingResult,
     Engine,

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from benchmarks.in_process import DEFAULTS, results_of
 from model_runtime import EngineConfig, LogprobQuery, LogprobResult, load_model
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batch import Batch, Work, assemble
-from model_runtime.kv_cache import PrefixCache
-from model_runtime.model_runner import ModelRunner
-from model_runtime.planner import plan
+from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.planner import plan
+from model_runtime.kv_cache.prefix_cache import PrefixCache
+from model_runtime.runner.model_runner import ModelRunner
 
 
 class Bare:

@@ -22,7 +22,7 @@ from benchmarks.table import Table
 from benchmarks.timing import median, percentile
 from benchmarks.workloads import Group
 from model_runtime import Answer, DecodingLimits, GreedySearch
-from model_runtime.trie import fed_tokens
+from model_runtime.batching.trie import fed_tokens
 
 STARVED = 2.0
 """Times the median step alone."""

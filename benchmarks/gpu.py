@@ -41,11 +41,11 @@ from model_runtime import (
     load_model,
 )
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batch import Work, assemble
-from model_runtime.kv_cache import PrefixCache
-from model_runtime.model_runner import DTYPES, ModelRunner
-from model_runtime.planner import plan
-from model_runtime.step_graphs import GraphRecorder
+from model_runtime.batching.batch import Work, assemble
+from model_runtime.batching.planner import plan
+from model_runtime.kv_cache.prefix_cache import PrefixCache
+from model_runtime.runner.cuda_graphs import GraphRecorder
+from model_runtime.runner.model_runner import DTYPES, ModelRunner
 
 QUERY, ITEMS, ITEM = 120, 10, 180
 P99_S = 0.5

@@ -17,7 +17,7 @@ from benchmarks.table import Table
 from benchmarks.timing import alternate, median, product_peak
 from benchmarks.workloads import Group
 from model_runtime import total
-from model_runtime.batch import Batch
+from model_runtime.batching.batch import Batch
 
 PAIRS = by_hand.PAIRS_AT_ONCE
 """Of workload I: so many that the plain side takes them as one batch."""

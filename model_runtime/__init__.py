@@ -3,26 +3,28 @@
 This is the runtime's only door: whoever is outside imports from here and from nowhere below.
 """
 
-from model_runtime.builtin_model import BUILTIN_MODELS
 from model_runtime.config import EngineConfig
-from model_runtime.decoding.base import Answer, SearchStrategy
+from model_runtime.decoding.base import SearchStrategy
 from model_runtime.decoding.beam import BeamSearch
-from model_runtime.decoding.best_scores import BestScores
+from model_runtime.decoding.best_first.exact import ExactSearch
+from model_runtime.decoding.best_first.threshold import ThresholdSearch
 from model_runtime.decoding.certificate import Certificate
-from model_runtime.decoding.closed_set import ClosedSet
-from model_runtime.decoding.constraint import Constraint
-from model_runtime.decoding.cover_states import MarginalCandidate
-from model_runtime.decoding.covers import MarginalResult
-from model_runtime.decoding.exact import ExactSearch
+from model_runtime.decoding.constraints.closed_set import ClosedSet
+from model_runtime.decoding.constraints.constraint import Constraint
+from model_runtime.decoding.constraints.grammar import Grammar, grammar_installed
+from model_runtime.decoding.constraints.stop_strings import StopMatcher, StopStrings
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult, FinishReason, Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.marginal import MarginalAnswer, MarginalSearch
-from model_runtime.decoding.path_score import PathScore
-from model_runtime.decoding.stopping import StopMatcher, StopStrings
-from model_runtime.decoding.threshold import ThresholdSearch
-from model_runtime.decoding.top_candidates import TopCandidates
-from model_runtime.decoding.top_result import Pruned, RankedCandidate, TopResult
+from model_runtime.decoding.marginal.cover_states import MarginalCandidate
+from model_runtime.decoding.marginal.covers import MarginalResult
+from model_runtime.decoding.marginal.marginal import MarginalAnswer, MarginalSearch
+from model_runtime.decoding.marginal.vocabulary_trie import VocabularyTrie, vocabulary_trie
+from model_runtime.decoding.streaming import GeneratedToken
+from model_runtime.decoding.top_n.path_score import PathScore
+from model_runtime.decoding.top_n.result import Pruned, RankedCandidate, TopResult
+from model_runtime.decoding.top_n.tied_top_n import BestScores
+from model_runtime.decoding.top_n.top_candidates import TopCandidates
 from model_runtime.engine import Engine
 from model_runtime.errors import (
     ChainruleError,
@@ -48,9 +50,8 @@ from model_runtime.errors import (
     TokenIdOutOfRange,
     UnsupportedModel,
 )
-from model_runtime.grammar import Grammar, grammar_installed
-from model_runtime.join import Boundary, Join, JoinedCandidate, join
-from model_runtime.model_loader import LoadedModel, fetch_model, load_model
+from model_runtime.loading.builtin import BUILTIN_MODELS
+from model_runtime.loading.loader import LoadedModel, fetch_model, load_model
 from model_runtime.normalization import (
     GNMT_ALPHA,
     Normalization,
@@ -69,10 +70,11 @@ from model_runtime.normalization import (
     probabilities,
     tie_groups,
 )
-from model_runtime.streamed_search import GeneratedToken
 from model_runtime.token_set import TokenSet
-from model_runtime.tokenizer import Tokenizer
+from model_runtime.tokenization.join import Boundary, Join, JoinedCandidate, join
+from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import (
+    Answer,
     Choice,
     EngineStats,
     LogprobQuery,
@@ -85,7 +87,6 @@ from model_runtime.types import (
     TokenLogprob,
     total,
 )
-from model_runtime.vocabulary_trie import VocabularyTrie, vocabulary_trie
 
 __all__ = [
     "BUILTIN_MODELS",

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from model_runtime.batcher import Forward
+from model_runtime.batching.trie import fed_tokens
 from model_runtime.config import EngineConfig
-from model_runtime.decoding.base import Answer, AskOnce, SearchStrategy
+from model_runtime.decoding.base import AskOnce, SearchStrategy
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult
+from model_runtime.decoding.streaming import GeneratedToken, StreamedSearch
 from model_runtime.errors import (
     ChainruleError,
     EngineNotReady,
@@ -22,14 +23,15 @@ from model_runtime.errors import (
     ModelLoadError,
     UnsupportedModel,
 )
-from model_runtime.numeric_error import Sample, check_cached, check_company
-from model_runtime.query_limits import QueryLimits
-from model_runtime.scheduler import DEFAULT_OPTIONS, Scheduler
-from model_runtime.served_model import CacheGauge, ServedModel
-from model_runtime.streamed_search import GeneratedToken, StreamedSearch
-from model_runtime.tokenizer import Tokenizer
-from model_runtime.trie import fed_tokens
+from model_runtime.loading.self_check import Sample, check_cached, check_company
+from model_runtime.runner.served_model import CacheGauge, ServedModel
+from model_runtime.scheduling.forward import Forward
+from model_runtime.scheduling.query_validation import QueryLimits
+from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS, Scheduler
+from model_runtime.scheduling.watchdog import Watchdog
+from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import (
+    Answer,
     EngineStats,
     LogprobQuery,
     LogprobResult,
@@ -38,7 +40,6 @@ from model_runtime.types import (
     Priority,
     RequestOptions,
 )
-from model_runtime.watchdog import Watchdog
 
 R = TypeVar("R")
 

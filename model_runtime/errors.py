@@ -1,4 +1,4 @@
-"""What the runtime raises. ``app.errors`` alone turns these names into statuses.
+"""What the runtime raises. ``app.errors.table`` alone turns these names into statuses.
 
 ChainruleError
 ├── InvalidQuery            the caller's fault; ``param`` names the field

@@ -25,7 +25,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from model_runtime.errors import InvalidQuery, NonFiniteLogits
-from model_runtime.path_order import path_order
+from model_runtime.token_paths import path_order
 from model_runtime.types import total
 
 GNMT_ALPHA = 0.6

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
+from model_runtime.errors import ChainruleError
 from model_runtime.token_set import TokenSet
 
 T = TypeVar("T")
@@ -302,3 +303,7 @@ class ModelInfo:
     created: int = field(default=0)
     batch_invariant: bool = False
     warnings: tuple[str, ...] = ()
+
+
+Answer = LogprobResult | ChainruleError
+"""What comes back for one query: its result, or why it alone failed."""

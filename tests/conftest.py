@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_runtime.model_loader import fetch_model
+from model_runtime.loading.loader import fetch_model
 from tests.offline import Offline
 from tests.tiny_models import save_tiny_model
 

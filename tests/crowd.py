@@ -13,14 +13,20 @@ from typing import Literal
 import pytest
 import torch
 
-from model_runtime.batch import Batch, BatchOutput
+from model_runtime.batching.batch import Batch, BatchOutput
 from model_runtime.config import EngineConfig
-from model_runtime.decoding.base import Answer
 from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.engine import Engine
-from model_runtime.model_runner import ModelRunner
-from model_runtime.scheduler import DEFAULT_OPTIONS
-from model_runtime.types import EngineStats, LogprobQuery, LogprobResult, Priority, RequestOptions
+from model_runtime.runner.model_runner import ModelRunner
+from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS
+from model_runtime.types import (
+    Answer,
+    EngineStats,
+    LogprobQuery,
+    LogprobResult,
+    Priority,
+    RequestOptions,
+)
 from tests.ledger import Ledger
 from tests.random_requests import (
     DecodeRequest,

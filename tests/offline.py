@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batch import Batch, Work, assemble
-from model_runtime.kv_cache import PrefixCache
-from model_runtime.model_runner import ModelRunner
-from model_runtime.planner import plan
+from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.planner import plan
+from model_runtime.kv_cache.prefix_cache import PrefixCache
+from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.types import LogprobQuery, LogprobResult
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from model_runtime.batch import Batch, BatchOutput
+from model_runtime.batching.batch import Batch, BatchOutput
 
 
 def fake_logprob(salt: str, path: tuple[int, ...], token: int) -> float:

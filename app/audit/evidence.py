@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.audit.split import Path, Split
+from app.audit.tokenization import Path, Split
 from app.schemas.audit import AuditRequest
-from app.schemas.decode_reply import DecodeResponse
+from app.schemas.decode_response import DecodeResponse
 from app.schemas.next_token import NextTokenResponse
-from app.schemas.score_reply import CandidateScore, ScoreResponse
+from app.schemas.score_response import CandidateScore, ScoreResponse
 from model_runtime import LogprobResult, ModelInfo, total
 
 TOLERANCE = {"float32": 1e-4}

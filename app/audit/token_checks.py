@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from app.audit.evidence import Evidence, sum_of
-from app.audit.split import Path
-from app.audit.steps import Step, aligned, expected_sums
-from app.audit.words import count_of
-from app.schemas.audit_reply import Check
+from app.audit.expected_tokens import Step, aligned, expected_sums
+from app.audit.tokenization import Path
+from app.audit.wording import count_of
+from app.schemas.audit_response import Check
 
 
 def doubled_special_tokens(evidence: Evidence, steps: Sequence[Step]) -> Check:

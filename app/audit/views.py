@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from app.audit.evidence import Evidence, sum_of
-from app.audit.words import count_of, quoted
-from app.schemas.audit_reply import (
+from app.audit.wording import count_of, quoted
+from app.schemas.audit_response import (
     AuditedCandidate,
     AuditedToken,
     Placed,
@@ -15,7 +15,7 @@ from app.schemas.audit_reply import (
     TrainingView,
 )
 from app.schemas.response import TokenDetail, TopLogprob
-from app.schemas.score_reply import CandidateScore
+from app.schemas.score_response import CandidateScore
 from model_runtime import competition_ranks, total
 
 KINDS = ("sum", "mean", "per_byte")

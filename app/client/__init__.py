@@ -22,7 +22,7 @@ from app.client.errors import (
     Unavailable,
     UnreadableAnswer,
 )
-from app.client.retries import Retries
+from app.client.retry import Retries
 from app.client.sync_client import Client
 
 __all__ = [

@@ -16,7 +16,8 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
 
-from app.client.calls import (
+from app.client.concurrency import in_order_async
+from app.client.endpoints import (
     AuditGiven,
     DecodeGiven,
     NextTokenGiven,
@@ -30,28 +31,18 @@ from app.client.calls import (
     score_call,
 )
 from app.client.errors import ClientError
-from app.client.exchange import (
-    Answered,
-    Attempt,
-    Call,
-    Exchange,
-    Told,
-    exchange,
-    read_answer,
-)
-from app.client.in_order import in_order_async
-from app.client.retries import Retries
-from app.client.split import Answer, Rounds, check_size, split_score
-from app.client.streams import AnswerStream
-from app.client.wire import Options, answered, unanswered
+from app.client.retry import Answered, Attempt, Call, Exchange, Retries, Told, exchange, read_answer
+from app.client.split.split_score import Answer, Rounds, check_size, split_score
+from app.client.sse import AnswerStream
+from app.client.transport import Options, answered, unanswered
 from app.schemas.audit import AuditRequest
-from app.schemas.audit_reply import AuditResponse
+from app.schemas.audit_response import AuditResponse
 from app.schemas.decode import DecodeRequest
-from app.schemas.decode_reply import DecodedToken, DecodeResponse
+from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.schemas.models import ModelCard
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.score import ScoreRequest
-from app.schemas.score_reply import ScoreResponse
+from app.schemas.score_response import ScoreResponse
 
 T = TypeVar("T")
 
@@ -140,7 +131,7 @@ class AsyncClient:
     ) -> ScoreResponse:
         """One long list over requests of ``size`` candidates, with the numbers of one request.
 
-        See ``app.client.split.split_score`` for what that means and what cannot be split.
+        See ``split_score`` in ``app.client.split`` for what that means and what cannot be split.
         """
         rounds = split_score(made(ScoreRequest, request, fields), check_size(size))
         return await self._play(rounds, concurrency)

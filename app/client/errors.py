@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.validation import first_complaint
+from app.errors.validation import first_complaint
 
 
 class ClientError(Exception):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
-from app.deadline import Deadline
-from app.limits import Limits
+from app.requests.deadline import Deadline
+from app.requests.limits import Limits
+from app.requests.worker_threads import check_wanted
 from app.schemas.request import Treatment
-from app.worker_threads import check_wanted
 from model_runtime import Tokenizer
 
 CHUNK_TEXTS: Final = 256

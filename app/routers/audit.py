@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from app.dependencies import AuditDependency
-from app.json_route import QueuedRoute
-from app.routers.reply import WORK_FAILURES, json_reply
+from app.http.json_body import QueuedRoute
+from app.http.json_response import WORK_FAILURES, json_reply
 from app.schemas.audit import AuditRequest
-from app.schemas.audit_reply import AuditResponse
+from app.schemas.audit_response import AuditResponse
 
 router = APIRouter(tags=["audit"], route_class=QueuedRoute, responses=WORK_FAILURES)
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Response
 from pydantic import TypeAdapter
 
 from app.dependencies import ServiceDependency
-from app.event_stream import EventStream, component, event_schema
-from app.json_route import QueuedRoute
-from app.routers.reply import WORK_FAILURES, json_reply
+from app.http.json_body import QueuedRoute
+from app.http.json_response import WORK_FAILURES, json_reply
+from app.http.sse import EventStream, component, event_schema
 from app.schemas.decode import DecodeRequest
-from app.schemas.decode_reply import EVENTS_EXAMPLE, DecodedToken, DecodeResponse
+from app.schemas.decode_response import EVENTS_EXAMPLE, DecodedToken, DecodeResponse
 from app.schemas.error import ErrorResponse
 
 router = APIRouter(tags=["decode"], route_class=QueuedRoute, responses=WORK_FAILURES)

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.dependencies import LifecycleDependency, MetricsDependency
-from app.errors import ERROR_RESPONSES, NOT_READY_RETRY_S
-from app.lifecycle import Phase
-from app.observability import CONTENT_TYPE
+from app.errors.table import ERROR_RESPONSES, NOT_READY_RETRY_S
+from app.http.lifecycle import Phase
+from app.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter(
     tags=["health"], responses={status: ERROR_RESPONSES[status] for status in (413, 500)}

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from app.dependencies import ServiceDependency
-from app.routers.reply import LOOKUP_FAILURES, NOT_SERVED, json_reply
+from app.http.json_response import LOOKUP_FAILURES, NOT_SERVED, json_reply
 from app.schemas.models import ModelCard, ModelList
 
 router = APIRouter(tags=["models"], responses=LOOKUP_FAILURES)

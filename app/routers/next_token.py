@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from app.dependencies import ServiceDependency
-from app.json_route import QueuedRoute
-from app.routers.reply import WORK_FAILURES, json_reply
+from app.http.json_body import QueuedRoute
+from app.http.json_response import WORK_FAILURES, json_reply
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 
 router = APIRouter(tags=["next_token"], route_class=QueuedRoute, responses=WORK_FAILURES)

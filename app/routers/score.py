@@ -7,16 +7,16 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel, BeforeValidator, Discriminator, RootModel, Tag
 
-from app.compat.scoring.labels import label_scores
-from app.compat.scoring.labels_wire import LabelScoreRequest, LabelScores, ScoreList
-from app.compat.scoring.pairs import pair_scores
-from app.compat.scoring.pairs_wire import DataPairs, PairRequest, QueryPairs, TextPairs
+from app.compat.generative_scoring.label_routes import label_scores
+from app.compat.generative_scoring.label_schemas import LabelScoreRequest, LabelScores, ScoreList
+from app.compat.generative_scoring.pair_schemas import DataPairs, PairRequest, QueryPairs, TextPairs
+from app.compat.generative_scoring.pairs import pair_scores
 from app.dependencies import ServiceDependency
-from app.errors import AmbiguousBody
-from app.json_route import QueuedRoute
-from app.routers.reply import WORK_FAILURES, json_reply
+from app.errors.table import AmbiguousBody
+from app.http.json_body import QueuedRoute
+from app.http.json_response import WORK_FAILURES, json_reply
 from app.schemas.score import ScoreRequest
-from app.schemas.score_reply import ScoreResponse
+from app.schemas.score_response import ScoreResponse
 
 router = APIRouter(tags=["score"], route_class=QueuedRoute, responses=WORK_FAILURES)
 

@@ -16,7 +16,7 @@ from app.schemas.bounds import (
 )
 from app.schemas.conditions import OFF, UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.request import Candidate, Context, ListingRequest, Temperature
-from app.schemas.score_reply import BoundaryPolicy
+from app.schemas.score_response import BoundaryPolicy
 
 T = TypeVar("T")
 

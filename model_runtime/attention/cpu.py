@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model_runtime.attention import products
+from model_runtime.attention import plain as products
 
 FLASH_ROWS = 32
 """Rows that the flash kernel takes at once, at the least."""

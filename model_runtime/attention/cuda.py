@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model_runtime.attention import products
+from model_runtime.attention import plain as products
 
 HEAD_STEP = 8
 """The fused kernels load heads in pieces of 16 bytes: eight values of 16 bits."""

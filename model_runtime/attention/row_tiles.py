@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from model_runtime.attention import cpu
-from model_runtime.attention.groups import UNSEEN
-from model_runtime.attention.paths import Kernel
-from model_runtime.span_sizes import KEY_STEP, ROW_STEP, padded_rows
-from model_runtime.threads import using_threads
+from model_runtime.attention.path_attention import Kernel
+from model_runtime.attention.span_groups import UNSEEN
+from model_runtime.batching.block_sizes import KEY_STEP, ROW_STEP, padded_rows
+from model_runtime.kernels.threads import using_threads
 
 WIDE_HEAD = 192
 """Columns of a head from which on the flash kernel's last tile must be full."""

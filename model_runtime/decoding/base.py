@@ -12,15 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
-from model_runtime.errors import ChainruleError
-from model_runtime.path_order import path_order
-from model_runtime.trie import rows_cost
-from model_runtime.types import LogprobQuery, LogprobResult
+from model_runtime.batching.trie import rows_cost
+from model_runtime.token_paths import path_order
+from model_runtime.types import Answer, LogprobQuery
 
 R_co = TypeVar("R_co", covariant=True)
-
-Answer = LogprobResult | ChainruleError
-"""What comes back for one query: its result, or why it alone failed."""
 
 
 class SearchStrategy(Protocol[R_co]):

@@ -22,13 +22,12 @@ from heapq import merge
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from model_runtime.decoding.base import Answer
-from model_runtime.decoding.bounds import Objective
 from model_runtime.decoding.hypothesis import DecodingResult
+from model_runtime.decoding.hypothesis_path import Prefix, Row, next_row, nothing_follows
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.prefix import Prefix, Row, next_row, nothing_follows
+from model_runtime.decoding.objective import Objective
 from model_runtime.errors import InvalidQuery
-from model_runtime.types import LogprobQuery
+from model_runtime.types import Answer, LogprobQuery
 
 EarlyStopping = bool | Literal["never"]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model_runtime.decoding.base import Answer
 from model_runtime.decoding.hypothesis import DecodingResult
+from model_runtime.decoding.hypothesis_path import Prefix, Step, next_row, nothing_follows
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.prefix import Prefix, Step, next_row, nothing_follows
-from model_runtime.types import LogprobQuery
+from model_runtime.types import Answer, LogprobQuery
 
 
 class GreedySearch:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from model_runtime.decoding.constraint import Constraint
-from model_runtime.decoding.stopping import StopMatcher
+from model_runtime.decoding.constraints.constraint import Constraint
+from model_runtime.decoding.constraints.stop_strings import StopMatcher
 from model_runtime.errors import InvalidQuery
 from model_runtime.token_set import TokenSet
 

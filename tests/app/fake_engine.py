@@ -35,9 +35,9 @@ from model_runtime import (
     TokenLogprob,
     TokenSet,
 )
-from model_runtime.admission import DEFAULT_TOKENS_PER_S, Admission
-from model_runtime.streamed_search import StreamedSearch
-from model_runtime.tokenizer import no_check
+from model_runtime.decoding.streaming import StreamedSearch
+from model_runtime.scheduling.admission import DEFAULT_TOKENS_PER_S, Admission
+from model_runtime.tokenization.tokenizer import no_check
 from model_runtime.types import Choice, RankedLogprob
 
 PIECES = (

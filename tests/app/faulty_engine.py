@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from model_runtime import Engine, EngineConfig, OutOfMemory
-from model_runtime.batch import Batch, Work
+from model_runtime.batching.batch import Batch, Work
 from tests.app.fake_engine import FakeEngine, ToyTokenizer
 from tests.model_runtime.fake_model import FakeModel, paths
 

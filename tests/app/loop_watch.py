@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent.parent
 OURS = (f"{ROOT}/app/", f"{ROOT}/model_runtime/")
-PROGRAMS = (f"{ROOT}/app/commands/", f"{ROOT}/app/load/")
+PROGRAMS = (f"{ROOT}/app/cli/",)
 """Commands have a loop of their own, and nobody else on it."""
 TESTS = f"{ROOT}/tests/"
 

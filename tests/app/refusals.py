@@ -15,7 +15,7 @@ import httpx
 
 from app.main import create_app
 from app.settings import Settings
-from tests.app.compat.decision_calls import ChatTokenizer
+from tests.app.compat.decisions.decision_calls import ChatTokenizer
 from tests.app.conftest import client_of
 from tests.app.fake_engine import FakeEngine
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from app.dependencies import EngineDependency
-from app.json_route import JsonRoute
+from app.http.json_body import JsonRoute
 from model_runtime import EngineStats, EngineStopping, ModelInfo, Priority
 
 INFO = ModelInfo(

@@ -24,9 +24,9 @@ import httpx
 from fastapi import FastAPI
 
 from app import server
-from app.logs import configure_logging
 from app.main import create_app
 from app.settings import Settings
+from app.telemetry.logs import configure_logging
 from model_runtime import CorruptModel
 from tests.app.faulty_engine import faulty_engine
 from tests.app.stub_engine import StubEngine, work_router

@@ -19,8 +19,10 @@ import pytest
 from app.main import create_app
 from app.schemas.bounds import MAX_CANDIDATES
 from app.settings import Settings
-from model_runtime import Engine, EngineConfig, job, planner
-from model_runtime.batcher import Batcher
+from model_runtime import Engine, EngineConfig
+from model_runtime.batching import planner
+from model_runtime.scheduling import request as job
+from model_runtime.scheduling.batcher import Batcher
 from tests.app.conftest import client_of, shell_app
 from tests.app.loop_watch import callback_seconds
 from tests.conftest import TinyFolder

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.errors import ModelNotServed
-from app.limits import Limits
+from app.errors.table import ModelNotServed
+from app.requests.limits import Limits
 from app.schemas.decode import DecodeRequest
 from app.schemas.next_token import NextTokenRequest
 from app.schemas.score import ScoreRequest

@@ -17,7 +17,7 @@ from benchmarks.mix import Mix
 from benchmarks.table import Table
 from benchmarks.timing import alternate, percentile
 from benchmarks.workloads import BODY_GFLOP, HEAD_GFLOP, KEY_GFLOP, Group
-from model_runtime.trie import fed_tokens
+from model_runtime.batching.trie import fed_tokens
 
 
 def test_ranking_is_what_it_is_called() -> None:

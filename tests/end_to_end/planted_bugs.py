@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from app.schemas.score_reply import CandidateScore, ScoreResponse
+from app.schemas.score_response import CandidateScore, ScoreResponse
 from app.service import ScoringService
 from model_runtime.attention.interface import Decoded
 from model_runtime.engine import Engine
-from model_runtime.model_runner import ModelRunner
-from model_runtime.tokenizer import Tokenizer
+from model_runtime.runner.model_runner import ModelRunner
+from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import LogprobQuery, LogprobResult
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.cli import main
+from app.cli.main import main
 from tests.documentation import GUIDE, Block, blocks
 from tests.end_to_end.live_server import LiveServer
 

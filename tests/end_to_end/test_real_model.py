@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from model_runtime.reference import reference_logprobs
-from model_runtime.tokenizer import Tokenizer
+from model_runtime.loading.reference import reference_logprobs
+from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import total
 from tests.end_to_end.live_server import LiveServer
 from tests.offline import eager_model

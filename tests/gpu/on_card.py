@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batch import Batch
+from model_runtime.batching.batch import Batch
 from model_runtime.decoding.base import SearchStrategy
-from model_runtime.kv_cache import PrefixCache
-from model_runtime.model_runner import ModelRunner
-from model_runtime.step_graphs import GraphRecorder
+from model_runtime.kv_cache.prefix_cache import PrefixCache
+from model_runtime.runner.cuda_graphs import GraphRecorder
+from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.types import LogprobQuery
 from tests.offline import Offline
 from tests.tiny_models import TINY_VOCAB

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_runtime.reference import reference_logprobs
+from model_runtime.loading.reference import reference_logprobs
 from model_runtime.types import LogprobQuery, LogprobResult
 from tests.conftest import TinyFolder
 from tests.gpu.on_card import OnCard, forked

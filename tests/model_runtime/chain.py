@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model_runtime.decoding.base import Answer
-from model_runtime.types import LogprobQuery
+from model_runtime.types import Answer, LogprobQuery
 
 
 class Chain:

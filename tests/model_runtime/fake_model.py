@@ -9,10 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from model_runtime.batch import Batch, Extent, Work
-from model_runtime.batcher import Forward
-from model_runtime.decoding.base import Answer
-from model_runtime.types import LogprobQuery, LogprobResult
+from model_runtime.batching.batch import Batch, Extent, Work
+from model_runtime.scheduling.forward import Forward
+from model_runtime.types import Answer, LogprobQuery, LogprobResult
 
 
 def ask(*tokens: int, score_from: int = 1, targets: tuple[int, ...] | None = None) -> LogprobQuery:

@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 import torch
 
-from model_runtime.batch import Batch, Extent
+from model_runtime.batching.batch import Batch, Extent
+from model_runtime.batching.trie import ROWS_PER_TOKEN
 from model_runtime.config import EngineConfig
-from model_runtime.decoding.base import Answer
 from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.limits import DecodingLimits
@@ -32,10 +32,9 @@ from model_runtime.errors import (
     RequestTooLarge,
     TokenIdOutOfRange,
 )
-from model_runtime.reference import reference_logprobs
-from model_runtime.tokenizer import Tokenizer
-from model_runtime.trie import ROWS_PER_TOKEN
-from model_runtime.types import LogprobQuery, LogprobResult, ModelInfo, RequestOptions
+from model_runtime.loading.reference import reference_logprobs
+from model_runtime.tokenization.tokenizer import Tokenizer
+from model_runtime.types import Answer, LogprobQuery, LogprobResult, ModelInfo, RequestOptions
 from tests.conftest import TinyFolder
 from tests.model_runtime.fake_model import FakeModel, Gate, ask, expected
 from tests.model_runtime.on_loop import on_loop

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_runtime.decoding.best_scores import BestScores
+from model_runtime.decoding.top_n.tied_top_n import BestScores
 from model_runtime.errors import InvalidQuery
 from model_runtime.normalization import (
     Normalization,

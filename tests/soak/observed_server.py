@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.cli import main
+from app.cli.main import main
 from app.environment import let_idle_threads_sleep
 
 TASKS = "/test/tasks"

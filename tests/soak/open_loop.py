@@ -11,9 +11,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.load.connections import Answer, BadAnswer, Connections
-from app.load.plan import Load
-from app.load.sender import Record, Sent, send_all
+from app.cli.bench.http_client import Answer, BadAnswer, Connections
+from app.cli.bench.load import Load
+from app.cli.bench.sender import Record, Sent, send_all
 
 KNOWN_EVERY = 8
 """One request in so many is one whose answer is known."""

@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.load.plan import Load
-from app.load.questions import Questions, Workload
-from app.load.report import percentile
-from app.load.sender import Record
-from app.load.shapes import SHAPES
+from app.cli.bench.load import Load
+from app.cli.bench.report import percentile
+from app.cli.bench.request_bodies import SHAPES
+from app.cli.bench.sender import Record
+from app.cli.bench.workload import Questions, Workload
 from tests.soak.open_loop import Known, Play, play, treated
 from tests.soak.process import Observed, Sampler, observed_server
 from tests.soak.trend import Trend, second_half, trend

@@ -13,7 +13,13 @@ from itertools import chain, islice
 
 from app.compat.clock import Clock
 from app.compat.decisions.prompts import Turn, option_texts, question_text, read_turn, shared_text
-from app.compat.decisions.reply import (
+from app.compat.decisions.request import (
+    ChoiceQuestion,
+    DecisionRequest,
+    PredicateQuestion,
+    Question,
+)
+from app.compat.decisions.response import (
     Answer,
     ChoiceAnswer,
     LevelProbability,
@@ -21,9 +27,8 @@ from app.compat.decisions.reply import (
     PredicateAnswer,
     ScoreAnswer,
 )
-from app.compat.decisions.wire import ChoiceQuestion, DecisionRequest, PredicateQuestion, Question
 from app.schemas.bounds import MAX_PATH_TOKENS
-from app.scored_paths import PathPlan
+from app.scoring.token_paths import PathPlan
 from model_runtime import (
     InvalidQuery,
     LogprobQuery,

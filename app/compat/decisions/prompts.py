@@ -21,7 +21,12 @@ from typing import Final
 from uuid import uuid4
 
 from app.compat.decisions.input import AnyPart, InputMessage
-from app.compat.decisions.wire import ChoiceQuestion, DecisionRequest, PredicateQuestion, Question
+from app.compat.decisions.request import (
+    ChoiceQuestion,
+    DecisionRequest,
+    PredicateQuestion,
+    Question,
+)
 from model_runtime import InvalidQuery, ModelInfo, Tokenizer
 
 OPENING: Final = "Read this input and answer the question behind it.\n\n"

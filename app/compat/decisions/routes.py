@@ -7,22 +7,22 @@ from typing import cast
 
 from fastapi import APIRouter, Request, Response
 
-from app.compat.answered import all_answered
+from app.compat.batch_result import all_answered
 from app.compat.clock import Clock
 from app.compat.decisions.plan import plan_decisions, question_of, read_decisions
-from app.compat.decisions.reply import (
+from app.compat.decisions.request import DecisionRequest
+from app.compat.decisions.response import (
     DecisionResponse,
     DecisionUsage,
     InputTokensDetails,
     OutputTokensDetails,
 )
-from app.compat.decisions.wire import DecisionRequest
 from app.dependencies import ServiceDependency
-from app.json_route import QueuedRoute
-from app.limits import Limits
-from app.routers.reply import WORK_FAILURES, json_reply
+from app.http.json_body import QueuedRoute
+from app.http.json_response import WORK_FAILURES, json_reply
+from app.requests.limits import Limits
 from app.schemas.response import Usage
-from app.scored_paths import ScoredPaths
+from app.scoring.token_paths import ScoredPaths
 
 router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_FAILURES)
 

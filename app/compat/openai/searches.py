@@ -8,13 +8,13 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeVar
 
-from app.compat.openai.completions_wire import CompletionRequest
-from app.compat.openai.patience import Patience
-from app.compat.openai.prompts import PromptPath
-from app.logs import noted_apart
+from app.compat.openai.admission_retry import Patience
+from app.compat.openai.plan import PromptPath
+from app.compat.openai.request import CompletionRequest
 from app.schemas.decode import DecodeRequest
-from app.schemas.decode_reply import DecodedToken, DecodeResponse
+from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.service import ScoringService
+from app.telemetry.logs import noted_apart
 from model_runtime import ChainruleError, InvalidQuery
 
 T = TypeVar("T")

@@ -12,23 +12,28 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 
-from app.compat.openai.bill import Bill
-from app.compat.openai.choices import NOTHING, ChoiceWriter, Generated, decoded, next_token
-from app.compat.openai.completions_wire import CompletionRequest
-from app.compat.openai.patience import Patience
-from app.compat.openai.pieces import PieceWriter
-from app.compat.openai.prompts import Plan, follows_at_once, plan_prompts
-from app.compat.openai.reply import Completion, CompletionChoice
+from app.compat.openai.admission_retry import Patience, WaitingLines
+from app.compat.openai.choices import (
+    NOTHING,
+    ChoiceWriter,
+    Generated,
+    PieceWriter,
+    decoded,
+    next_token,
+)
+from app.compat.openai.plan import Plan, follows_at_once, plan_prompts
+from app.compat.openai.request import CompletionRequest
+from app.compat.openai.response import Completion, CompletionChoice
 from app.compat.openai.searches import located, merged, run_searches, stream_searches
-from app.compat.openai.waiting_line import WaitingLines
-from app.deadline import Deadline
-from app.limits import Limits
-from app.logs import noted_apart
-from app.schemas.decode_reply import DecodeResponse
+from app.compat.openai.usage import Bill
+from app.requests.deadline import Deadline
+from app.requests.limits import Limits
+from app.requests.worker_threads import check_wanted
+from app.schemas.decode_response import DecodeResponse
 from app.schemas.request import Treatment
-from app.scored_paths import PathPlan, ScoredPaths
+from app.scoring.token_paths import PathPlan, ScoredPaths
 from app.service import ScoringService
-from app.worker_threads import check_wanted
+from app.telemetry.logs import noted_apart
 from model_runtime import ChainruleError, LogprobResult, ModelInfo, Tokenizer
 
 Answers = list[LogprobResult | None]

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.compat.clock import Clock
-from app.compat.rerank.cuts import shortened
-from app.compat.rerank.defaults import RerankPrompt
-from app.compat.rerank.documents import document_texts
-from app.compat.rerank.prompt_paths import PromptPath, PromptPaths, common
-from app.compat.rerank.prompts import Mode, Slot
-from app.compat.rerank.question import RerankQuestion
-from app.compat.rerank.segments import Ids
+from app.compat.rerank.config import RerankPrompt
+from app.compat.rerank.prompts import PromptPath, PromptPaths, common
+from app.compat.rerank.rerank_query import RerankQuestion, document_texts
+from app.compat.rerank.template_tokens import Ids
+from app.compat.rerank.templates import Mode, Slot
+from app.compat.rerank.truncation import shortened
 from app.schemas.bounds import MAX_RERANK_BYTES
-from app.scored_paths import PathPlan
+from app.scoring.token_paths import PathPlan
 from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, Tokenizer
 
 

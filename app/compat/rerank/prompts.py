@@ -1,132 +1,115 @@
-"""How a query and a document become one prompt: templates, the built-in ones among them.
-
-A template is text with ``{query}``, ``{document}`` and, if it likes, ``{instruction}``; braces of
-its own are doubled. What is filled in stays text, whatever it spells; only the template's own
-control tokens count as such. Computed tokens are shared up to where two prompts part, so what
-many of them have in common stands first.
-"""
+"""The prompt of each document as one path of tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from string import Formatter
-from typing import Final, Literal
 
-Mode = Literal["query_likelihood", "yes_no"]
-
-
-class Slot(StrEnum):
-    """What is filled into a template."""
-
-    QUERY = "query"
-    DOCUMENT = "document"
-    INSTRUCTION = "instruction"
-
-
-class TemplateError(ValueError):
-    """A template that cannot be filled. The message is one sentence."""
+from app.compat.clock import Clock
+from app.compat.rerank.config import RerankPrompt
+from app.compat.rerank.rerank_query import RerankQuestion
+from app.compat.rerank.template_tokens import Filling, Ids, TextRun, encode_segments, segments_of
+from app.compat.rerank.templates import Slot
+from app.compat.rerank.truncation import cuts_of
+from model_runtime import PathTooLong, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """Literal texts and slots, in order.
+class PromptPath:
+    """The prompt of one document.
 
     Attributes:
-        pieces: a ``Slot``, or text that is the template's own.
+        tokens: the whole path.
+        start: position of its first scored token; the length of the path where none is.
     """
 
-    pieces: tuple[str | Slot, ...]
+    tokens: Ids
+    start: int
 
-    @classmethod
-    def parse(cls, text: str, mode: Mode) -> Template:
-        """The template that ``text`` spells.
+
+class PromptPaths:
+    """The prompts of one request."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuestion, clock: Clock
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._question = question
+        self._clock = clock
+        self._instruction = prompt.instruction
+        self._scored = prompt.labels is None
+        self._head, self._end = segments_of(tokenizer, prompt.template)
+
+    def of(self, indices: Sequence[int], documents: Sequence[str]) -> list[PromptPath]:
+        """One for each of these documents, which have these indices in the request."""
+        fillings = [
+            {
+                Slot.QUERY: self._question.query(index),
+                Slot.DOCUMENT: document,
+                Slot.INSTRUCTION: self._instruction,
+            }
+            for index, document in zip(indices, documents, strict=True)
+        ]
+        heads = encode_segments(self._tokenizer, self._head, fillings, self._clock)
+        wholes = self._behind(heads, self._end, fillings)
+        if not self._scored:
+            return [PromptPath(whole, len(whole)) for whole in wholes]
+        # The query, which is last, may have merged with what stands before it.
+        contexts = self._behind(heads, TextRun(self._end.pieces[:-1]), fillings)
+        return [
+            PromptPath(whole, common(context, whole))
+            for context, whole in zip(contexts, wholes, strict=True)
+        ]
+
+    def fitted(
+        self,
+        indices: Sequence[int],
+        documents: Sequence[str],
+        paths: Sequence[PromptPath],
+        limit: int,
+    ) -> Iterator[tuple[int, PromptPath]]:
+        """The prompts of these documents, cut where that is wanted, to at most ``limit`` tokens.
 
         Raises:
-            TemplateError: a placeholder is missing, unknown or there twice, a brace is left
-                open, or text follows the query whose likelihood is the score.
+            PathTooLong: it is not wanted, or there is too little to cut.
         """
-        pieces = tuple(_pieces(text))
-        slots = [piece for piece in pieces if isinstance(piece, Slot)]
-        for slot in Slot:
-            if slots.count(slot) > 1:
-                raise TemplateError(f"{{{slot}}} stands there twice")
-        for slot in (Slot.QUERY, Slot.DOCUMENT):
-            if slot not in slots:
-                raise TemplateError(f"there is no {{{slot}}} in it")
-        if mode == "query_likelihood" and pieces[-1] is not Slot.QUERY:
-            raise TemplateError("a template of query_likelihood must end with {query}")
-        return cls(pieces)
+        question = self._question
+        if question.fit is None and indices:
+            raise self._too_long(indices[0], paths, limit)
+        encoded = self._clock.encode(self._tokenizer, [documents[index] for index in indices])
+        for index, ids in zip(indices, encoded, strict=True):
+            left = len(ids) - (len(paths[index].tokens) - limit)
+            fitting = self._first_fitting(index, documents[index], ids, left, limit)
+            if fitting is None:
+                raise self._too_long(index, paths, limit)
+            yield index, fitting
 
-    @property
-    def takes_instruction(self) -> bool:
-        """Whether there is a place for one."""
-        return Slot.INSTRUCTION in self.pieces
+    def _first_fitting(
+        self, index: int, document: str, ids: Sequence[int], left: int, limit: int
+    ) -> PromptPath | None:
+        side = self._question.fit or "right"
+        for cut in cuts_of(self._tokenizer, document, ids, left, side):
+            (path,) = self.of([index], [cut])
+            if len(path.tokens) <= limit:
+                return path
+        return None
 
+    def _too_long(self, index: int, paths: Sequence[PromptPath], limit: int) -> PathTooLong:
+        param = f"{self._question.field}.{index}"
+        length = len(paths[index].tokens)
+        return PathTooLong(
+            f"{param}: its prompt has {length} tokens; the model takes {limit}", param
+        )
 
-@dataclass(frozen=True, slots=True)
-class BuiltinTemplate:
-    """A template that comes with the server.
-
-    Attributes:
-        mode: what it is for.
-        text: as ``Template.parse`` reads it.
-        instruction: what fills its slot where nobody says otherwise.
-        labels: the tokens that stand for yes and no behind it; None for ``query_likelihood``.
-        control: control tokens that the model must have.
-    """
-
-    mode: Mode
-    text: str
-    instruction: str
-    labels: tuple[str, str] | None = None
-    control: tuple[str, ...] = ()
+    def _behind(self, heads: Sequence[Ids], run: TextRun, fillings: Sequence[Filling]) -> list[Ids]:
+        ends = encode_segments(self._tokenizer, [run], fillings, self._clock)
+        return [
+            self._tokenizer.with_prefix(head + end) for head, end in zip(heads, ends, strict=True)
+        ]
 
 
-BUILTIN: Final[dict[str, BuiltinTemplate]] = {
-    "query-likelihood": BuiltinTemplate(
-        "query_likelihood",
-        "{instruction}\n\nPassage: {document}\nQuery: {query}",
-        "A passage, and a search query that it answers.",
-    ),
-    # As the model card of Qwen3-Reranker gives it: the model was trained on these very words.
-    "qwen3-reranker": BuiltinTemplate(
-        "yes_no",
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
-        'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-        "<|im_start|>user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
-        "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
-        "Given a web search query, retrieve relevant passages that answer the query",
-        ("yes", "no"),
-        ("<|im_start|>", "<|im_end|>"),
-    ),
-    "plain-yes-no": BuiltinTemplate(
-        "yes_no",
-        "{instruction}\n\nQuery: {query}\nPassage: {document}\nAnswer:",
-        "Does the passage answer the query? Answer yes or no.",
-        (" yes", " no"),
-    ),
-}
-"""By name. The first of each mode is its default."""
-
-
-def default_name(mode: Mode) -> str:
-    """The built-in template of a mode where no other is named."""
-    return next(name for name, builtin in BUILTIN.items() if builtin.mode == mode)
-
-
-def _pieces(text: str) -> Iterator[str | Slot]:
-    try:
-        parsed = list(Formatter().parse(text))
-    except ValueError:
-        raise TemplateError("a brace is left alone; one of its own is doubled, {{ or }}") from None
-    for literal, name, form, conversion in parsed:
-        if literal:
-            yield literal
-        if name is None:
-            continue
-        if form or conversion or name not in list(Slot):
-            known = ", ".join(f"{{{slot}}}" for slot in Slot)
-            raise TemplateError(f"{{{name[:40]}}} is no placeholder; there are {known}")
-        yield Slot(name)
+def common(one: Ids, other: Ids) -> int:
+    """How many tokens two paths begin with alike."""
+    if other[: len(one)] == one:
+        return len(one)
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))

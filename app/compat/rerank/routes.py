@@ -10,11 +10,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from app.compat.rerank.answers import tei_answer, tei_headers, v1_answer, v2_answer
-from app.compat.rerank.defaults import RerankDefaults
-from app.compat.rerank.question import RerankQuestion
-from app.compat.rerank.ranking import Ranking, Reranker
-from app.compat.rerank.reply import (
+from app.compat.rerank.config import RerankDefaults
+from app.compat.rerank.formats import tei_answer, tei_headers, v1_answer, v2_answer
+from app.compat.rerank.request import AnyRerankRequest, RerankV1Request, RerankV2Request, TeiRequest
+from app.compat.rerank.rerank_query import RerankQuestion
+from app.compat.rerank.reranker import Ranking, Reranker
+from app.compat.rerank.response import (
     CohereError,
     Rank,
     RankWithText,
@@ -22,12 +23,10 @@ from app.compat.rerank.reply import (
     RerankV2Response,
     TeiError,
 )
-from app.compat.rerank.wire import AnyRerankRequest, RerankV1Request, RerankV2Request, TeiRequest
 from app.dependencies import ServiceDependency
-from app.json_pieces import PIECE
-from app.json_route import QueuedRoute
-from app.limits import Limits
-from app.routers.reply import WORK_FAILURES, Failures, json_reply
+from app.http.json_body import QueuedRoute
+from app.http.json_response import PIECE, WORK_FAILURES, Failures, json_reply
+from app.requests.limits import Limits
 
 Ranks = list[Rank | RankWithText]
 

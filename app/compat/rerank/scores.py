@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.compat.rerank.prompts import Mode
+from app.compat.rerank.templates import Mode
 from model_runtime import (
     Answer,
     ChainruleError,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.compat.decision_calls import LAW, ChatTokenizer, predicate
+from tests.app.compat.decisions.decision_calls import LAW, ChatTokenizer, predicate
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 

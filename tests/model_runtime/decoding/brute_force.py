@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from model_runtime.decoding.constraints.stop_strings import StopMatcher
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.stopping import StopMatcher
 from tests.model_runtime.decoding.table import NextLogprobs
 
 

@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedModel, StoppingCriteriaList
 
 from model_runtime.decoding.beam import BeamSearch
+from model_runtime.decoding.constraints.stop_strings import StopStrings
 from model_runtime.decoding.hypothesis import Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.stopping import StopStrings
 
 VOCAB = 32
 """Rows of the head that random settings draw their ids from."""

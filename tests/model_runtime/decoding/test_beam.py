@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from model_runtime.decoding.beam import BeamSearch
+from model_runtime.decoding.constraints.stop_strings import StopStrings
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import FinishReason
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.stopping import StopStrings
 from model_runtime.errors import ForwardFailed, InvalidQuery, NonFiniteLogits
 from model_runtime.types import LogprobResult, total
 from tests.model_runtime.decoding.table import (

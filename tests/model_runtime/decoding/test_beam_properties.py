@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.decoding.beam import BeamSearch
+from model_runtime.decoding.constraints.stop_strings import StopMatcher, StopStrings
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.stopping import StopMatcher, StopStrings
 from model_runtime.types import TokenLogprob, total
 from tests.model_runtime.decoding.table import (
     PROMPT,

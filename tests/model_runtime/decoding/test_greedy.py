@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from model_runtime.decoding.constraints.stop_strings import StopStrings
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import FinishReason, Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.decoding.stopping import StopStrings
 from model_runtime.errors import InvalidQuery, NonFiniteLogits, PathTooLong
 from model_runtime.types import TokenLogprob, total
 from tests.model_runtime.decoding.table import PROMPT, NextLogprobs, bigrams, random_table, run

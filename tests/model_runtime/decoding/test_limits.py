@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from model_runtime.decoding.closed_set import ClosedSet
+from model_runtime.decoding.constraints.closed_set import ClosedSet
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.errors import InvalidQuery
 from model_runtime.token_set import TokenSet

@@ -1,0 +1,123 @@
+"""The verb: gather, check, explain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from app.audit.collect import Gathering
+from app.audit.evidence import Evidence, sum_of
+from app.audit.greedy_gap import favourite_candidate, favourite_completion
+from app.audit.pairwise import pair_audits
+from app.audit.queries import Questions
+from app.audit.score_checks import run_checks
+from app.audit.views import audited_candidates, views
+from app.requests.deadline import Deadline
+from app.requests.limits import Limits
+from app.schemas.audit import AuditRequest
+from app.schemas.audit_response import AuditedCompletion, AuditResponse
+from app.schemas.decode_response import ComparedStrategy
+from app.schemas.response import Usage
+from app.service import ScoringService
+from app.telemetry.logs import note, noted_apart
+from model_runtime import Engine
+
+
+class AuditService:
+    """Explains scores and checks them, by asking the scoring service as any caller would.
+
+    Args:
+        service: as the request's tenant has it.
+        engine: the same service's.
+        limits: the operator's bounds.
+    """
+
+    def __init__(self, service: ScoringService, engine: Engine, limits: Limits) -> None:
+        self._service = service
+        self._engine = engine
+        self._limits = limits
+
+    def deadline(self, request: AuditRequest) -> Deadline:
+        """When the request's time is over."""
+        return self._limits.deadline(request)
+
+    async def audit(self, request: AuditRequest) -> AuditResponse:
+        """What the candidates' scores are made of, and whether they are right.
+
+        Raises:
+            InvalidQuery: what /v1/score refuses, or more tokens than an audit takes.
+            DeadlineExceeded: the request's time ran out, over all of its questions.
+        """
+        began, created = time.perf_counter(), int(time.time())
+        questions = Questions(self._service, self._engine, self._limits, request)
+        gathering = Gathering(questions, self._engine, request)
+        with noted_apart():
+            evidence = await questions.deadline.in_time(gathering.gather())
+        parts = await self._service.use_tokenizer(request, lambda *_: _explained(evidence))
+        usage = _usage(evidence, questions.spent)
+        note(**usage.model_dump(), audit_passed=parts["passed"])
+        info = self._engine.info
+        return AuditResponse(
+            id=f"audit-{uuid4().hex}",
+            created=created,
+            model=info.name,
+            fingerprint=info.fingerprint,
+            numeric_error=info.numeric_error and info.numeric_error[0],
+            usage=usage,
+            timings_ms=evidence.scores.timings_ms.model_copy(
+                update={"total": 1000 * (time.perf_counter() - began)}
+            ),
+            boundary=evidence.scores.boundary,
+            **parts,
+        )
+
+
+def _explained(evidence: Evidence) -> dict[str, Any]:
+    """The fields that are an audit's own."""
+    checks = run_checks(evidence)
+    return {
+        "passed": all(check.passed is not False for check in checks),
+        "checks": checks,
+        "candidates": audited_candidates(evidence),
+        "views": views(evidence),
+        "pairs": pair_audits(evidence),
+        "completions": _completions(evidence),
+        "certificate": evidence.decoded.certificate,
+        "among_candidates": favourite_candidate(evidence),
+        "among_completions": favourite_completion(evidence),
+    }
+
+
+def _completions(evidence: Evidence) -> list[AuditedCompletion]:
+    best = max(map(sum_of, evidence.good))
+    return [
+        AuditedCompletion(
+            strategy=entry.strategy,
+            text=entry.sequence and entry.sequence.text,
+            token_ids=entry.sequence.token_ids if entry.sequence else [],
+            logprob=entry.total,
+            candidate=_same_candidate(evidence, entry),
+            above_best_candidate=None if entry.total is None else entry.total - best,
+            search_error=entry.search_error,
+            reason=entry.reason,
+        )
+        for entry in evidence.decoded.compared or ()
+    ]
+
+
+def _same_candidate(evidence: Evidence, entry: ComparedStrategy) -> int | None:
+    """The first candidate of exactly these tokens, an appended end among them."""
+    found = entry.sequence.token_ids if entry.sequence else []
+    return next(
+        (one.index for one in evidence.good if [t.id for t in one.tokens or ()] == found), None
+    )
+
+
+def _usage(evidence: Evidence, each: Sequence[Usage]) -> Usage:
+    """What all questions cost; prompt and scored tokens are those of the scores."""
+    spent = {name: sum(getattr(usage, name) for usage in each) for name in Usage.model_fields}
+    asked = evidence.scores.usage
+    spent |= {"prompt_tokens": asked.prompt_tokens, "scored_tokens": asked.scored_tokens}
+    return Usage(**spent)

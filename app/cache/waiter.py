@@ -1,0 +1,77 @@
+"""One request's way through the shared scores: its deadline, its waiting and its bill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+from app.cache.inflight_call import Flight
+from app.requests.deadline import Deadline
+from model_runtime import Answer, DeadlineExceeded, Outcome, RequestOptions
+
+Answers = tuple[Answer, ...]
+
+
+class Stay:
+    """Begins when it is made, on the event loop.
+
+    Attributes:
+        options: as given.
+        deadline: by their timeout.
+        outcomes: of the flights that it started.
+        joined: distinct queries that flights of others have answered.
+        disappointments: how often such a flight has failed.
+    """
+
+    def __init__(self, options: RequestOptions) -> None:
+        self.options = options
+        self.outcomes: list[Outcome[Answers]] = []
+        self.joined = 0
+        self.disappointments = 0
+        self.deadline = Deadline.within(options.timeout_s)
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+
+    def options_now(self) -> RequestOptions:
+        """What the engine is told at this moment. Raises ``DeadlineExceeded`` when it is late."""
+        self.deadline.check()
+        return replace(self.options, timeout_s=self.deadline.left_s)
+
+    async def until_landed(self, flights: Iterable[Flight], own: Flight | None) -> None:
+        """Wait for all flights; the failure of one's own ends it at once.
+
+        Raises:
+            DeadlineExceeded: the time ran out first.
+            ChainruleError: what its own flight failed with.
+        """
+        pending = {flight.task for flight in flights}
+        while pending:
+            left_s = self.deadline.left_s
+            done, pending = await asyncio.wait(
+                pending,
+                timeout=None if left_s is None else max(0.0, left_s),
+                return_when=asyncio.FIRST_EXCEPTION,
+            )
+            if own is not None and own.failed:
+                own.task.result()
+            if pending and not done:
+                raise DeadlineExceeded("the request's time ran out")
+
+    def outcome(self, answers: Answers, reused: int) -> Outcome[Answers]:
+        """The bill. Whoever waited for others was in the model's hands meanwhile."""
+        own = self.outcomes
+        queue_s = sum(outcome.queue_s for outcome in own)
+        model_s = sum(outcome.model_s for outcome in own)
+        if self.joined:
+            model_s = max(model_s, self._clock() - self._began - queue_s)
+        return Outcome(
+            value=answers,
+            computed_tokens=sum(outcome.computed_tokens for outcome in own),
+            cached_tokens=sum(outcome.cached_tokens for outcome in own),
+            batches=sum(outcome.batches for outcome in own),
+            shared_batches=sum(outcome.shared_batches for outcome in own),
+            queue_s=queue_s,
+            model_s=model_s,
+            reused_scores=reused,
+        )

@@ -1,0 +1,141 @@
+"""``chainrule audit``: what scores are made of, and whether they are right, as tables."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final
+
+from app.cli.backend import Asker
+from app.cli.request_flags import add_context
+from app.cli.single_request import add_flags, ask
+from app.cli.tables import Cell, Colour, Page, number, quoted
+from app.schemas.audit import AuditRequest
+from app.schemas.audit_response import (
+    AuditedCandidate,
+    AuditedCompletion,
+    AuditedToken,
+    AuditResponse,
+    Check,
+    PairAudit,
+    Placed,
+)
+
+_VERDICTS: Final[dict[bool | None, tuple[str, Colour]]] = {
+    True: ("passed", "green"),
+    False: ("FAILED", "red"),
+    None: ("not checked", "yellow"),
+}
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Give the parser what the command takes."""
+    add_context(parser)
+    parser.add_argument("candidates", metavar="CANDIDATE", nargs="+", help="text to be audited")
+    add_flags(parser, AuditRequest, "candidates")
+    parser.set_defaults(command=audit_command)
+
+
+def audit_command(args: dict[str, Any]) -> int:
+    """``chainrule audit``."""
+    return ask(args, AuditRequest, _put, show)
+
+
+def show(page: Page, reply: AuditResponse) -> None:
+    """Rankings, tokens, pairs, completions and checks, in this order."""
+    heads = ["candidate", ">logprob", ">rank", ">mean", ">rank", ">per byte", ">rank", "error"]
+    # Where nobody failed, the room is the candidates'.
+    count = len(heads) - all(one.error is None for one in reply.candidates)
+    page.table(heads[:count], [_ranked(one)[:count] for one in reply.candidates])
+    page.line(reply.views, "dim")
+    for one in reply.candidates:
+        if one.tokens:
+            _show_tokens(page, one)
+    for pair in reply.pairs:
+        _show_pair(page, pair)
+    for favourite in (reply.among_candidates, reply.among_completions):
+        if favourite is not None:
+            page.line(favourite.explanation, *(("yellow",) if favourite.loses else ()))
+    _show_completions(page, reply.completions)
+    _show_checks(page, reply)
+
+
+def _put(asker: Asker, fields: dict[str, Any]) -> AuditResponse:
+    return asker.audit(**fields)
+
+
+def _ranked(one: AuditedCandidate) -> list[Cell | str]:
+    name = quoted(one.text)
+    if one.ranking is None:
+        message = "" if one.error is None else one.error.message
+        return [name, *[""] * 6, Cell(message, "red")]
+    sums = one.ranking.sum
+    return [
+        Cell(name, *(("bold", "green") if sums.rank == 1 else ())),
+        *(text for view in (sums, one.ranking.mean, one.ranking.per_byte) for text in _place(view)),
+        "",
+    ]
+
+
+def _place(view: Placed) -> tuple[str, str]:
+    return number(view.score), "" if view.rank is None else str(view.rank)
+
+
+def _show_tokens(page: Page, one: AuditedCandidate) -> None:
+    page.line()
+    page.line(f"tokens of {quoted(one.text)}", "bold")
+    page.table(
+        ["token", ">logprob", ">sum", ">rank", ">entropy", "best other token"],
+        [_token(token) for token in one.tokens],
+    )
+
+
+def _token(token: AuditedToken) -> list[Cell | str]:
+    other = token.alternative
+    rank = "" if token.rank is None else str(token.rank)
+    return [
+        quoted(token.text),
+        number(token.logprob),
+        number(token.cumulative),
+        Cell(rank, *(() if rank == "1" else ("yellow",))),
+        number(token.entropy),
+        Cell("" if other is None else f"{quoted(other.text)} {other.logprob:.4f}", "dim"),
+    ]
+
+
+def _show_pair(page: Page, pair: PairAudit) -> None:
+    page.line()
+    page.line(f"#{pair.better} against #{pair.worse}", "bold")
+    page.line(pair.explanation)
+
+
+def _show_completions(page: Page, completions: list[AuditedCompletion]) -> None:
+    if not completions:
+        return
+    page.line()
+    page.table(
+        ["search", "finds", ">logprob", ">above best", ">search error", "reason"],
+        [
+            [
+                Cell(one.strategy, "bold"),
+                "" if one.text is None else quoted(one.text),
+                number(one.logprob),
+                number(one.above_best_candidate),
+                number(one.search_error),
+                one.reason or "",
+            ]
+            for one in completions
+        ],
+    )
+
+
+def _show_checks(page: Page, reply: AuditResponse) -> None:
+    page.line()
+    page.table(["check", "", "what was found"], [_check(check) for check in reply.checks])
+    page.line()
+    word, colour = _VERDICTS[reply.passed]
+    page.line(f"audit {word}", "bold", colour)
+
+
+def _check(check: Check) -> list[Cell | str]:
+    word, colour = _VERDICTS[check.passed]
+    return [check.name, Cell(word, colour), check.detail]

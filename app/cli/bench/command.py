@@ -1,0 +1,142 @@
+"""``chainrule bench``: a server under load that does not wait for it.
+
+Requests arrive at random at a given rate, whether or not earlier ones have been answered, as
+those of many independent users do. A generator that waits for answers would go easy on a server
+exactly when it is slow.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from app.cli.bench.flags import BenchArgs, add_bench_flags, loads
+from app.cli.bench.load import Load
+from app.cli.bench.plot import NoPlot, draw, new_figure
+from app.cli.bench.report import Report, measure
+from app.cli.bench.sender import Sent
+from app.cli.bench.table import show
+from app.cli.bench.workers import SenderDied, play
+from app.cli.server_address import ServerAddress
+from app.cli.tables import Page
+
+FIND_S = 10.0
+"""Seconds in which a server says what it serves."""
+
+
+class NobodyThere(Exception):
+    """The server cannot be reached. The message is one line."""
+
+
+Run = tuple[Report, Sequence[Sent]]
+
+
+def fill(parser: Any) -> None:
+    """Give the parser what the command takes."""
+    add_bench_flags(parser)
+    parser.set_defaults(command=bench_command)
+
+
+def bench_command(given: dict[str, Any]) -> int:
+    """``chainrule bench``: 0 where at least one request of every run was answered."""
+    args = BenchArgs(**given)
+    try:
+        _check_files(args)
+        found = ServerAddress.find(args.url, args.api_key)
+        planned = loads(args, found.url, _headers(args, found), _model(args, found))
+        runs = [_run(load, args) for load in planned]
+    except (ValueError, NoPlot) as error:
+        return _failed(error, 2)
+    except (SenderDied, NobodyThere) as error:
+        return _failed(error, 1)
+    _print(args, planned[0], [report for report, _ in runs])
+    _save(args, planned, runs)
+    return 0 if all(report.ok for report, _ in runs) else 1
+
+
+def _check_files(args: BenchArgs) -> None:
+    """Raise what would otherwise be raised when the load has been made."""
+    if args.plot is not None:
+        new_figure()
+    for path in (args.save, args.plot):
+        try:
+            if path is not None:
+                path.open("ab").close()
+        except OSError as error:
+            raise ValueError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _headers(args: BenchArgs, found: ServerAddress) -> tuple[tuple[str, str], ...]:
+    key = () if found.key is None else (("Authorization", f"Bearer {found.key}"),)
+    return (*key, *args.header)
+
+
+def _model(args: BenchArgs, found: ServerAddress) -> str | None:
+    """The model's name: as given, else the first that the server lists, if it lists any."""
+    if args.model is not None or args.body is not None:
+        return args.model
+    try:
+        response = httpx.get(
+            f"{found.url}/v1/models",
+            headers=dict(_headers(args, found)),
+            timeout=FIND_S,
+            trust_env=False,
+        )
+        return str(response.json()["data"][0]["id"]) if response.is_success else None
+    except httpx.TransportError as error:
+        raise NobodyThere(f"nobody answers at {found.url}: {error}") from None
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _run(load: Load, args: BenchArgs) -> Run:
+    seconds = f"{load.warmup_s:g} + {load.duration_s:g} s"
+    sys.stderr.write(f"chainrule: {load.rate:g} requests/s for {seconds} ...\n")
+    record = play(load)
+    counted = [one for one in record.sent if one.due_s >= load.warmup_s]
+    return measure(load, record, args.slo_ms), counted
+
+
+def _save(args: BenchArgs, planned: Sequence[Load], runs: Sequence[Run]) -> None:
+    if args.save is not None:
+        text = json.dumps(_document(planned, runs), indent=2, allow_nan=False)
+        args.save.write_text(f"{text}\n", "utf-8")
+    if args.plot is not None:
+        draw(args.plot, runs, _title(args, planned[0]))
+
+
+def _title(args: BenchArgs, load: Load) -> str:
+    return f"{args.shape if args.body is None else args.body.name} at {load.url}"
+
+
+def _document(planned: Sequence[Load], runs: Sequence[Run]) -> dict[str, Any]:
+    """The load and what came of it, without what is secret: headers stay out."""
+    load = planned[0]
+    asked = {
+        name: getattr(load, name)
+        for name in (
+            *("url", "shape", "warmup_s", "duration_s", "processes", "connections"),
+            *("timeout_s", "seed"),
+        )
+    }
+    workload = {name: getattr(load.workload, name) for name in load.workload.__slots__}
+    made = {"bodies": len(load.bodies)} if load.bodies else {"workload": workload}
+    return {"load": asked | made, "runs": [report.to_dict() for report, _ in runs]}
+
+
+def _print(args: BenchArgs, load: Load, reports: Sequence[Report]) -> None:
+    page = Page()
+    if args.json:
+        page.line(json.dumps([report.to_dict() for report in reports], allow_nan=False))
+    else:
+        show(page, _title(args, load), load, reports)
+    page.write()
+
+
+def _failed(error: Exception, status: int) -> int:
+    sys.stderr.write(f"chainrule: error: {' '.join(str(error).split())}\n")
+    return status

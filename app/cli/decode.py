@@ -1,0 +1,126 @@
+"""``chainrule decode``: the continuations that a search finds, as tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from app.cli.backend import Asker
+from app.cli.request_flags import add_context
+from app.cli.single_request import add_flags, ask
+from app.cli.tables import Cell, Page, number, printable, quoted
+from app.schemas.decode import DecodeRequest
+from app.schemas.decode_response import (
+    CertificateReport,
+    ComparedStrategy,
+    DecodedSequence,
+    DecodedToken,
+    DecodeResponse,
+)
+from app.schemas.response import TokenDetail
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Give the parser what the command takes."""
+    add_context(parser)
+    add_flags(parser, DecodeRequest)
+    parser.set_defaults(command=decode_command)
+
+
+def decode_command(args: dict[str, Any]) -> int:
+    """``chainrule decode``."""
+
+    def put(asker: Asker, fields: dict[str, Any]) -> DecodeResponse:
+        if not fields.pop("stream", False):
+            return asker.decode(**fields)
+        if args["json"]:
+            return asker.stream(lambda _token: None, **fields)
+        reply = asker.stream(_tell, **fields)
+        sys.stdout.write("\n\n")
+        return reply
+
+    return ask(args, DecodeRequest, put, show)
+
+
+def show(page: Page, reply: DecodeResponse) -> None:
+    """The sequences, what was proven of them, and how strategies compare."""
+    if reply.sequences:
+        page.table(
+            [">#", "text", ">tokens", ">logprob", ">score", "finish", ">candidate"],
+            [_sequence(sequence) for sequence in reply.sequences],
+        )
+    elif reply.compared is None:
+        page.line("nothing was found", "yellow")
+    for sequence in reply.sequences:
+        if sequence.tokens is not None:
+            _show_tokens(page, sequence, sequence.tokens)
+    if reply.compared is not None:
+        page.table(
+            ["strategy", "text", ">logprob", ">search error", "reason"],
+            [_compared(entry) for entry in reply.compared],
+        )
+    if reply.certificate is not None:
+        _show_certificate(page, reply.certificate)
+
+
+def _tell(token: DecodedToken) -> None:
+    sys.stdout.write(printable(token.text, keep="\n\t"))
+    sys.stdout.flush()
+
+
+def _sequence(one: DecodedSequence) -> list[Cell | str]:
+    return [
+        str(one.index),
+        Cell(quoted(one.text), *(("bold", "green") if one.index == 0 else ())),
+        str(len(one.token_ids)),
+        number(one.logprob),
+        number(one.score),
+        one.finish_reason,
+        "" if one.candidate is None else str(one.candidate),
+    ]
+
+
+def _show_tokens(page: Page, sequence: DecodedSequence, tokens: list[TokenDetail]) -> None:
+    page.line()
+    page.line(f"tokens of #{sequence.index}", "bold")
+    page.table(
+        ["token", ">id", ">logprob", ">rank", "most probable here"],
+        [_token(token) for token in tokens],
+    )
+
+
+def _token(token: TokenDetail) -> list[Cell | str]:
+    others = ", ".join(f"{quoted(top.text, 20)} {top.logprob:.4f}" for top in token.top_logprobs)
+    rank = "" if token.rank is None else str(token.rank)
+    return [
+        quoted(token.text),
+        Cell(str(token.id), "dim"),
+        number(token.logprob),
+        Cell(rank, *(() if rank == "1" else ("yellow",))),
+        Cell(others, "dim"),
+    ]
+
+
+def _compared(entry: ComparedStrategy) -> list[Cell | str]:
+    error = entry.search_error
+    text = "" if entry.sequence is None else quoted(entry.sequence.text)
+    colour = () if error is None else (("green",) if error == 0 else ("yellow",))
+    return [
+        Cell(entry.strategy, "bold"),
+        text,
+        number(entry.total),
+        Cell(number(error), *colour),
+        entry.reason or "",
+    ]
+
+
+def _show_certificate(page: Page, found: CertificateReport) -> None:
+    page.line()
+    bound = "" if found.upper_bound is None else f", no score is above {found.upper_bound:.4f}"
+    asked = f"after {found.expanded} prefixes{bound}"
+    if found.optimal:
+        page.line(f"proven: these are the best {asked}", "green")
+    else:
+        gap = "" if found.gap is None else f" by up to {found.gap:.4f}"
+        page.line(f"not proven: others may be better{gap}, {asked}", "yellow")

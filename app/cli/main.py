@@ -1,0 +1,223 @@
+"""The command line: every command by name; those that ask have files under ``app.cli``.
+
+Exit status: 0 as asked, 1 for a failure, 2 for a wrong command line or setting. An expected
+failure is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import ByteSize
+
+from app import version
+from app.cli.lazy_parser import LateParser
+from app.environment import PREFIX, bound_compiled_products, env_name, let_idle_threads_sleep
+from app.settings import Settings, SettingsError, flag_name, log_ignored_variables
+from app.telemetry.logs import configure_logging
+
+_GROUPS: Final = {
+    "server": ("host", "port", "drain_timeout_s", "watchdog_timeout_s"),
+    "connections": (
+        *("max_connections", "header_timeout_s", "body_timeout_s", "max_body_bytes_in_flight"),
+    ),
+    "model": (
+        *("model", "revision", "served_name", "dtype", "device", "runner", "threads"),
+        "cache_dir",
+        "max_model_len",
+    ),
+    "capacity": ("max_batch_tokens", "max_queue_tokens", "kv_cache_bytes", "score_cache_bytes"),
+    "access": ("api_keys", "api_key_file", "allow_unauthenticated", "share_cache_across_keys"),
+    "limits of a request": (
+        *("max_body_bytes", "max_candidates", "max_top_logprobs", "default_timeout_ms"),
+    ),
+    "reranking": ("rerank_mode", "rerank_template", "rerank_instruction", "rerank_labels"),
+    "logging": ("log_level", "log_format"),
+}
+"""How --help orders the settings. A test sees to it that none is missing."""
+
+_ASKING: Final = {
+    "score": ("score.command", "score the records of a file"),
+    "next": ("next_token", "list the tokens that may come next"),
+    "decode": ("decode", "search for the most probable continuations"),
+    "audit": ("audit", "take scores apart and check them"),
+    "bench": ("bench.command", "measure a server under load that does not wait for it"),
+}
+"""Commands that ask a server: the module under ``app.cli``, and what they do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    args = vars(_parser().parse_args(argv))
+    command = args.pop("command")
+    try:
+        status = int(command(args))
+        sys.stdout.flush()
+        return status
+    except SettingsError as error:
+        return _fail(error, 2)
+    except BrokenPipeError:
+        # Whoever reads has read enough. Python would complain once more as it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve_command(flags: dict[str, Any]) -> int:
+    """``chainrule serve``."""
+    settings = Settings.read(flags)
+    settings.keys()
+    settings.body_bytes_in_flight()
+    configure_logging(settings.log_level, settings.log_format, queued=True)
+    log_ignored_variables()
+    # Until the server listens for signals itself there is nothing that a stop would have to finish.
+    signal.signal(signal.SIGTERM, _leave)
+    let_idle_threads_sleep()
+    bound_compiled_products()
+    # This brings torch, which takes seconds; a wrong flag need not wait for it.
+    from app.server import ListenError, serve
+
+    try:
+        return serve(settings)
+    except ListenError as error:
+        return _fail(error, 1)
+
+
+def _leave(*_: object) -> None:
+    logging.shutdown()
+    os._exit(0)
+
+
+def fetch_command(flags: dict[str, Any]) -> int:
+    """``chainrule model fetch``: print the folder it is in."""
+    settings = Settings.read(flags)
+    configure_logging(settings.log_level, "text")
+    log_ignored_variables()
+    from model_runtime import ModelLoadError, fetch_model
+
+    try:
+        folder = fetch_model(settings.model, settings.cache_dir)
+    except ModelLoadError as error:
+        return _fail(error, 1)
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+def info_command(flags: dict[str, Any]) -> int:
+    """``chainrule model info``: print what would be served as JSON."""
+    settings = Settings.read(flags)
+    configure_logging(settings.log_level, "text")
+    log_ignored_variables()
+    from model_runtime import ModelLoadError, load_model
+
+    try:
+        info = load_model(settings.engine_config()).info
+    except ModelLoadError as error:
+        return _fail(error, 1)
+    sys.stdout.write(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+    return 0
+
+
+def version_command(_flags: dict[str, Any]) -> int:
+    """``chainrule version``."""
+    sys.stdout.write(f"chainrule {version()}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = LateParser(
+        prog="chainrule",
+        description="Exact sequence log-probabilities from causal language models, over HTTP.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="answer requests until told to stop",
+        description="Load a model and answer requests until SIGTERM.",
+        epilog=f"Each setting is a flag and, in capitals behind {PREFIX}, an environment "
+        "variable. The flag wins. Sizes take suffixes such as MiB.",
+        allow_abbrev=False,
+    )
+    serve.set_defaults(command=serve_command)
+    for title, fields in _GROUPS.items():
+        group = serve.add_argument_group(title)
+        for field in fields:
+            _add_flag(group, field)
+    for name, (module, about) in _ASKING.items():
+        commands.add_parser(
+            name,
+            help=about,
+            description=f"{about.capitalize()}.",
+            allow_abbrev=False,
+            fill=_filler(module),
+        )
+    _add_model_commands(commands)
+    commands.add_parser("version", help="print the version").set_defaults(command=version_command)
+    return parser
+
+
+def _filler(module: str) -> Callable[[argparse.ArgumentParser], None]:
+    # What a command brings along takes longer to import than all the rest of the command line.
+    def fill(parser: argparse.ArgumentParser) -> None:
+        importlib.import_module(f"app.cli.{module}").fill(parser)
+
+    return fill
+
+
+def _add_model_commands(commands: Any) -> None:
+    model = commands.add_parser("model", help="fetch or describe a model")
+    actions = model.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, command, fields, about in (
+        ("fetch", fetch_command, ("cache_dir",), "get a built-in model and print its folder"),
+        ("info", info_command, _GROUPS["model"][1:], "load a model and print what would be served"),
+    ):
+        action = actions.add_parser(name, help=about, description=f"{about.capitalize()}.")
+        action.set_defaults(command=command)
+        about_model = f"default: {env_name('model')}, or {Settings.model_fields['model'].default}"
+        action.add_argument("model", nargs="?", default=argparse.SUPPRESS, help=about_model)
+        for field in fields:
+            _add_flag(action, field)
+
+
+def _add_flag(parser: Any, field: str) -> None:
+    info = Settings.model_fields[field]
+    about = " ".join((info.description or "").split())
+    default = "" if info.default in (None, ()) else f", default {_shown(info.default)}"
+    options: dict[str, Any] = {
+        "dest": field,
+        "default": argparse.SUPPRESS,
+        "help": f"{about} [{env_name(field)}{default}]".replace("%", "%%"),
+    }
+    if info.annotation is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options["metavar"] = _metavar(field, info.annotation)
+    parser.add_argument(flag_name(field), **options)
+
+
+def _metavar(field: str, annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(map(str, get_args(annotation))) + "}"
+    return "BYTES" if "bytes" in field else field.rsplit("_", 1)[-1].upper()
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, ByteSize):
+        return default.human_readable()
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _fail(error: Exception, status: int) -> int:
+    sys.stderr.write(f"chainrule: error: {' '.join(str(error).split())}\n")
+    return status

@@ -1,0 +1,57 @@
+"""``chainrule next``: which tokens may come next, as a table."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from app.cli.backend import Asker
+from app.cli.request_flags import add_context
+from app.cli.single_request import add_flags, ask
+from app.cli.tables import Cell, Page, bar, number, percent, quoted
+from app.schemas.next_token import NextTokenRequest, NextTokenResponse, TokenProbability
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Give the parser what the command takes."""
+    add_context(parser)
+    add_flags(parser, NextTokenRequest)
+    parser.set_defaults(command=next_command)
+
+
+def next_command(args: dict[str, Any]) -> int:
+    """``chainrule next``."""
+    return ask(args, NextTokenRequest, _put, show)
+
+
+def show(page: Page, reply: NextTokenResponse) -> None:
+    """The distribution's best tokens, then those that were asked for."""
+    if reply.tokens:
+        page.table(_heads(page), [_row(page, token) for token in reply.tokens])
+        rest = percent(reply.remaining_probability)
+        page.line(f"all other tokens: {rest}", "dim")
+    if reply.chosen:
+        page.line()
+        page.line("asked for", "bold")
+        page.table(_heads(page), [_row(page, token) for token in reply.chosen])
+    page.line(f"entropy {reply.entropy:.4f} nats", "dim")
+
+
+def _put(asker: Asker, fields: dict[str, Any]) -> NextTokenResponse:
+    return asker.next_token(**fields)
+
+
+def _heads(page: Page) -> list[str]:
+    return [">rank", "token", ">id", ">logprob", ">probability", *([""] if page.coloured else ())]
+
+
+def _row(page: Page, token: TokenProbability) -> list[Cell | str]:
+    row: list[Cell | str] = [
+        str(token.rank),
+        Cell(quoted(token.text), *(("bold", "green") if token.rank == 1 else ())),
+        Cell(str(token.id), "dim"),
+        number(token.logprob),
+        percent(token.probability),
+    ]
+    # Where nobody looks at colours, a program or a file may be reading: there bars are noise.
+    return [*row, Cell(bar(token.probability), "cyan")] if page.coloured else row

@@ -1,0 +1,1 @@
+"""``chainrule score``: files of requests in, lines of scores out."""

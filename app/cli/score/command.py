@@ -1,0 +1,293 @@
+"""``chainrule score``: score the records of a file.
+
+Exit status: 0 all are scored, 1 it could not go on, 2 a wrong command line or setting, 3 done, but
+some records could not be scored. After 1, after an interruption, and after a kill the same command
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from app.cli.daemon_thread import unhurried
+from app.cli.request_flags import add_request_flags, request_fields
+from app.cli.score.input import Format, Record, Source
+from app.cli.score.output import Beside, FileOutput, OutputError, StreamOutput
+from app.cli.score.run import Job, Scorer
+from app.cli.server_address import ServerAddress, add_address_flags
+from app.client import AsyncClient, ClientError, InvalidRequest, Retries
+from app.environment import bound_compiled_products, env_name, let_idle_threads_sleep
+from app.schemas.models import ModelCard
+from app.schemas.score import ScoreRequest
+from app.settings import Settings
+
+SOME_FAILED: Final = 3
+"""Exit status where every record was read and some could not be scored."""
+
+READ_AT_ONCE: Final = 32
+"""Records of a file that are read in one go; those of standard input come one by one."""
+
+ATTEMPT_S: Final = 3700.0
+"""A single attempt: longer than the longest time that a request may give itself."""
+
+EPILOG: Final = """\
+A line of JSONL has the fields of /v1/score and, at will, an id of any kind, which comes back with
+the result. What a line says itself wins over the flags. CSV has a header with context, at will id,
+and the candidates in one column, candidates, as a JSON list, or in columns candidate, candidate_1
+and so on, whose empty cells are no candidates.
+
+A result is one line: {"line", "id", "model", "fingerprint", "numeric_error", "results", ...} as
+/v1/score answers; what depends on the moment, such as timings, is left out, so that equal runs
+write equal files. What cannot be scored goes to the file of errors as {"line", "id", "error"}.
+
+With --output the same command goes on where it was ended. Exit status: 0 all are scored, 1 it
+could not go on, 2 a wrong command line, 3 done, with errors.
+"""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of ``chainrule score`` its flags and its command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.set_defaults(command=score_command)
+    parser.add_argument("input", metavar="INPUT", help="a file of JSONL or CSV; - for stdin")
+    parser.add_argument("-o", "--output", type=Path, help="file of results; default: stdout")
+    parser.add_argument(
+        "--errors", type=Path, help="file of errors; default: OUTPUT.errors.jsonl, or stderr"
+    )
+    parser.add_argument(
+        "--format", choices=("jsonl", "csv"), help="of INPUT; default: csv for *.csv, else jsonl"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="begin anew where OUTPUT is another run's"
+    )
+    parser.add_argument(
+        "--concurrency", type=_positive, default=8, metavar="N", help="requests in flight (8)"
+    )
+    parser.add_argument(
+        "--split",
+        type=_positive,
+        metavar="N",
+        help="send longer lists of candidates N at a time, with the numbers of one request",
+    )
+    _add_whom_to_ask(parser)
+    add_request_flags(parser, ScoreRequest, "context", "candidates", "model")
+
+
+def _add_whom_to_ask(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("whom to ask")
+    add_address_flags(group)
+    group.add_argument(
+        "--retry-for",
+        type=_positive,
+        default=600,
+        metavar="SECONDS",
+        help="how long a server may refuse one line, or be away (600)",
+    )
+    group.add_argument(
+        "--local",
+        action="store_true",
+        help="ask no server: load a model here, set up as a server would be by its "
+        f"variables, {env_name('model')} and so on",
+    )
+    group.add_argument(
+        "--model",
+        default=argparse.SUPPRESS,
+        help="the served model's name, as a check; with --local what to load",
+    )
+
+
+def score_command(args: dict[str, Any]) -> int:
+    """Run it; the exit status."""
+    try:
+        fields = _defaults(args)
+        return asyncio.run(_run(args, fields))
+    except InvalidRequest as error:
+        return _fail(error, 2)
+    except BrokenPipeError:
+        # Whoever reads the results has read enough, which is no failure to tell of.
+        raise
+    except (ClientError, OutputError, OSError) as error:
+        return _fail(error, 1)
+
+
+async def _run(args: dict[str, Any], fields: dict[str, Any]) -> int:
+    source = _source(args)
+    async with _scorer(args) as (scorer, card):
+        output = await asyncio.to_thread(_output, args, source, fields, card.fingerprint)
+        at_once = 1 if source.path is None else READ_AT_ONCE
+        job = Job(fields, args["concurrency"], args["split"], card.fingerprint, at_once)
+        try:
+            records = await unhurried(output.remaining, source.records())
+            await _write_all(job, scorer, records, output, source)
+        finally:
+            output.close()
+    return _told(output)
+
+
+async def _write_all(
+    job: Job,
+    scorer: Scorer,
+    records: Iterable[Record],
+    output: FileOutput | StreamOutput,
+    source: Source,
+) -> None:
+    is_shown = sys.stderr.isatty()
+    total = await asyncio.to_thread(_count, source) if is_shown else None
+    with tqdm(
+        total=total, initial=output.tally.lines, unit=" lines", disable=not is_shown
+    ) as progress:
+        async with aclosing(job.run(scorer, records, output)) as written:
+            async for _ in written:
+                progress.update()
+                if output.tally.failed:
+                    progress.set_postfix(errors=output.tally.failed, refresh=False)
+
+
+def _source(args: dict[str, Any]) -> Source:
+    path = None if args["input"] == "-" else Path(args["input"])
+    by_name: Format = "csv" if path is not None and path.suffix == ".csv" else "jsonl"
+    if path is not None:
+        # What cannot be read should be told of before a model is loaded.
+        path.open("rb").close()
+        for name, place in _written(args).items():
+            if _is_same(path, place):
+                raise InvalidRequest(f"{name} is the input itself")
+    if args["errors"] is not None and args["output"] is not None:
+        _check_errors(args["errors"], args["output"])
+    return Source(path, args["format"] or by_name)
+
+
+def _check_errors(errors: Path, output: Path) -> None:
+    beside = Beside.of(output)
+    if _is_same(errors, output):
+        raise InvalidRequest("--errors is the output itself")
+    for place in (beside.manifest, beside.draft):
+        if _is_same(errors, place):
+            raise InvalidRequest(f"--errors is {place.name}, which says what the run was")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both are one file, by whatever name, and whether or not it is there yet."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
+
+
+def _written(args: dict[str, Any]) -> dict[str, Path]:
+    """Every file that a run writes, by what the user knows it as."""
+    found = {f"--{name}": args[name] for name in ("output", "errors") if args[name] is not None}
+    if args["output"] is not None:
+        beside = Beside.of(args["output"])
+        found.setdefault("--errors", beside.errors)
+        found["what lies beside --output"] = beside.manifest
+        found["the draft of what lies beside --output"] = beside.draft
+    return found
+
+
+def _output(
+    args: dict[str, Any], source: Source, fields: dict[str, Any], fingerprint: str
+) -> FileOutput | StreamOutput:
+    if args["output"] is None:
+        if args["errors"] is not None:
+            raise InvalidRequest("--errors goes with --output")
+        return StreamOutput()
+    if source.path is None and not args["overwrite"] and args["output"].exists():
+        raise InvalidRequest(
+            "what comes from stdin cannot be gone on with; --overwrite begins anew"
+        )
+    manifest = {
+        "input": source.digest(),
+        "format": source.format,
+        "options": fields,
+        "errors": args["errors"] and str(args["errors"].absolute()),
+        "model": fingerprint,
+    }
+    return FileOutput(args["output"], args["errors"], manifest, overwrite=args["overwrite"])
+
+
+def _defaults(args: dict[str, Any]) -> dict[str, Any]:
+    """The request's fields among the flags.
+
+    Raises:
+        InvalidRequest: one cannot be what any record wants.
+    """
+    try:
+        fields = request_fields(args, ScoreRequest)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+    if args["local"]:
+        fields.pop("model", None)
+    body = {"context": "x", "candidates": ["y"], **fields}
+    try:
+        ScoreRequest.model_validate(body)
+    except ValidationError as error:
+        # What a flag needs beside it may be in the records.
+        if any(one["type"] != "missing" for one in error.errors()):
+            raise InvalidRequest.of(error, body) from None
+    return fields
+
+
+@asynccontextmanager
+async def _scorer(args: dict[str, Any]) -> AsyncGenerator[tuple[Scorer, ModelCard], None]:
+    """Whoever answers, and what answers there."""
+    if args["local"]:
+        settings = Settings.read({name: args[name] for name in ("model",) if name in args})
+        let_idle_threads_sleep()
+        bound_compiled_products()
+        # This brings torch, which takes seconds; whoever asks a server need not wait.
+        from app.cli.score.in_process import local_scorer
+
+        async with local_scorer(settings) as found:
+            yield found
+        return
+    server = ServerAddress.find(args["url"], args["api_key"])
+    # A server that is not there at all should be told of soon.
+    async with AsyncClient(server.url, api_key=server.key, retries=Retries(attempts=3)) as client:
+        (card,) = await client.models()
+    patience = Retries(
+        attempts=1_000_000,
+        longest_wait_s=10.0,
+        total_s=float(args["retry_for"]),
+        cuts_attempts=False,
+    )
+    async with AsyncClient(
+        server.url, api_key=server.key, timeout_s=ATTEMPT_S, retries=patience
+    ) as client:
+        yield client, card
+
+
+def _count(source: Source) -> int | None:
+    """Records of the whole input, for the time that is left; None for standard input."""
+    return None if source.path is None else sum(1 for _ in source.records())
+
+
+def _told(output: FileOutput | StreamOutput) -> int:
+    """Say what was done; the exit status."""
+    tally = output.tally
+    about = f"{tally.lines} lines: {tally.scored} scored"
+    if tally.failed:
+        where = f", see {output.errors}" if isinstance(output, FileOutput) else ""
+        about += f", {tally.failed} not{where}"
+    sys.stderr.write(f"chainrule: {about}\n")
+    return SOME_FAILED if tally.failed else 0
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("it is a number from 1")
+    return int(text)
+
+
+def _fail(error: Exception, status: int) -> int:
+    sys.stderr.write(f"chainrule: error: {' '.join(str(error).split())}\n")
+    return status

@@ -1,0 +1,201 @@
+"""The work of ``chainrule score``: records in, lines out, so many of them in flight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from app.cli.daemon_thread import unhurried
+from app.cli.score.input import Record
+from app.client import ApiError, ClientError, DifferentModels, InvalidRequest
+from app.client.concurrency import in_order_async
+from app.client.endpoints import made
+from app.client.split.split_score import Answer, split_score
+from app.schemas.error import ErrorObject
+from app.schemas.score import ScoreRequest
+from app.schemas.score_response import ScoreResponse
+
+_OF_ONE_LINE = frozenset({400, 413, 415, 422, 500, 501, 504})
+"""Statuses that say something of the request; every other one would meet the next one as well."""
+
+MAX_ID_DEPTH = 100
+"""Lists and objects inside one another in an id, which is written back as it came."""
+
+_NOT_WRITTEN = {"id", "object", "created", "usage", "timings_ms"}
+"""What differs between two runs with equal scores."""
+
+
+class Scorer(Protocol):
+    """Whoever answers requests, one at a time or many at once."""
+
+    async def score(self, request: ScoreRequest, /) -> ScoreResponse:
+        """The answer. Raises ``ClientError``."""
+
+
+class Sink(Protocol):
+    """Where the lines go. Each ends with its line's end."""
+
+    def result(self, line: bytes) -> None:
+        """Take the result of a record."""
+
+    def error(self, line: bytes) -> None:
+        """Take what is wrong with a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A record as a request, or why it is none.
+
+    Attributes:
+        line: of the record.
+        id: what the record is called, in a dict of one entry; empty where it has no name.
+        request: what is asked.
+        names_model: whether the record itself says who is to answer.
+    """
+
+    line: int
+    id: Mapping[str, Any]
+    request: ScoreRequest | InvalidRequest
+    names_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How records are scored.
+
+    Attributes:
+        defaults: fields of the request that a record does not have itself.
+        concurrency: requests in flight.
+        size: lists with more candidates are split; None splits none.
+        fingerprint: of the model that all must be scored by.
+        read_at_once: records that are waited for together; more is faster where none is late.
+    """
+
+    defaults: Mapping[str, Any]
+    concurrency: int
+    size: int | None
+    fingerprint: str
+    read_at_once: int = 1
+
+    async def run(
+        self, scorer: Scorer, records: Iterable[Record], sink: Sink
+    ) -> AsyncGenerator[None, None]:
+        """Write a line for each record, in order; yields after each.
+
+        Raises:
+            ClientError: something that is not one record's fault. What was in flight is dropped.
+        """
+
+        async def work(question: Question) -> tuple[Question, Answer]:
+            try:
+                return question, await self._answer(scorer, question)
+            except ClientError as error:
+                return question, error
+
+        answers = in_order_async(self._questions(records), work, self.concurrency)
+        async with aclosing(answers):
+            async for question, answer in answers:
+                self._write(question, answer, sink)
+                yield
+
+    async def _questions(self, records: Iterable[Record]) -> AsyncIterator[Question]:
+        # Standard input may make one wait, and a long line takes long to parse.
+        source = map(self._read, records)
+        while some := await unhurried(_take, source, self.read_at_once):
+            for question in some:
+                yield question
+
+    def _read(self, record: Record) -> Question:
+        name: dict[str, Any] = {}
+        try:
+            fields = record.fields()
+            if _is_deep(fields.get("id")):
+                raise InvalidRequest(f"id: it is nested deeper than {MAX_ID_DEPTH}", param="id")
+            if "id" in fields:
+                name = {"id": fields.pop("id")}
+            request = made(ScoreRequest, self.defaults, fields)
+            return Question(record.line, name, request, fields.get("model") is not None)
+        except InvalidRequest as error:
+            return Question(record.line, name, error)
+
+    async def _answer(self, scorer: Scorer, question: Question) -> ScoreResponse:
+        request = question.request
+        if isinstance(request, InvalidRequest):
+            raise request
+        if self.size is None or len(request.candidates) <= self.size:
+            return await scorer.score(request)
+        return await _in_parts(scorer, request, self.size)
+
+    def _write(self, question: Question, answer: Answer, sink: Sink) -> None:
+        head = {"line": question.line, **question.id}
+        if isinstance(answer, ClientError):
+            if not _is_of_one_line(answer, names_model=question.names_model):
+                raise answer
+            sink.error(_line({**head, "error": _shown(answer).model_dump()}))
+            return
+        if answer.fingerprint != self.fingerprint:
+            raise DifferentModels("the server has changed its model since this run began")
+        # The numbers are written by the serializer that the server writes them with.
+        body = answer.model_dump_json(exclude=_NOT_WRITTEN).encode()
+        sink.result(_line(head)[:-2] + b"," + body[1:] + b"\n")
+
+
+def _take(source: Iterator[Question], count: int) -> list[Question]:
+    return list(islice(source, count))
+
+
+async def _in_parts(scorer: Scorer, request: ScoreRequest, size: int) -> ScoreResponse:
+    rounds = split_score(request, size)
+    try:
+        requests = next(rounds)
+        while True:
+            requests = rounds.send([await _tried(scorer, one) for one in requests])
+    except StopIteration as end:
+        answer: ScoreResponse = end.value
+        return answer
+
+
+async def _tried(scorer: Scorer, request: ScoreRequest) -> Answer:
+    try:
+        return await scorer.score(request)
+    except ClientError as error:
+        return error
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_ID_DEPTH + 1):
+        level = [inner for one in level for inner in _inside(one)]
+    return bool(level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _is_of_one_line(error: ClientError, *, names_model: bool) -> bool:
+    if isinstance(error, ApiError):
+        if names_model and error.code == "model_not_found":
+            return True
+        return error.status in _OF_ONE_LINE
+    return isinstance(error, InvalidRequest)
+
+
+def _shown(error: ClientError) -> ErrorObject:
+    kind = error.type if isinstance(error, ApiError) else None
+    return ErrorObject(
+        message=error.message,
+        type=kind or "invalid_request_error",
+        param=error.param,
+        code=error.code,
+    )
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,1 @@
+"""One long list of candidates over several requests."""

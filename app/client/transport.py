@@ -1,0 +1,100 @@
+"""Calls and answers in the terms of httpx: what both clients share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from app import version
+from app.client.errors import InvalidRequest, NoAnswer
+from app.client.retry import Answered, Call, Retries, Unanswered
+from app.client.url import server_url
+
+CONNECT_S = 10.0
+"""Seconds to wait for a connection."""
+
+MAX_CONNECTIONS = 100
+
+_FINAL = (
+    httpx.ReadTimeout,
+    httpx.WriteTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+"""Failures that another attempt would only repeat, or make worse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a client reaches its server. See ``Client``."""
+
+    base_url: str
+    api_key: str | None = field(repr=False)
+    timeout_s: float
+    retries: Retries
+
+    def __post_init__(self) -> None:
+        try:
+            url = server_url(self.base_url)
+        except ValueError as error:
+            raise InvalidRequest(f"base_url: {error}", param="base_url") from None
+        object.__setattr__(self, "base_url", url)
+        key = self.api_key
+        if key is not None and not (key.isascii() and key.isprintable() and key.strip()):
+            raise InvalidRequest("api_key: it is empty or cannot be sent", param="api_key")
+        if not self.timeout_s > 0:
+            raise InvalidRequest("timeout_s: it must be positive", param="timeout_s")
+
+    def http(self) -> dict[str, Any]:
+        """The arguments of an httpx client."""
+        key = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
+        return {
+            "base_url": self.base_url,
+            "headers": {"User-Agent": f"chainrule/{version()}", **key},
+            "limits": httpx.Limits(
+                max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
+            ),
+        }
+
+    def request(self, call: Call[Any], left_s: float) -> dict[str, Any]:
+        """The arguments of ``build_request``."""
+        limit_s = max(0.001, min(self.timeout_s, left_s))
+        return {
+            "method": call.method,
+            "url": call.path,
+            "content": call.body,
+            "headers": call.headers,
+            "timeout": httpx.Timeout(
+                limit_s,
+                connect=min(CONNECT_S, limit_s),
+                # Whoever sends more than there are connections waits for one of their own.
+                pool=None if math.isinf(left_s) else max(0.001, left_s),
+            ),
+        }
+
+
+def answered(response: httpx.Response, body: bytes) -> Answered:
+    """A response; of one that is streamed, ``body`` is empty."""
+    headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+    return Answered(response.status_code, headers, body)
+
+
+def _address(error: httpx.HTTPError, call: Call[Any]) -> str:
+    try:
+        return str(error.request.url.copy_with(userinfo=b""))
+    except RuntimeError:  # what httpx raises where there is no request to tell of
+        return call.path
+
+
+def unanswered(call: Call[Any], error: httpx.HTTPError) -> Unanswered:
+    """A failure on the way."""
+    words = str(error) or type(error).__name__
+    return Unanswered(
+        NoAnswer(f"no answer from {_address(error, call)}: {words}", request_id=call.request_id),
+        sent_again=isinstance(error, httpx.TransportError) and not isinstance(error, _FINAL),
+    )

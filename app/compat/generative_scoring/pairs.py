@@ -1,0 +1,78 @@
+"""Pairs of texts to relevance: what POST /v1/score answers to vLLM's pooling keys.
+
+A causal model scores a pair as it does for /v1/rerank, under the same prompts and settings. Here
+the scores stay in the request's order, and every pair may have a query of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+from fastapi import Request
+
+from app.compat.clock import Clock
+from app.compat.generative_scoring.label_routes import check_count, limits_of, scoring_usage
+from app.compat.generative_scoring.label_schemas import ItemScore, ScoreList
+from app.compat.generative_scoring.pair_schemas import PairRequest
+from app.compat.rerank.config import RerankDefaults, RerankPrompt
+from app.compat.rerank.plan import RerankPlan, plan_rerank
+from app.compat.rerank.rerank_query import RerankQuestion
+from app.compat.rerank.scores import read_ranking
+from app.scoring.token_paths import PathPlan, ScoredPaths
+from app.service import ScoringService
+from model_runtime import ModelInfo, Tokenizer
+
+
+async def pair_scores(request: PairRequest, service: ScoringService, http: Request) -> ScoreList:
+    """vLLM's answer: a score between 0 and 1 for each pair.
+
+    Args:
+        request: the pairs.
+        service: answers.
+        http: of the app, whose state has the operator's choices.
+
+    Raises:
+        InvalidQuery: a setting or a text is at fault, named by ``param``.
+    """
+    question = RerankQuestion(
+        getattr(request, request.FIRST),
+        getattr(request, request.SECOND),
+        request.SECOND,
+        query_field=request.FIRST,
+    )
+    check_count(http, request.SECOND, len(question.documents))
+    prompt = cast(RerankDefaults, http.app.state.rerank).prompt(request)
+    clock = Clock.of(request, limits_of(http))
+    found = await service.score_paths(request, partial(_plan, prompt, question, clock))
+    return await service.use_tokenizer(request, lambda *_: _score_list(request, prompt, found))
+
+
+def _plan(
+    prompt: RerankPrompt,
+    question: RerankQuestion,
+    clock: Clock,
+    tokenizer: Tokenizer,
+    info: ModelInfo,
+) -> PathPlan[RerankPlan]:
+    plan = plan_rerank(prompt, question, clock, tokenizer, info)
+    # That API counts the queries, too.
+    return replace(plan, prompt_tokens=plan.meaning.tokens)
+
+
+def _score_list(
+    request: PairRequest, prompt: RerankPrompt, found: ScoredPaths[RerankPlan]
+) -> ScoreList:
+    ranked = read_ranking(prompt.mode, request.SECOND, found.answers)
+    name = request.request_id or found.id
+    return ScoreList(
+        id=f"score-{name}",
+        created=found.created,
+        model=found.model,
+        data=[
+            ItemScore(index=one.index, score=one.score)
+            for one in sorted(ranked, key=lambda one: one.index)
+        ],
+        usage=scoring_usage(found.usage, found.meaning.needed),
+    )

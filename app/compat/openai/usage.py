@@ -1,0 +1,102 @@
+"""What a completions answer says beside its choices: who answered, and what it cost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.compat.openai.plan import Plan
+from app.compat.openai.response import (
+    Completion,
+    CompletionChoice,
+    CompletionUsage,
+    PromptTokensDetails,
+)
+from app.schemas.decode_response import DecodeResponse
+from app.schemas.response import Usage
+from app.scoring.token_paths import ScoredPaths
+from app.telemetry.logs import note
+
+SPENT: Final = ("cached_tokens", "computed_tokens", "reused_scores")
+"""What the parts of an answer have spent is what it has spent."""
+
+
+class Bill:
+    """Adds up while an answer is put together.
+
+    Args:
+        scored: what was asked first; its id is the answer's.
+
+    Attributes:
+        completion_tokens: generated so far.
+    """
+
+    def __init__(self, scored: ScoredPaths[Plan]) -> None:
+        self.completion_tokens = 0
+        self._scored = scored
+        self._prompt_tokens = sum(len(path.ids) for path in scored.meaning.paths)
+        self._asked = scored.meaning.needed
+        self._cached = 0
+        self._streamed = 0
+        self._spent = dict.fromkeys(SPENT, 0)
+        self._spend(scored.usage)
+
+    def add(self, reply: DecodeResponse) -> None:
+        """One prompt's search."""
+        self.completion_tokens += sum(len(found.token_ids) for found in reply.sequences)
+        usage = reply.usage
+        self._cached += min(usage.prompt_tokens, usage.cached_tokens)
+        self._spend(usage)
+
+    def stream(self) -> None:
+        """One token, of a search that is added once it has ended."""
+        self._streamed += 1
+        self._note()
+
+    def whole(self, choices: list[CompletionChoice]) -> Completion:
+        """The whole answer."""
+        return self._completion(choices, self._usage())
+
+    def piece(self, choice: CompletionChoice | None) -> Completion:
+        """A piece of a stream; the one without a choice says what it all cost."""
+        if choice is None:
+            return self._completion([], self._usage())
+        return self._completion([choice], None)
+
+    def _completion(
+        self, choices: list[CompletionChoice], usage: CompletionUsage | None
+    ) -> Completion:
+        scored = self._scored
+        return Completion(
+            id=f"cmpl-{scored.id}",
+            created=scored.created,
+            model=scored.model,
+            system_fingerprint=scored.fingerprint,
+            choices=choices,
+            usage=usage,
+        )
+
+    def _usage(self) -> CompletionUsage:
+        # What rows were asked of was needed whole, and is in the cache for a search behind it.
+        known = max(0, self._asked - self._scored.usage.computed_tokens) if self._asked else None
+        cached = self._cached if known is None else known
+        self._note()
+        return CompletionUsage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=self._prompt_tokens + self.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+        )
+
+    def _spend(self, usage: Usage) -> None:
+        for name in SPENT:
+            self._spent[name] += getattr(usage, name)
+        self._note()
+
+    def _note(self) -> None:
+        """Tell the access log what all of it has cost until now."""
+        generated = max(self.completion_tokens, self._streamed)
+        note(
+            prompt_tokens=self._prompt_tokens,
+            scored_tokens=self._scored.usage.scored_tokens + generated,
+            **self._spent,
+        )

@@ -1,0 +1,88 @@
+"""Documents ranked by the service, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from app.compat.clock import Clock
+from app.compat.rerank.config import RerankDefaults
+from app.compat.rerank.plan import RerankPlan, plan_rerank
+from app.compat.rerank.request import PromptOptions
+from app.compat.rerank.rerank_query import RerankQuestion
+from app.compat.rerank.scores import Ranked, read_ranking
+from app.http.json_response import PIECE
+from app.requests.deadline import Deadline
+from app.requests.limits import Limits
+from app.schemas.request import Treatment
+from app.scoring.token_paths import ScoredPaths
+from app.service import ScoringService
+from model_runtime import InvalidQuery
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What came of it.
+
+    Attributes:
+        scored: what was asked, and what it cost.
+        documents: all of them, best first.
+    """
+
+    scored: ScoredPaths[RerankPlan]
+    documents: Sequence[Ranked]
+
+
+class Reranker:
+    """Ranks what a request asks for.
+
+    Args:
+        service: of the request.
+        defaults: the operator's choices.
+        limits: the operator's bounds.
+    """
+
+    def __init__(self, service: ScoringService, defaults: RerankDefaults, limits: Limits) -> None:
+        self._service = service
+        self._defaults = defaults
+        self._limits = limits
+
+    def deadline(self, treatment: Treatment) -> Deadline:
+        """When the request's time is over."""
+        return self._service.deadline(treatment)
+
+    async def rank(
+        self,
+        treatment: Treatment,
+        options: PromptOptions,
+        question: RerankQuestion,
+        answer: Callable[[Ranking], T],
+        *,
+        by_raw: bool = False,
+    ) -> T:
+        """What ``answer`` makes of the ranking; beside the event loop where that takes long.
+
+        Raises:
+            ChainruleError: a document cannot be ranked, or the request cannot be answered.
+        """
+        count, limit = len(question.documents), self._limits.max_candidates
+        if count > limit:
+            field = question.field
+            raise InvalidQuery(f"{field}: {count} is more than this server allows, {limit}", field)
+        prompt = self._defaults.prompt(options)
+        clock = Clock.of(treatment, self._limits)
+        plan = partial(plan_rerank, prompt, question, clock)
+        scored = await self._service.score_paths(treatment, plan)
+
+        def read() -> T:
+            meaning = scored.meaning
+            ranked = read_ranking(meaning.mode, meaning.field, scored.answers, by_raw=by_raw)
+            return answer(Ranking(scored, ranked))
+
+        if count > PIECE:
+            return await self._service.use_tokenizer(treatment, lambda *_: read())
+        return read()

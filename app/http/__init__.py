@@ -1,0 +1,1 @@
+"""HTTP as such: connections, bodies, answers, the life of the process."""

@@ -1,0 +1,51 @@
+"""Deny by default: without a valid API key nothing answers but health."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors.table import Unauthorized, error_response
+
+OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
+"""Answered to anybody. Compared whole, so no other spelling of a path slips through."""
+
+
+class Authorized:
+    """Lets a request pass that carries one of the keys as ``Authorization: Bearer``.
+
+    Only digests are compared, each in constant time and all of them every time, so neither a
+    key's length nor a common prefix shows in the timing. Without keys everybody may pass.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = tuple(_digest(key.encode()) for key in keys)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._may_pass(scope):
+            await self._app(scope, receive, send)
+            return
+        refusal = Unauthorized("A valid API key is needed: Authorization: Bearer <key>.")
+        await error_response(refusal, scope["path"])(scope, receive, send)
+
+    def _may_pass(self, scope: Scope) -> bool:
+        if not self._digests:
+            return True
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, key = given[0].partition(b" ")
+        if scheme.lower() != b"bearer":
+            return False
+        presented = _digest(key.strip())
+        matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
+        return any(matches)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -1,0 +1,1 @@
+"""What every request has: a context, a deadline, bounds, a prompt."""

@@ -1,0 +1,96 @@
+"""One request's stay in the service: its id, its clock and what it cost."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import uuid4
+
+from app.requests.deadline import Deadline
+from app.schemas.request import Treatment
+from app.schemas.response import Timings, Usage
+from app.telemetry.logs import note
+from model_runtime import ModelInfo, Outcome, Priority, RequestOptions
+
+
+class Visit:
+    """Begins when it is made.
+
+    Args:
+        request: how it wants to be treated.
+        deadline: when its time is over.
+        tenant: whose computation it may share, a name without a slash; empty for everybody's.
+
+    Attributes:
+        deadline: as given; see ``search_ended``.
+        priority: the request's class of service.
+        id: 32 hex digits, new for every request.
+        created: unix seconds.
+    """
+
+    def __init__(self, request: Treatment, deadline: Deadline, tenant: str = "") -> None:
+        self.deadline = deadline
+        self.id = uuid4().hex
+        self.created = int(time.time())
+        self.priority = Priority(request.priority)
+        self._cache_salt = _joined_salt(tenant, request.cache_salt)
+        self._began = time.perf_counter()
+        self._tokenized = self._began
+
+    def after_tokenizing(self) -> RequestOptions:
+        """What the engine is told, with the time that is left.
+
+        Raises:
+            DeadlineExceeded: none is.
+        """
+        self._tokenized = time.perf_counter()
+        self.deadline.check()
+        return RequestOptions(self.priority, self.deadline.left_s, self._cache_salt)
+
+    def search_ended(self) -> None:
+        """A search has ended that tells what it has found by the deadline: where that has passed,
+        the answer is put together all the same."""
+        if self.deadline.passed:
+            self.deadline = Deadline(None)
+
+    def timings(self, outcome: Outcome[Any]) -> Timings:
+        """Where the time went until now, in milliseconds."""
+        return Timings(
+            queue=1000 * outcome.queue_s,
+            tokenize=1000 * (self._tokenized - self._began),
+            model=1000 * outcome.model_s,
+            total=1000 * (time.perf_counter() - self._began),
+        )
+
+    def reply(
+        self,
+        kind: str,
+        info: ModelInfo,
+        outcome: Outcome[Any],
+        *,
+        prompt_tokens: int,
+        scored_tokens: int,
+    ) -> dict[str, Any]:
+        """The fields of ``Reply``; what it cost goes into the access log as well."""
+        usage = Usage(
+            prompt_tokens=prompt_tokens,
+            scored_tokens=scored_tokens,
+            cached_tokens=outcome.cached_tokens,
+            computed_tokens=outcome.computed_tokens,
+            reused_scores=outcome.reused_scores,
+        )
+        note(**usage.model_dump())
+        return {
+            "id": f"{kind}-{self.id}",
+            "created": self.created,
+            "model": info.name,
+            "fingerprint": info.fingerprint,
+            "numeric_error": info.numeric_error and info.numeric_error[0],
+            "usage": usage,
+            "timings_ms": self.timings(outcome),
+        }
+
+
+def _joined_salt(tenant: str, cache_salt: str) -> str:
+    """One salt of two, from which both can be read, so that no two pairs have the same."""
+    return f"{tenant}/{cache_salt}" if tenant or cache_salt else ""

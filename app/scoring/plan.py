@@ -1,0 +1,277 @@
+"""POST /v1/score, first half: candidates to queries. ``candidate_scores`` reads the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from app.requests.item_errors import located, refuse_failures
+from app.requests.limits import (
+    check_context,
+    check_entries,
+    check_joined_chars,
+    check_paths,
+    check_prefixes,
+    check_report,
+    check_scored,
+)
+from app.requests.prompt import Prompt, read_prompt
+from app.requests.token_details import path_bytes
+from app.requests.worker_threads import check_wanted
+from app.schemas.score import ScoreRequest
+from app.schemas.score_response import BoundaryReport
+from app.scoring.baseline import Baseline, read_baseline
+from model_runtime import (
+    GNMT_ALPHA,
+    Boundary,
+    ChainruleError,
+    InvalidQuery,
+    Join,
+    JoinedCandidate,
+    LogprobQuery,
+    ModelInfo,
+    Normalization,
+    Size,
+    Tokenizer,
+    join,
+)
+
+Check = Callable[[LogprobQuery], InvalidQuery | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked about every candidate of a request.
+
+    Attributes:
+        prefix: the token path that all are conditional on.
+        end_ids: ids one of which ends each of them; None where no end is scored.
+        top_k: most probable tokens listed at each scored position.
+        baseline: the contexts that scores are compared with.
+    """
+
+    prefix: tuple[int, ...]
+    end_ids: tuple[int, ...] | None
+    top_k: int
+    baseline: Baseline
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCandidate:
+    """A candidate that can be scored.
+
+    Attributes:
+        asked: what is asked about it, as about all the others.
+        token_ids: the scored tokens, without an appended end.
+        tail_tokens: how many of them lie wholly inside the context's end.
+        content: the bytes of the candidate alone.
+        characters: Unicode code points of the candidate alone.
+    """
+
+    asked: Asked
+    token_ids: tuple[int, ...]
+    tail_tokens: int
+    content: bytes
+    characters: int
+
+    # Made when they are wanted: a hundred thousand candidates share one long context.
+
+    @property
+    def query(self) -> LogprobQuery:
+        """The candidate behind the context."""
+        prefix, asked = self.asked.prefix, self.asked
+        return LogprobQuery(prefix + self.token_ids, len(prefix), asked.end_ids, asked.top_k)
+
+    @property
+    def queries(self) -> tuple[LogprobQuery, ...]:
+        """All that is asked about it: behind the context, and behind each of the baseline's."""
+        query = self.query
+        return (query, *self.asked.baseline.queries(query))
+
+    @property
+    def size(self) -> Size:
+        """What its score may be divided by."""
+        tokens = len(self.token_ids) + (self.asked.end_ids is not None)
+        return Size(tokens, self.characters, len(self.content))
+
+
+Planned = PlannedCandidate | ChainruleError
+"""What is asked about a candidate, or why it cannot be scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePlan:
+    """A request in token ids.
+
+    Attributes:
+        request: what was asked.
+        prompt: its context.
+        joined: where context and candidates meet.
+        baseline: the contexts that scores are compared with.
+        candidates: in the request's order; one that cannot be scored is its error.
+    """
+
+    request: ScoreRequest
+    prompt: Prompt
+    joined: Join
+    baseline: Baseline
+    candidates: tuple[Planned, ...]
+
+    @property
+    def queries(self) -> tuple[LogprobQuery, ...]:
+        """Those of each candidate that can be scored, in order."""
+        return tuple(query for candidate in self.good for query in candidate.queries)
+
+    @property
+    def good(self) -> tuple[PlannedCandidate, ...]:
+        """The candidates that can be scored."""
+        return tuple(c for c in self.candidates if isinstance(c, PlannedCandidate))
+
+    @property
+    def open_paths(self) -> list[tuple[int, ...] | None]:
+        """The paths of the candidates that may begin others: with an end behind it none does."""
+        return [
+            one.token_ids
+            if isinstance(one, PlannedCandidate) and not self.request.append_eos
+            else None
+            for one in self.candidates
+        ]
+
+    @property
+    def alpha(self) -> float:
+        """The exponent of ``gnmt``."""
+        asked = self.request.gnmt_alpha
+        return GNMT_ALPHA if asked is None else asked
+
+    @property
+    def boundary(self) -> BoundaryReport:
+        """What the response says of the join."""
+        return BoundaryReport.of(self.joined)
+
+
+def plan_score(
+    tokenizer: Tokenizer, info: ModelInfo, check: Check, request: ScoreRequest
+) -> ScorePlan:
+    """Tokenize and join; ``check`` says what the engine would refuse.
+
+    Raises:
+        InvalidQuery: a setting or the context is at fault, no candidate can be scored, or one
+            cannot and the request is all or nothing.
+    """
+    check_report(request)
+    targets = _end_ids(info) if request.append_eos else None
+    if request.boundary != "separate":
+        check_joined_chars(tokenizer, request.context, request.candidates)
+    prompt = read_prompt(tokenizer, info, request)
+    baseline = read_baseline(tokenizer, info, request)
+    planner = _Planner(tokenizer, check, request, prompt, baseline, targets)
+    wanted = None if request.boundary is None else Boundary(request.boundary)
+    joined = planner.join(range(len(request.candidates)), wanted, start_token=None)
+    check_context(len(joined.prefix), info, room=1)
+    candidates = planner.plan(range(len(request.candidates)), joined)
+    refuse_failures(candidates, request.all_or_nothing)
+    if request.start_token is not None:
+        check_scored(request, (joined.context_tokens - request.start_token) * len(candidates))
+    if request.start_token is not None or _failed_after_joining(joined, candidates):
+        joined, candidates = planner.replan(candidates, joined.policy)
+    plan = ScorePlan(request, prompt, joined, baseline, tuple(candidates))
+    scored = sum(candidate.size.tokens for candidate in plan.good)
+    check_scored(request, scored)
+    check_entries(scored, request)
+    if not request.compact:
+        check_prefixes(plan.open_paths)
+    contexts = (joined.prefix, *baseline.prefixes)
+    if request.top_n is None or Normalization(request.normalization).has_baseline:
+        check_paths(sum(len(prefix) * len(plan.good) + scored for prefix in contexts))
+    return plan
+
+
+def _end_ids(info: ModelInfo) -> tuple[int, ...]:
+    if not info.end_token_ids:
+        raise InvalidQuery("append_eos: this model has no end token", param="append_eos")
+    return info.end_token_ids
+
+
+def _failed_after_joining(joined: Join, candidates: Sequence[Planned]) -> bool:
+    """Whether a candidate that cannot be scored had a say in where the others start."""
+    return any(
+        isinstance(one, JoinedCandidate) and isinstance(planned, ChainruleError)
+        for one, planned in zip(joined.candidates, candidates, strict=True)
+    )
+
+
+class _Planner:
+    """Joins and plans the candidates of one request, all or some of them, by index."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        check: Check,
+        request: ScoreRequest,
+        prompt: Prompt,
+        baseline: Baseline,
+        targets: tuple[int, ...] | None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._check = check
+        self._request = request
+        self._prompt = prompt
+        self._baseline = baseline
+        self._targets = targets
+
+    def join(
+        self, indices: Sequence[int], boundary: Boundary | None, start_token: int | None
+    ) -> Join:
+        """Where the context and these candidates meet."""
+        return join(
+            self._tokenizer,
+            self._prompt.content,
+            [self._request.candidates[index] for index in indices],
+            boundary=boundary,
+            add_bos=self._prompt.add_bos,
+            prefix_token_id=self._prompt.prefix_token_id,
+            start_token=start_token,
+            check=check_wanted,
+        )
+
+    def plan(self, indices: Sequence[int], joined: Join) -> list[Planned]:
+        """What is asked about each of these candidates, or why it cannot be scored."""
+        top_k = min(self._request.top_logprobs, self._tokenizer.head_rows)
+        asked = Asked(joined.prefix, self._targets, top_k, self._baseline)
+        return [
+            self._plan(index, asked, candidate)
+            for index, candidate in zip(indices, joined.candidates, strict=True)
+        ]
+
+    def replan(self, candidates: Sequence[Planned], policy: Boundary) -> tuple[Join, list[Planned]]:
+        """The same without those that failed: they must not move the start of the others."""
+        good = [i for i, one in enumerate(candidates) if isinstance(one, PlannedCandidate)]
+        joined = self.join(good, policy, self._request.start_token)
+        replanned = dict(zip(good, self.plan(good, joined), strict=True))
+        return joined, [replanned.get(i, failed) for i, failed in enumerate(candidates)]
+
+    def _plan(self, index: int, asked: Asked, candidate: JoinedCandidate | InvalidQuery) -> Planned:
+        check_wanted()
+        if isinstance(candidate, InvalidQuery):
+            return located(candidate, index)
+        planned = self._planned(index, asked, candidate)
+        errors = (*map(self._check, planned.queries), _undivided(self._request, planned))
+        error = next((error for error in errors if error is not None), None)
+        return planned if error is None else located(error, index)
+
+    def _planned(self, index: int, asked: Asked, candidate: JoinedCandidate) -> PlannedCandidate:
+        given = self._request.candidates[index]
+        if isinstance(given, str):
+            content, characters = given.encode(), len(given)
+        else:
+            content = path_bytes(self._tokenizer, given)
+            characters = len(self._tokenizer.decode(given))
+        return PlannedCandidate(
+            asked, candidate.token_ids, candidate.tail_tokens, content, characters
+        )
+
+
+def _undivided(request: ScoreRequest, planned: PlannedCandidate) -> InvalidQuery | None:
+    if request.normalization in ("per_char", "per_byte") and not planned.content:
+        return InvalidQuery(f"stands for no text, so it has no {request.normalization} score")
+    return None

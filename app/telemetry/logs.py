@@ -1,0 +1,131 @@
+"""Log lines: one JSON object each, or text for people. Never two lines for one event.
+
+Whatever a client can put into a log line (a request id, a method) comes out with its control
+characters escaped, so it can neither forge a line nor drive a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from app.telemetry.log_writer import LogWriter
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "color_message",
+}
+
+
+@dataclass(slots=True)
+class _Request:
+    """The request that is handled. Tasks and callbacks that outlive it still refer to it."""
+
+    id: str
+    ended: bool = False
+
+
+_request_var: ContextVar[_Request | None] = ContextVar("request", default=None)
+_facts_var: ContextVar[dict[str, object] | None] = ContextVar("facts", default=None)
+
+
+@contextmanager
+def request_scope(request_id: str) -> Iterator[dict[str, object]]:
+    """Log lines carry ``request_id`` until the end; yields what ``note`` was told meanwhile."""
+    request, facts = _Request(request_id), dict[str, object]()
+    request_token, facts_token = _request_var.set(request), _facts_var.set(facts)
+    try:
+        yield facts
+    finally:
+        request.ended = True
+        _request_var.reset(request_token)
+        _facts_var.reset(facts_token)
+
+
+def note(**facts: object) -> None:
+    """Add facts, such as token counts, to the access log's line of the current request."""
+    current = _facts_var.get()
+    if current is not None:
+        current.update(facts)
+
+
+@contextmanager
+def noted_apart() -> Iterator[None]:
+    """What is noted inside is of parts of the current request, which notes their sum itself."""
+    token = _facts_var.set(None)
+    try:
+        yield
+    finally:
+        _facts_var.reset(token)
+
+
+class JsonFormatter(logging.Formatter):
+    """One line of ASCII JSON: time, level, logger, message, request_id, then the event's facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(self._entry(record), default=str)
+
+    def _entry(self, record: logging.LogRecord) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "time": _utc(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        request = _request_var.get()
+        if request is not None and not request.ended:
+            entry["request_id"] = request.id
+        entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return entry
+
+
+class TextFormatter(JsonFormatter):
+    """The same facts as ``time LEVEL logger: message key=value``, with a traceback below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = self._entry(record)
+        traceback = entry.pop("traceback", None)
+        head = f"{entry.pop('time')} {entry.pop('level').upper():8} {entry.pop('logger')}: "
+        text = head + _escape(entry.pop("message"))
+        facts = "".join(f" {key}={_escape(str(value))}" for key, value in entry.items())
+        return text + facts if traceback is None else f"{text}{facts}\n{traceback}"
+
+
+def configure_logging(level: str, style: Literal["json", "text"], *, queued: bool = False) -> None:
+    """Send every log line of this process to stderr, ours from ``level`` up.
+
+    A server's are ``queued``: it must not wait for whoever reads them. Python's own exit writes
+    what still waits; whoever calls ``os._exit`` calls ``logging.shutdown`` first.
+    """
+    handler = LogWriter(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for name in ("app", "model_runtime"):
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def dropped_lines() -> int:
+    """Log lines of this process that were dropped, as nobody read them in time."""
+    handlers = logging.getLogger().handlers
+    return sum(handler.dropped for handler in handlers if isinstance(handler, LogWriter))
+
+
+def _utc(seconds: float) -> str:
+    whole, fraction = divmod(seconds, 1.0)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int(fraction * 1000):03}Z"
+
+
+def _escape(text: str) -> str:
+    # JSON's own escapes, without its quotes.
+    return text if text.isascii() and text.isprintable() else json.dumps(text)[1:-1]

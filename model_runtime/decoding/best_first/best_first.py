@@ -1,0 +1,283 @@
+"""Best-first search over token paths: what exact and threshold search have in common.
+
+Every round asks for the continuations of the paths that could still lead to the best::
+
+    frontier, best bound first ──> one round of queries, at most ``width``,
+        ^                          those of a beam search among them, each path once
+        │                               │
+        └────── expanded paths <────────┤
+                                        └──> completions ──> the best so far ──> the cut
+
+What cannot exceed the cut is not asked for: neither a path whose bound lies below it, nor a
+continuation, for each query carries the log-probability that one would have to have. Once no
+bound exceeds the cut the result is proven. The beam search is there to raise the cut soon.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+
+from model_runtime.decoding.best_first.frontier import Expansion, Frontier, Stem
+from model_runtime.decoding.best_first.k_best import KBest
+from model_runtime.decoding.best_first.row_queries import Feasible, RowQueries
+from model_runtime.decoding.certificate import Certificate
+from model_runtime.decoding.hypothesis import DecodingResult, FinishReason
+from model_runtime.decoding.hypothesis_path import Prefix, Row, next_row
+from model_runtime.decoding.limits import DecodingLimits
+from model_runtime.decoding.objective import Objective
+from model_runtime.errors import InvalidQuery
+from model_runtime.types import Answer, LogprobQuery
+
+FRONTIER_WORDS = 4 << 20
+"""The 8-byte words that the frontier of a search may take: 32 MiB."""
+
+WIDENED = 4
+"""Rounds are so many times as wide once the wanted completions are found: hardly a path is asked
+in vain from then on, and larger batches compute more a second."""
+
+HELD_EXPANSIONS = 4096
+"""Expansions that admission counts at most; few searches need all of a larger budget."""
+
+
+class BestFirstSearch:
+    """Finds the best completions of a prompt. A ``SearchStrategy``, and ``Interruptible``.
+
+    Args:
+        prompt: token ids; at least one.
+        limits: when a completion ends.
+        objective: what completions are ranked by.
+        best: which of them are wanted.
+        feasible: whether completions that only ``max_tokens`` ends count.
+        vocab_size: rows of the model's head.
+        max_expansions: paths asked for their continuations at most; one that is asked for
+            more of them counts again.
+        num_beams: live paths of the beam search.
+        width: paths asked in a round, ``num_beams`` where that is more; see ``WIDENED``.
+        cache_salt: whom the computation may be shared with.
+
+    Attributes:
+        best: the completions found so far.
+        expanded: distinct paths whose continuations were looked at.
+        cost: tokens fed for as many expansions as admission counts.
+        longest_path: tokens of the prompt and of the longest completion.
+
+    Raises:
+        InvalidQuery: an argument is out of its range; ``param`` names it.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        limits: DecodingLimits,
+        objective: Objective,
+        best: KBest,
+        *,
+        feasible: Feasible,
+        vocab_size: int,
+        max_expansions: int,
+        num_beams: int,
+        width: int,
+        cache_salt: str,
+    ) -> None:
+        limits.check_vocabulary(vocab_size)
+        check_at_least_one("max_expansions", max_expansions)
+        check_at_least_one("num_beams", num_beams)
+        check_at_least_one("width", width)
+        self.best = best
+        self.expanded = 0
+        self._limits = limits
+        self._objective = objective
+        self._only_ended = feasible == "ended"
+        self._budget = max_expansions
+        self._num_beams = num_beams
+        self._width = max(width, num_beams)
+        self._widened = max(WIDENED * width, num_beams)
+        self._ask = RowQueries(
+            limits,
+            objective,
+            best,
+            feasible=feasible,
+            vocab_size=vocab_size,
+            beam_count=num_beams + len(limits.end_token_ids),
+            cache_salt=cache_salt,
+        )
+        self._frontier = Frontier(objective, best.wants)
+        self._left: float | None = None
+        self._round: list[Expansion] = []
+        start = Prefix.start(prompt, limits)
+        self.longest_path = len(start.tokens) + limits.max_tokens
+        self.cost = len(start.tokens) + min(max_expansions, HELD_EXPANSIONS) - 1
+        self._expand(start, in_beam=True)
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left that may change the result, or the search ended before that."""
+        return not self._round
+
+    @property
+    def open_bound(self) -> float | None:
+        """No completion that was not found scores more; None where none of them matters."""
+        bounds = [self._frontier.bound, self._left, *(item.bound for item in self._round)]
+        return max((b for b in bounds if b is not None and self.best.wants(b)), default=None)
+
+    def queries(self) -> Sequence[LogprobQuery]:
+        """What comes next after each path of the round."""
+        return [self._ask.query(item.prefix, item.count) for item in self._round]
+
+    def advance(self, answers: Sequence[Answer]) -> None:
+        """Look at the continuations. Raises what the first failed query raised."""
+        rows = [next_row(answer) for answer in answers]
+        stems = [self._open(item, row) for item, row in zip(self._round, rows, strict=True)]
+        beams = [stem for item, stem in zip(self._round, stems, strict=True) if item.in_beam]
+        self._round = []
+        self._step_beams(beams)
+        for stem in stems:
+            self._frontier.push(stem)
+        self._fill_round()
+
+    def give_up(self) -> bool:
+        """End now with what is there; False before the first answers."""
+        if not self.expanded:
+            return False
+        self._left = self.open_bound
+        self._round = []
+        return True
+
+    def result(self) -> DecodingResult:
+        """The best completions, none where none was found, and what is proven about them."""
+        found = tuple(prefix.hypothesis(score) for score, prefix in self.best.found)
+        scores = [hypothesis.score for hypothesis in found]
+        complete = self.best.complete
+        return DecodingResult(
+            found, Certificate.of(scores, self.open_bound, self.expanded, complete=complete)
+        )
+
+    # A round of queries.
+
+    def _expand(self, prefix: Prefix, *, in_beam: bool) -> None:
+        self._budget -= 1
+        bound = self._objective.bound(prefix.logprob, prefix.length + 1)
+        count = self._ask.first_count(prefix)
+        self._round.append(Expansion(prefix, bound, count, in_beam=in_beam))
+
+    def _expand_further(self, stem: Stem) -> None:
+        self._budget -= 1
+        count = self._ask.next_count(stem.count)
+        self._round.append(Expansion(stem.prefix, stem.bound(self._objective), count, stem))
+
+    def _fill_round(self) -> None:
+        """Ask for the paths with the best bounds beside those of the beam search."""
+        if self._frontier.words > FRONTIER_WORDS:
+            self._frontier.trim()
+        if self._frontier.words > FRONTIER_WORDS:
+            self.give_up()
+            return
+        # Where the beams have all ended with too few completions, others start from here.
+        restart = not self._round and not self.best.full
+        width = self._widened if self.best.full else self._width
+        room = min(self._budget - self._reserved(), width - len(self._round))
+        last = len(self._round) + room
+        least = self._outlook()
+        while self._frontier.bound is not None and self._frontier.bound >= least:
+            if not self._take_best(restart, len(self._round) < last):
+                return
+
+    def _outlook(self) -> float:
+        """What the best beam will score if it goes on as it began; only while nothing is found.
+
+        What is below that is likely to be cut off soon, and not worth being asked for yet.
+        """
+        beams = [item.prefix for item in self._round if item.prefix.length]
+        if self.best.found or not beams:
+            return -math.inf
+        best = max(beams, key=lambda prefix: prefix.logprob)
+        longest = self._limits.max_tokens
+        return self._objective.score(best.logprob * longest / best.length, longest)
+
+    def _reserved(self) -> int:
+        """Expansions that the beams of this round may still need to come to their ends."""
+        steps = [self._limits.max_tokens - 1 - item.prefix.length for item in self._round]
+        return self._num_beams * max(steps, default=0)
+
+    def _take_best(self, restart: bool, room: bool) -> bool:
+        """Look at the best continuation of the frontier; False where it has to wait for room."""
+        stem = self._frontier.best
+        child = stem.child(stem.place, self._limits) if stem.listed else None
+        live = self._live(child) if child is not None else None
+        if not room and (child is None or live is not None):
+            return False
+        self._frontier.pop()
+        if child is None:
+            self._expand_further(stem)
+            return True
+        self._keep(child)
+        stem.advance()
+        self._frontier.push(stem)
+        if live is not None:
+            self._expand(live, in_beam=restart and len(self._round) < self._num_beams)
+        return True
+
+    # What comes back.
+
+    def _open(self, item: Expansion, row: Row) -> Stem:
+        """The path with its continuations; those that end it for sure are kept at once."""
+        stem = item.stem
+        if stem is None:
+            self.expanded += 1
+            stem, first = Stem(item.prefix, row, item.count), 0
+        else:
+            first = len(stem.row.choices)
+            stem.relist(row, item.count)
+        length = stem.prefix.length + 1
+        all_end = self._ask.cuts(stem.prefix.length)
+        choices = stem.row.choices
+        for place in range(first, len(choices)):
+            ends = all_end or choices[place].id in self._limits.end_token_ids
+            if ends and self.best.wants(self._objective.score(stem.logprob(place), length)):
+                self._take(stem, place)
+        stem.skip()
+        return stem
+
+    def _step_beams(self, stems: Sequence[Stem]) -> None:
+        """Ask next for the best live continuations of the beam search's paths."""
+        streams = [stem.by_total(index) for index, stem in enumerate(stems)]
+        beams = min(self._num_beams, self._budget)
+        for _, index, place in heapq.merge(*streams):
+            if len(self._round) == beams:
+                break
+            live = self._take(stems[index], place)
+            if live is not None:
+                self._expand(live, in_beam=True)
+        for stem in stems:
+            stem.skip()
+
+    def _take(self, stem: Stem, place: int) -> Prefix | None:
+        """Look at a continuation out of turn; what is to be asked about it, if anything."""
+        stem.taken.add(place)
+        child = stem.child(place, self._limits)
+        self._keep(child)
+        return self._live(child)
+
+    def _keep(self, child: Prefix) -> None:
+        """Let a finished path in among the best, if it counts."""
+        reason = child.finish_reason
+        if reason is None or (self._only_ended and reason is FinishReason.LENGTH):
+            return
+        self.best.offer(self._objective.score(child.logprob, child.length), child)
+
+    def _live(self, child: Prefix) -> Prefix | None:
+        """The path to go on with; None where it has ended or what is behind it cannot matter."""
+        if child.finish_reason is not None:
+            if not child.continues:
+                return None
+            child = child.reopened()
+        bound = self._objective.bound(child.logprob, child.length + 1)
+        return child if self.best.wants(bound) else None
+
+
+def check_at_least_one(name: str, value: int) -> None:
+    """Raise ``InvalidQuery`` for a count below 1."""
+    if value < 1:
+        raise InvalidQuery(f"{name} must be at least 1", param=name)

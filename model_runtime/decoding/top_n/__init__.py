@@ -1,0 +1,1 @@
+"""The best candidates of a closed set."""

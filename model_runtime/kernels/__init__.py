@@ -1,0 +1,1 @@
+"""Products, activations and how torch is set up for them."""

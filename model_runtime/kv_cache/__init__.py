@@ -1,0 +1,1 @@
+"""Keys, values and log-probability rows that are computed already."""

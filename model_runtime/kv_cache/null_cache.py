@@ -1,0 +1,39 @@
+"""The cache of a runner that keeps nothing between two forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model_runtime.batching.trie import NOWHERE, Place
+from model_runtime.types import NOTHING, LogprobQuery, LogprobResult
+
+
+class NullPrefixCache:
+    """A cache that holds nothing, with room for any one path.
+
+    Attributes:
+        capacity: tokens of the longest path.
+        used, row_bytes: always 0.
+    """
+
+    used = 0
+    row_bytes = 0
+
+    def __init__(self, longest_path: int) -> None:
+        self.capacity = longest_path
+
+    @property
+    def room(self) -> int:
+        return self.capacity
+
+    def begin(self) -> None:
+        """Nothing is held, so nothing has to stay."""
+
+    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int) -> Place:
+        return NOWHERE
+
+    def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
+        return NOTHING
+
+    def allocate(self, count: int) -> list[int]:
+        return [0] * count

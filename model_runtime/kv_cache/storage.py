@@ -1,0 +1,74 @@
+"""The keys and values of cached tokens: a row of slots a layer. Slot 0 is padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model_runtime.errors import UnsupportedModel
+from model_runtime.kernels.rows import RowIndex, put, take
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one token's keys and values take: layers x [kv_heads, head_dim], twice."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+    @property
+    def bytes_per_token(self) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+
+class KVStorage:
+    """Per layer, keys and values of every slot: [slots, kv_heads, head_dim] each."""
+
+    def __init__(self, shape: KVShape, slots: int, device: torch.device) -> None:
+        size = (slots, shape.kv_heads, shape.head_dim)
+        self.device = device
+        self._keys = [_empty(size, shape, device) for _ in range(shape.layers)]
+        self._values = [_empty(size, shape, device) for _ in range(shape.layers)]
+
+    def check(self, key: Tensor, value: Tensor) -> None:
+        """Whether [kv_heads, N, head_dim] keys and values are of the shape that is stored.
+
+        Raises:
+            UnsupportedModel: the layers attend with other heads than the config states.
+        """
+        kept = self._keys[0].shape[1:]
+        for tensor in (key, value):
+            if (tensor.shape[0], tensor.shape[2]) != kept:
+                heads, _, width = tensor.shape
+                raise UnsupportedModel(
+                    f"a layer has {heads} key or value heads of width {width}, "
+                    f"where the config states {kept[0]} of {kept[1]}"
+                )
+
+    def write(
+        self, layer: int, slots: RowIndex, key: Tensor, value: Tensor, bad: Tensor | None
+    ) -> None:
+        """Store [N, kv_heads, head_dim] keys and values at N slots, rounded to its precision.
+
+        Of the tokens that are ``bad``, zeros are stored: see ``not_finite``.
+        """
+        if bad is not None:
+            key, value = (part.masked_fill(bad.view(-1, 1, 1), 0.0) for part in (key, value))
+        keys, values = self._keys[layer], self._values[layer]
+        put(keys, slots, key.to(keys.dtype))
+        put(values, slots, value.to(values.dtype))
+
+    def read(self, layer: int, slots: RowIndex) -> tuple[Tensor, Tensor]:
+        """Keys and values of N slots, [N, kv_heads, head_dim] each; not to be written to."""
+        return take(self._keys[layer], slots), take(self._values[layer], slots)
+
+
+def _empty(size: tuple[int, int, int], shape: KVShape, device: torch.device) -> Tensor:
+    """Pages stay untouched until written. Slot 0 alone is read before that, and must be finite."""
+    store = torch.empty(size, dtype=shape.dtype, device=device)
+    store[0] = 0
+    return store

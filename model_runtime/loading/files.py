@@ -1,0 +1,107 @@
+"""What lies in a model folder: refused by name and reason before anything of it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from model_runtime.errors import CorruptModel, ModelNotFound, UnsupportedModel
+from model_runtime.tokenization.folder_json import read_object
+
+WEIGHTS = "model.safetensors"
+SHARD_INDEX = "model.safetensors.index.json"
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+
+# Besides the weights, the files whose content can change an answer.
+_MEANINGFUL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be served.
+
+    Raises:
+        ModelNotFound: there is no config.
+        UnsupportedModel: it has pickled or quantized weights.
+        CorruptModel: weights are missing or truncated.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelNotFound(f"{folder} is not a model folder: it has no config.json")
+    if "quantization_config" in read_object(folder / "config.json"):
+        raise UnsupportedModel("the weights are quantized; only plain ones are served")
+    for path in weight_files(folder):
+        _check_safetensors(path)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model, in name order."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / SHARD_INDEX).is_file():
+        weight_map = read_object(folder / SHARD_INDEX).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CorruptModel(f"{SHARD_INDEX} has no weight_map")
+        return [_shard(folder, name) for name in sorted(set(weight_map.values()))]
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise UnsupportedModel(f"{pickles[0]} is a pickle, which is never read; use safetensors")
+    raise CorruptModel(f"{folder} has no {WEIGHTS}")
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 over everything in the folder that can change an answer."""
+    named = [folder / name for name in _MEANINGFUL_FILES if (folder / name).is_file()]
+    return files_digest([*weight_files(folder), *named], folder)
+
+
+def files_digest(paths: Iterable[Path], root: Path) -> str:
+    """SHA-256 over names, relative to ``root``, and contents."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _shard(folder: Path, name: object) -> Path:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise UnsupportedModel(f"{SHARD_INDEX} names weights outside the folder")
+    if not (folder / name).is_file():
+        raise CorruptModel(f"{name} is missing")
+    return folder / name
+
+
+def _check_safetensors(path: Path) -> None:
+    """Compare the file's size with what its header promises.
+
+    The file is 8 bytes of little-endian header length, the header as JSON, then the tensors,
+    whose ``data_offsets`` count from the end of the header.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        header = file.read(length) if length <= size - 8 else b""
+    try:
+        tensors = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name[:2] != "__"]
+        expected = 8 + length + max(ends, default=0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CorruptModel(f"{path.name} has no readable header; it is truncated") from error
+    if size != expected:
+        raise CorruptModel(f"{path.name} has {size} bytes instead of {expected}")

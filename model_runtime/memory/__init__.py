@@ -1,0 +1,1 @@
+"""How much memory there is, how much a forward takes, and what follows."""

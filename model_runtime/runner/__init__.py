@@ -1,0 +1,1 @@
+"""A batch through the model."""

@@ -1,0 +1,183 @@
+"""What an engine serves with: the loaded model behind a planner, a runner and a cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from model_runtime.attention.interface import ATTENTION_NAME
+from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.planner import plan
+from model_runtime.config import EngineConfig
+from model_runtime.errors import ModelLoadError, UnsupportedModel
+from model_runtime.kv_cache.logprob_rows import row_budget
+from model_runtime.kv_cache.prefix_cache import PrefixCache
+from model_runtime.loading.loader import LoadedModel, digest, load_model
+from model_runtime.loading.self_check import Sample, take_sample
+from model_runtime.loading.supported_models import TRY_PADDED, check_supported
+from model_runtime.memory.available import Memory
+from model_runtime.memory.estimate import ModelShape
+from model_runtime.memory.guard import BatchRoom
+from model_runtime.runner.model_runner import DTYPES, ModelRunner
+from model_runtime.runner.row_layout import RowLayout
+from model_runtime.runner.unbatched_runner import PaddedModelRunner
+from model_runtime.scheduling.forward import Forward
+from model_runtime.tokenization.tokenizer import Tokenizer
+from model_runtime.types import Answer, ModelInfo
+
+logger = logging.getLogger(__name__)
+
+
+class CacheGauge(Protocol):
+    """Size and fill of the KV cache, in tokens; bytes of what is kept of their rows."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def used(self) -> int: ...
+
+    @property
+    def row_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that is ready to be asked.
+
+    Attributes:
+        info: what is served.
+        tokenizer: the model's own.
+        forward: what a batch goes through; called on the model thread only.
+        cache: for statistics and for what can never fit.
+        sample: what the warm-up forward is compared with.
+    """
+
+    info: ModelInfo
+    tokenizer: Tokenizer
+    forward: Forward
+    cache: CacheGauge
+    sample: Sample
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> ServedModel:
+        """Load weights and tokenizer, and set up the runner that ``config`` asks for.
+
+        Raises:
+            ModelLoadError: one of its kinds, in one line.
+        """
+        loaded, prepare = _load(config)
+        try:
+            free = _bytes_for_sample(loaded.info.device)
+            sample = take_sample(loaded.model, loaded.info.max_model_len, free)
+            forward, cache, rows = prepare(loaded, config)
+        except ModelLoadError:
+            raise
+        except Exception as error:  # whatever the code of an unknown architecture raises
+            reason = " ".join(str(error).split())[:300]
+            hint = f"; {TRY_PADDED}" if config.runner == "paths" else ""
+            raise UnsupportedModel(
+                f"{loaded.info.architecture} is of a kind that is not known here{hint} "
+                f"({type(error).__name__}: {reason})"
+            ) from error
+        info = replace(
+            loaded.info,
+            max_model_len=_longest_path(loaded.info, cache),
+            batch_invariant=rows.batch_invariant,
+            fingerprint=digest(loaded.info.fingerprint, str(rows)),
+        )
+        _tell_of_company(info)
+        return cls(info, loaded.tokenizer, forward, cache, sample)
+
+
+_Prepare = Callable[[LoadedModel, EngineConfig], tuple[Forward, CacheGauge, RowLayout]]
+
+
+def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
+    """The model, and what turns it into a forward, as the configured runner wants them."""
+    if config.runner == "paths":
+        return load_model(config, ATTENTION_NAME, check_supported), _prepare_paths
+    if config.dtype == "bfloat16":
+        raise UnsupportedModel("runner is padded, which computes in float32 only")
+    return load_model(replace(config, dtype="float32")), _prepare_padded
+
+
+def _prepare_paths(
+    loaded: LoadedModel, config: EngineConfig
+) -> tuple[Forward, CacheGauge, RowLayout]:
+    """Planner, runner and cache in a row; the batch is what goes from one to the next."""
+    room = _room(loaded, config)
+    runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
+    cache = PrefixCache(runner.slots, row_budget(config.kv_cache_bytes))
+    if room is not None:
+        room.kept_bytes = lambda: cache.row_bytes
+        room.shape = runner.rows.shape_of(room.shape)
+
+    def plan_batch(work: Sequence[Work], budget: int) -> Batch:
+        if room is None:
+            return plan(work, cache, budget)
+        return room.fit(lambda tokens: plan(work, cache, tokens), budget)
+
+    def run(batch: Batch) -> Sequence[Answer]:
+        output = runner.run(batch)
+        answers = assemble(batch, output)
+        cache.commit(batch, answers, output.bad_slots)
+        return answers
+
+    return (
+        Forward(plan_batch, run, lambda _batch: cache.abandon(), runner.report_to),
+        cache,
+        runner.rows,
+    )
+
+
+def _bytes_for_sample(device: str) -> int | None:
+    """What float64 weights may take at the start: on a CPU well below what is free."""
+    free = Memory().free() if device == "cpu" else None
+    return None if free is None else free * 3 // 4
+
+
+def _room(loaded: LoadedModel, config: EngineConfig) -> BatchRoom | None:
+    """What keeps batches within memory on a CPU; elsewhere the device says when it is full."""
+    if loaded.info.device != "cpu":
+        return None
+    shape = ModelShape.of(loaded.model.config.get_text_config(), loaded.info.vocab_size)
+    room = BatchRoom(shape, Memory())
+    room.check_start(config.kv_cache_bytes, config.max_batch_tokens, loaded.info.max_model_len)
+    return room
+
+
+def _prepare_padded(
+    loaded: LoadedModel, _config: EngineConfig
+) -> tuple[Forward, CacheGauge, RowLayout]:
+    runner = PaddedModelRunner(loaded.model, loaded.info.max_model_len)
+
+    def run(batch: Batch) -> Sequence[Answer]:
+        return assemble(batch, runner.run(batch))
+
+    return (
+        Forward(plan=runner.plan, run=run, release=lambda _batch: None),
+        runner.cache,
+        RowLayout(),
+    )
+
+
+def _tell_of_company(info: ModelInfo) -> None:
+    if info.device == "cpu" and not info.batch_invariant:
+        logger.warning(
+            "the last bits of a score may depend on what is computed beside it; "
+            "batch_invariant is false in /v1/models"
+        )
+
+
+def _longest_path(info: ModelInfo, cache: CacheGauge) -> int:
+    """Tokens of the longest path that model and cache both hold; the last one is never fed."""
+    fitting = cache.capacity + 1
+    if fitting < info.max_model_len:
+        logger.warning(
+            "kv_cache_bytes holds %d tokens, so paths end at %d instead of the model's %d",
+            *(cache.capacity, fitting, info.max_model_len),
+        )
+    return min(fitting, info.max_model_len)

@@ -1,0 +1,16 @@
+"""Sending processes that go wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.cli.bench.load import Load
+from app.cli.bench.workers import SenderDied, play
+
+
+@pytest.mark.process
+def test_a_process_that_dies_is_not_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
+    """What it says on its end is on standard error; a report of less than all is not made."""
+    with pytest.raises(SenderDied):
+        play(Load(url="http://far.example/", shape="no such shape", rate=1000.0, duration_s=0.1))
+    assert "no such shape" in capfd.readouterr().err

@@ -1,0 +1,79 @@
+"""The route table: what there is, and that nothing of it administers the server or serves files."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import APIRouter
+from fastapi.routing import iter_route_contexts
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.types import ASGIApp
+
+from app.http.middleware.access_log import Observed
+from app.http.middleware.authentication import Authorized
+from app.http.middleware.body_limit import BodyLimit
+from app.http.middleware.cancellation import Lifetime
+from app.http.middleware.load_shedding import LoadShedding
+from app.http.middleware.plain_head import PlainHead
+from app.main import create_app
+from app.settings import Settings
+from tests.app.compat.decisions.decision_calls import chat_engine
+from tests.app.conftest import client_of, shell_app
+
+LOOK_UPS = (
+    *("/health", "/health/live", "/health/ready", "/metrics"),
+    *("/v1/models", "/v1/models/{name:path}", "/tokenizer_info"),
+    *("/docs", "/docs/oauth2-redirect", "/openapi.json"),
+)
+QUESTIONS = (
+    *("/v1/score", "/score", "/v1/next_token", "/v1/decode", "/v1/audit"),
+    *("/v1/completions", "/v1/decisions", "/generative_scoring", "/tokenize", "/detokenize"),
+    *("/rerank", "/v1/rerank", "/v2/rerank"),
+)
+"""A new route is for clients, and changes nothing that outlives its answer, or it does not belong
+here."""
+
+ROUTES = [*(("GET", path) for path in LOOK_UPS), *(("POST", path) for path in QUESTIONS)]
+
+RANGES = "bytes=" + ",".join(f"{start}-" for start in range(1_000))
+
+
+def test_there_are_these_routes_and_no_others() -> None:
+    """Nothing loads models, changes settings, resets or stops: whoever may ask may do no more."""
+    found = {
+        (method, context.path)
+        for context in iter_route_contexts(create_app(Settings()).routes)
+        for method in context.methods or {"any"}
+    }
+    assert found - {("HEAD", path) for path in LOOK_UPS} == set(ROUTES)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", LOOK_UPS)
+async def test_ranges_are_ignored(path: str) -> None:
+    """A thousand ranges that overlap are answered by the whole, once: no route serves files."""
+    async with client_of(shell_app(chat_engine())) as client:
+        place = path.replace("{name:path}", "org/toy")
+        whole = await client.get(place)
+        asked = await client.get(place, headers={"Range": RANGES})
+    assert asked.status_code == whole.status_code == 200
+    assert "Content-Range" not in asked.headers
+    assert "Accept-Ranges" not in asked.headers
+    assert len(asked.content) <= 2 * len(whole.content)
+
+
+def layers(app: ASGIApp) -> list[object]:
+    """What a request goes through, outermost first, down to the router."""
+    found: list[object] = []
+    inner: object = app
+    while not isinstance(inner, APIRouter):
+        found.append(inner)
+        inner = vars(inner).get("app") or vars(inner)["_app"]
+    return found
+
+
+def test_all_middleware_is_plain_asgi() -> None:
+    """Starlette's base class for functions hides disconnects from what is inside it."""
+    stack = layers(create_app(Settings()).build_middleware_stack())
+    assert not [layer for layer in stack if isinstance(layer, BaseHTTPMiddleware)]
+    ours = [type(layer) for layer in stack if type(layer).__module__.startswith("app.")]
+    assert ours == [Observed, PlainHead, Authorized, LoadShedding, Lifetime, BodyLimit]

@@ -1,0 +1,332 @@
+"""Log lines and metrics: what they say, and what they never say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.http.lifecycle import Lifecycle
+from app.server import Server
+from app.telemetry.cache_stats import ScoreCacheStats
+from app.telemetry.logs import JsonFormatter, TextFormatter, note, request_scope
+from app.telemetry.metrics import Metrics
+from model_runtime import EngineStats
+from tests.app.conftest import client_of, shell_app
+from tests.app.fake_engine import FakeEngine
+from tests.app.stub_engine import StubEngine
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _listen(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="app")
+
+
+def record(message: str, **facts: object) -> logging.LogRecord:
+    """A log record as ``logger.info`` makes it."""
+    made = logging.LogRecord("app.x", logging.INFO, __file__, 1, message, (), None)
+    vars(made).update(facts)
+    return made
+
+
+def access_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    """The access log as it would be written."""
+    lines = [one for one in caplog.records if one.name == "app.access"]
+    return [json.loads(JsonFormatter().format(one)) for one in lines]
+
+
+async def scrape(client: httpx.AsyncClient) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every sample: name and label values -> value."""
+    text = (await client.get("/metrics")).text
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient) -> None:
+    """The caller's id comes back, so both sides' logs can be joined."""
+    response = await client.get("/health", headers={"X-Request-Id": "a1.B2_c3-d4/e5:f6"})
+    assert response.headers["X-Request-Id"] == "a1.B2_c3-d4/e5:f6"
+
+
+@pytest.mark.parametrize("given", [b"", b"a b", b"x" * 129, b"\x1b[31m", b"a\xff", b'"', b"a\x00b"])
+async def test_any_other_request_id_is_replaced(client: httpx.AsyncClient, given: bytes) -> None:
+    """Empty, long or with characters that could do harm: a new one is made."""
+    response = await client.get("/health", headers=[(b"X-Request-Id", given)])
+    made = response.headers["X-Request-Id"]
+    assert made.encode() != given
+    assert len(made) == 32
+
+
+async def test_requests_without_an_id_get_different_ones(client: httpx.AsyncClient) -> None:
+    """Errors carry the id as well as answers."""
+    responses = [await client.get("/health"), await client.get("/nowhere")]
+    assert len({response.headers["X-Request-Id"] for response in responses}) == 2
+
+
+async def test_each_request_is_one_line(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Method, route template, status, duration and id; the body stays out of it."""
+    body = {"candidates": ["my secret prompt"]}
+    await client.post("/work/tenant-7", json=body, headers={"X-Request-Id": "r1"})
+    (line,) = access_lines(caplog)
+    assert line["message"] == "request"
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/work/{name}", 200)
+    assert line["duration_ms"] >= 0  # type: ignore[operator]
+    assert "secret" not in caplog.text
+    assert "tenant-7" not in json.dumps(line)
+
+
+async def test_a_failed_validation_logs_no_prompt(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bad bodies are not written out for debugging either."""
+    await client.post("/work/x", json={"seconds": "my secret prompt"})
+    await client.post("/work/x", content=b"my secret prompt")
+    assert "secret" not in "".join(map(json.dumps, access_lines(caplog)))
+    assert "secret" not in caplog.text
+
+
+async def test_probes_do_not_fill_the_log(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Health and metrics are asked all the time and are worth a line only when debugging."""
+    await client.get("/health/live")
+    await client.get("/metrics")
+    assert access_lines(caplog) == []
+
+
+def test_lines_of_one_request_carry_its_id() -> None:
+    """Whatever is logged while a request is handled can be found by its id."""
+    with request_scope("r7") as facts:
+        note(scored_tokens=12)
+        inside = json.loads(JsonFormatter().format(record("x")))
+    outside = json.loads(JsonFormatter().format(record("x")))
+    assert inside["request_id"] == "r7"
+    assert "request_id" not in outside
+    assert facts == {"scored_tokens": 12}
+
+
+class Lines(logging.Handler):
+    """Keeps what would be written, as the server's handler formats it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[dict[str, object]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append(json.loads(JsonFormatter().format(record)))
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, object]]]:
+    """Everything that ``app`` logs meanwhile."""
+    handler, logger = Lines(), logging.getLogger("app")
+    logger.addHandler(handler)
+    yield handler.written
+    logger.removeHandler(handler)
+
+
+async def test_what_outlives_a_request_does_not_carry_its_id(
+    lines: list[dict[str, object]],
+) -> None:
+    """Tasks and threads that a request has started log in its name only while it is handled."""
+    ended = asyncio.Event()
+
+    async def outlive() -> None:
+        logging.getLogger("app.x").info("inside")
+        await ended.wait()
+        logging.getLogger("app.x").info("outside")
+
+    with request_scope("r8"):
+        task = asyncio.create_task(outlive())
+        await asyncio.sleep(0)
+    ended.set()
+    await task
+    assert [(line["message"], line.get("request_id")) for line in lines] == [
+        ("inside", "r8"),
+        ("outside", None),
+    ]
+
+
+async def test_a_signal_belongs_to_no_request(lines: list[dict[str, object]]) -> None:
+    """Whichever request is handled as it arrives: what it starts is not logged in its name."""
+    before = {sig: signal.getsignal(sig) for sig in (signal.SIGTERM, signal.SIGINT)}
+    lifecycle = Lifecycle()
+    server = Server(uvicorn.Config(shell_app(), log_config=None), lifecycle, drain_s=0.0)
+    try:
+        with server.capture_signals(), request_scope("r9"):
+            signal.raise_signal(signal.SIGTERM)
+            while not lifecycle.is_over:
+                await asyncio.sleep(0)
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+    assert [line["message"] for line in lines] == ["draining", "stopped"]
+    assert not [line for line in lines if "request_id" in line]
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()], ids=["json", "text"])
+def test_control_characters_are_escaped(formatter: logging.Formatter) -> None:
+    """A newline or an ANSI code in a logged value can neither forge a line nor move a cursor."""
+    line = formatter.format(record("a\nb", model="x\r\n\x1b[2Jy\u2028z\x9b"))
+    assert line.isascii()
+    assert line.isprintable()
+
+
+def test_a_line_says_when_and_what() -> None:
+    """Both formats carry the same facts."""
+    made = record("ready", model="m")
+    made.created = 1_764_000_000.25
+    entry = json.loads(JsonFormatter().format(made))
+    assert entry == {
+        "time": "2025-11-24T16:00:00.250Z",
+        "level": "info",
+        "logger": "app.x",
+        "message": "ready",
+        "model": "m",
+    }
+    text = TextFormatter().format(made)
+    assert text == "2025-11-24T16:00:00.250Z INFO     app.x: ready model=m"
+
+
+def test_a_traceback_stays_on_its_json_line() -> None:
+    """Log collectors that split at newlines keep one event whole."""
+    made = record("bad")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        made.exc_info = sys.exc_info()
+    line = JsonFormatter().format(made)
+    assert "\n" not in line
+    assert "ValueError: why" in json.loads(line)["traceback"]
+    assert "ValueError: why" in TextFormatter().format(made)
+
+
+async def test_requests_are_counted_by_route_and_status(client: httpx.AsyncClient) -> None:
+    """Counts and durations go by the template that matched."""
+    for name in ("a", "b", "c"):
+        await client.post(f"/work/{name}", json={})
+    await client.post("/work/a", json={"seconds": "x"})
+    found = await scrape(client)
+    assert found["chainrule_requests_total", ("POST", "/work/{name}", "200")] == 3
+    assert found["chainrule_requests_total", ("POST", "/work/{name}", "422")] == 1
+    assert found["chainrule_request_seconds_count", ("/work/{name}",)] == 4
+
+
+async def test_the_engine_is_reported_as_it_counts_itself(engine: StubEngine) -> None:
+    """Every counter and gauge of the engine appears under its name."""
+    numbers = {
+        name: index + 2
+        for index, name in enumerate(vars_of(engine))
+        if name not in ("ready", "alive", "queued_requests")
+    }
+    async with client_of(shell_app(engine)) as client:
+        engine.counters = replace(engine.counters, **numbers)
+        found = await scrape(client)
+    values = {name: value for (name, labels), value in found.items() if not labels}
+    for name, value in numbers.items():
+        shown = name.removesuffix("_s") + "_seconds" if name.endswith("_s") else name
+        shared = {f"chainrule_{shown}", f"chainrule_{shown}_total"} & set(values)
+        assert [values[one] for one in shared] == [value], name
+    assert values["chainrule_ready"] == values["chainrule_alive"] == 1
+    assert values["chainrule_queued_requests"] == 0
+
+
+def vars_of(engine: StubEngine) -> list[str]:
+    """The names of what an engine counts."""
+    return list(engine.counters.__dataclass_fields__)
+
+
+async def test_no_client_can_make_a_new_label(client: httpx.AsyncClient) -> None:
+    """Paths, methods and names of a client's choosing fall under labels that exist already."""
+
+    async def provoke(start: int) -> int:
+        for number in range(start, start + 20):
+            await client.get(f"/unknown/{number}")
+            await client.post(f"/work/{number}", json={})
+            await client.get(f"/v1/models/{number}")
+            await client.request(f"M{number}", "/work/x")
+            await client.get("/docs", params={"q": number})
+            await client.get("/docs/../docs")
+        return len(await scrape(client))
+
+    await scrape(client)  # the scrape is a request too, and shows in the next one
+    first = await provoke(0)
+    assert await provoke(100) == first
+
+
+async def test_apps_do_not_share_metrics(engine: StubEngine) -> None:
+    """Two apps in one process count on their own."""
+    async with client_of(shell_app(engine)) as one, client_of(shell_app(StubEngine())) as two:
+        await one.post("/work/x", json={})
+        counted = ("chainrule_requests_total", ("POST", "/work/{name}", "200"))
+        assert counted in await scrape(one)
+        assert counted not in await scrape(two)
+
+
+async def test_metrics_are_served_as_prometheus_reads_them(client: httpx.AsyncClient) -> None:
+    """The content type names the text format and its version."""
+    response = await client.get("/metrics")
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_a_counter_is_one_series(client: httpx.AsyncClient) -> None:
+    """No counter brings its birth time along as a second series."""
+    await client.post("/work/x", json={})
+    assert not [name for name, _ in await scrape(client) if name.endswith("_created")]
+
+
+async def test_searches_are_counted_by_strategy() -> None:
+    """What ran, and how often a proof was not reached."""
+    async with client_of(shell_app(FakeEngine())) as client:
+        for body in (
+            {},
+            {"stream": True},
+            {"strategy": "exact", "max_tokens": 2},
+            {"strategy": "exact", "max_expansions": 1, "num_beams": 1},
+            {"compare": ["greedy", "beam"]},
+            {"strategy": "sample"},
+        ):
+            await client.post("/v1/decode", json={"context": "it is", **body})
+        found = await scrape(client)
+    name = "chainrule_decodes_total"
+    assert {labels: value for (one, labels), value in found.items() if one == name} == {
+        ("greedy", "false"): 1,
+        ("greedy", "true"): 1,
+        ("exact", "false"): 2,
+        ("compare", "false"): 1,
+    }
+    assert found["chainrule_unproven_decodes_total", ()] == 1
+
+
+def test_finished_scores_are_reported_as_they_are_counted() -> None:
+    """Every counter of the score cache appears under its name, read when it is asked for."""
+    counted = ScoreCacheStats()
+    metrics = Metrics(EngineStats, lambda: counted)
+    counted = ScoreCacheStats(hits=2, misses=3, shared=4, bytes=5)
+    found = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+    assert {name: value for name, value in found.items() if "score" in name} == {
+        "chainrule_score_cache_hits_total": 2,
+        "chainrule_score_cache_misses_total": 3,
+        "chainrule_shared_scores_total": 4,
+        "chainrule_score_cache_bytes": 5,
+    }
