@@ -97,7 +97,7 @@ def test_a_flush_waits_for_what_was_logged_and_not_for_ever(
 
 PROGRAM = """
 import logging, sys
-from app import log_writer
+from app.telemetry import log_writer
 from app.telemetry.logs import configure_logging
 log_writer.FLUSH_S = float(sys.argv[1])
 configure_logging("info", "json", queued=True)
