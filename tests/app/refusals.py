@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -59,13 +60,13 @@ def _spoilt(example: dict[str, Any], fields: Iterable[str]) -> Iterator[dict[str
         yield from ({**rest, field: bad} for bad in VALUES)
 
 
-async def refusals() -> Refusals:
-    """What the app says to each of them."""
+async def refusals(every: int = 1) -> Refusals:
+    """What the app says to each of them, or to one in so many."""
     engine: Any = FakeEngine(tokenizer=ChatTokenizer())
     app = create_app(Settings(), engine)
     told: Refusals = {}
     async with client_of(app) as client:
-        for path, body in bad_requests(app.openapi()):
+        for path, body in islice(bad_requests(app.openapi()), 0, None, every):
             told[f"{path} {body[:300]!r}"] = await _refusal(client, path, body)
     return told
 
@@ -86,4 +87,4 @@ def asserts() -> bool:
 
 
 if __name__ == "__main__":
-    json.dump([asserts(), asyncio.run(refusals())], sys.stdout)
+    json.dump([asserts(), asyncio.run(refusals(*map(int, sys.argv[1:])))], sys.stdout)

@@ -19,7 +19,7 @@ WAIT_S = 30.0
 """For an answer, or the end of the connection."""
 
 MAX_BODY_BYTES = 100_000
-DAWDLE_S = 4.0
+DAWDLE_S = 2.0
 """Seconds that the server gives headers, and the next part of a body or of an answer."""
 
 _HEAD = "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
