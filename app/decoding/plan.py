@@ -1,4 +1,4 @@
-"""POST /v1/decode, first half: a request to searches. ``completions`` reads what they find."""
+"""POST /v1/decode, first half: a request to searches; ``response`` reads what they find."""
 
 from __future__ import annotations
 

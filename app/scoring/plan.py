@@ -1,4 +1,4 @@
-"""POST /v1/score, first half: candidates to queries. ``candidate_scores`` reads the answers."""
+"""POST /v1/score, first half: candidates to queries. ``response`` reads the answers."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ATTENTION_NAME = "chainrule_paths"
 
 
 class Attention(Protocol):
-    """What a layer needs of its batch's attention; see ``attention.paths``.
+    """What a layer needs of its batch's attention; see ``path_attention``.
 
     Attributes:
         layers: which layers have come here.

@@ -7,7 +7,7 @@ Each piece of work is laid into the trie of the batch and cut to what the budget
                                         └─ the asked rows ────────┘
 
 A token whose row is asked is fed even where its key and value are cached, for these alone
-make no distribution; but where the answer is known too, it is recalled (see ``kept_rows``).
+make no distribution; but where the answer is known too, it is recalled (see ``logprob_rows``).
 What another query of the batch feeds is not fed again.
 """
 

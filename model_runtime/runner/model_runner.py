@@ -88,12 +88,7 @@ class ModelRunner:
             self.rows = choose_layout(Heads.of(config), layers, head, most)
         shape = _kv_shape(config, model.dtype if on_cpu else product_dtype)
         self._layers = shape.layers
-        self.slots = kv_bytes // shape.bytes_per_token
-        if self.slots < 2:
-            raise UnsupportedModel(
-                f"a KV cache of {kv_bytes} bytes is too small: one token takes "
-                f"{shape.bytes_per_token}, and two are the least"
-            )
+        self.slots = _slots(kv_bytes, shape)
         self._storage = KVStorage(shape, self.slots, self.device)
         self._kernel = self.rows.attention.kernel() if on_cpu else cuda.attend
         self._progress: Callable[[], None] = lambda: None
@@ -183,6 +178,17 @@ class _Head:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
+
+
+def _slots(kv_bytes: int, shape: KVShape) -> int:
+    """Tokens whose keys and values fit. Raises ``UnsupportedModel`` for fewer than two."""
+    slots = kv_bytes // shape.bytes_per_token
+    if slots < 2:
+        raise UnsupportedModel(
+            f"a KV cache of {kv_bytes} bytes is too small: one token takes "
+            f"{shape.bytes_per_token}, and two are the least"
+        )
+    return slots
 
 
 def _kv_shape(config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:
