@@ -15,9 +15,7 @@ import pytest
 
 from app.schemas.score_response import CandidateScore, ScoreResponse
 from app.service import ScoringService
-from model_runtime.attention.interface import Decoded
 from model_runtime.engine import Engine
-from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import LogprobQuery, LogprobResult
 
@@ -27,26 +25,13 @@ Places = dict[tuple[int, ...], dict[int, float]]
 
 
 def logits_of_the_next_position(patch: pytest.MonkeyPatch) -> None:
-    """A token is scored by the next row of the forward, which has seen it."""
-    forward = ModelRunner._forward
-
-    def rolled(self: ModelRunner, batch: Any) -> Decoded:
-        decoded = forward(self, batch)
-        return decoded._replace(hidden=decoded.hidden.roll(-1, 0))
-
-    patch.setattr(ModelRunner, "_forward", rolled)
+    """A token is scored by the next position's logits, which have seen it."""
+    _answer_for_another_row(patch, 1)
 
 
 def logits_of_the_position_before(patch: pytest.MonkeyPatch) -> None:
     """Whatever is asked about a position is answered for the one before it."""
-    score = Engine.score
-
-    async def late(self: Engine, queries: Sequence[LogprobQuery], *options: Any) -> Any:
-        outcomes = [await score(self, _rows_before(query), *options) for query in queries]
-        answers = tuple(map(_as_one, queries, (outcome.value for outcome in outcomes)))
-        return replace(outcomes[0], value=answers)
-
-    patch.setattr(Engine, "score", late)
+    _answer_for_another_row(patch, -1)
 
 
 def softmax_over_candidates(patch: pytest.MonkeyPatch) -> None:
@@ -229,14 +214,25 @@ def _put_bos(patch: pytest.MonkeyPatch, applies: Callable[[Sequence[LogprobQuery
     patch.setattr(Engine, "score", with_bos)
 
 
-def _rows_before(query: LogprobQuery) -> list[LogprobQuery]:
-    """One question for each asked row, about the row before it."""
+def _answer_for_another_row(patch: pytest.MonkeyPatch, shift: int) -> None:
+    score = Engine.score
+
+    async def shifted(self: Engine, queries: Sequence[LogprobQuery], *options: Any) -> Any:
+        outcomes = [await score(self, _rows_at(query, shift), *options) for query in queries]
+        answers = tuple(map(_as_one, queries, (outcome.value for outcome in outcomes)))
+        return replace(outcomes[0], value=answers)
+
+    patch.setattr(Engine, "score", shifted)
+
+
+def _rows_at(query: LogprobQuery, shift: int) -> list[LogprobQuery]:
+    """One question for each asked row, about the row ``shift`` behind it or, at the end, itself."""
     places = range(query.score_from, query.last_row + 1)
     return [
         replace(
             query,
-            tokens=query.tokens[: place - 1],
-            score_from=place - 1,
+            tokens=query.tokens[: place + shift],
+            score_from=min(place + shift, len(query.tokens)),
             targets=query.tokens[place : place + 1] or query.targets,
         )
         for place in places
