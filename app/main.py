@@ -1,4 +1,4 @@
-"""The app: every room of the HTTP side put together."""
+"""The app: routes, middleware and state put together."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from app.compat.openai import tokenizer_routes as tokenization
 from app.compat.rerank import routes as rerank
 from app.compat.rerank.config import RerankDefaults
 from app.errors.table import install_error_handlers
-from app.http.full_gc import FullCollections
+from app.http.full_gc import FullGcDeferral
 from app.http.json_body import JsonRoute, Parser, QueuedRoute
 from app.http.lifecycle import Lifecycle
-from app.http.middleware.access_log import Observed
-from app.http.middleware.authentication import Authorized
+from app.http.middleware.access_log import AccessLog
+from app.http.middleware.authentication import Authentication
 from app.http.middleware.body_limit import BodyBounds, BodyLimit
-from app.http.middleware.cancellation import Lifetime
+from app.http.middleware.cancellation import CancelOnDisconnect
 from app.http.middleware.load_shedding import LoadShedding
 from app.http.middleware.plain_head import PlainHead
 from app.http.openapi import install_document
@@ -111,7 +111,7 @@ def create_app(
     app.state.rerank = RerankDefaults.read(settings)
     app.state.service = None
     app.state.parser = Parser()
-    app.state.full_collections = FullCollections()
+    app.state.full_collections = FullGcDeferral()
     install_error_handlers(app)
     install_document(app)
     for source in NATIVE + COMPATIBLE:
@@ -125,9 +125,9 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         if engine is None:
-            lifecycle.begin(load)
+            lifecycle.start_loading(load)
         else:
-            await lifecycle.adopt(engine)
+            await lifecycle.attach(engine)
         yield
         await lifecycle.stop(0.0)
 
@@ -145,11 +145,11 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> l
         timeout_s=settings.body_timeout_s,
     )
     return [
-        Middleware(Observed, metrics=metrics),
+        Middleware(AccessLog, metrics=metrics),
         Middleware(PlainHead),
-        Middleware(Authorized, keys=settings.keys()),
+        Middleware(Authentication, keys=settings.keys()),
         Middleware(LoadShedding, lifecycle=lifecycle, routes=_queued_routes(settings)),
-        Middleware(Lifetime, lifecycle=lifecycle),
+        Middleware(CancelOnDisconnect, lifecycle=lifecycle),
         Middleware(BodyLimit, bounds=bounds),
     ]
 

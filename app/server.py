@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; True ends the main loop."""
-        if self._lifecycle.is_over:
+        if self._lifecycle.is_terminal:
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
     def _on_signal(self, sig: int) -> None:
         if sig == signal.SIGINT and not self._lifecycle.takes_requests:
             # Whoever presses Ctrl+C a second time does not want to wait for the rest.
-            self._lifecycle.in_flight.end_all()
+            self._lifecycle.active_requests.cancel_all()
         self._lifecycle.request_stop(self._drain_s)
 
 
@@ -124,7 +124,7 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         logger.info("listening", extra={"host": host, "port": port})
     Server(config, lifecycle, settings.drain_timeout_s).run(sockets=listeners)
     service = app.state.service
-    if lifecycle.leaves_threads_behind or (service and service.leaves_threads_behind):
+    if lifecycle.has_abandoned_threads or (service and service.has_abandoned_threads):
         # Python would wait for a thread that still loads, tokenizes or computes, however long.
         logging.shutdown()
         sys.stdout.flush()

@@ -19,33 +19,33 @@ from copy import copy
 from functools import partial
 from typing import Any, TypeVar
 
-from app.cache.cached_scorer import SharedScores
+from app.cache.cached_scorer import CachedScorer
 from app.cache.score_cache import ScoreCache
-from app.decoding.plan import DecodePlan, blaming_constraint, plan_decode
-from app.decoding.results import joint_outcome, read_findings
-from app.decoding.run import run_side_by_side
+from app.decoding.plan import DecodePlan, attributed_to_constraint, plan_decode
+from app.decoding.results import build_decode_body, combine_outputs
+from app.decoding.run import run_concurrently
 from app.decoding.stream import TokenStream
 from app.errors.table import ModelNotServed
 from app.requests.deadline import Deadline
 from app.requests.limits import Limits
 from app.requests.model_card import model_card
-from app.requests.request_context import Visit
+from app.requests.request_context import RequestContext
 from app.requests.token_estimate import least_tokens
 from app.requests.worker_threads import WorkerThreads
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.schemas.models import ModelCard, ModelList
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
-from app.schemas.request import Treatment
+from app.schemas.request import ServingOptions
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import BoundaryReport, ScoreResponse
 from app.scoring.boundary_report import score_in_detail
 from app.scoring.marginal_plan import plan_marginal
-from app.scoring.marginal_response import read_marginal
-from app.scoring.next_token import plan_next_token, read_distribution
+from app.scoring.marginal_response import build_marginal
+from app.scoring.next_token import build_distribution, plan_next_token
 from app.scoring.plan import ScorePlan, plan_score
-from app.scoring.response import ScoreAnswer, read_scores
-from app.scoring.token_paths import PathPlan, ScoredPaths
+from app.scoring.response import ScoreBody, build_scores
+from app.scoring.token_paths import PathQueries, PathScores
 from app.scoring.top_n import top_search
 from app.telemetry.logs import note
 from model_runtime import (
@@ -53,14 +53,14 @@ from model_runtime import (
     Engine,
     LogprobQuery,
     ModelInfo,
-    Outcome,
     Priority,
+    RequestOutput,
     Tokenizer,
     TopCandidates,
 )
 
 T = TypeVar("T")
-Ask = Callable[[], Awaitable[Outcome[Any]]]
+Ask = Callable[[], Awaitable[RequestOutput[Any]]]
 
 MAX_THREADS = 4
 """Threads that tokenize and render; beyond the cores they would only take turns. There are two at
@@ -90,7 +90,7 @@ class ScoringService:
         self._limits = limits or Limits()
         kept = ScoreCache() if cache is None else cache
         self._keeps_scores = kept.enabled
-        self._scores = SharedScores(
+        self._scores = CachedScorer(
             lambda queries, options: engine.score(queries, options), engine.info.fingerprint, kept
         )
         self._tenant = ""
@@ -110,35 +110,43 @@ class ScoringService:
         if request.boundary_detail:
             score = partial(self.score, deadline=deadline or self.deadline(request))
             return await score_in_detail(score, partial(self.use_tokenizer, request), request)
-        engine, visit = self._engine, self._admit(request, deadline)
+        engine, request_context = self._engine, self._open_context(request, deadline)
         if request.boundary == "marginal":
-            return await self._score_marginal(request, visit)
-        plan, asked = await self._planned(visit, request, self._plan_score, request)
-        options = visit.after_tokenizing()
-        outcome: Outcome[Any]
+            return await self._score_marginal(request, request_context)
+        plan, asked = await self._planned(request_context, request, self._plan_score, request)
+        options = request_context.engine_options()
+        outcome: RequestOutput[Any]
         if isinstance(asked, TopCandidates):
             outcome = await engine.decode(asked, options)
-            visit.search_ended()
+            request_context.search_ended()
         else:
             outcome = await self._scores.score(asked, options)
         large = request.lists_tokens or len(request.candidates) > LARGE
         answer = await self._render(
-            visit, large, read_scores, engine.tokenizer, engine.info, plan, outcome.value
+            request_context, large, build_scores, engine.tokenizer, engine.info, plan, outcome.value
         )
-        return self._scored(visit, outcome, plan.boundary, answer)
+        return self._scored(request_context, outcome, plan.boundary, answer)
 
-    async def _score_marginal(self, request: ScoreRequest, visit: Visit) -> ScoreResponse:
+    async def _score_marginal(
+        self, request: ScoreRequest, request_context: RequestContext
+    ) -> ScoreResponse:
         """The same, summed over every tokenization of each candidate."""
         engine = self._engine
-        plan = await self._planned(visit, request, plan_marginal, request)
-        outcome = await engine.decode(plan.search, visit.after_tokenizing())
-        visit.search_ended()
+        plan = await self._planned(request_context, request, plan_marginal, request)
+        outcome = await engine.decode(plan.search, request_context.engine_options())
+        request_context.search_ended()
         large = len(request.candidates) > LARGE
-        answer = await self._render(visit, large, read_marginal, engine.info, plan, outcome.value)
-        return self._scored(visit, outcome, plan.boundary, answer)
+        answer = await self._render(
+            request_context, large, build_marginal, engine.info, plan, outcome.value
+        )
+        return self._scored(request_context, outcome, plan.boundary, answer)
 
     def _scored(
-        self, visit: Visit, outcome: Outcome[Any], boundary: BoundaryReport, answer: ScoreAnswer
+        self,
+        request_context: RequestContext,
+        outcome: RequestOutput[Any],
+        boundary: BoundaryReport,
+        answer: ScoreBody,
     ) -> ScoreResponse:
         return ScoreResponse(
             results=answer.results,
@@ -147,7 +155,7 @@ class ScoringService:
             off_candidate_mass=answer.off_candidate_mass,
             off_candidate_mass_bounds=answer.off_candidate_mass_bounds,
             boundary=boundary,
-            **visit.reply(
+            **request_context.response_fields(
                 "score",
                 self._engine.info,
                 outcome,
@@ -160,20 +168,20 @@ class ScoringService:
         self, request: NextTokenRequest, deadline: Deadline | None = None
     ) -> NextTokenResponse:
         """The asked part of the distribution of the token after the context."""
-        engine, visit = self._engine, self._admit(request, deadline)
+        engine, request_context = self._engine, self._open_context(request, deadline)
         most = self._limits.max_top_logprobs
-        plan = await self._planned(visit, request, plan_next_token, most, request)
-        outcome = await self._scores.next_token(plan.query, visit.after_tokenizing())
+        plan = await self._planned(request_context, request, plan_next_token, most, request)
+        outcome = await self._scores.next_token(plan.query, request_context.engine_options())
         large = plan.query.top_k > LARGE
         found = await self._render(
-            visit, large, read_distribution, engine.tokenizer, plan, outcome.value
+            request_context, large, build_distribution, engine.tokenizer, plan, outcome.value
         )
         return NextTokenResponse(
             tokens=found.tokens,
             chosen=found.chosen,
             entropy=found.entropy,
             remaining_probability=found.remaining_probability,
-            **visit.reply(
+            **request_context.response_fields(
                 "next", engine.info, outcome, prompt_tokens=plan.prompt_tokens, scored_tokens=1
             ),
         )
@@ -182,60 +190,60 @@ class ScoringService:
         self, request: DecodeRequest, deadline: Deadline | None = None
     ) -> DecodeResponse:
         """The continuations that the searches find, best first."""
-        visit, plan = await self._plan_decode(request, deadline)
-        with blaming_constraint(request):
-            outcomes = await run_side_by_side(self._engine, plan, visit.after_tokenizing())
-        return await self._decoded(visit, plan, joint_outcome(outcomes))
+        request_context, plan = await self._plan_decode(request, deadline)
+        with attributed_to_constraint(request):
+            outcomes = await run_concurrently(self._engine, plan, request_context.engine_options())
+        return await self._decoded(request_context, plan, combine_outputs(outcomes))
 
     async def stream(
         self, request: DecodeRequest, deadline: Deadline | None = None
     ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
         """Each token of a greedy completion once it is chosen, then what ``decode`` answers."""
-        visit, plan = await self._plan_decode(request, deadline)
+        request_context, plan = await self._plan_decode(request, deadline)
         tokens = TokenStream(self._engine.tokenizer, plan)
-        steps = self._engine.stream(plan.greedy, visit.after_tokenizing())
-        with blaming_constraint(request):
+        steps = self._engine.stream(plan.greedy, request_context.engine_options())
+        with attributed_to_constraint(request):
             async with aclosing(steps):
                 async for step in steps:
-                    if isinstance(step, Outcome):
-                        yield await self._decoded(visit, plan, joint_outcome([step]))
+                    if isinstance(step, RequestOutput):
+                        yield await self._decoded(request_context, plan, combine_outputs([step]))
                         continue
-                    token = tokens.read(step)
+                    token = tokens.to_event(step)
                     note(prompt_tokens=plan.prompt_tokens, scored_tokens=tokens.length)
                     yield token
 
     async def score_paths(
         self,
-        treatment: Treatment,
-        plan: Callable[[Tokenizer, ModelInfo], PathPlan[T]],
-        patience: Callable[[Ask], Awaitable[Outcome[Any]]] = lambda ask: ask(),
+        serving_options: ServingOptions,
+        plan: Callable[[Tokenizer, ModelInfo], PathQueries[T]],
+        retry: Callable[[Ask], Awaitable[RequestOutput[Any]]] = lambda ask: ask(),
         deadline: Deadline | None = None,
-    ) -> ScoredPaths[T]:
+    ) -> PathScores[T]:
         """Answers to the questions about token paths that ``plan`` makes, off the event loop.
 
-        ``patience`` may ask again where there was no room; the plan is made once.
+        ``retry`` may ask again where there was no room; the plan is made once.
         """
-        visit = self._admit(treatment, deadline)
-        plans: list[PathPlan[T]] = []
+        request_context = self._open_context(serving_options, deadline)
+        plans: list[PathQueries[T]] = []
 
-        async def ask() -> Outcome[Any]:
+        async def ask() -> RequestOutput[Any]:
             if not plans:
-                plans.append(await self._planned(visit, treatment, plan))
-            return await self._scores.score(plans[0].queries, visit.after_tokenizing())
+                plans.append(await self._planned(request_context, serving_options, plan))
+            return await self._scores.score(plans[0].queries, request_context.engine_options())
 
-        outcome = await patience(ask)
+        outcome = await retry(ask)
         (made,) = plans
-        shared = visit.reply(
+        shared = request_context.response_fields(
             "paths",
             self._engine.info,
             outcome,
             prompt_tokens=made.prompt_tokens,
             scored_tokens=made.scored_tokens,
         )
-        return ScoredPaths(made.meaning, outcome.value, **shared | {"id": visit.id})
+        return PathScores(made.plan, outcome.value, **shared | {"id": request_context.id})
 
     async def use_tokenizer(
-        self, request: Treatment, work: Callable[[Tokenizer, ModelInfo], T]
+        self, request: ServingOptions, work: Callable[[Tokenizer, ModelInfo], T]
     ) -> T:
         """What ``work`` makes of the model's tokenizer, off the event loop, for a request.
 
@@ -244,14 +252,14 @@ class ScoringService:
         """
         tokenizer, info = self._engine.tokenizer, self._engine.info
         making = self._threads.run(Priority(request.priority), work, tokenizer, info)
-        return await self.deadline(request).in_time(making)
+        return await self.deadline(request).run_before(making)
 
-    def deadline(self, request: Treatment) -> Deadline:
+    def deadline(self, request: ServingOptions) -> Deadline:
         """When the request's time is over."""
         return self._limits.deadline(request)
 
     @property
-    def leaves_threads_behind(self) -> bool:
+    def has_abandoned_threads(self) -> bool:
         """Whether a thread still works; nobody waits for it once the requests are over."""
         return self._threads.busy
 
@@ -272,20 +280,23 @@ class ScoringService:
 
     async def _plan_decode(
         self, request: DecodeRequest, deadline: Deadline | None
-    ) -> tuple[Visit, DecodePlan]:
-        visit = self._admit(request, deadline)
+    ) -> tuple[RequestContext, DecodePlan]:
+        request_context = self._open_context(request, deadline)
         note(strategy="compare" if request.compare else request.strategies[0])
         if request.stream:
             note(stream=True)
-        return visit, await self._planned(visit, request, plan_decode, request)
+        return request_context, await self._planned(request_context, request, plan_decode, request)
 
     async def _decoded(
-        self, visit: Visit, plan: DecodePlan, outcome: Outcome[tuple[DecodingResult | None, ...]]
+        self,
+        request_context: RequestContext,
+        plan: DecodePlan,
+        outcome: RequestOutput[tuple[DecodingResult | None, ...]],
     ) -> DecodeResponse:
-        visit.search_ended()
+        request_context.search_ended()
         large = plan.request.lists_tokens or plan.request.returned > LARGE
         found = await self._render(
-            visit, large, read_findings, self._engine.tokenizer, plan, outcome.value
+            request_context, large, build_decode_body, self._engine.tokenizer, plan, outcome.value
         )
         if found.certificate is not None:
             note(optimal=found.certificate.optimal, expanded=found.certificate.expanded)
@@ -294,7 +305,7 @@ class ScoringService:
             certificate=found.certificate,
             boundary=None if plan.closed is None else plan.closed.boundary,
             compared=found.compared,
-            **visit.reply(
+            **request_context.response_fields(
                 "decode",
                 self._engine.info,
                 outcome,
@@ -303,13 +314,13 @@ class ScoringService:
             ),
         )
 
-    def _admit(self, request: Treatment, deadline: Deadline | None) -> Visit:
-        visit = Visit(request, deadline or self.deadline(request), self._tenant)
+    def _open_context(self, request: ServingOptions, deadline: Deadline | None) -> RequestContext:
+        request_context = RequestContext(request, deadline or self.deadline(request), self._tenant)
         if request.model is not None:
             self._check_model(request.model, param="model")
         self._limits.check(request)
-        visit.deadline.check()
-        return visit
+        request_context.deadline.check()
+        return request_context
 
     def _check_model(self, name: str, param: str | None) -> None:
         if name != self._engine.info.name:
@@ -318,20 +329,26 @@ class ScoringService:
             )
 
     async def _planned(
-        self, visit: Visit, request: Treatment, plan: Callable[..., T], *args: Any
+        self,
+        request_context: RequestContext,
+        request: ServingOptions,
+        plan: Callable[..., T],
+        *args: Any,
     ) -> T:
         """What ``plan`` makes beside the event loop, where there is room for the request."""
         tokenizer, info = self._engine.tokenizer, self._engine.info
         if not self._keeps_scores:
-            self._engine.check_room(visit.priority)
+            self._engine.check_room(request_context.priority)
         with self._engine.reserve(least_tokens(tokenizer, info, request)):
-            planning = self._threads.run(visit.priority, plan, tokenizer, info, *args)
-            return await visit.deadline.in_time(planning)
+            planning = self._threads.run(request_context.priority, plan, tokenizer, info, *args)
+            return await request_context.deadline.run_before(planning)
 
-    async def _render(self, visit: Visit, large: bool, render: Callable[..., T], *args: Any) -> T:
+    async def _render(
+        self, request_context: RequestContext, large: bool, render: Callable[..., T], *args: Any
+    ) -> T:
         if large:
-            rendering = self._threads.run(visit.priority, render, *args)
-            return await visit.deadline.in_time(rendering)
+            rendering = self._threads.run(request_context.priority, render, *args)
+            return await request_context.deadline.run_before(rendering)
         rendered = render(*args)
-        visit.deadline.check()
+        request_context.deadline.check()
         return rendered

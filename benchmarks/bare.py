@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from benchmarks.in_process import DEFAULTS, results_of
 from model_runtime import EngineConfig, LogprobQuery, LogprobResult, load_model
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.runner.model_runner import ModelRunner
@@ -32,9 +32,11 @@ class Bare:
         Raises:
             ValueError: they do not fit into the cache.
         """
-        work = [Work(query, query.score_from) for query in queries]
+        work = [QueryProgress(query, query.score_from) for query in queries]
         batch = plan(work, self._cache, budget=sum(len(query.tokens) for query in queries))
-        if len(batch.extents) < len(queries) or not all(e.complete for e in batch.extents):
+        if len(batch.query_slices) < len(queries) or not all(
+            e.complete for e in batch.query_slices
+        ):
             raise ValueError("the queries do not fit into one batch")
         return batch
 
@@ -44,7 +46,7 @@ class Bare:
 
     def answer(self, batch: Batch) -> list[LogprobResult]:
         """A forward, and what it says of each query."""
-        return results_of(assemble(batch, self._runner.run(batch)))
+        return results_of(results_from_output(batch, self._runner.run(batch)))
 
     def keep(self, batch: Batch) -> None:
         """Leave in the cache what a batch that has run computed."""

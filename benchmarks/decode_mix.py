@@ -21,7 +21,7 @@ from benchmarks.in_process import InProcess, results_of
 from benchmarks.table import Table
 from benchmarks.timing import median, percentile
 from benchmarks.workloads import Group
-from model_runtime import Answer, DecodingLimits, GreedySearch
+from model_runtime import DecodingLimits, GreedySearch, QueryResult
 from model_runtime.batching.trie import fed_tokens
 
 STARVED = 2.0
@@ -60,7 +60,7 @@ class TimedGreedy(GreedySearch):
         super().__init__(prompt, limits, vocab_size=vocab_size, cache_salt=SALT)
         self.told: list[float] = []
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         super().advance(answers)
         self.told.append(time.perf_counter())
 

@@ -41,7 +41,7 @@ from model_runtime import (
     load_model,
 )
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batching.batch import Work, assemble
+from model_runtime.batching.batch import QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.runner.cuda_graphs import GraphRecorder
@@ -171,8 +171,10 @@ class Direct:
         steps = 0
         while not searches[0].done:
             queries = [query for search in searches for query in search.queries()]
-            batch = plan([Work(q, q.score_from) for q in queries], self._cache, BATCH_TOKENS)
-            answers = assemble(batch, self._runner.run(batch))
+            batch = plan(
+                [QueryProgress(q, q.score_from) for q in queries], self._cache, BATCH_TOKENS
+            )
+            answers = results_from_output(batch, self._runner.run(batch))
             self._cache.commit(batch)
             for search, answer in zip(searches, answers, strict=True):
                 if not isinstance(answer, LogprobResult):

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 from benchmarks.workloads import ALIAS, Group
 from model_runtime import (
-    Answer,
     DecodingResult,
     Engine,
     EngineConfig,
     LogprobQuery,
     LogprobResult,
-    Outcome,
+    QueryResult,
+    RequestOutput,
     SearchStrategy,
     total,
 )
@@ -61,10 +61,10 @@ class InProcess:
 
     def decode(
         self, searches: Sequence[SearchStrategy[DecodingResult]]
-    ) -> list[Outcome[DecodingResult]]:
+    ) -> list[RequestOutput[DecodingResult]]:
         """Every search's outcome; all are submitted at once, a request each."""
 
-        async def run() -> list[Outcome[DecodingResult]]:
+        async def run() -> list[RequestOutput[DecodingResult]]:
             return await asyncio.gather(*(self.engine.decode(search) for search in searches))
 
         return self.wait(run())
@@ -82,7 +82,7 @@ class InProcess:
         self.loop.close()
 
 
-def results_of(answers: Sequence[Answer]) -> list[LogprobResult]:
+def results_of(answers: Sequence[QueryResult]) -> list[LogprobResult]:
     """The answers where all are results; raises the first error among them."""
     results = []
     for answer in answers:

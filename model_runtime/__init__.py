@@ -1,6 +1,6 @@
 """Token ids in, log-probabilities out. Knows no HTTP.
 
-This is the runtime's only door: whoever is outside imports from here and from nowhere below.
+The public interface: code outside of this package imports from here and from nowhere below.
 """
 
 from model_runtime.config import EngineConfig
@@ -23,7 +23,7 @@ from model_runtime.decoding.marginal.vocabulary_trie import VocabularyTrie, voca
 from model_runtime.decoding.streaming import GeneratedToken
 from model_runtime.decoding.top_n.path_score import PathScore
 from model_runtime.decoding.top_n.result import Pruned, RankedCandidate, TopResult
-from model_runtime.decoding.top_n.tied_top_n import BestScores
+from model_runtime.decoding.top_n.tied_top_n import TopKWithTies
 from model_runtime.decoding.top_n.top_candidates import TopCandidates
 from model_runtime.engine import Engine
 from model_runtime.errors import (
@@ -74,30 +74,27 @@ from model_runtime.token_set import TokenSet
 from model_runtime.tokenization.join import Boundary, Join, JoinedCandidate, join
 from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import (
-    Answer,
-    Choice,
     EngineStats,
     LogprobQuery,
     LogprobResult,
     ModelInfo,
-    Outcome,
     Priority,
+    QueryResult,
     RankedLogprob,
     RequestOptions,
+    RequestOutput,
     TokenLogprob,
+    TopKSelection,
     total,
 )
 
 __all__ = [
     "BUILTIN_MODELS",
     "GNMT_ALPHA",
-    "Answer",
     "BeamSearch",
-    "BestScores",
     "Boundary",
     "Certificate",
     "ChainruleError",
-    "Choice",
     "ClosedSet",
     "Constraint",
     "CorruptModel",
@@ -139,14 +136,15 @@ __all__ = [
     "Normalization",
     "NothingFollows",
     "OutOfMemory",
-    "Outcome",
     "PathScore",
     "PathTooLong",
     "Priority",
     "Pruned",
+    "QueryResult",
     "RankedCandidate",
     "RankedLogprob",
     "RequestOptions",
+    "RequestOutput",
     "RequestTooLarge",
     "SearchStrategy",
     "Size",
@@ -158,6 +156,8 @@ __all__ = [
     "TokenSet",
     "Tokenizer",
     "TopCandidates",
+    "TopKSelection",
+    "TopKWithTies",
     "TopResult",
     "UnsupportedModel",
     "VocabularyTrie",

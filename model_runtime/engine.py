@@ -1,4 +1,4 @@
-"""The runtime's façade: load a model, start it, ask it."""
+"""The runtime's interface: load a model, start it, ask it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from model_runtime.batching.trie import fed_tokens
 from model_runtime.config import EngineConfig
-from model_runtime.decoding.base import AskOnce, SearchStrategy
+from model_runtime.decoding.base import SearchStrategy, SingleRound
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.decoding.streaming import GeneratedToken, StreamedSearch
@@ -23,22 +23,22 @@ from model_runtime.errors import (
     ModelLoadError,
     UnsupportedModel,
 )
-from model_runtime.loading.self_check import Sample, check_cached, check_company
-from model_runtime.runner.served_model import CacheGauge, ServedModel
-from model_runtime.scheduling.forward import Forward
-from model_runtime.scheduling.query_validation import QueryLimits
+from model_runtime.loading.self_check import ReferenceSample, check_batch_invariance, check_cached
+from model_runtime.runner.served_model import CacheGauge, ModelBackend
+from model_runtime.scheduling.forward import ForwardPipeline
+from model_runtime.scheduling.query_validation import QueryValidator
 from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS, Scheduler
 from model_runtime.scheduling.watchdog import Watchdog
 from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import (
-    Answer,
     EngineStats,
     LogprobQuery,
     LogprobResult,
     ModelInfo,
-    Outcome,
     Priority,
+    QueryResult,
     RequestOptions,
+    RequestOutput,
 )
 
 R = TypeVar("R")
@@ -65,9 +65,9 @@ class Engine:
         config: EngineConfig,
         info: ModelInfo,
         tokenizer: Tokenizer,
-        model: Forward,
+        model: ForwardPipeline,
         cache: CacheGauge,
-        sample: Sample | None = None,
+        sample: ReferenceSample | None = None,
     ) -> None:
         self.config = config
         self.info = info
@@ -79,7 +79,7 @@ class Engine:
             max_queue_tokens=config.max_queue_tokens,
             watchdog=Watchdog(config.watchdog_timeout_s),
         )
-        self._limits = QueryLimits(info.vocab_size, info.max_model_len, cache.capacity)
+        self._limits = QueryValidator(info.vocab_size, info.max_model_len, cache.capacity)
         self._sample = sample
         self._warm = False
 
@@ -90,7 +90,7 @@ class Engine:
         Raises:
             ModelLoadError: one of its kinds, in one line.
         """
-        served = ServedModel.load(config)
+        served = ModelBackend.load(config)
         return cls(
             config, served.info, served.tokenizer, served.forward, served.cache, served.sample
         )
@@ -141,7 +141,7 @@ class Engine:
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions = DEFAULT_OPTIONS
-    ) -> Outcome[tuple[Answer, ...]]:
+    ) -> RequestOutput[tuple[QueryResult, ...]]:
         """Answer queries, in their order. One that cannot be answered is answered by its error.
 
         Raises:
@@ -160,7 +160,7 @@ class Engine:
 
     async def next_token(
         self, query: LogprobQuery, options: RequestOptions = DEFAULT_OPTIONS
-    ) -> Outcome[LogprobResult]:
+    ) -> RequestOutput[LogprobResult]:
         """Answer one query.
 
         Raises:
@@ -174,7 +174,7 @@ class Engine:
 
     async def decode(
         self, search: SearchStrategy[R], options: RequestOptions = DEFAULT_OPTIONS
-    ) -> Outcome[R]:
+    ) -> RequestOutput[R]:
         """Run a search to its end.
 
         Raises:
@@ -186,7 +186,7 @@ class Engine:
 
     async def stream(
         self, search: GreedySearch, options: RequestOptions = DEFAULT_OPTIONS
-    ) -> AsyncGenerator[GeneratedToken | Outcome[DecodingResult], None]:
+    ) -> AsyncGenerator[GeneratedToken | RequestOutput[DecodingResult], None]:
         """Run a search; yields each token as soon as it is chosen, then the outcome.
 
         The model never waits for the reader: tokens that are not read yet wait here, at most
@@ -202,7 +202,7 @@ class Engine:
             search, lambda token: loop.call_soon_threadsafe(told.put_nowait, token)
         )
 
-        def end(task: asyncio.Task[Outcome[DecodingResult]]) -> None:
+        def end(task: asyncio.Task[RequestOutput[DecodingResult]]) -> None:
             if not task.cancelled():
                 task.exception()  # seen, also where nobody reads on
             told.put_nowait(None)
@@ -243,13 +243,13 @@ class Engine:
         """Run real forwards. A path must score alone what it scores beside another."""
         longest = min(self.info.max_model_len, self._cache.capacity)
         if self._sample is None:
-            await self._probe("alone", (0,) * min(WARM_UP_TOKENS, longest))
+            await self._score_paths("alone", (0,) * min(WARM_UP_TOKENS, longest))
             return
         path, fork = self._sample.paths(longest)
-        (alone,) = await self._probe("alone", path)
-        (fork_alone,) = await self._probe("fork", fork)
-        fork_together, together = await self._probe("together", fork, path)
-        check_company(fork_alone + alone, fork_together + together, self.info)
+        (alone,) = await self._score_paths("alone", path)
+        (fork_alone,) = await self._score_paths("fork", fork)
+        fork_together, together = await self._score_paths("together", fork, path)
+        check_batch_invariance(fork_alone + alone, fork_together + together, self.info)
         await self._check_cached(path, alone)
         error = self._sample.error_of(alone, self.info)
         self.info = replace(self.info, numeric_error=error)
@@ -257,18 +257,18 @@ class Engine:
     async def _check_cached(self, path: tuple[int, ...], whole: tuple[float, ...]) -> None:
         """Ask for the end of a path twice; the second time its beginning is in the cache."""
         start = max(1, 2 * len(path) // 3)
-        await self._probe("cached", path, score_from=start)
-        (tail,) = await self._probe("cached", path, score_from=start)
+        await self._score_paths("cached", path, score_from=start)
+        (tail,) = await self._score_paths("cached", path, score_from=start)
         check_cached(whole[start - 1 :], tail, self.info)
 
-    async def _probe(
+    async def _score_paths(
         self, salt: str, *paths: tuple[int, ...], score_from: int = 1
     ) -> list[tuple[float, ...]]:
         """Log-probabilities of paths, computed together and apart from every other salt."""
         queries = [
             LogprobQuery(path, score_from, (), cache_salt=f"warm-up {salt}") for path in paths
         ]
-        strategy = AskOnce(queries, cost=fed_tokens(queries))
+        strategy = SingleRound(queries, cost=fed_tokens(queries))
         outcome = await self._scheduler.submit(strategy, DEFAULT_OPTIONS)
         logprobs = []
         for answer in outcome.value:
@@ -279,7 +279,7 @@ class Engine:
 
     def _examine(
         self, queries: Sequence[LogprobQuery]
-    ) -> tuple[dict[int, InvalidQuery], AskOnce | None]:
+    ) -> tuple[dict[int, InvalidQuery], SingleRound | None]:
         """What is wrong with queries, by index, and the strategy that asks the others, if any."""
         errors: dict[int, InvalidQuery] = {}
         good = []
@@ -289,7 +289,7 @@ class Engine:
                 good.append(query)
             else:
                 errors[index] = error
-        return errors, AskOnce(good, cost=fed_tokens(good)) if good else None
+        return errors, SingleRound(good, cost=fed_tokens(good)) if good else None
 
     def _check_search(self, search: SearchStrategy[Any]) -> None:
         """Raise what is wrong with a search, as far as its first queries tell."""
@@ -319,17 +319,19 @@ async def _off_loop_if(large: bool, work: Callable[..., R], *args: Any) -> R:
     return await asyncio.to_thread(work, *args) if large else work(*args)
 
 
-def _merged(answers: Sequence[Answer], errors: Mapping[int, InvalidQuery]) -> tuple[Answer, ...]:
+def _merged(
+    answers: Sequence[QueryResult], errors: Mapping[int, InvalidQuery]
+) -> tuple[QueryResult, ...]:
     """The answers in order, with the errors at their places."""
     rest = iter(answers)
     count = len(answers) + len(errors)
     return tuple(errors[place] if place in errors else next(rest) for place in range(count))
 
 
-def _nothing_done(errors: tuple[Answer, ...]) -> Outcome[tuple[Answer, ...]]:
-    return Outcome(errors, 0, 0, 0, 0, 0.0, 0.0)
+def _nothing_done(errors: tuple[QueryResult, ...]) -> RequestOutput[tuple[QueryResult, ...]]:
+    return RequestOutput(errors, 0, 0, 0, 0, 0.0, 0.0)
 
 
-def _with_value(outcome: Outcome[Any], value: R) -> Outcome[R]:
-    result: Outcome[R] = replace(outcome, value=value)
+def _with_value(outcome: RequestOutput[Any], value: R) -> RequestOutput[R]:
+    result: RequestOutput[R] = replace(outcome, value=value)
     return result

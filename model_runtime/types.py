@@ -1,4 +1,4 @@
-"""The nouns that cross the runtime's door. Plain data: no torch, no I/O."""
+"""What goes into the runtime and what comes out. Plain data: no torch, no I/O."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RankedLogprob(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class TopKSelection:
     """Which tokens after a whole path are listed.
 
     Of the allowed tokens at or above the floor, the ``count`` most probable; fewer where there
@@ -97,7 +97,7 @@ class LogprobQuery:
     top_k: int = 0
     summary: bool = False
     cache_salt: str = ""
-    choice: Choice | None = None
+    choice: TopKSelection | None = None
     masses: tuple[TokenSet, ...] = ()
     temperatures: tuple[float, ...] = ()
     keep: int | None = None
@@ -140,7 +140,7 @@ class LogprobResult:
     masses: tuple[float, ...] = ()
     log_partitions: tuple[float, ...] = ()
 
-    def then(self, later: LogprobResult) -> LogprobResult:
+    def concat(self, later: LogprobResult) -> LogprobResult:
         """The answer over both row ranges, where ``later`` answers the rows that follow."""
         return LogprobResult(
             logprobs=self.logprobs + later.logprobs,
@@ -154,8 +154,8 @@ class LogprobResult:
             log_partitions=self.log_partitions + later.log_partitions,
         )
 
-    def behind(self, earlier: LogprobResult) -> LogprobResult:
-        """The answer without the scored rows of ``earlier``: the way back from ``then``."""
+    def without_prefix(self, earlier: LogprobResult) -> LogprobResult:
+        """The answer without the scored rows of ``earlier``: the way back from ``concat``."""
         known = len(earlier.logprobs)
         return replace(
             self,
@@ -166,7 +166,7 @@ class LogprobResult:
         )
 
 
-NOTHING = LogprobResult()
+EMPTY_RESULT = LogprobResult()
 """The answer to no rows."""
 
 
@@ -202,7 +202,7 @@ class RequestOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class RequestOutput(Generic[T]):
     """A finished request: its value, and what it cost.
 
     Attributes:
@@ -305,5 +305,5 @@ class ModelInfo:
     warnings: tuple[str, ...] = ()
 
 
-Answer = LogprobResult | ChainruleError
+QueryResult = LogprobResult | ChainruleError
 """What comes back for one query: its result, or why it alone failed."""

@@ -63,7 +63,7 @@ def changed_by_company(
                 for i, answer in zip(order, got, strict=True)
                 if answer != want[i]
             ]
-        merged += sum(len(batch.extents) > 1 for batch in offline.batches)
+        merged += sum(len(batch.query_slices) > 1 for batch in offline.batches)
     if merged < 20:
         raise ValueError("too few batches held several queries for this to mean anything")
     return changed

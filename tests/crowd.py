@@ -20,11 +20,11 @@ from model_runtime.engine import Engine
 from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS
 from model_runtime.types import (
-    Answer,
     EngineStats,
     LogprobQuery,
     LogprobResult,
     Priority,
+    QueryResult,
     RequestOptions,
 )
 from tests.ledger import Ledger
@@ -73,28 +73,29 @@ class SeenForward:
     @property
     def steps(self) -> int:
         """Parts of it that are steps of searches."""
-        return sum(is_decode_step(extent.query) for extent in self.batch.extents)
+        return sum(is_decode_step(extent.query) for extent in self.batch.query_slices)
 
     @property
     def mixed(self) -> bool:
         """Steps of searches beside scoring."""
-        return 0 < self.steps < len(self.batch.extents)
+        return 0 < self.steps < len(self.batch.query_slices)
 
     def holds(self, query: LogprobQuery) -> bool:
         """Whether a part of the query is in it."""
-        return any(extent.query == query for extent in self.batch.extents)
+        return any(extent.query == query for extent in self.batch.query_slices)
 
     def answers(self, path: tuple[int, ...]) -> bool:
         """Whether the row after ``path`` is in it."""
         return any(
-            e.query.tokens[: len(path)] == path and len(path) in e.rows for e in self.batch.extents
+            e.query.tokens[: len(path)] == path and len(path) in e.rows
+            for e in self.batch.query_slices
         )
 
     def __str__(self) -> str:
         parts = ", ".join(
             f"{'step' if is_decode_step(e.query) else 'score'} {len(e.query.tokens)}"
             f"[{e.rows.start}:{e.rows.stop}]"
-            for e in self.batch.extents
+            for e in self.batch.query_slices
         )
         return f"{len(self.batch.token_ids)} tokens, {self.threads} threads: {parts}"
 
@@ -133,7 +134,7 @@ async def started(engine: Engine) -> AsyncIterator[Engine]:
 
 async def ask(
     engine: Engine, request: Request, options: RequestOptions = DEFAULT_OPTIONS
-) -> tuple[Answer, ...] | DecodingResult:
+) -> tuple[QueryResult, ...] | DecodingResult:
     """What the engine makes of a request."""
     if isinstance(request, DecodeRequest):
         return (await engine.decode(request.search(engine.info.vocab_size), options)).value
@@ -258,7 +259,7 @@ class Crowd:
         self._enter(request, await ask(engine, request, options), source)
 
     def _enter(
-        self, request: Request, answer: tuple[Answer, ...] | DecodingResult, source: str
+        self, request: Request, answer: tuple[QueryResult, ...] | DecodingResult, source: str
     ) -> None:
         if isinstance(answer, DecodingResult):
             assert isinstance(request, DecodeRequest)

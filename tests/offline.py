@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.runner.model_runner import ModelRunner
@@ -38,19 +38,21 @@ class Offline:
         next_rows = [query.score_from for query in queries]
         waiting = list(range(len(queries)))
         while waiting:
-            batch = plan([Work(queries[i], next_rows[i]) for i in waiting], self.cache, budget)
+            batch = plan(
+                [QueryProgress(queries[i], next_rows[i]) for i in waiting], self.cache, budget
+            )
             output = self.runner.run(batch)
-            answers = assemble(batch, output)
+            answers = results_from_output(batch, output)
             self.cache.commit(batch, answers, output.bad_slots)
             self.cache.check()
             self.batches.append(batch)
-            for extent, answer in zip(batch.extents, answers, strict=True):
+            for extent, answer in zip(batch.query_slices, answers, strict=True):
                 if not isinstance(answer, LogprobResult):
                     raise answer
                 index = waiting[extent.work_index]
-                results[index] = results.get(index, LogprobResult()).then(answer)
+                results[index] = results.get(index, LogprobResult()).concat(answer)
                 next_rows[index] = extent.rows.stop
-            done = {waiting[e.work_index] for e in batch.extents if e.complete}
+            done = {waiting[e.work_index] for e in batch.query_slices if e.complete}
             waiting = [i for i in waiting if i not in done]
         return [results[i] for i in range(len(queries))]
 

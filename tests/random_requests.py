@@ -14,7 +14,7 @@ from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.token_set import TokenSet
-from model_runtime.types import Choice, LogprobQuery
+from model_runtime.types import LogprobQuery, TopKSelection
 
 EDGES = (1, 2, 7, 8, 9, *(32 * i + d for i in (1, 2, 3, 4, 5, 6, 8) for d in (-1, 0, 1)))
 """Lengths at which a kernel may change its shapes: vectors, steps of 32 keys, key blocks."""
@@ -121,7 +121,7 @@ class RandomRequests:
         """The distribution behind a cut of a trunk, a choice of its tokens, and sums over them."""
         rng, trunk = self._rng, self._rng.choice(self._trunks)
         path = trunk[: self._cut(0)]
-        choice = Choice(rng.choice((1, 5)), rng.choice((None, -7.0)), self._allowed())
+        choice = TopKSelection(rng.choice((1, 5)), rng.choice((None, -7.0)), self._allowed())
         query = LogprobQuery(
             path,
             len(path),

@@ -65,7 +65,7 @@ class SymbolicRunner:
     @staticmethod
     def _salts(batch: Batch, paths: list[tuple[int, ...]]) -> dict[int, str]:
         salts: dict[int, str] = {}
-        for extent in batch.extents:
+        for extent in batch.query_slices:
             for row, head in zip(extent.rows, extent.head_index, strict=True):
                 batch_row = batch.head_rows[head]
                 expect(paths[batch_row] == extent.query.tokens[:row], "a head row is off")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import model_runtime
 
 NAMES = [
-    "Answer",
+    "QueryResult",
     "BUILTIN_MODELS",
     "BeamSearch",
-    "BestScores",
+    "TopKWithTies",
     "Boundary",
     "Certificate",
     "ChainruleError",
-    "Choice",
+    "TopKSelection",
     "ClosedSet",
     "Constraint",
     "CorruptModel",
@@ -55,7 +55,7 @@ NAMES = [
     "Normalization",
     "NothingFollows",
     "OutOfMemory",
-    "Outcome",
+    "RequestOutput",
     "PathScore",
     "PathTooLong",
     "Priority",

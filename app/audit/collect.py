@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from app.audit.evidence import Evidence, Probe, Row
-from app.audit.expected_tokens import steps_of, wanted_rows
-from app.audit.queries import Questions
-from app.audit.tokenization import Path, Split, split
+from app.audit.expected_tokens import expected_tokens, wanted_rows
+from app.audit.queries import AuditQueries
+from app.audit.tokenization import Path, ReferenceTokens, split
 from app.schemas.audit import (
     DEFAULT_AUDIT_NEW_TOKENS,
     AuditRequest,
@@ -27,7 +27,7 @@ TAIL_TOKENS = 64
 """So many last tokens of a prefix are asked about where the whole of it would tell no more."""
 
 
-class Gathering:
+class EvidenceCollector:
     """What one audit asks about.
 
     Args:
@@ -36,13 +36,13 @@ class Gathering:
         request: what is audited.
     """
 
-    def __init__(self, questions: Questions, engine: Engine, request: AuditRequest) -> None:
+    def __init__(self, questions: AuditQueries, engine: Engine, request: AuditRequest) -> None:
         self._questions = questions
         self._engine = engine
         self._request = request
         self._ends = engine.info.end_token_ids if request.append_eos else ()
 
-    async def gather(self) -> Evidence:
+    async def collect(self) -> Evidence:
         """Everything that the checks look at.
 
         Raises:
@@ -60,8 +60,8 @@ class Gathering:
             self._each_alone(parts, scores),
             self._rows(parts),
             self._probes(parts),
-            self._questions.row(_tail(parts.prefix), (), "tail"),
-            self._questions.full(_tail(parts.prefix)),
+            self._questions.next_token(_tail(parts.prefix), (), "tail"),
+            self._questions.full_distribution(_tail(parts.prefix)),
             self._decoded(parts),
         )
         evidence = Evidence(
@@ -83,7 +83,7 @@ class Gathering:
             evidence = replace(evidence, doubled=await self._behind_two_bos(parts))
         return evidence
 
-    def _check_size(self, parts: Split) -> None:
+    def _check_size(self, parts: ReferenceTokens) -> None:
         tokens = sum(len(path) + self._request.append_eos for path in parts.paths.values())
         if tokens > MAX_AUDIT_TOKENS:
             raise InvalidQuery(
@@ -99,14 +99,18 @@ class Gathering:
                 "candidates",
             )
 
-    async def _each_alone(self, parts: Split, scores: ScoreResponse) -> dict[int, CandidateScore]:
+    async def _each_alone(
+        self, parts: ReferenceTokens, scores: ScoreResponse
+    ) -> dict[int, CandidateScore]:
         # A server that is wrong about the start must not refuse it: the check shall name that.
         start = min(scores.boundary.start_token, len(parts.prefix))
         boundary = scores.boundary.model_copy(update={"start_token": start})
-        results = await _all(*(self._questions.alone(index, boundary) for index in parts.paths))
+        results = await _all(
+            *(self._questions.score_alone(index, boundary) for index in parts.paths)
+        )
         return dict(zip(parts.paths, results, strict=True))
 
-    async def _behind_two_bos(self, parts: Split) -> dict[int, float]:
+    async def _behind_two_bos(self, parts: ReferenceTokens) -> dict[int, float]:
         """What the shortest candidate would score behind one more BOS, token by token.
 
         Empty where there is no BOS, or no room for another.
@@ -120,13 +124,13 @@ class Gathering:
         named = [whole[place : place + 1] or ends for place in places]
         rows = await _all(
             *(
-                self._questions.row((info.bos_token_id, *whole[:place]), ids, "doubled")
+                self._questions.next_token((info.bos_token_id, *whole[:place]), ids, "doubled")
                 for place, ids in zip(places, named, strict=True)
             )
         )
         return {index: total([log_sum(list(row.logprobs.values())) for row in rows])}
 
-    async def _rows(self, parts: Split) -> dict[Path, Row]:
+    async def _rows(self, parts: ReferenceTokens) -> dict[Path, Row]:
         """The distribution behind every prefix of every path, one question each."""
         info, ends = self._engine.info, self._ends
         paths = [(parts.prefix, path) for path in parts.paths.values()]
@@ -136,11 +140,11 @@ class Gathering:
             if ends or len(prefix) < info.max_model_len
         }
         rows = await _all(
-            *(self._questions.row(prefix, ids, "rows") for prefix, ids in wanted.items())
+            *(self._questions.next_token(prefix, ids, "rows") for prefix, ids in wanted.items())
         )
         return dict(zip(wanted, rows, strict=True))
 
-    async def _probes(self, parts: Split) -> tuple[Probe, ...]:
+    async def _probes(self, parts: ReferenceTokens) -> tuple[Probe, ...]:
         wholes = (parts.whole(index) for index in parts.paths)
         prefixes = dict.fromkeys(
             _tail(whole[:length])
@@ -156,13 +160,13 @@ class Gathering:
         lasts = [prefix[-1], *((prefix[-1] + step) % size for step in (1, size // 2, size - 1))]
         rows = await _all(
             *(
-                self._questions.row((*prefix[:-1], last), {prefix[-1]}, f"{number}-{place}")
+                self._questions.next_token((*prefix[:-1], last), {prefix[-1]}, f"{number}-{place}")
                 for place, last in enumerate(lasts)
             )
         )
         return Probe(prefix, rows[0], tuple(rows[1:]))
 
-    async def _decoded(self, parts: Split) -> DecodeResponse:
+    async def _decoded(self, parts: ReferenceTokens) -> DecodeResponse:
         """Behind the tokens that the candidates are behind, as long as they are."""
         room = self._engine.info.max_model_len - len(parts.prefix)
         longest = parts.longest + bool(self._ends)
@@ -172,7 +176,7 @@ class Gathering:
 
 
 def _disagrees(evidence: Evidence) -> bool:
-    return any(evidence.differ(step.reported, step.expected) for step in steps_of(evidence))
+    return any(evidence.differ(step.reported, step.expected) for step in expected_tokens(evidence))
 
 
 def _tail(prefix: Path) -> Path:

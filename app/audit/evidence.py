@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.audit.tokenization import Path, Split
+from app.audit.tokenization import Path, ReferenceTokens
 from app.schemas.audit import AuditRequest
 from app.schemas.decode_response import DecodeResponse
 from app.schemas.next_token import NextTokenResponse
@@ -49,7 +49,7 @@ class Probe:
     swapped: tuple[Row, ...]
 
     @property
-    def is_blind(self) -> bool:
+    def ignores_last_token(self) -> bool:
         """The last token has no say in what follows it."""
         same = (self.row.entropy, dict(self.row.logprobs))
         return all((other.entropy, dict(other.logprobs)) == same for other in self.swapped)
@@ -78,7 +78,7 @@ class Evidence:
     request: AuditRequest
     info: ModelInfo
     control_ids: frozenset[int]
-    split: Split
+    split: ReferenceTokens
     scores: ScoreResponse
     rows: Mapping[Path, Row]
     probes: tuple[Probe, ...]

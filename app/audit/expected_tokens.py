@@ -21,7 +21,7 @@ from model_runtime import log_sum, total
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ExpectedToken:
     """One scored token.
 
     Attributes:
@@ -44,14 +44,14 @@ class Step:
     among: float
 
 
-def aligned(evidence: Evidence) -> tuple[CandidateScore, ...]:
+def with_expected_tokens(evidence: Evidence) -> tuple[CandidateScore, ...]:
     """The candidates whose listed tokens are the ones that they should have."""
     return tuple(one for one in evidence.good if _ids(one, evidence) == _path(one, evidence))
 
 
-def steps_of(evidence: Evidence) -> tuple[Step, ...]:
+def expected_tokens(evidence: Evidence) -> tuple[ExpectedToken, ...]:
     """One for each token of the aligned candidates, an appended end included."""
-    candidates = aligned(evidence)
+    candidates = with_expected_tokens(evidence)
     return tuple(
         _step(evidence, candidates, one, place)
         for one in candidates
@@ -59,7 +59,7 @@ def steps_of(evidence: Evidence) -> tuple[Step, ...]:
     )
 
 
-def expected_sums(steps: Sequence[Step]) -> dict[int, float]:
+def expected_sums(steps: Sequence[ExpectedToken]) -> dict[int, float]:
     """Each candidate's log-probability by the separate questions, by index."""
     indices = dict.fromkeys(step.index for step in steps)
     return {
@@ -95,14 +95,14 @@ def _path(one: CandidateScore, evidence: Evidence) -> Path:
 
 def _step(
     evidence: Evidence, candidates: Sequence[CandidateScore], one: CandidateScore, place: int
-) -> Step:
+) -> ExpectedToken:
     whole = evidence.split.whole(one.index)
     length = len(evidence.split.prefix) + place
     token = (one.tokens or [])[place]
     expected = _logprob(evidence, whole, length)
     siblings = dict(_siblings(evidence, candidates, whole[:length]))
     is_end = length == len(whole)
-    return Step(
+    return ExpectedToken(
         index=one.index,
         position=place,
         text=token.text,

@@ -8,14 +8,14 @@ from itertools import takewhile
 
 from app.audit.evidence import Evidence
 from app.audit.wording import nats, quoted
-from app.schemas.audit_response import Favourite
+from app.schemas.audit_response import GreedyGap
 from app.schemas.decode_response import ComparedStrategy
 from app.schemas.response import TokenDetail
 from model_runtime import total
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ScoredText:
     """A token path with what it stands for.
 
     Attributes:
@@ -36,10 +36,12 @@ class Route:
         return total([token.logprob for token in self.tokens[position:]])
 
 
-def favourite_candidate(evidence: Evidence) -> Favourite | None:
+def favourite_candidate(evidence: Evidence) -> GreedyGap | None:
     """Choosing among the candidates token by token, against their totals."""
     routes = [
-        Route(_text(evidence, one.index), one.tokens or ()) for one in evidence.good if one.tokens
+        ScoredText(_text(evidence, one.index), one.tokens or ())
+        for one in evidence.good
+        if one.tokens
     ]
     if len(routes) < 2:
         return None
@@ -47,7 +49,7 @@ def favourite_candidate(evidence: Evidence) -> Favourite | None:
     return explain(_token_by_token(routes), best, "choosing among the candidates token by token")
 
 
-def favourite_completion(evidence: Evidence) -> Favourite | None:
+def favourite_completion(evidence: Evidence) -> GreedyGap | None:
     """Greedy search against the best completion that any search has found."""
     routes = {
         entry.strategy: _route(entry)
@@ -61,14 +63,14 @@ def favourite_completion(evidence: Evidence) -> Favourite | None:
     return explain(greedy, best, "greedy search")
 
 
-def explain(favourite: Route, best: Route, how: str) -> Favourite:
+def explain(favourite: ScoredText, best: ScoredText, how: str) -> GreedyGap:
     """Where the favourite parts from the best, what it gains there and loses behind."""
     pairs = zip(favourite.tokens, best.tokens, strict=False)
     shared = len(list(takewhile(lambda pair: pair[0].id == pair[1].id, pairs)))
     behind = best.logprob - favourite.logprob
     # What is no more probable loses to nothing: the two may be one, or tie.
     if behind <= 0:
-        return Favourite(
+        return GreedyGap(
             favourite=favourite.text,
             best=best.text,
             loses=False,
@@ -81,7 +83,7 @@ def explain(favourite: Route, best: Route, how: str) -> Favourite:
             ),
         )
     ahead = _logprob(favourite, shared) - _logprob(best, shared)
-    return Favourite(
+    return GreedyGap(
         favourite=favourite.text,
         best=best.text,
         loses=True,
@@ -92,7 +94,7 @@ def explain(favourite: Route, best: Route, how: str) -> Favourite:
     )
 
 
-def _explanation(favourite: Route, best: Route, at: int, how: str) -> str:
+def _explanation(favourite: ScoredText, best: ScoredText, at: int, how: str) -> str:
     gain = _logprob(favourite, at) - _logprob(best, at)
     later = favourite.after(at + 1), best.after(at + 1)
     return (
@@ -104,7 +106,7 @@ def _explanation(favourite: Route, best: Route, at: int, how: str) -> str:
     )
 
 
-def _token_by_token(routes: Sequence[Route]) -> Route:
+def _token_by_token(routes: Sequence[ScoredText]) -> ScoredText:
     """The route that the most probable token at each fork leads to; one that ends is taken."""
     left, position = list(routes), 0
     while True:
@@ -116,20 +118,22 @@ def _token_by_token(routes: Sequence[Route]) -> Route:
         position += 1
 
 
-def _route(entry: ComparedStrategy) -> Route:
+def _route(entry: ComparedStrategy) -> ScoredText:
     sequence = entry.sequence
-    return Route("", ()) if sequence is None else Route(sequence.text, sequence.tokens or ())
+    return (
+        ScoredText("", ()) if sequence is None else ScoredText(sequence.text, sequence.tokens or ())
+    )
 
 
 def _text(evidence: Evidence, index: int) -> str:
     return evidence.split.contents[index].decode(errors="replace")
 
 
-def _logprob(route: Route, position: int) -> float:
+def _logprob(route: ScoredText, position: int) -> float:
     return route.tokens[position].logprob if position < len(route.tokens) else 0.0
 
 
-def _token(route: Route, position: int) -> str:
+def _token(route: ScoredText, position: int) -> str:
     if position >= len(route.tokens):
         return "nothing"
     token = route.tokens[position]

@@ -7,7 +7,7 @@ from itertools import pairwise, zip_longest
 
 from app.audit.evidence import Evidence, sum_of
 from app.audit.wording import nats, quoted
-from app.schemas.audit_response import PairAudit, Turn
+from app.schemas.audit_response import PairAudit, PositionDelta
 from app.schemas.response import TokenDetail
 from app.schemas.score_response import CandidateScore
 
@@ -31,10 +31,10 @@ def compare(
 ) -> PairAudit:
     """Compare two candidates that could be scored; of equal ones the first is the better."""
     better, worse = (one, other) if sum_of(one) >= sum_of(other) else (other, one)
-    turns = _turns(better.tokens or [], worse.tokens or [])
-    deciding = max(turns, key=lambda turn: turn.gain)
+    deltas = _turns(better.tokens or [], worse.tokens or [])
+    deciding = max(deltas, key=lambda delta: delta.gain)
     difference = sum_of(better) - sum_of(worse)
-    changes = _lead_changes(turns)
+    changes = _lead_changes(deltas)
     names = _name(better.index, candidates), _name(worse.index, candidates)
     return PairAudit(
         better=better.index,
@@ -43,19 +43,19 @@ def compare(
         lead_changes=changes,
         deciding=deciding,
         lead_without=difference - deciding.gain,
-        explanation=_explain(names, turns, changes, deciding, difference),
+        explanation=_explain(names, deltas, changes, deciding, difference),
     )
 
 
-def _turns(better: Sequence[TokenDetail], worse: Sequence[TokenDetail]) -> list[Turn]:
-    turns: list[Turn] = []
+def _turns(better: Sequence[TokenDetail], worse: Sequence[TokenDetail]) -> list[PositionDelta]:
+    deltas: list[PositionDelta] = []
     mine, theirs = 0.0, 0.0
     for position, (one, other) in enumerate(zip_longest(better, worse)):
         gain = (one.logprob if one else 0.0) - (other.logprob if other else 0.0)
         mine += one.logprob if one else 0.0
         theirs += other.logprob if other else 0.0
-        turns.append(
-            Turn(
+        deltas.append(
+            PositionDelta(
                 position=position,
                 better=one.text if one else None,
                 worse=other.text if other else None,
@@ -63,20 +63,20 @@ def _turns(better: Sequence[TokenDetail], worse: Sequence[TokenDetail]) -> list[
                 lead=mine - theirs,
             )
         )
-    return turns
+    return deltas
 
 
-def _lead_changes(turns: Sequence[Turn]) -> list[Turn]:
+def _lead_changes(deltas: Sequence[PositionDelta]) -> list[PositionDelta]:
     """The turns after which the sign of the lead is another than it last was; 0 has none."""
-    leading = [turn for turn in turns if turn.lead != 0]
-    return [turn for before, turn in pairwise(leading) if (before.lead > 0) != (turn.lead > 0)]
+    leading = [delta for delta in deltas if delta.lead != 0]
+    return [delta for before, delta in pairwise(leading) if (before.lead > 0) != (delta.lead > 0)]
 
 
 def _explain(
     names: tuple[str, str],
-    turns: Sequence[Turn],
-    changes: Sequence[Turn],
-    deciding: Turn,
+    deltas: Sequence[PositionDelta],
+    changes: Sequence[PositionDelta],
+    deciding: PositionDelta,
     difference: float,
 ) -> str:
     better, worse = names
@@ -84,13 +84,13 @@ def _explain(
         return f"{better} and {worse} have the same sum"
     if changes:
         last = changes[-1]
-        before = turns[last.position - 1].lead
+        before = deltas[last.position - 1].lead
         course = (
             f"{worse} is {nats(-before)} ahead until token {last.position}, where "
             f"{_sides(last)}: there {better} takes the lead and keeps it"
         )
     else:
-        first = next((turn for turn in turns if turn.lead != 0), None)
+        first = next((delta for delta in deltas if delta.lead != 0), None)
         course = f"{better} leads, though no token of the two differs"
         if first is not None:
             course = f"{better} leads from token {first.position} on, where {_sides(first)}"
@@ -107,16 +107,15 @@ def _explain(
     )
 
 
-def _sides(turn: Turn) -> str:
+def _sides(delta: PositionDelta) -> str:
     """What the two have there, the better one first; one of them may have ended."""
-    if turn.better is None:
-        return f"it has ended and {quoted(turn.worse or '')} costs the other {nats(turn.gain)}"
-    if turn.worse is None:
-        return f"{quoted(turn.better)} costs it {nats(-turn.gain)} and the other has ended"
-    more = "more" if turn.gain >= 0 else "less"
-    return (
-        f"{quoted(turn.better)} is {nats(abs(turn.gain))} {more} probable than {quoted(turn.worse)}"
-    )
+    if delta.better is None:
+        return f"it has ended and {quoted(delta.worse or '')} costs the other {nats(delta.gain)}"
+    if delta.worse is None:
+        return f"{quoted(delta.better)} costs it {nats(-delta.gain)} and the other has ended"
+    more = "more" if delta.gain >= 0 else "less"
+    better, worse = quoted(delta.better), quoted(delta.worse)
+    return f"{better} is {nats(abs(delta.gain))} {more} probable than {worse}"
 
 
 def _name(index: int, candidates: Sequence[str | list[int]]) -> str:

@@ -15,7 +15,7 @@ from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodeResponse
 from app.schemas.next_token import NextTokenRequest
 from app.schemas.request import ContextRequest, Message
-from app.schemas.response import Reply, Usage
+from app.schemas.response import BaseResponse, Usage
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import BoundaryReport, CandidateScore, ScoreResponse
 from app.service import ScoringService
@@ -31,7 +31,7 @@ from model_runtime import (
 
 T = TypeVar("T")
 R = TypeVar("R", bound=ContextRequest)
-B = TypeVar("B", bound=Reply)
+B = TypeVar("B", bound=BaseResponse)
 
 AT_ONCE = 16
 """Questions of one audit that wait together, at most."""
@@ -43,7 +43,7 @@ ALTERNATIVES = 2
 """Most probable tokens to ask for: one of them is not the token itself."""
 
 
-class Questions:
+class AuditQueries:
     """Asks the service on behalf of one audit.
 
     Every question but the first has a cache salt that nobody else has, so that nothing which was
@@ -98,7 +98,7 @@ class Questions:
         )
         return self._billed(await self._service.score(asked, self.deadline))
 
-    async def alone(self, index: int, boundary: BoundaryReport) -> CandidateScore:
+    async def score_alone(self, index: int, boundary: BoundaryReport) -> CandidateScore:
         """One candidate as the only one of its request, met and begun as in ``boundary``."""
         request = self._request
         asked = self._like(
@@ -115,7 +115,7 @@ class Questions:
         async with self._turns:
             return self._billed(await self._service.score(asked, self.deadline)).results[0]
 
-    async def row(self, prefix: Path, ids: Iterable[int], salt: str) -> Row:
+    async def next_token(self, prefix: Path, ids: Iterable[int], salt: str) -> Row:
         """The distribution behind one prefix; shares computation with those of the same salt."""
         asked = self._like(
             NextTokenRequest,
@@ -128,7 +128,7 @@ class Questions:
         async with self._turns:
             return Row.of(self._billed(await self._service.next_token(asked, self.deadline)))
 
-    async def full(self, prefix: Path) -> LogprobResult:
+    async def full_distribution(self, prefix: Path) -> LogprobResult:
         """The same with every token listed; no route does that, so the engine is asked."""
         everything = self._engine.info.vocab_size
         query = LogprobQuery(prefix, len(prefix), (), everything, summary=True)

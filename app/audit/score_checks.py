@@ -11,31 +11,36 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from app.audit.evidence import Evidence, sum_of
-from app.audit.expected_tokens import Step, aligned, expected_sums, steps_of
+from app.audit.expected_tokens import (
+    ExpectedToken,
+    expected_sums,
+    expected_tokens,
+    with_expected_tokens,
+)
 from app.audit.token_checks import doubled_special_tokens, token_split
-from app.audit.total_checks import neighbours, prompt_in_length, sums_and_ranks
+from app.audit.total_checks import batch_invariance, prompt_in_length, sums_and_ranks
 from app.audit.wording import count_of, nats, quoted, unchecked
 from app.schemas.audit_response import Check
 
-NumberCheck = Callable[[Evidence, Sequence[Step]], Check]
+NumberCheck = Callable[[Evidence, Sequence[ExpectedToken]], Check]
 
 MASS_TOLERANCE = 1e-3
 
 
 def run_checks(evidence: Evidence) -> list[Check]:
     """All of them, the usual suspects first."""
-    steps = steps_of(evidence)
+    steps = expected_tokens(evidence)
     return [check(evidence, steps) for check in CHECKS]
 
 
-def shifted_positions(evidence: Evidence, steps: Sequence[Step]) -> Check:
+def shifted_positions(evidence: Evidence, steps: Sequence[ExpectedToken]) -> Check:
     """Whether a token was given the log-probability of the position before or behind it."""
     if not steps:
         return unchecked("shifted_positions", "no candidate has the tokens that it should have")
     wrong = [step for step in steps if evidence.differ(step.reported, step.expected)]
     early = [step for step in wrong if _is(evidence, step, step.before)]
     late = [step for step in wrong if _is(evidence, step, step.after)]
-    blind = bool(evidence.probes) and all(probe.is_blind for probe in evidence.probes)
+    blind = bool(evidence.probes) and all(probe.ignores_last_token for probe in evidence.probes)
     return Check(
         name="shifted_positions",
         passed=not (early or late or blind),
@@ -45,12 +50,12 @@ def shifted_positions(evidence: Evidence, steps: Sequence[Step]) -> Check:
             "one_too_early": float(len(early)),
             "one_too_late": float(len(late)),
             "probes": float(len(evidence.probes)),
-            "blind_probes": float(sum(probe.is_blind for probe in evidence.probes)),
+            "blind_probes": float(sum(probe.ignores_last_token for probe in evidence.probes)),
         },
     )
 
 
-def softmax_over_candidates(evidence: Evidence, steps: Sequence[Step]) -> Check:
+def softmax_over_candidates(evidence: Evidence, steps: Sequence[ExpectedToken]) -> Check:
     """Whether probabilities were made to add up over the candidates, not the vocabulary."""
     if not steps:
         return unchecked(
@@ -59,7 +64,7 @@ def softmax_over_candidates(evidence: Evidence, steps: Sequence[Step]) -> Check:
     wrong = [step for step in steps if evidence.differ(step.reported, step.expected)]
     tokenwise = [step for step in wrong if _is(evidence, step, step.among)]
     expected = expected_sums(steps)
-    reported = {one.index: sum_of(one) for one in aligned(evidence)}
+    reported = {one.index: sum_of(one) for one in with_expected_tokens(evidence)}
     mass = math.fsum(map(math.exp, expected.values()))
     shown = math.fsum(map(math.exp, reported.values()))
     whole = (
@@ -85,7 +90,7 @@ def softmax_over_candidates(evidence: Evidence, steps: Sequence[Step]) -> Check:
     )
 
 
-def token_by_token(evidence: Evidence, steps: Sequence[Step]) -> Check:
+def token_by_token(evidence: Evidence, steps: Sequence[ExpectedToken]) -> Check:
     """Whether a whole path scores what its tokens score when each is asked for alone."""
     if not steps:
         return unchecked("token_by_token", "no candidate has the tokens that it should have")
@@ -104,7 +109,7 @@ def token_by_token(evidence: Evidence, steps: Sequence[Step]) -> Check:
     )
 
 
-def full_vocabulary(evidence: Evidence, _steps: Sequence[Step]) -> Check:
+def full_vocabulary(evidence: Evidence, _steps: Sequence[ExpectedToken]) -> Check:
     """Whether one whole distribution adds up to 1 and has the entropy that is reported."""
     listed = [token.logprob for token in evidence.full.top[0]]
     mass = math.fsum(math.exp(value) for value in listed)
@@ -137,13 +142,13 @@ CHECKS: Final[tuple[NumberCheck, ...]] = (
     token_by_token,
     token_split,
     full_vocabulary,
-    neighbours,
+    batch_invariance,
     sums_and_ranks,
 )
 """In the order of the answer."""
 
 
-def _is(evidence: Evidence, step: Step, value: float | None) -> bool:
+def _is(evidence: Evidence, step: ExpectedToken, value: float | None) -> bool:
     return value is not None and not evidence.differ(step.reported, value)
 
 
@@ -158,7 +163,11 @@ def _finite(value: float) -> float:
 
 
 def _shift_words(
-    steps: Sequence[Step], early: Sequence[Step], late: Sequence[Step], *, blind: bool
+    steps: Sequence[ExpectedToken],
+    early: Sequence[ExpectedToken],
+    late: Sequence[ExpectedToken],
+    *,
+    blind: bool,
 ) -> str:
     if late:
         return f"{_like(late, steps, 'behind')}, which has seen the token already"
@@ -175,7 +184,7 @@ def _shift_words(
     )
 
 
-def _like(found: Sequence[Step], steps: Sequence[Step], side: str) -> str:
+def _like(found: Sequence[ExpectedToken], steps: Sequence[ExpectedToken], side: str) -> str:
     first = found[0]
     other = first.after if side == "behind" else first.before
     return (
@@ -187,7 +196,7 @@ def _like(found: Sequence[Step], steps: Sequence[Step], side: str) -> str:
 
 
 def _softmax_words(
-    tokenwise: Sequence[Step], tokens: int, shown: float, mass: float, *, whole: bool
+    tokenwise: Sequence[ExpectedToken], tokens: int, shown: float, mass: float, *, whole: bool
 ) -> str:
     if whole:
         return (

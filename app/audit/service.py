@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from app.audit.collect import Gathering
+from app.audit.collect import EvidenceCollector
 from app.audit.evidence import Evidence, sum_of
 from app.audit.greedy_gap import favourite_candidate, favourite_completion
 from app.audit.pairwise import pair_audits
-from app.audit.queries import Questions
+from app.audit.queries import AuditQueries
 from app.audit.score_checks import run_checks
 from app.audit.views import audited_candidates, views
 from app.requests.deadline import Deadline
@@ -51,10 +51,10 @@ class AuditService:
             DeadlineExceeded: the request's time ran out, over all of its questions.
         """
         began, created = time.perf_counter(), int(time.time())
-        questions = Questions(self._service, self._engine, self._limits, request)
-        gathering = Gathering(questions, self._engine, request)
+        questions = AuditQueries(self._service, self._engine, self._limits, request)
+        gathering = EvidenceCollector(questions, self._engine, request)
         with noted_apart():
-            evidence = await questions.deadline.in_time(gathering.gather())
+            evidence = await questions.deadline.run_before(gathering.collect())
         parts = await self._service.use_tokenizer(request, lambda *_: _explained(evidence))
         usage = _usage(evidence, questions.spent)
         note(**usage.model_dump(), audit_passed=parts["passed"])

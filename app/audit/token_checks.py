@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from app.audit.evidence import Evidence, sum_of
-from app.audit.expected_tokens import Step, aligned, expected_sums
+from app.audit.expected_tokens import ExpectedToken, expected_sums, with_expected_tokens
 from app.audit.tokenization import Path
 from app.audit.wording import count_of
 from app.schemas.audit_response import Check
 
 
-def doubled_special_tokens(evidence: Evidence, steps: Sequence[Step]) -> Check:
+def doubled_special_tokens(evidence: Evidence, steps: Sequence[ExpectedToken]) -> Check:
     """Whether a special token stands where one stands already, or where the caller wrote text."""
     found = [*_doubled_heads(evidence), *_inside_texts(evidence)]
     extra = max((probe.row.fed - len(probe.prefix) for probe in evidence.probes), default=0)
@@ -37,10 +37,10 @@ def doubled_special_tokens(evidence: Evidence, steps: Sequence[Step]) -> Check:
     )
 
 
-def token_split(evidence: Evidence, _steps: Sequence[Step]) -> Check:
+def token_split(evidence: Evidence, _steps: Sequence[ExpectedToken]) -> Check:
     """Whether the scored tokens are those of the whole text, tokenized by itself."""
     parts, boundary = evidence.split, evidence.scores.boundary
-    wrong = [one.index for one in evidence.good if one not in aligned(evidence)]
+    wrong = [one.index for one in evidence.good if one not in with_expected_tokens(evidence)]
     places = (boundary.start_token, boundary.context_tokens)
     expected = (len(parts.prefix), len(parts.context))
     found = []
@@ -95,10 +95,10 @@ def _named(ids: Path, control: frozenset[int], what: str) -> Iterator[str]:
         yield f"{what} has become {count_of(len(found), 'special token')} ({found[0]})"
 
 
-def _explained_by_two_bos(evidence: Evidence, steps: Sequence[Step]) -> str | None:
+def _explained_by_two_bos(evidence: Evidence, steps: Sequence[ExpectedToken]) -> str | None:
     """The sums that are wrong, and right with one more BOS in front."""
     expected = expected_sums(steps)
-    for one in aligned(evidence):
+    for one in with_expected_tokens(evidence):
         behind_two = evidence.doubled.get(one.index)
         tokens, reported = len(one.tokens or ()), sum_of(one)
         if (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.requests.prompt import Prompt, read_prompt
+from app.requests.prompt import Prompt, parse_prompt
 from app.requests.token_details import path_bytes
 from app.requests.worker_threads import check_wanted
 from app.schemas.audit import AuditRequest
@@ -18,7 +18,7 @@ Path = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ReferenceTokens:
     """Where each candidate's tokens begin.
 
     Attributes:
@@ -53,9 +53,9 @@ class Split:
 
 def split(
     tokenizer: Tokenizer, info: ModelInfo, request: AuditRequest, good: Sequence[int]
-) -> Split:
+) -> ReferenceTokens:
     """Tokenize the context, and it with each of the ``good`` candidates, which can be scored."""
-    prompt = read_prompt(tokenizer, info, request)
+    prompt = parse_prompt(tokenizer, info, request)
     content = prompt.content
     ids = tuple(tokenizer.encode(content) if isinstance(content, str) else content)
     head = _head(tokenizer, prompt, ids)
@@ -72,7 +72,7 @@ def split(
         index: one.encode() if isinstance(one, str) else path_bytes(tokenizer, one)
         for index, one in given.items()
     }
-    return Split(
+    return ReferenceTokens(
         prefix=context[:start],
         context=context,
         given=len(ids),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from app.audit.evidence import Evidence, sum_of, sum_of_tokens
-from app.audit.expected_tokens import Step
+from app.audit.expected_tokens import ExpectedToken
 from app.audit.wording import count_of, nats
 from app.schemas.audit_response import Check
 from app.schemas.score_response import CandidateScore
@@ -16,7 +16,7 @@ ROUNDING = 1e-9
 """Relative: what dividing a float64 and multiplying it again may change."""
 
 
-def prompt_in_length(evidence: Evidence, _steps: Sequence[Step]) -> Check:
+def prompt_in_length(evidence: Evidence, _steps: Sequence[ExpectedToken]) -> Check:
     """Whether a score was divided by more than the candidate's own tokens, bytes, characters."""
     found = [words for one in evidence.good for words in _wrong_lengths(evidence, one)]
     counted = sum(one.token_count or 0 for one in evidence.good)
@@ -40,7 +40,7 @@ def prompt_in_length(evidence: Evidence, _steps: Sequence[Step]) -> Check:
     )
 
 
-def neighbours(evidence: Evidence, _steps: Sequence[Step]) -> Check:
+def batch_invariance(evidence: Evidence, _steps: Sequence[ExpectedToken]) -> Check:
     """Whether a candidate scores alone what it scores among the others."""
     pairs = [(one, evidence.alone[one.index]) for one in evidence.good]
     failed = [one.index for one, alone in pairs if alone.logprob is None]
@@ -65,7 +65,7 @@ def neighbours(evidence: Evidence, _steps: Sequence[Step]) -> Check:
     )
 
 
-def sums_and_ranks(evidence: Evidence, _steps: Sequence[Step]) -> Check:
+def sums_and_ranks(evidence: Evidence, _steps: Sequence[ExpectedToken]) -> Check:
     """Whether totals, ranks and probabilities follow from the tokens that are listed."""
     good = evidence.good
     found = [
@@ -109,18 +109,18 @@ def _wrong_lengths(evidence: Evidence, one: CandidateScore) -> Iterator[str]:
     listed = len(one.tokens or ())
     for what, counted in (("counts", one.token_count), ("lists", listed)):
         if counted != own:
-            yield f"candidate {one.index} {what} {counted} tokens; it has {own}" + _blame(
+            yield f"candidate {one.index} {what} {counted} tokens; it has {own}" + _context_hint(
                 own, counted or 0, context
             )
     for unit, (average, size) in sizes.items():
         if average is None or math.isclose(average * size, sum_of(one), rel_tol=ROUNDING):
             continue
         divisor = sum_of(one) / average if average else math.inf
-        blame = _blame(own, divisor, context) if unit == "tokens" else ""
+        blame = _context_hint(own, divisor, context) if unit == "tokens" else ""
         yield (f"candidate {one.index} is divided by {divisor:.6g} {unit}; it has {size}{blame}")
 
 
-def _blame(own: int, counted: float, context: int) -> str:
+def _context_hint(own: int, counted: float, context: int) -> str:
     extra = counted - own
     if math.isclose(extra, context, rel_tol=1e-6):
         return f": the {context} of the context are counted in"

@@ -10,7 +10,7 @@ from app.audit.wording import count_of, quoted
 from app.schemas.audit_response import (
     AuditedCandidate,
     AuditedToken,
-    Placed,
+    RankedScore,
     RankingView,
     TrainingView,
 )
@@ -78,17 +78,19 @@ def text_of(evidence: Evidence, index: int) -> str:
     return evidence.split.contents.get(index, b"").decode(errors="replace")
 
 
-def _placed(results: Sequence[CandidateScore], kind: str) -> list[Placed]:
+def _placed(results: Sequence[CandidateScore], kind: str) -> list[RankedScore]:
     scores = [_score(one, kind) for one in results]
     ranks = competition_ranks(scores)
-    return [Placed(score=score, rank=rank) for score, rank in zip(scores, ranks, strict=True)]
+    return [RankedScore(score=score, rank=rank) for score, rank in zip(scores, ranks, strict=True)]
 
 
 def _score(one: CandidateScore, kind: str) -> float | None:
     return {"sum": one.logprob, "mean": one.mean_logprob, "per_byte": one.logprob_per_byte}[kind]
 
 
-def _ranking(one: CandidateScore, placed: Mapping[str, Sequence[Placed]]) -> RankingView | None:
+def _ranking(
+    one: CandidateScore, placed: Mapping[str, Sequence[RankedScore]]
+) -> RankingView | None:
     if one.error is not None:
         return None
     return RankingView(

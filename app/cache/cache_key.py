@@ -31,9 +31,7 @@ _question = attrgetter(*(field.name for field in fields(LogprobQuery) if field.n
 """All that is asked along a path, whatever fields a query has."""
 
 
-def query_digests(
-    fingerprint: str, cache_salt: str, queries: Iterable[LogprobQuery]
-) -> list[bytes]:
+def cache_keys(fingerprint: str, cache_salt: str, queries: Iterable[LogprobQuery]) -> list[bytes]:
     """A digest of ``DIGEST_BYTES`` for each query, in order.
 
     A query with an id of more than 32 bits, which no model has, gets one that nobody else has.
@@ -43,8 +41,8 @@ def query_digests(
         cache_salt: the request's; that of each query is taken into account beside it.
         queries: what is asked.
     """
-    digests = _Digests(fingerprint, cache_salt)
-    return [digests.of(query) for query in queries]
+    keys = _Digests(fingerprint, cache_salt)
+    return [keys.of(query) for query in queries]
 
 
 class _Digests:

@@ -2,14 +2,14 @@
 
 ::
 
-    queries ──> digests ──> in the cache? ──no──> in flight? ──no──> asked, in a flight of its own
-                                │ yes                 │ yes                 │
-                                v                     v                     v
-                             answers  <───── the flight's answers ──> kept in the cache
+    queries ──> keys ──> in the cache? ──no──> in flight? ──no──> a call of its own
+                             │ yes                 │ yes               │
+                             v                     v                   v
+                          answers  <───── the call's answers ──> kept in the cache
 
-A flight belongs to nobody. Whoever waits for it has a deadline of its own and may leave; the
-last one to leave ends it. Its answers are shared, its failure is not: whoever else waited asks
-again, because the queue may have room for less, or a later deadline may do.
+Every request that waits for a call has its own deadline and may leave; the last one to leave
+cancels the call. Its answers are shared, its failure is not: the others ask again, since the queue
+may have room for less, or a later deadline may do.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from app.cache.cache_key import query_digests
-from app.cache.inflight_call import Flight
-from app.cache.inflight_index import FlightIndex
+from app.cache.cache_key import cache_keys
+from app.cache.inflight_call import InflightCall
+from app.cache.inflight_index import InflightIndex
 from app.cache.score_cache import ScoreCache
-from app.cache.waiter import Stay
+from app.cache.waiter import Waiter
 from model_runtime import (
-    Answer,
     ChainruleError,
     LogprobQuery,
     LogprobResult,
-    Outcome,
+    QueryResult,
     RequestOptions,
+    RequestOutput,
 )
 
-Answers = tuple[Answer, ...]
+Answers = tuple[QueryResult, ...]
 T = TypeVar("T")
-Ask = Callable[[Sequence[LogprobQuery], RequestOptions], Awaitable[Outcome[Answers]]]
+Ask = Callable[[Sequence[LogprobQuery], RequestOptions], Awaitable[RequestOutput[Answers]]]
 Wanted = Mapping[bytes, LogprobQuery]
-Found = Mapping[bytes, Answer]
+Found = Mapping[bytes, QueryResult]
 
 TOKENS_ON_LOOP = 100_000
 """Tokens of a request whose digests are made on the event loop; it takes about a millisecond."""
@@ -48,14 +48,14 @@ QUERY_TOKENS = 500
 QUERIES_ON_LOOP = 1_000
 """Queries of a request that are gone through on the event loop; of more they are on a thread."""
 
-MOST_DISAPPOINTMENTS = 2
+MAX_FAILED_JOINS = 2
 """So often others may fail under a request that waits for them; from then on it asks by itself."""
 
 QUERIES_AT_A_TIME = 1_000
 """Answers that are looked up or put away before others get their turn on the event loop."""
 
 
-class SharedScores:
+class CachedScorer:
     """``Engine.score`` and ``Engine.next_token`` with the same contract, and less work.
 
     Requests of different ``cache_salt`` share nothing. Of identical queries in one request one is
@@ -71,35 +71,35 @@ class SharedScores:
         self._ask = ask
         self._fingerprint = fingerprint
         self._cache = cache
-        self._flights = FlightIndex()
+        self._inflight = InflightIndex()
 
     @property
-    def in_flight(self) -> int:
+    def inflight_queries(self) -> int:
         """Distinct queries that are being asked."""
-        return len(self._flights)
+        return len(self._inflight)
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions
-    ) -> Outcome[Answers]:
+    ) -> RequestOutput[Answers]:
         """Answer queries, in their order. One that cannot be answered is answered by its error.
 
         Raises:
             ChainruleError: the whole request failed; the kinds are those of ``Engine.score``.
         """
-        stay = Stay(options)
-        digests, wanted = await stay.deadline.in_time(self._identified(queries, options.cache_salt))
-        answers = await self._kept(wanted)
+        waiter = Waiter(options)
+        keys, wanted = await waiter.deadline.run_before(self._keyed(queries, options.cache_salt))
+        answers = await self._cached(wanted)
         hits = len(answers)
         while missing := await _in_turn(len(wanted), _without, wanted, answers):
-            found = await self._asked(missing, stay)
+            found = await self._asked(missing, waiter)
             answers = await _in_turn(len(found), _merged, answers, found)
-        self._cache.note_shared(stay.joined)
-        value = await _in_turn(len(digests), _in_order, digests, answers)
-        return stay.outcome(value, hits + stay.joined)
+        self._cache.record_shared(waiter.joined)
+        value = await _in_turn(len(keys), _in_order, keys, answers)
+        return waiter.outcome(value, hits + waiter.joined)
 
     async def next_token(
         self, query: LogprobQuery, options: RequestOptions
-    ) -> Outcome[LogprobResult]:
+    ) -> RequestOutput[LogprobResult]:
         """Answer one query.
 
         Raises:
@@ -111,7 +111,7 @@ class SharedScores:
             raise answer
         return _with_value(outcome, answer)
 
-    async def _identified(
+    async def _keyed(
         self, queries: Sequence[LogprobQuery], salt: str
     ) -> tuple[list[bytes], Wanted]:
         """The digest of each query, and the distinct ones; off the event loop if they are many."""
@@ -120,11 +120,11 @@ class SharedScores:
         return self._identify(queries, salt)
 
     def _identify(self, queries: Sequence[LogprobQuery], salt: str) -> tuple[list[bytes], Wanted]:
-        digests = query_digests(self._fingerprint, salt, queries)
-        return digests, dict(zip(digests, queries, strict=True))
+        keys = cache_keys(self._fingerprint, salt, queries)
+        return keys, dict(zip(keys, queries, strict=True))
 
-    async def _kept(self, wanted: Wanted) -> Found:
-        answers: dict[bytes, Answer] = {}
+    async def _cached(self, wanted: Wanted) -> Found:
+        answers: dict[bytes, QueryResult] = {}
         if not self._cache.enabled:
             return answers
         for count, digest in enumerate(wanted, 1):
@@ -135,60 +135,64 @@ class SharedScores:
                 await asyncio.sleep(0)
         return answers
 
-    async def _asked(self, missing: Wanted, stay: Stay) -> Found:
+    async def _asked(self, missing: Wanted, waiter: Waiter) -> Found:
         """Ask what nobody asks, wait for all; without what others asked in vain."""
         rest, size = missing, await _in_turn(len(missing), _size, missing)
-        joined = await self._joinable(missing, size, stay)
+        joined = await self._joinable(missing, size, waiter)
         if joined:
             rest = await _in_turn(len(missing), _without, missing, joined)
             size = await _in_turn(len(rest), _size, rest)
-        own = self._depart(rest, size, stay) if rest else None
-        flights = {*joined.values(), *([] if own is None else [own])}
-        for flight in flights:
-            flight.board()
+        own = self._start_call(rest, size, waiter) if rest else None
+        calls = {*joined.values(), *([] if own is None else [own])}
+        for call in calls:
+            call.add_waiter()
         try:
-            await stay.until_landed(flights, own)
+            await waiter.wait(calls, own)
         finally:
-            for flight in flights:
-                if flight.leave():
-                    self._flights.remove(flight)
+            for call in calls:
+                if call.remove_waiter():
+                    self._inflight.remove(call)
         found = await _in_turn(len(joined), _answered, joined)
-        stay.joined += len(found)
-        stay.disappointments += len(found) < len(joined)
+        waiter.joined += len(found)
+        waiter.failed_joins += len(found) < len(joined)
         if own is None:
             return found
-        stay.outcomes.append(own.task.result())
+        waiter.outcomes.append(own.task.result())
         return await _in_turn(len(missing), _merged, found, own.answers)
 
-    async def _joinable(self, missing: Wanted, size: int, stay: Stay) -> dict[bytes, Flight]:
-        if not self._flights or stay.disappointments == MOST_DISAPPOINTMENTS:
+    async def _joinable(
+        self, missing: Wanted, size: int, waiter: Waiter
+    ) -> dict[bytes, InflightCall]:
+        if not self._inflight or waiter.failed_joins == MAX_FAILED_JOINS:
             return {}
         joined = {
-            digest: flight
-            for digest, flight in self._flights.small(missing).items()
-            if flight.suits(stay.options, size)
+            digest: call
+            for digest, call in self._inflight.small(missing).items()
+            if call.can_share(waiter.options, size)
         }
-        large = [flight for flight in self._flights.large if flight.suits(stay.options, size)]
+        large = [call for call in self._inflight.large if call.can_share(waiter.options, size)]
         return joined | await _in_turn(len(missing), _shared, missing, large) if large else joined
 
-    def _depart(self, wanted: Wanted, size: int, stay: Stay) -> Flight:
+    def _start_call(self, wanted: Wanted, size: int, waiter: Waiter) -> InflightCall:
         """Ask; others may join from now on."""
-        options = stay.options_now()
-        flight = Flight(wanted, options, size)
-        self._flights.add(flight)
-        flight.start(self._fly(flight, options))
-        return flight
+        options = waiter.options_now()
+        call = InflightCall(wanted, options, size)
+        self._inflight.add(call)
+        call.start(self._run_call(call, options))
+        return call
 
-    async def _fly(self, flight: Flight, options: RequestOptions) -> Outcome[Answers]:
-        wanted = flight.wanted
+    async def _run_call(
+        self, call: InflightCall, options: RequestOptions
+    ) -> RequestOutput[Answers]:
+        wanted = call.wanted
         try:
             outcome = await self._ask(tuple(wanted.values()), options)
-            flight.answers = await _in_turn(len(wanted), _by_digest, wanted, outcome.value)
+            call.answers = await _in_turn(len(wanted), _by_digest, wanted, outcome.value)
             if self._cache.enabled:
-                await self._keep(flight.answers)
+                await self._keep(call.answers)
             return outcome
         finally:
-            self._flights.remove(flight)
+            self._inflight.remove(call)
 
     async def _keep(self, answers: Found) -> None:
         for count, (digest, answer) in enumerate(answers.items(), 1):
@@ -213,21 +217,21 @@ def _merged(some: Found, others: Found) -> Found:
     return {**some, **others} if some else others
 
 
-def _in_order(digests: Iterable[bytes], answers: Found) -> Answers:
-    return tuple(answers[digest] for digest in digests)
+def _in_order(keys: Iterable[bytes], answers: Found) -> Answers:
+    return tuple(answers[digest] for digest in keys)
 
 
 def _by_digest(wanted: Wanted, answers: Answers) -> Found:
     return dict(zip(wanted, answers, strict=True))
 
 
-def _shared(wanted: Wanted, flights: Iterable[Flight]) -> dict[bytes, Flight]:
-    return {d: flight for flight in flights for d in wanted if d in flight.wanted}
+def _shared(wanted: Wanted, calls: Iterable[InflightCall]) -> dict[bytes, InflightCall]:
+    return {d: call for call in calls for d in wanted if d in call.wanted}
 
 
-def _answered(joined: Mapping[bytes, Flight]) -> Found:
-    """The answers of the flights that have landed."""
-    return {d: flight.answers[d] for d, flight in joined.items() if d in flight.answers}
+def _answered(joined: Mapping[bytes, InflightCall]) -> Found:
+    """The answers of the calls that have returned."""
+    return {d: call.answers[d] for d, call in joined.items() if d in call.answers}
 
 
 def _size(wanted: Wanted) -> int:
@@ -238,6 +242,6 @@ def _tokens(queries: Iterable[LogprobQuery]) -> int:
     return sum(len(query.tokens) + QUERY_TOKENS for query in queries)
 
 
-def _with_value(outcome: Outcome[Any], value: LogprobResult) -> Outcome[LogprobResult]:
-    result: Outcome[LogprobResult] = replace(outcome, value=value)
+def _with_value(outcome: RequestOutput[Any], value: LogprobResult) -> RequestOutput[LogprobResult]:
+    result: RequestOutput[LogprobResult] = replace(outcome, value=value)
     return result

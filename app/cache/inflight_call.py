@@ -1,8 +1,8 @@
-"""Queries that were asked together, and how many wait for their answers.
+"""One call of the engine that several requests may wait for.
 
 ::
 
-    start ──> on its way ──┬── answered ──> ``answers`` is filled
+    start ──> running ─────┬── answered ──> ``answers`` is filled
                            ├── failed ────> ``answers`` stays empty
                            └── nobody waits any more: cancelled
 """
@@ -13,13 +13,13 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from model_runtime import Answer, LogprobQuery, Outcome, Priority, RequestOptions
+from model_runtime import LogprobQuery, Priority, QueryResult, RequestOptions, RequestOutput
 
-MUCH_LARGER = 4
-"""Whoever wants little does not wait for a flight so many times as large."""
+MAX_SIZE_RATIO = 4
+"""A small request does not wait for a call that is so many times as large."""
 
 
-class Flight:
+class InflightCall:
     """One call of the engine, in a task of its own. Lives on the event loop.
 
     Args:
@@ -33,13 +33,13 @@ class Flight:
         task: the call.
     """
 
-    task: asyncio.Task[Outcome[tuple[Answer, ...]]]
+    task: asyncio.Task[RequestOutput[tuple[QueryResult, ...]]]
 
     def __init__(
         self, wanted: Mapping[bytes, LogprobQuery], options: RequestOptions, size: int
     ) -> None:
         self.wanted = wanted
-        self.answers: Mapping[bytes, Answer] = {}
+        self.answers: Mapping[bytes, QueryResult] = {}
         self._priority = options.priority
         self._size = size
         self._waiting = 0
@@ -50,27 +50,27 @@ class Flight:
         task = self.task
         return task.done() and not task.cancelled() and task.exception() is not None
 
-    def suits(self, options: RequestOptions, size: int) -> bool:
-        """Whether a request that asks ``size`` is served by it about as soon as by asking itself.
+    def can_share(self, options: RequestOptions, size: int) -> bool:
+        """Whether a request that asks ``size`` is served by it about as soon as by its own call.
 
-        The flight has come first, so it is due first, unless it is far larger or only bulk work.
+        This call has come first, so it is due first, unless it is far larger or only bulk work.
         Asking again costs less than it seems: the runtime computes equal paths once.
         """
         urgent = options.priority is Priority.INTERACTIVE
         if urgent and self._priority is not Priority.INTERACTIVE:
             return False
-        return self._size < MUCH_LARGER * size
+        return self._size < MAX_SIZE_RATIO * size
 
-    def start(self, call: Coroutine[Any, Any, Outcome[tuple[Answer, ...]]]) -> None:
+    def start(self, call: Coroutine[Any, Any, RequestOutput[tuple[QueryResult, ...]]]) -> None:
         """Begin; to be called once."""
         self.task = asyncio.create_task(call)
         self.task.add_done_callback(_see_failure)
 
-    def board(self) -> None:
-        """Wait for it; ``leave`` has to follow."""
+    def add_waiter(self) -> None:
+        """Wait for it; ``remove_waiter`` has to follow."""
         self._waiting += 1
 
-    def leave(self) -> bool:
+    def remove_waiter(self) -> bool:
         """Wait no more. True: nobody else does either, and it was ended before its time."""
         self._waiting -= 1
         return not self._waiting and self.task.cancel()

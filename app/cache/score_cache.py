@@ -63,7 +63,7 @@ class ScoreCache:
         while self._bytes > self._max_bytes:
             self._forget(next(iter(self._entries)))
 
-    def note_shared(self, count: int) -> None:
+    def record_shared(self, count: int) -> None:
         """Count queries that waited for an identical one."""
         self._shared += count
 

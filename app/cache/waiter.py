@@ -1,4 +1,4 @@
-"""One request's way through the shared scores: its deadline, its waiting and its bill."""
+"""A request that waits for calls, its own and those of others."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
-from app.cache.inflight_call import Flight
+from app.cache.inflight_call import InflightCall
 from app.requests.deadline import Deadline
-from model_runtime import Answer, DeadlineExceeded, Outcome, RequestOptions
+from model_runtime import DeadlineExceeded, QueryResult, RequestOptions, RequestOutput
 
-Answers = tuple[Answer, ...]
+Answers = tuple[QueryResult, ...]
 
 
-class Stay:
+class Waiter:
     """Begins when it is made, on the event loop.
 
     Attributes:
         options: as given.
         deadline: by their timeout.
-        outcomes: of the flights that it started.
-        joined: distinct queries that flights of others have answered.
-        disappointments: how often such a flight has failed.
+        outcomes: of the calls that it started.
+        joined: distinct queries that calls of others have answered.
+        failed_joins: how often such a call has failed.
     """
 
     def __init__(self, options: RequestOptions) -> None:
         self.options = options
-        self.outcomes: list[Outcome[Answers]] = []
+        self.outcomes: list[RequestOutput[Answers]] = []
         self.joined = 0
-        self.disappointments = 0
+        self.failed_joins = 0
         self.deadline = Deadline.within(options.timeout_s)
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
@@ -38,14 +38,14 @@ class Stay:
         self.deadline.check()
         return replace(self.options, timeout_s=self.deadline.left_s)
 
-    async def until_landed(self, flights: Iterable[Flight], own: Flight | None) -> None:
-        """Wait for all flights; the failure of one's own ends it at once.
+    async def wait(self, calls: Iterable[InflightCall], own: InflightCall | None) -> None:
+        """Wait for all calls; the failure of its own ends it at once.
 
         Raises:
             DeadlineExceeded: the time ran out first.
-            ChainruleError: what its own flight failed with.
+            ChainruleError: what its own call failed with.
         """
-        pending = {flight.task for flight in flights}
+        pending = {call.task for call in calls}
         while pending:
             left_s = self.deadline.left_s
             done, pending = await asyncio.wait(
@@ -58,14 +58,14 @@ class Stay:
             if pending and not done:
                 raise DeadlineExceeded("the request's time ran out")
 
-    def outcome(self, answers: Answers, reused: int) -> Outcome[Answers]:
-        """The bill. Whoever waited for others was in the model's hands meanwhile."""
+    def outcome(self, answers: Answers, reused: int) -> RequestOutput[Answers]:
+        """The answers with what they cost. Waiting for calls of others is time of the model."""
         own = self.outcomes
         queue_s = sum(outcome.queue_s for outcome in own)
         model_s = sum(outcome.model_s for outcome in own)
         if self.joined:
             model_s = max(model_s, self._clock() - self._began - queue_s)
-        return Outcome(
+        return RequestOutput(
             value=answers,
             computed_tokens=sum(outcome.computed_tokens for outcome in own),
             cached_tokens=sum(outcome.cached_tokens for outcome in own),

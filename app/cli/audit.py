@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
-from app.cli.backend import Asker
+from app.cli.backend import Backend
 from app.cli.request_flags import add_context
-from app.cli.single_request import add_flags, ask
+from app.cli.single_request import add_flags, run_request
 from app.cli.tables import Cell, Colour, Page, number, quoted
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import (
@@ -17,7 +17,7 @@ from app.schemas.audit_response import (
     AuditResponse,
     Check,
     PairAudit,
-    Placed,
+    RankedScore,
 )
 
 _VERDICTS: Final[dict[bool | None, tuple[str, Colour]]] = {
@@ -27,7 +27,7 @@ _VERDICTS: Final[dict[bool | None, tuple[str, Colour]]] = {
 }
 
 
-def fill(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give the parser what the command takes."""
     add_context(parser)
     parser.add_argument("candidates", metavar="CANDIDATE", nargs="+", help="text to be audited")
@@ -37,7 +37,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def audit_command(args: dict[str, Any]) -> int:
     """``chainrule audit``."""
-    return ask(args, AuditRequest, _put, show)
+    return run_request(args, AuditRequest, _put, show)
 
 
 def show(page: Page, reply: AuditResponse) -> None:
@@ -59,7 +59,7 @@ def show(page: Page, reply: AuditResponse) -> None:
     _show_checks(page, reply)
 
 
-def _put(asker: Asker, fields: dict[str, Any]) -> AuditResponse:
+def _put(asker: Backend, fields: dict[str, Any]) -> AuditResponse:
     return asker.audit(**fields)
 
 
@@ -76,7 +76,7 @@ def _ranked(one: AuditedCandidate) -> list[Cell | str]:
     ]
 
 
-def _place(view: Placed) -> tuple[str, str]:
+def _place(view: RankedScore) -> tuple[str, str]:
     return number(view.score), "" if view.rank is None else str(view.rank)
 
 

@@ -14,7 +14,7 @@ from app.schemas.next_token import NextTokenResponse
 Tell = Callable[[DecodedToken], None]
 
 
-class Asker(Protocol):
+class Backend(Protocol):
     """The verbs, with the request's fields as keywords.
 
     All of them raise ``ClientError``.
@@ -33,7 +33,7 @@ class Asker(Protocol):
         """POST /v1/decode, each token told as soon as it is there."""
 
 
-class Remote:
+class RemoteBackend:
     """A server, asked over HTTP."""
 
     def __init__(self, client: Client) -> None:
@@ -43,7 +43,7 @@ class Remote:
         self.audit = client.audit
 
     def stream(self, tell: Tell, **fields: Any) -> DecodeResponse:
-        """As ``Asker.stream``."""
+        """As ``Backend.stream``."""
         with closing(self._client.stream(**fields)) as events:
             for event in events:
                 if isinstance(event, DecodeResponse):

@@ -12,7 +12,7 @@ T = TypeVar("T")
 A = TypeVarTuple("A")
 
 
-async def unhurried(work: Callable[[Unpack[A]], T], *args: *A) -> T:
+async def run_in_daemon_thread(work: Callable[[Unpack[A]], T], *args: *A) -> T:
     """What the work returns or raises.
 
     It may wait for input that never comes: unlike ``asyncio.to_thread``, a wait that is cancelled

@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from app.cli.backend import Asker
+from app.cli.backend import Backend
 from app.cli.request_flags import add_context
-from app.cli.single_request import add_flags, ask
+from app.cli.single_request import add_flags, run_request
 from app.cli.tables import Cell, Page, number, printable, quoted
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import (
@@ -21,7 +21,7 @@ from app.schemas.decode_response import (
 from app.schemas.response import TokenDetail
 
 
-def fill(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give the parser what the command takes."""
     add_context(parser)
     add_flags(parser, DecodeRequest)
@@ -31,7 +31,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def decode_command(args: dict[str, Any]) -> int:
     """``chainrule decode``."""
 
-    def put(asker: Asker, fields: dict[str, Any]) -> DecodeResponse:
+    def put(asker: Backend, fields: dict[str, Any]) -> DecodeResponse:
         if not fields.pop("stream", False):
             return asker.decode(**fields)
         if args["json"]:
@@ -40,7 +40,7 @@ def decode_command(args: dict[str, Any]) -> int:
         sys.stdout.write("\n\n")
         return reply
 
-    return ask(args, DecodeRequest, put, show)
+    return run_request(args, DecodeRequest, put, show)
 
 
 def show(page: Page, reply: DecodeResponse) -> None:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 Q = TypeVar("Q", bound=Request)
 
 
-class Local:
+class InProcessBackend:
     """A model that is loaded on entry and let go on exit.
 
     Args:

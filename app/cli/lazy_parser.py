@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class LateParser(argparse.ArgumentParser):
+class LazyParser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose ``fill`` is called with it before it first parses.
 
     The parsers of its commands are of this class too, so ``add_parser`` takes ``fill``.

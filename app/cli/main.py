@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 
 from app import version
-from app.cli.lazy_parser import LateParser
+from app.cli.lazy_parser import LazyParser
 from app.environment import PREFIX, bound_compiled_products, env_name, let_idle_threads_sleep
 from app.settings import Settings, SettingsError, flag_name, log_ignored_variables
 from app.telemetry.logs import configure_logging
@@ -135,7 +135,7 @@ def version_command(_flags: dict[str, Any]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = LateParser(
+    parser = LazyParser(
         prog="chainrule",
         description="Exact sequence log-probabilities from causal language models, over HTTP.",
         allow_abbrev=False,
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 def _filler(module: str) -> Callable[[argparse.ArgumentParser], None]:
     # What a command brings along takes longer to import than all the rest of the command line.
     def fill(parser: argparse.ArgumentParser) -> None:
-        importlib.import_module(f"app.cli.{module}").fill(parser)
+        importlib.import_module(f"app.cli.{module}").add_arguments(parser)
 
     return fill
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from app.cli.backend import Asker
+from app.cli.backend import Backend
 from app.cli.request_flags import add_context
-from app.cli.single_request import add_flags, ask
+from app.cli.single_request import add_flags, run_request
 from app.cli.tables import Cell, Page, bar, number, percent, quoted
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse, TokenProbability
 
 
-def fill(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give the parser what the command takes."""
     add_context(parser)
     add_flags(parser, NextTokenRequest)
@@ -21,7 +21,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def next_command(args: dict[str, Any]) -> int:
     """``chainrule next``."""
-    return ask(args, NextTokenRequest, _put, show)
+    return run_request(args, NextTokenRequest, _put, show)
 
 
 def show(page: Page, reply: NextTokenResponse) -> None:
@@ -37,7 +37,7 @@ def show(page: Page, reply: NextTokenResponse) -> None:
     page.line(f"entropy {reply.entropy:.4f} nats", "dim")
 
 
-def _put(asker: Asker, fields: dict[str, Any]) -> NextTokenResponse:
+def _put(asker: Backend, fields: dict[str, Any]) -> NextTokenResponse:
     return asker.next_token(**fields)
 
 

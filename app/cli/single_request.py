@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from app.cli.backend import Asker, Remote
+from app.cli.backend import Backend, RemoteBackend
 from app.cli.request_flags import add_request_flags, read_text, request_fields
 from app.cli.server_address import ServerAddress, add_address_flags
 from app.cli.tables import Page
@@ -48,10 +48,10 @@ def add_flags(parser: argparse.ArgumentParser, request: type[Request], *own: str
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
-def ask(
+def run_request(
     args: dict[str, Any],
     request: type[Request],
-    put: Callable[[Asker, dict[str, Any]], R],
+    put: Callable[[Backend, dict[str, Any]], R],
     show: Callable[[Page, R], None],
 ) -> int:
     """Put the question, print the answer; the exit status.
@@ -69,7 +69,7 @@ def ask(
     if args["local"]:
         fields.pop("model", None)
     try:
-        with asking(args) as asker:
+        with open_backend(args) as asker:
             reply = put(asker, fields)
     except ClientError as error:
         return _failed(error, 2 if isinstance(error, InvalidRequest) else 1)
@@ -83,7 +83,7 @@ def ask(
 
 
 @contextmanager
-def asking(args: dict[str, Any]) -> Iterator[Asker]:
+def open_backend(args: dict[str, Any]) -> Iterator[Backend]:
     """Somebody who answers.
 
     Raises:
@@ -95,9 +95,9 @@ def asking(args: dict[str, Any]) -> Iterator[Asker]:
         let_idle_threads_sleep()
         bound_compiled_products()
         # This brings torch, which takes seconds; whoever asks a server need not wait.
-        from app.cli.in_process import Local
+        from app.cli.in_process import InProcessBackend
 
-        with Local(settings) as local:
+        with InProcessBackend(settings) as local:
             yield local
     else:
         found = ServerAddress.find(args["url"], args["api_key"])
@@ -105,7 +105,7 @@ def asking(args: dict[str, Any]) -> Iterator[Asker]:
         with Client(
             base_url=found.url, api_key=found.key, timeout_s=timeout_s, retries=RETRIES
         ) as client:
-            yield Remote(client)
+            yield RemoteBackend(client)
 
 
 def _failed(error: Exception, status: int) -> int:

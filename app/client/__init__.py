@@ -9,36 +9,36 @@ What to send, what an answer means and when to ask again is decided without I/O,
 
 from app.client.async_client import AsyncClient
 from app.client.errors import (
-    AccessDenied,
     ApiError,
     ClientError,
-    DifferentModels,
+    ConnectionFailed,
+    DeadlineExceeded,
+    FingerprintMismatch,
     InvalidRequest,
-    NoAnswer,
-    OutOfTime,
+    InvalidResponse,
     Overloaded,
     RequestFailed,
     RequestRefused,
+    Unauthorized,
     Unavailable,
-    UnreadableAnswer,
 )
 from app.client.retry import Retries
 from app.client.sync_client import Client
 
 __all__ = [
-    "AccessDenied",
     "ApiError",
     "AsyncClient",
     "Client",
     "ClientError",
-    "DifferentModels",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "FingerprintMismatch",
     "InvalidRequest",
-    "NoAnswer",
-    "OutOfTime",
+    "InvalidResponse",
     "Overloaded",
     "RequestFailed",
     "RequestRefused",
     "Retries",
+    "Unauthorized",
     "Unavailable",
-    "UnreadableAnswer",
 ]

@@ -23,15 +23,24 @@ from app.client.endpoints import (
     NextTokenGiven,
     ScoreGiven,
     audit_call,
+    build_request,
     decode_call,
     health_call,
-    made,
     models_call,
     next_token_call,
     score_call,
 )
 from app.client.errors import ClientError
-from app.client.retry import Answered, Attempt, Call, Exchange, Retries, Told, exchange, read_answer
+from app.client.retry import (
+    Attempt,
+    AttemptResult,
+    Call,
+    Exchange,
+    HttpResponse,
+    Retries,
+    exchange,
+    read_answer,
+)
 from app.client.split.split_score import Answer, Rounds, check_size, split_score
 from app.client.sse import AnswerStream
 from app.client.transport import Options, answered, unanswered
@@ -76,7 +85,7 @@ class AsyncClient:
         self, request: ScoreGiven | None = None, /, *, request_id: str | None = None, **fields: Any
     ) -> ScoreResponse:
         """log P(candidate | context) for each candidate."""
-        return await self._ask(score_call(made(ScoreRequest, request, fields), request_id))
+        return await self._ask(score_call(build_request(ScoreRequest, request, fields), request_id))
 
     async def next_token(
         self,
@@ -87,13 +96,15 @@ class AsyncClient:
         **fields: Any,
     ) -> NextTokenResponse:
         """The asked part of the distribution of the token after the context."""
-        return await self._ask(next_token_call(made(NextTokenRequest, request, fields), request_id))
+        return await self._ask(
+            next_token_call(build_request(NextTokenRequest, request, fields), request_id)
+        )
 
     async def decode(
         self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
     ) -> DecodeResponse:
         """The most probable continuations."""
-        whole = made(DecodeRequest, request, {**fields, "stream": False})
+        whole = build_request(DecodeRequest, request, {**fields, "stream": False})
         return await self._ask(decode_call(whole, request_id))
 
     def stream(
@@ -103,14 +114,14 @@ class AsyncClient:
 
         Once it has begun it is not sent again.
         """
-        streamed = made(DecodeRequest, request, {**fields, "stream": True})
+        streamed = build_request(DecodeRequest, request, {**fields, "stream": True})
         return self._events(decode_call(streamed, request_id))
 
     async def audit(
         self, request: AuditGiven | None = None, /, *, request_id: str | None = None, **fields: Any
     ) -> AuditResponse:
         """What scores are made of, and whether they are right."""
-        return await self._ask(audit_call(made(AuditRequest, request, fields), request_id))
+        return await self._ask(audit_call(build_request(AuditRequest, request, fields), request_id))
 
     async def models(self) -> list[ModelCard]:
         """What is served, and its limits."""
@@ -133,8 +144,8 @@ class AsyncClient:
 
         See ``split_score`` in ``app.client.split`` for what that means and what cannot be split.
         """
-        rounds = split_score(made(ScoreRequest, request, fields), check_size(size))
-        return await self._play(rounds, concurrency)
+        rounds = split_score(build_request(ScoreRequest, request, fields), check_size(size))
+        return await self._run_rounds(rounds, concurrency)
 
     @overload
     def score_many(
@@ -171,10 +182,10 @@ class AsyncClient:
 
         async def work(given: ScoreGiven) -> Answer:
             try:
-                request = made(ScoreRequest, given, {})
+                request = build_request(ScoreRequest, given, {})
                 if size is None or len(request.candidates) <= size:
                     return await self._ask(score_call(request))
-                return await self._play(split_score(request, size), 1)
+                return await self._run_rounds(split_score(request, size), 1)
             except ClientError as error:
                 if return_errors:
                     return error
@@ -182,7 +193,7 @@ class AsyncClient:
 
         return in_order_async(requests, work, concurrency)
 
-    async def _play(self, rounds: Rounds, concurrency: int) -> ScoreResponse:
+    async def _run_rounds(self, rounds: Rounds, concurrency: int) -> ScoreResponse:
         """Ask what the rounds ask for, until they are done."""
 
         async def attempt(request: ScoreRequest) -> Answer:
@@ -204,7 +215,7 @@ class AsyncClient:
         steps = exchange(call, self._options.retries)
         return read_answer(call, await _drive(steps, partial(self._attempt, call)))
 
-    async def _attempt(self, call: Call[T], left_s: float) -> Told:
+    async def _attempt(self, call: Call[T], left_s: float) -> AttemptResult:
         try:
             response = await self._http.send(self._request(call, left_s))
         except httpx.HTTPError as error:
@@ -228,7 +239,7 @@ class AsyncClient:
         """A response that has begun well, its body not read."""
         begun: list[httpx.Response] = []
 
-        async def attempt(left_s: float) -> Told:
+        async def attempt(left_s: float) -> AttemptResult:
             try:
                 response = await self._http.send(self._request(call, left_s), stream=True)
                 if response.is_success:
@@ -246,8 +257,10 @@ class AsyncClient:
         return self._http.build_request(**self._options.request(call, left_s))
 
 
-async def _drive(steps: Exchange, attempt: Callable[[float], Awaitable[Told]]) -> Answered:
-    told: Told = None
+async def _drive(
+    steps: Exchange, attempt: Callable[[float], Awaitable[AttemptResult]]
+) -> HttpResponse:
+    told: AttemptResult = None
     try:
         while True:
             step = steps.send(told)
@@ -257,5 +270,5 @@ async def _drive(steps: Exchange, attempt: Callable[[float], Awaitable[Told]]) -
             told = None
             await asyncio.sleep(step.seconds)
     except StopIteration as end:
-        answer: Answered = end.value
+        answer: HttpResponse = end.value
         return answer

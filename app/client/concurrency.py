@@ -27,7 +27,7 @@ AHEAD = 4
 """Pieces that are read ahead, for each that is in flight."""
 
 
-def in_order(
+def ordered_map(
     items: Iterable[T],
     work: Callable[[T], R],
     concurrency: int,

@@ -73,7 +73,9 @@ def health_call(request_id: str | None = None) -> Call[dict[str, Any]]:
     return Call(call.method, call.path, None, call.read, call.request_id, frozenset({503}))
 
 
-def made(schema: type[R], given: R | Mapping[str, Any] | None, fields: Mapping[str, Any]) -> R:
+def build_request(
+    schema: type[R], given: R | Mapping[str, Any] | None, fields: Mapping[str, Any]
+) -> R:
     """The request, given whole, as a mapping, or as fields that come on top of it.
 
     Raises:

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.errors.validation import first_complaint
+from app.errors.validation import first_field_error
 
 
 class ClientError(Exception):
@@ -55,19 +55,19 @@ class InvalidRequest(ClientError):
     def of(cls, error: ValidationError, body: object) -> InvalidRequest:
         """The first thing that is wrong with ``body``, as the server would say it."""
         items = error.errors(include_url=False, include_context=False, include_input=False)
-        found = first_complaint(({**one, "loc": ("body", *one["loc"])} for one in items), body)
+        found = first_field_error(({**one, "loc": ("body", *one["loc"])} for one in items), body)
         return cls(found.message, param=found.param, code=found.code)
 
 
-class NoAnswer(ClientError):
+class ConnectionFailed(ClientError):
     """There was no connection, or it was cut, or the time ran out."""
 
 
-class UnreadableAnswer(ClientError):
+class InvalidResponse(ClientError):
     """What came back is not what this server would have sent."""
 
 
-class DifferentModels(ClientError):
+class FingerprintMismatch(ClientError):
     """Parts of one list were answered by models of different fingerprints."""
 
 
@@ -91,7 +91,7 @@ class RequestRefused(ApiError):
     """4xx: the request is at fault."""
 
 
-class AccessDenied(RequestRefused):
+class Unauthorized(RequestRefused):
     """401 or 403: the API key is missing or wrong."""
 
 
@@ -107,16 +107,16 @@ class Unavailable(RequestFailed):
     """503: the server takes no requests, at the last attempt neither."""
 
 
-class OutOfTime(RequestFailed):
+class DeadlineExceeded(RequestFailed):
     """504: the request's own time ran out."""
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
-    401: AccessDenied,
-    403: AccessDenied,
+    401: Unauthorized,
+    403: Unauthorized,
     429: Overloaded,
     503: Unavailable,
-    504: OutOfTime,
+    504: DeadlineExceeded,
 }
 
 _SHOWN_CHARS = 200

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 
-from app.client.errors import ApiError, NoAnswer, UnreadableAnswer, api_error
+from app.client.errors import ApiError, ConnectionFailed, InvalidResponse, api_error
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class HttpResponse:
     """A whole response; header names in lower case.
 
     ``body`` is empty where the response is a stream that has begun well: it is read elsewhere.
@@ -82,21 +82,21 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class TransportFailure:
     """There was no response. ``sent_again`` says whether another attempt makes sense."""
 
-    error: NoAnswer
+    error: ConnectionFailed
     sent_again: bool
 
 
 Step = Attempt | Wait
-Told = Answered | Unanswered | None
-Exchange = Generator[Step, Told, Answered]
+AttemptResult = HttpResponse | TransportFailure | None
+Exchange = Generator[Step, AttemptResult, HttpResponse]
 
 
 def exchange(
     call: Call[T], policy: Retries, now: Callable[[], float] = time.monotonic
-) -> Generator[Step, Told, Answered]:
+) -> Generator[Step, AttemptResult, HttpResponse]:
     """Attempts until one succeeds; returns its response.
 
     Raises:
@@ -105,7 +105,7 @@ def exchange(
     attempts = Attempts(policy, now)
     while True:
         told = yield Attempt(attempts.left_s)
-        if isinstance(told, Answered) and _is_good(call, told):
+        if isinstance(told, HttpResponse) and _is_good(call, told):
             return told
         error, again, asked_s = _failure(call, told)
         wait_s = attempts.next_wait_s(asked_s) if again else None
@@ -114,7 +114,7 @@ def exchange(
         yield Wait(wait_s)
 
 
-def read_answer(call: Call[T], answered: Answered) -> T:
+def read_answer(call: Call[T], answered: HttpResponse) -> T:
     """The answer of a response that ``exchange`` has returned.
 
     Raises:
@@ -123,24 +123,26 @@ def read_answer(call: Call[T], answered: Answered) -> T:
     try:
         return call.read(answered.body)
     except ValueError as error:
-        raise UnreadableAnswer(
+        raise InvalidResponse(
             f"{call.path} was answered with something else: {error}", request_id=call.request_id
         ) from error
 
 
-def _is_good(call: Call[T], answered: Answered) -> bool:
+def _is_good(call: Call[T], answered: HttpResponse) -> bool:
     return 200 <= answered.status < 300 or answered.status in call.also
 
 
-def _failure(call: Call[T], told: Told) -> tuple[ApiError | NoAnswer, bool, float | None]:
+def _failure(
+    call: Call[T], told: AttemptResult
+) -> tuple[ApiError | ConnectionFailed, bool, float | None]:
     """What went wrong, whether to try again, and after how long the server would have it."""
-    if isinstance(told, Unanswered):
+    if isinstance(told, TransportFailure):
         return told.error, told.sent_again, None
     if told is None:
         raise RuntimeError("this is a bug: an attempt was made and nothing was told of it")
     request_id = told.headers.get("x-request-id", call.request_id)
     error = api_error(told.status, told.body, request_id)
-    return error, is_for_now(told.status, error.code), retry_after_s(told.headers)
+    return error, is_retryable(told.status, error.code), retry_after_s(told.headers)
 
 
 LONGEST_ASKED_S = 366 * 86_400.0
@@ -230,7 +232,7 @@ class Attempts:
         return wait_s if wait_s < self._end - self._now() else None
 
 
-def is_for_now(status: int, code: str | None) -> bool:
+def is_retryable(status: int, code: str | None) -> bool:
     """Whether another attempt may succeed where this one had ``status``."""
     return status in _FOR_NOW and code != "deadline_exceeded"
 

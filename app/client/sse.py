@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from app.client.errors import UnreadableAnswer, api_error
+from app.client.errors import InvalidResponse, api_error
 from app.client.retry import Call
 from app.schemas.decode_response import DecodedToken, DecodeResponse
 
@@ -38,9 +38,9 @@ class AnswerStream:
                 yield self._read(event)
 
     def end(self) -> None:
-        """There are no more bytes. Raises ``UnreadableAnswer`` where the answer has not come."""
+        """There are no more bytes. Raises ``InvalidResponse`` where the answer has not come."""
         if not self._is_whole:
-            raise UnreadableAnswer(
+            raise InvalidResponse(
                 f"{self._call.path} ended its stream before the result",
                 request_id=self._call.request_id,
             )
@@ -52,7 +52,7 @@ class AnswerStream:
                 return _TOKEN.validate_json(data, extra="ignore")
             answer = self._call.read(data)
         except ValueError as error:
-            raise UnreadableAnswer(
+            raise InvalidResponse(
                 f"{self._call.path} sent an event that cannot be read: {error}",
                 request_id=self._call.request_id,
             ) from error

@@ -10,22 +10,31 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
 
-from app.client.concurrency import in_order
+from app.client.concurrency import ordered_map
 from app.client.endpoints import (
     AuditGiven,
     DecodeGiven,
     NextTokenGiven,
     ScoreGiven,
     audit_call,
+    build_request,
     decode_call,
     health_call,
-    made,
     models_call,
     next_token_call,
     score_call,
 )
-from app.client.errors import ClientError, NoAnswer
-from app.client.retry import Answered, Attempt, Call, Exchange, Retries, Told, exchange, read_answer
+from app.client.errors import ClientError, ConnectionFailed
+from app.client.retry import (
+    Attempt,
+    AttemptResult,
+    Call,
+    Exchange,
+    HttpResponse,
+    Retries,
+    exchange,
+    read_answer,
+)
 from app.client.split.split_score import Answer, Rounds, check_size, split_score
 from app.client.sse import AnswerStream
 from app.client.transport import Options, answered, unanswered
@@ -87,7 +96,7 @@ class Client:
         self, request: ScoreGiven | None = None, /, *, request_id: str | None = None, **fields: Any
     ) -> ScoreResponse:
         """log P(candidate | context) for each candidate."""
-        return self._ask(score_call(made(ScoreRequest, request, fields), request_id))
+        return self._ask(score_call(build_request(ScoreRequest, request, fields), request_id))
 
     def next_token(
         self,
@@ -98,13 +107,15 @@ class Client:
         **fields: Any,
     ) -> NextTokenResponse:
         """The asked part of the distribution of the token after the context."""
-        return self._ask(next_token_call(made(NextTokenRequest, request, fields), request_id))
+        return self._ask(
+            next_token_call(build_request(NextTokenRequest, request, fields), request_id)
+        )
 
     def decode(
         self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
     ) -> DecodeResponse:
         """The most probable continuations."""
-        whole = made(DecodeRequest, request, {**fields, "stream": False})
+        whole = build_request(DecodeRequest, request, {**fields, "stream": False})
         return self._ask(decode_call(whole, request_id))
 
     def stream(
@@ -114,14 +125,14 @@ class Client:
 
         Once it has begun it is not sent again.
         """
-        streamed = made(DecodeRequest, request, {**fields, "stream": True})
+        streamed = build_request(DecodeRequest, request, {**fields, "stream": True})
         return self._events(decode_call(streamed, request_id))
 
     def audit(
         self, request: AuditGiven | None = None, /, *, request_id: str | None = None, **fields: Any
     ) -> AuditResponse:
         """What scores are made of, and whether they are right."""
-        return self._ask(audit_call(made(AuditRequest, request, fields), request_id))
+        return self._ask(audit_call(build_request(AuditRequest, request, fields), request_id))
 
     def models(self) -> list[ModelCard]:
         """What is served, and its limits."""
@@ -144,8 +155,8 @@ class Client:
 
         See ``split_score`` in ``app.client.split`` for what that means and what cannot be split.
         """
-        rounds = split_score(made(ScoreRequest, request, fields), check_size(size))
-        return self._play(rounds, concurrency)
+        rounds = split_score(build_request(ScoreRequest, request, fields), check_size(size))
+        return self._run_rounds(rounds, concurrency)
 
     @overload
     def score_many(
@@ -191,18 +202,20 @@ class Client:
 
         def work(given: ScoreGiven) -> Answer:
             try:
-                request = made(ScoreRequest, given, {})
+                request = build_request(ScoreRequest, given, {})
                 if size is None or len(request.candidates) <= size:
                     return self._ask(score_call(request), halt.wait)
-                return self._play(split_score(request, size), 1, halt.wait)
+                return self._run_rounds(split_score(request, size), 1, halt.wait)
             except ClientError as error:
                 if return_errors:
                     return error
                 raise
 
-        return in_order(requests, work, concurrency, halt.set)
+        return ordered_map(requests, work, concurrency, halt.set)
 
-    def _play(self, rounds: Rounds, concurrency: int, wait: Wait | None = None) -> ScoreResponse:
+    def _run_rounds(
+        self, rounds: Rounds, concurrency: int, wait: Wait | None = None
+    ) -> ScoreResponse:
         """Ask what the rounds ask for, until they are done or whoever asked is interrupted."""
 
         def attempt(wait: Wait, request: ScoreRequest) -> Answer:
@@ -216,7 +229,7 @@ class Client:
             while True:
                 halt = threading.Event()
                 work = partial(attempt, wait or halt.wait)
-                answers = in_order(requests, work, concurrency, halt.set)
+                answers = ordered_map(requests, work, concurrency, halt.set)
                 requests = rounds.send(list(answers))
         except StopIteration as end:
             answer: ScoreResponse = end.value
@@ -227,7 +240,7 @@ class Client:
         answer = _drive(steps, partial(self._attempt, call), wait or _sleep, call)
         return read_answer(call, answer)
 
-    def _attempt(self, call: Call[T], left_s: float) -> Told:
+    def _attempt(self, call: Call[T], left_s: float) -> AttemptResult:
         try:
             response = self._http.send(self._request(call, left_s))
         except httpx.HTTPError as error:
@@ -250,7 +263,7 @@ class Client:
         """A response that has begun well, its body not read."""
         begun: list[httpx.Response] = []
 
-        def attempt(left_s: float) -> Told:
+        def attempt(left_s: float) -> AttemptResult:
             try:
                 response = self._http.send(self._request(call, left_s), stream=True)
                 if response.is_success:
@@ -269,9 +282,9 @@ class Client:
 
 
 def _drive(
-    steps: Exchange, attempt: Callable[[float], Told], wait: Wait, call: Call[T]
-) -> Answered:
-    told: Told = None
+    steps: Exchange, attempt: Callable[[float], AttemptResult], wait: Wait, call: Call[T]
+) -> HttpResponse:
+    told: AttemptResult = None
     try:
         while True:
             step = steps.send(told)
@@ -280,9 +293,9 @@ def _drive(
                 continue
             told = None
             if wait(step.seconds):
-                raise NoAnswer("nobody waits for it any more", request_id=call.request_id)
+                raise ConnectionFailed("nobody waits for it any more", request_id=call.request_id)
     except StopIteration as end:
-        answer: Answered = end.value
+        answer: HttpResponse = end.value
         return answer
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from app import version
-from app.client.errors import InvalidRequest, NoAnswer
-from app.client.retry import Answered, Call, Retries, Unanswered
+from app.client.errors import ConnectionFailed, InvalidRequest
+from app.client.retry import Call, HttpResponse, Retries, TransportFailure
 from app.client.url import server_url
 
 CONNECT_S = 10.0
@@ -78,10 +78,10 @@ class Options:
         }
 
 
-def answered(response: httpx.Response, body: bytes) -> Answered:
+def answered(response: httpx.Response, body: bytes) -> HttpResponse:
     """A response; of one that is streamed, ``body`` is empty."""
     headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
-    return Answered(response.status_code, headers, body)
+    return HttpResponse(response.status_code, headers, body)
 
 
 def _address(error: httpx.HTTPError, call: Call[Any]) -> str:
@@ -91,10 +91,12 @@ def _address(error: httpx.HTTPError, call: Call[Any]) -> str:
         return call.path
 
 
-def unanswered(call: Call[Any], error: httpx.HTTPError) -> Unanswered:
+def unanswered(call: Call[Any], error: httpx.HTTPError) -> TransportFailure:
     """A failure on the way."""
     words = str(error) or type(error).__name__
-    return Unanswered(
-        NoAnswer(f"no answer from {_address(error, call)}: {words}", request_id=call.request_id),
+    return TransportFailure(
+        ConnectionFailed(
+            f"no answer from {_address(error, call)}: {words}", request_id=call.request_id
+        ),
         sent_again=isinstance(error, httpx.TransportError) and not isinstance(error, _FINAL),
     )

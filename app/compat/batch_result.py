@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from app.requests.worker_threads import check_wanted
-from model_runtime import Answer, ChainruleError, InvalidQuery, LogprobResult
+from model_runtime import ChainruleError, InvalidQuery, LogprobResult, QueryResult
 
 
-def all_answered(answers: Sequence[Answer], place: Callable[[int], str]) -> Sequence[LogprobResult]:
+def unwrap_results(
+    answers: Sequence[QueryResult], place: Callable[[int], str]
+) -> Sequence[LogprobResult]:
     """The answers, none of which is an error.
 
     Clients of other APIs drop what is missing without a word, so one bad item fails its request.
@@ -24,13 +26,13 @@ def all_answered(answers: Sequence[Answer], place: Callable[[int], str]) -> Sequ
     for index, answer in enumerate(answers):
         check_wanted()
         if isinstance(answer, InvalidQuery):
-            raise blamed(answer, place(index))
+            raise with_param(answer, place(index))
         if isinstance(answer, ChainruleError):
             raise answer
         found.append(answer)
     return found
 
 
-def blamed(error: InvalidQuery, param: str) -> InvalidQuery:
+def with_param(error: InvalidQuery, param: str) -> InvalidQuery:
     """The same error, about the field ``param``."""
     return type(error)(f"{param}: {error}", param)

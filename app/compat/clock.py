@@ -11,7 +11,7 @@ from typing import Final, Self
 from app.requests.deadline import Deadline
 from app.requests.limits import Limits
 from app.requests.worker_threads import check_wanted
-from app.schemas.request import Treatment
+from app.schemas.request import ServingOptions
 from model_runtime import Tokenizer
 
 CHUNK_TEXTS: Final = 256
@@ -30,9 +30,9 @@ class Clock:
         self._deadline = Deadline.after(timeout_ms)
 
     @classmethod
-    def of(cls, treatment: Treatment, limits: Limits) -> Self:
+    def of(cls, serving_options: ServingOptions, limits: Limits) -> Self:
         """That of a request; the operator's own limit where it names none."""
-        return cls(treatment.timeout_ms or limits.default_timeout_ms)
+        return cls(serving_options.timeout_ms or limits.default_timeout_ms)
 
     def check(self) -> None:
         """Raise when the time is over (``DeadlineExceeded``), or nobody waits any more."""

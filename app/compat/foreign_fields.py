@@ -13,26 +13,26 @@ Neutral = Mapping[str, tuple[object, ...]]
 """Names of fields, with the values beside null that ask for nothing."""
 
 
-class ForeignFields(BaseModel):
+class UnsupportedFields(BaseModel):
     """Takes fields that are not served where they hold a value that asks for nothing.
 
     Null always does. A client that sends all its defaults is served, and one that means something
     by them is told which field it is.
     """
 
-    not_served: ClassVar[Neutral] = {}
+    noop_values: ClassVar[Neutral] = {}
     """What the API has, and its own defaults."""
 
     @model_validator(mode="before")
     @classmethod
     def _without_what_asks_for_nothing(cls, body: Any) -> Any:
         """Raise ``InvalidQuery``, naming the field, for one that asks for something."""
-        if not isinstance(body, dict) or cls.not_served.keys().isdisjoint(body):
+        if not isinstance(body, dict) or cls.noop_values.keys().isdisjoint(body):
             return body
-        for name in cls.not_served.keys() & body.keys():
-            if body[name] is not None and not _is_one_of(body[name], cls.not_served[name]):
+        for name in cls.noop_values.keys() & body.keys():
+            if body[name] is not None and not _is_one_of(body[name], cls.noop_values[name]):
                 raise InvalidQuery(f"{name}: this is not served here; leave it out", name)
-        return {name: value for name, value in body.items() if name not in cls.not_served}
+        return {name: value for name, value in body.items() if name not in cls.noop_values}
 
 
 def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:

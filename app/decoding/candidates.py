@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from app.requests.item_errors import located
+from app.requests.item_errors import with_candidate_index
 from app.requests.limits import check_joined_chars
 from app.requests.prompt import Prompt
 from app.requests.token_details import path_bytes
@@ -27,7 +27,7 @@ Path = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ClosedChoice:
+class CandidateSet:
     """The candidates of a request.
 
     Attributes:
@@ -52,7 +52,7 @@ class ClosedChoice:
         """What the response says of the join."""
         return BoundaryReport.of(self.joined)
 
-    def within(self, max_tokens: int, min_tokens: int) -> tuple[Path, ...]:
+    def fitting(self, max_tokens: int, min_tokens: int) -> tuple[Path, ...]:
         """The distinct paths whose length is allowed.
 
         Raises:
@@ -83,7 +83,7 @@ class ClosedChoice:
         return given.encode() if isinstance(given, str) else path_bytes(tokenizer, given)
 
 
-def read_candidates(
+def parse_candidates(
     tokenizer: Tokenizer,
     info: ModelInfo,
     prompt: Prompt,
@@ -91,7 +91,7 @@ def read_candidates(
     ends: frozenset[int],
     *,
     ended: bool,
-) -> ClosedChoice:
+) -> CandidateSet:
     """Join candidates to their context.
 
     Args:
@@ -120,22 +120,22 @@ def read_candidates(
     )
     if sum(map(len, paths)) > MAX_CHOICE_IDS:
         _refuse("candidates", f"they take more than {MAX_CHOICE_IDS} tokens in all")
-    return ClosedChoice(given, joined, paths, ended)
+    return CandidateSet(given, joined, paths, ended)
 
 
 def _path(
     candidate: JoinedCandidate | InvalidQuery, index: int, ends: frozenset[int], room: int
 ) -> Path:
     if isinstance(candidate, InvalidQuery):
-        raise located(candidate, index)
+        raise with_candidate_index(candidate, index)
     path = candidate.token_ids
     if not ends.isdisjoint(path):
         token = next(token for token in path if token in ends)
         message = f"token {token} ends a completion; leave it out, append_eos adds an end"
-        raise located(InvalidQuery(message), index)
+        raise with_candidate_index(InvalidQuery(message), index)
     if len(path) > room:
         message = f"{len(path)} tokens are too many behind this context; there is room for {room}"
-        raise located(PathTooLong(message), index)
+        raise with_candidate_index(PathTooLong(message), index)
     return path
 
 

@@ -33,14 +33,14 @@ def compared_strategies(
                 strategy=strategy,
                 sequence=sequences[0] if sequences else None,
                 total=total,
-                search_error=_missed(exact, total) if reason is None else None,
+                search_error=_search_error(exact, total) if reason is None else None,
                 reason=reason,
             )
         )
     return entries
 
 
-def _missed(exact: DecodingResult | None, total: float | None) -> float:
+def _search_error(exact: DecodingResult | None, total: float | None) -> float:
     if exact is None or total is None:
         raise RuntimeError("this is a bug: a search error without an optimum or a total")
     # Two totals closer than the numeric error may come out in either order.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from app.decoding.candidates import ClosedChoice, read_candidates
+from app.decoding.candidates import CandidateSet, parse_candidates
 from app.requests.limits import check_context, check_entries, check_ids
-from app.requests.prompt import Prompt, read_prompt
+from app.requests.prompt import Prompt, parse_prompt
 from app.schemas.bounds import MAX_ABOVE
 from app.schemas.decode import DecodeRequest, Strategy
 from model_runtime import (
@@ -47,7 +47,7 @@ class DecodePlan:
     request: DecodeRequest
     prompt: Prompt
     prefix: tuple[int, ...]
-    closed: ClosedChoice | None
+    closed: CandidateSet | None
     searches: tuple[Search, ...]
 
     @property
@@ -77,12 +77,12 @@ def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -
         MissingExtra: a grammar is asked for, and nothing here can compile it.
     """
     check_ids("stop_token_ids", request.stop_token_ids, info)
-    prompt = read_prompt(tokenizer, info, request)
+    prompt = parse_prompt(tokenizer, info, request)
     ends = frozenset((*(() if request.ignore_eos else info.end_token_ids), *request.stop_token_ids))
     ended = _ended(request, ends)
     closed = None
     if request.candidates is not None:
-        closed = read_candidates(tokenizer, info, prompt, request.candidates, ends, ended=ended)
+        closed = parse_candidates(tokenizer, info, prompt, request.candidates, ends, ended=ended)
     prefix = prompt.token_ids(tokenizer) if closed is None else closed.joined.prefix
     check_context(len(prefix), info, room=1)
     max_tokens = _max_tokens(len(prefix), info, request, closed)
@@ -95,11 +95,11 @@ def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -
         top_logprobs=min(request.top_logprobs, info.vocab_size),
     )
     if closed is not None:
-        paths = closed.within(max_tokens, request.min_tokens)
+        paths = closed.fitting(max_tokens, request.min_tokens)
         limits = replace(limits, constraint=ClosedSet(paths, info.vocab_size, end=ended))
     elif request.constraint is not None:
         limits = replace(limits, constraint=_grammar(tokenizer, request, ended=ended))
-    with blaming_constraint(request):
+    with attributed_to_constraint(request):
         searches = tuple(
             make_search(kind, prefix, limits, info, request) for kind in request.strategies
         )
@@ -107,7 +107,7 @@ def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -
 
 
 @contextmanager
-def blaming_constraint(request: DecodeRequest) -> Iterator[None]:
+def attributed_to_constraint(request: DecodeRequest) -> Iterator[None]:
     """Name the constraint where a search has nothing to complete, and knows no field to name."""
     try:
         yield
@@ -126,7 +126,7 @@ def _ended(request: DecodeRequest, ends: frozenset[int]) -> bool:
 
 
 def _max_tokens(
-    prefix_tokens: int, info: ModelInfo, request: DecodeRequest, closed: ClosedChoice | None
+    prefix_tokens: int, info: ModelInfo, request: DecodeRequest, closed: CandidateSet | None
 ) -> int:
     if closed is not None:
         return min(request.max_tokens or closed.longest, closed.longest)

@@ -9,11 +9,11 @@ from app.decoding.comparison import compared_strategies
 from app.decoding.plan import DecodePlan
 from app.decoding.response import certificate_report, decoded_sequences
 from app.schemas.decode_response import CertificateReport, ComparedStrategy, DecodedSequence
-from model_runtime import DecodingResult, Outcome, Tokenizer
+from model_runtime import DecodingResult, RequestOutput, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class DecodeBody:
     """The parts of a ``DecodeResponse`` that the searches decide."""
 
     sequences: list[DecodedSequence]
@@ -27,27 +27,27 @@ class Findings:
         return sum(len(sequence.token_ids) for sequence in (*self.sequences, *compared))
 
 
-def read_findings(
+def build_decode_body(
     tokenizer: Tokenizer, plan: DecodePlan, results: Sequence[DecodingResult | None]
-) -> Findings:
+) -> DecodeBody:
     """The results of the plan's searches, in their order; None for one that ran out of time."""
     found = [result for result in results if result is not None]
     certificate = next((c for c in map(certificate_report, found) if c is not None), None)
     if plan.request.compare is not None:
-        return Findings([], certificate, compared_strategies(tokenizer, plan, results))
+        return DecodeBody([], certificate, compared_strategies(tokenizer, plan, results))
     (result,) = found
-    return Findings(decoded_sequences(tokenizer, plan, result), certificate, None)
+    return DecodeBody(decoded_sequences(tokenizer, plan, result), certificate, None)
 
 
-def joint_outcome(
-    ends: Sequence[Outcome[DecodingResult] | None],
-) -> Outcome[tuple[DecodingResult | None, ...]]:
-    """The bill of searches that ran side by side: costs add up, times are the longest.
+def combine_outputs(
+    ends: Sequence[RequestOutput[DecodingResult] | None],
+) -> RequestOutput[tuple[DecodingResult | None, ...]]:
+    """The cost of searches that ran concurrently: counts add up, times are the longest.
 
     None stands for a search that ran out of time; at least one did not.
     """
     outcomes = [end for end in ends if end is not None]
-    return Outcome(
+    return RequestOutput(
         value=tuple(None if end is None else end.value for end in ends),
         computed_tokens=sum(outcome.computed_tokens for outcome in outcomes),
         cached_tokens=sum(outcome.cached_tokens for outcome in outcomes),

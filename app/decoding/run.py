@@ -12,16 +12,16 @@ from model_runtime import (
     DecodingResult,
     Engine,
     NothingFollows,
-    Outcome,
     RequestOptions,
+    RequestOutput,
 )
 
 T = TypeVar("T")
 
 
-async def run_side_by_side(
+async def run_concurrently(
     engine: Engine, plan: DecodePlan, options: RequestOptions
-) -> list[Outcome[DecodingResult] | None]:
+) -> list[RequestOutput[DecodingResult] | None]:
     """Run a plan's searches; the first failure ends the others.
 
     To run out of time, or to find nothing, is a failure only where every search did: None
@@ -50,8 +50,8 @@ async def _end_of(task: asyncio.Task[T]) -> T | DeadlineExceeded | NothingFollow
 
 
 def _shown(
-    end: Outcome[DecodingResult] | DeadlineExceeded | NothingFollows,
-) -> Outcome[DecodingResult] | None:
+    end: RequestOutput[DecodingResult] | DeadlineExceeded | NothingFollows,
+) -> RequestOutput[DecodingResult] | None:
     if isinstance(end, NothingFollows):
-        return Outcome(DecodingResult(()), 0, 0, 0, 0, 0.0, 0.0)
+        return RequestOutput(DecodingResult(()), 0, 0, 0, 0, 0.0, 0.0)
     return None if isinstance(end, DeadlineExceeded) else end

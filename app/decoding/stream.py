@@ -26,7 +26,7 @@ class TokenStream:
         stops = [stop.encode() for stop in plan.request.stop]
         self._text = TextStream(stops, plan.shift_bytes)
 
-    def read(self, token: GeneratedToken) -> DecodedToken:
+    def to_event(self, token: GeneratedToken) -> DecodedToken:
         """The next token."""
         index, self.length = self.length, self.length + 1
         return DecodedToken(

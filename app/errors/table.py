@@ -31,7 +31,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.errors.shapes import error_body
-from app.errors.validation import complaint
+from app.errors.validation import field_error
 from app.schemas.error import ErrorObject, ErrorResponse
 from model_runtime import (
     ChainruleError,
@@ -119,7 +119,7 @@ class AmbiguousBody(RequestRefused):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ErrorSpec:
     """One line of the table.
 
     Attributes:
@@ -139,64 +139,68 @@ _INVALID: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
 _UNAVAILABLE: Final = "service_unavailable_error"
 
-INTERNAL: Final = Row(500, _SERVER, "internal_error", "The server failed at this request.")
+INTERNAL: Final = ErrorSpec(500, _SERVER, "internal_error", "The server failed at this request.")
 
-TABLE: Final[dict[type[Exception], Row]] = {
-    InvalidQuery: Row(422, _INVALID, "invalid_value"),
-    NothingFollows: Row(422, _INVALID, "no_completion"),
-    TokenIdOutOfRange: Row(422, _INVALID, "token_id_out_of_range"),
-    PathTooLong: Row(422, _INVALID, "context_length_exceeded"),
-    RequestTooLarge: Row(422, _INVALID, "request_too_large"),
+ERROR_SPECS: Final[dict[type[Exception], ErrorSpec]] = {
+    InvalidQuery: ErrorSpec(422, _INVALID, "invalid_value"),
+    NothingFollows: ErrorSpec(422, _INVALID, "no_completion"),
+    TokenIdOutOfRange: ErrorSpec(422, _INVALID, "token_id_out_of_range"),
+    PathTooLong: ErrorSpec(422, _INVALID, "context_length_exceeded"),
+    RequestTooLarge: ErrorSpec(422, _INVALID, "request_too_large"),
     # The caller asks for nothing wrong; the operator has set the server up without it.
-    MissingExtra: Row(
+    MissingExtra: ErrorSpec(
         501,
         _SERVER,
         "grammar_not_installed",
         "This server is set up without regex and json_schema; they need the grammar extra.",
     ),
-    EngineOverloaded: Row(429, "rate_limit_error", "queue_full"),
-    DeadlineExceeded: Row(504, "timeout_error", "deadline_exceeded", "The request's time ran out."),
-    EngineUnavailable: Row(503, _UNAVAILABLE, "unavailable", "No requests are taken now."),
-    EngineNotReady: Row(503, _UNAVAILABLE, "not_ready", "The model is still being loaded."),
-    EngineStopping: Row(503, _UNAVAILABLE, "stopping", "The server is shutting down."),
-    EngineDied: Row(503, _UNAVAILABLE, "engine_died", "The engine has stopped working."),
-    EngineStalled: Row(503, _UNAVAILABLE, "engine_died", "The engine has stopped working."),
-    ForwardFailed: Row(500, _SERVER, "forward_failed", "The model failed at this input."),
-    OutOfMemory: Row(503, _SERVER, "out_of_memory", "This request does not fit into memory now."),
-    NonFiniteLogits: Row(
+    EngineOverloaded: ErrorSpec(429, "rate_limit_error", "queue_full"),
+    DeadlineExceeded: ErrorSpec(
+        504, "timeout_error", "deadline_exceeded", "The request's time ran out."
+    ),
+    EngineUnavailable: ErrorSpec(503, _UNAVAILABLE, "unavailable", "No requests are taken now."),
+    EngineNotReady: ErrorSpec(503, _UNAVAILABLE, "not_ready", "The model is still being loaded."),
+    EngineStopping: ErrorSpec(503, _UNAVAILABLE, "stopping", "The server is shutting down."),
+    EngineDied: ErrorSpec(503, _UNAVAILABLE, "engine_died", "The engine has stopped working."),
+    EngineStalled: ErrorSpec(503, _UNAVAILABLE, "engine_died", "The engine has stopped working."),
+    ForwardFailed: ErrorSpec(500, _SERVER, "forward_failed", "The model failed at this input."),
+    OutOfMemory: ErrorSpec(
+        503, _SERVER, "out_of_memory", "This request does not fit into memory now."
+    ),
+    NonFiniteLogits: ErrorSpec(
         500, _SERVER, "non_finite_logits", "The model gave this input no usable probabilities."
     ),
-    Unauthorized: Row(401, "authentication_error", "invalid_api_key"),
-    ModelNotServed: Row(404, _INVALID, "model_not_found"),
-    RequestTimeout: Row(408, "timeout_error", "request_timeout"),
-    BodyTooLarge: Row(413, _INVALID, "body_too_large"),
-    UnsupportedMediaType: Row(415, _INVALID, "unsupported_media_type"),
-    MalformedHttp: Row(400, _INVALID, "malformed_http"),
-    MalformedBody: Row(400, _INVALID, "malformed_json"),
-    AmbiguousBody: Row(422, _INVALID, "ambiguous_json"),
-    TooManyBodyBytes: Row(429, "rate_limit_error", "too_many_body_bytes"),
-    TooManyConnections: Row(
+    Unauthorized: ErrorSpec(401, "authentication_error", "invalid_api_key"),
+    ModelNotServed: ErrorSpec(404, _INVALID, "model_not_found"),
+    RequestTimeout: ErrorSpec(408, "timeout_error", "request_timeout"),
+    BodyTooLarge: ErrorSpec(413, _INVALID, "body_too_large"),
+    UnsupportedMediaType: ErrorSpec(415, _INVALID, "unsupported_media_type"),
+    MalformedHttp: ErrorSpec(400, _INVALID, "malformed_http"),
+    MalformedBody: ErrorSpec(400, _INVALID, "malformed_json"),
+    AmbiguousBody: ErrorSpec(422, _INVALID, "ambiguous_json"),
+    TooManyBodyBytes: ErrorSpec(429, "rate_limit_error", "too_many_body_bytes"),
+    TooManyConnections: ErrorSpec(
         503, _UNAVAILABLE, "too_many_connections", "The server has no room for more connections."
     ),
 }
 
-_HTTP_ROWS: Final[dict[int, Row]] = {
-    404: Row(404, _INVALID, "not_found", "There is nothing at this path; see /docs."),
-    405: Row(405, _INVALID, "method_not_allowed", "This path does not take this method."),
+_HTTP_ROWS: Final[dict[int, ErrorSpec]] = {
+    404: ErrorSpec(404, _INVALID, "not_found", "There is nothing at this path; see /docs."),
+    405: ErrorSpec(405, _INVALID, "method_not_allowed", "This path does not take this method."),
 }
 
 
-def error_row(exc: Exception) -> Row:
+def error_row(exc: Exception) -> ErrorSpec:
     """The line of the table that covers ``exc``, by its nearest listed class."""
     if isinstance(exc, HTTPException):
         return _http_row(exc)
-    return next((TABLE[kind] for kind in type(exc).__mro__ if kind in TABLE), INTERNAL)
+    return next((ERROR_SPECS[kind] for kind in type(exc).__mro__ if kind in ERROR_SPECS), INTERNAL)
 
 
 def error_object(exc: Exception) -> ErrorObject:
     """``exc`` as the error object of a failed request, or of a failed item within one."""
     if isinstance(exc, RequestValidationError):
-        found = complaint(exc)
+        found = field_error(exc)
         return _object(found.message, _INVALID, found.param, found.code)
     row = error_row(exc)
     return _object(row.message or str(exc), row.type, getattr(exc, "param", None), row.code)
@@ -258,10 +262,10 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _http_row(exc: HTTPException) -> Row:
+def _http_row(exc: HTTPException) -> ErrorSpec:
     known = _HTTP_ROWS.get(exc.status_code)
     if known is not None:
         return known
     if exc.status_code >= 500:
-        return Row(exc.status_code, _SERVER, INTERNAL.code, INTERNAL.message)
-    return Row(exc.status_code, _INVALID, "bad_request", str(exc.detail))
+        return ErrorSpec(exc.status_code, _SERVER, INTERNAL.code, INTERNAL.message)
+    return ErrorSpec(exc.status_code, _INVALID, "bad_request", str(exc.detail))

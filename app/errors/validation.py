@@ -28,7 +28,7 @@ _MAX_SEGMENT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class FieldError:
     """One field and what is wrong with it. ``path`` is empty for the body as a whole."""
 
     path: tuple[str, ...]
@@ -55,12 +55,12 @@ class BodyError(Protocol):
         """pydantic's complaints, located from ``"body"`` on."""
 
 
-def complaint(error: BodyError) -> Complaint:
+def field_error(error: BodyError) -> FieldError:
     """The complaint to report of a request to a route."""
-    return first_complaint(error.errors(), error.body)
+    return first_field_error(error.errors(), error.body)
 
 
-def first_complaint(errors: Iterable[Mapping[str, Any]], body: object) -> Complaint:
+def first_field_error(errors: Iterable[Mapping[str, Any]], body: object) -> FieldError:
     """The complaint to report: the first field at fault, at its most precise.
 
     Where the branches of a union complain about the same value, the branch that got deepest
@@ -76,14 +76,14 @@ def first_complaint(errors: Iterable[Mapping[str, Any]], body: object) -> Compla
     path = max((one.path for one in related), key=len)
     same = [one for one in related if one.path == path]
     texts = dict.fromkeys(one.text for one in same)
-    return Complaint(path, ", or ".join(texts), same[0].code)
+    return FieldError(path, ", or ".join(texts), same[0].code)
 
 
-def _read(item: Mapping[str, Any], body: object) -> Complaint:
+def _read(item: Mapping[str, Any], body: object) -> FieldError:
     kind = item["type"]
     place, *rest = item["loc"] or ("body",)
     path = _resolve(rest, body, kind) if place == "body" else tuple(map(str, rest))
-    return Complaint(path, _words(item), _CODES.get(kind, "invalid_value"))
+    return FieldError(path, _words(item), _CODES.get(kind, "invalid_value"))
 
 
 def _resolve(segments: Sequence[str | int], body: object, kind: str) -> tuple[str, ...]:

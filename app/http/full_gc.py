@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-PUT_OFF: Final = 1_000
+DEFERRED_THRESHOLD: Final = 1_000
 """Collections of the middle generation between two full ones while they are put off. With Python's
 own thresholds it is a full one for each seven million objects that have come and not gone: where
 large requests follow each other without end, what only a full one frees is bounded."""
 
 
-class FullCollections:
+class FullGcDeferral:
     """Lives on the event loop. The thresholds are those of the process."""
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class FullCollections:
         self._usual = gc.get_threshold()
 
     @contextmanager
-    def put_off(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Inside, and inside whatever else puts them off at the same time."""
         if not self._large:
             self._usual = gc.get_threshold()
-            gc.set_threshold(*self._usual[:2], PUT_OFF)
+            gc.set_threshold(*self._usual[:2], DEFERRED_THRESHOLD)
         self._large += 1
         try:
             yield

@@ -59,9 +59,9 @@ class JsonRoute(APIRoute):
 
         async def handle_json(request: Request) -> Response:
             strict, state = _JsonRequest(request.scope, request.receive), request.app.state
-            sent = await strict.sent()
+            sent = await strict.body_bytes()
             large = len(sent) > LARGE_BODY
-            with state.full_collections.put_off() if large else nullcontext():
+            with state.full_collections.deferred() if large else nullcontext():
                 await strict.read(sent, body, state.parser)
                 return await handle(strict)
 
@@ -146,7 +146,7 @@ def _loads(text: str) -> Any:
 class _JsonRequest(Request):
     """A request that hands out the value read by ``read``."""
 
-    async def sent(self) -> bytes:
+    async def body_bytes(self) -> bytes:
         """The body. Raises ``UnsupportedMediaType`` where it is not declared as JSON."""
         _require_json(self.headers)
         # Before FastAPI reads: it would answer any failure here with its own 400.

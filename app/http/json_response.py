@@ -29,7 +29,7 @@ def is_large(value: object) -> bool:
     return next(islice(_entries(value), PIECE, None), None) is not None
 
 
-def to_json_in_pieces(answer: BaseModel) -> bytes:
+def dump_json_chunked(answer: BaseModel) -> bytes:
     """What ``answer.model_dump_json()`` is, in UTF-8."""
     return b"".join(_pieces(answer))
 
@@ -111,9 +111,9 @@ async def json_reply(answer: BaseModel, deadline: Deadline = _NEVER) -> Response
         DeadlineExceeded: the time runs out before it is written.
     """
     if is_large(answer):
-        writing = _WRITERS.submit(to_json_in_pieces, answer)
-        content = await deadline.in_time(asyncio.wrap_future(writing))
+        writing = _WRITERS.submit(dump_json_chunked, answer)
+        content = await deadline.run_before(asyncio.wrap_future(writing))
     else:
-        content = to_json_in_pieces(answer)
+        content = dump_json_chunked(answer)
         deadline.check()
     return Response(content, media_type="application/json")

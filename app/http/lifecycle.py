@@ -20,7 +20,7 @@ from typing import Final
 
 from anyio import to_thread
 
-from app.http.active_requests import InFlight
+from app.http.active_requests import ActiveRequests
 from app.telemetry.thread_stacks import log_thread_stacks
 from model_runtime import (
     Engine,
@@ -60,7 +60,7 @@ class Lifecycle:
     """The engine, and whether it may be used. Lives on the event loop."""
 
     def __init__(self) -> None:
-        self.in_flight = InFlight()
+        self.active_requests = ActiveRequests()
         self.phase = Phase.LOADING
         self._engine: Engine | None = None
         self._task: asyncio.Task[None] | None = None
@@ -68,7 +68,7 @@ class Lifecycle:
         self._left_behind = False
 
     @property
-    def is_over(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether the process has nothing left to do."""
         return self.phase in (Phase.STOPPED, Phase.FAILED)
 
@@ -83,7 +83,7 @@ class Lifecycle:
         return 1 if self.phase is Phase.FAILED else 0
 
     @property
-    def leaves_threads_behind(self) -> bool:
+    def has_abandoned_threads(self) -> bool:
         """Whether a thread still loads or computes what nobody waits for any more."""
         return self._left_behind
 
@@ -140,11 +140,11 @@ class Lifecycle:
         if self._engine is not None and self.takes_requests:
             self._engine.check_room()
 
-    def begin(self, load: Callable[[], Engine]) -> None:
+    def start_loading(self, load: Callable[[], Engine]) -> None:
         """Load the engine on a thread of its own, start it, and watch over it."""
         self._task = asyncio.create_task(self._load(load), name="load")
 
-    async def adopt(self, engine: Engine) -> None:
+    async def attach(self, engine: Engine) -> None:
         """Start an engine that is loaded already, and watch over it."""
         await engine.start()
         self._engine = engine
@@ -159,26 +159,26 @@ class Lifecycle:
 
     async def stop(self, drain_s: float) -> None:
         """Let what is in flight finish; after ``drain_s`` seconds answer the rest with 503."""
-        if self.is_over:
+        if self.is_terminal:
             return
         self.phase = Phase.DRAINING
-        logger.info("draining", extra={"requests": len(self.in_flight)})
+        logger.info("draining", extra={"requests": len(self.active_requests)})
         if self._engine is None:
             self._left_behind = self._task is not None and not self._task.done()
             self._cancel_task()
         else:
             await self._drain(self._engine, drain_s)
-        if not self.is_over:
+        if not self.is_terminal:
             self.phase = Phase.STOPPED
             logger.info("stopped")
 
     async def _drain(self, engine: Engine, drain_s: float) -> None:
-        if not await self.in_flight.wait_idle(drain_s):
-            logger.warning("drain timeout", extra={"requests": len(self.in_flight)})
+        if not await self.active_requests.wait_idle(drain_s):
+            logger.warning("drain timeout", extra={"requests": len(self.active_requests)})
         await self._stop_engine(engine)
-        if not await self.in_flight.wait_idle(GRACE_S):
-            self.in_flight.end_all()
-            await self.in_flight.wait_idle(GRACE_S)
+        if not await self.active_requests.wait_idle(GRACE_S):
+            self.active_requests.cancel_all()
+            await self.active_requests.wait_idle(GRACE_S)
 
     async def _stop_engine(self, engine: Engine) -> None:
         self._cancel_task()
@@ -194,7 +194,7 @@ class Lifecycle:
             # What exists now lives as long as the process: no collection need visit it again.
             gc.collect()
             gc.freeze()
-            await self.adopt(engine)
+            await self.attach(engine)
         except ModelLoadError as exc:
             self._fail(f"cannot serve the model: {exc}", exc)
         except Exception as exc:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 
-from app.schemas.response import Part
+from app.schemas.response import ResponseModel
 
 _BOUNDS: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
@@ -26,7 +26,7 @@ def install_document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         _restore_integers(document["components"])
-        for model in _parts(Part):
+        for model in _parts(ResponseModel):
             extra = model.model_config.get("json_schema_extra")
             shown = document["components"]["schemas"].get(model.__name__, {})
             if isinstance(extra, dict) and "examples" in shown:
@@ -65,7 +65,7 @@ def _restore_integers(part: Any) -> None:
             _restore_integers(value)
 
 
-def _parts(base: type[Part]) -> Iterator[type[Part]]:
+def _parts(base: type[ResponseModel]) -> Iterator[type[ResponseModel]]:
     for model in base.__subclasses__():
         yield model
         yield from _parts(model)

@@ -54,7 +54,7 @@ def component(model: type[BaseModel]) -> dict[str, Any]:
 
 
 class EventStream(EventSourceResponse, Generic[T]):
-    """Sends events until there are no more, or the reader is gone. See ``begin``."""
+    """Sends events until there are no more, or the reader is gone. See ``open``."""
 
     def __init__(
         self, first: T, rest: AsyncGenerator[T, None], names: dict[type, str], kind: TypeAdapter[T]
@@ -66,7 +66,7 @@ class EventStream(EventSourceResponse, Generic[T]):
         super().__init__(self._lines, headers=HEADERS)
 
     @classmethod
-    async def begin(
+    async def open(
         cls, events: AsyncGenerator[T, None], names: dict[type, str], kind: TypeAdapter[T]
     ) -> EventStream[T]:
         """Wait for the first event, so that what goes wrong before it has its own status.
@@ -85,7 +85,7 @@ class EventStream(EventSourceResponse, Generic[T]):
         # Starlette would watch for the disconnect in a task of its own; the Lifetime middleware
         # does already, and cancels this one.
         async with aclosing(self._rest), aclosing(self._lines):
-            await self.stream_response(_impatient(send))
+            await self.stream_response(_with_send_timeout(send))
 
     async def _encoded(self, first: T) -> AsyncGenerator[bytes, None]:
         yield self._event(first)
@@ -105,7 +105,7 @@ class EventStream(EventSourceResponse, Generic[T]):
         return format_sse_event(data_str=data, event=self._names[type(event)])
 
 
-def _impatient(send: Send) -> Send:
+def _with_send_timeout(send: Send) -> Send:
     async def send_in_time(message: Message) -> None:
         try:
             async with asyncio.timeout(STALLED_S):

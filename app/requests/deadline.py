@@ -81,7 +81,7 @@ class Deadline:
         if self.passed:
             raise DeadlineExceeded("the request's time ran out")
 
-    async def in_time(self, work: Awaitable[T]) -> T:
+    async def run_before(self, work: Awaitable[T]) -> T:
         """What ``work`` returns; it is cancelled when the time is over.
 
         Raises:

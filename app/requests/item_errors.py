@@ -10,14 +10,14 @@ from model_runtime import (
 )
 
 
-def refuse_failures(items: Sequence[object], all_or_nothing: bool) -> None:
+def raise_if_failed(items: Sequence[object], all_or_nothing: bool) -> None:
     """Raise the first error among ``items`` if one is too many, or if there is nothing else."""
     failures = [item for item in items if isinstance(item, ChainruleError)]
     if failures and (all_or_nothing or len(failures) == len(items)):
         raise failures[0]
 
 
-def located(error: ChainruleError, index: int) -> ChainruleError:
+def with_candidate_index(error: ChainruleError, index: int) -> ChainruleError:
     """The error, naming candidate ``index`` where the candidate is what is wrong."""
     if not isinstance(error, InvalidQuery):
         return error

@@ -18,7 +18,7 @@ from app.schemas.bounds import (
     MAX_TOP,
     MAX_TOP_ENTRIES,
 )
-from app.schemas.request import ListingRequest, Treatment
+from app.schemas.request import LogprobsRequest, ServingOptions
 from app.schemas.score import ScoreRequest
 from model_runtime import (
     InvalidQuery,
@@ -46,11 +46,11 @@ class Limits:
     max_body_bytes: int = MAX_BODY_BYTES
     default_timeout_ms: int | None = None
 
-    def deadline(self, request: Treatment) -> Deadline:
+    def deadline(self, request: ServingOptions) -> Deadline:
         """When the request's time is over, by its own ``timeout_ms`` where it names one."""
         return Deadline.after(request.timeout_ms or self.default_timeout_ms)
 
-    def check(self, request: Treatment) -> None:
+    def check(self, request: ServingOptions) -> None:
         """Raise ``InvalidQuery``, naming the field, for a request beyond these bounds."""
         candidates = getattr(request, "candidates", None) or ()
         _check_count("candidates", len(candidates), self.max_candidates)
@@ -79,7 +79,7 @@ def check_context(prefix_tokens: int, info: ModelInfo, *, room: int) -> None:
         )
 
 
-def check_entries(positions: int, request: ListingRequest) -> None:
+def check_entries(positions: int, request: LogprobsRequest) -> None:
     """Raise ``InvalidQuery`` where a response would list too many tokens, or rivals of them."""
     if not request.lists_tokens:
         return
@@ -154,7 +154,7 @@ def check_joined_chars(tokenizer: Tokenizer, context: object, candidates: Sequen
     repeated = context
     if len(context) * len(candidates) > MAX_JOINED_CHARS:
         tokenizer.check_text(context, "context")
-        repeated = tokenizer.window(context, tokenizer.encode(context))
+        repeated = tokenizer.unstable_suffix(context, tokenizer.encode(context))
     joined = len(repeated) * len(candidates)
     if joined > MAX_JOINED_CHARS:
         raise InvalidQuery(

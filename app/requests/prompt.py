@@ -49,7 +49,7 @@ class Prompt:
         return path_bytes(tokenizer, self.content)
 
 
-def read_prompt(tokenizer: Tokenizer, info: ModelInfo, request: ContextRequest) -> Prompt:
+def parse_prompt(tokenizer: Tokenizer, info: ModelInfo, request: ContextRequest) -> Prompt:
     """The request's context, with messages rendered to token ids.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One request's stay in the service: its id, its clock and what it cost."""
+"""What is known of one request while it is answered: its id, its deadline, what it cost."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 from app.requests.deadline import Deadline
-from app.schemas.request import Treatment
+from app.schemas.request import ServingOptions
 from app.schemas.response import Timings, Usage
 from app.telemetry.logs import note
-from model_runtime import ModelInfo, Outcome, Priority, RequestOptions
+from model_runtime import ModelInfo, Priority, RequestOptions, RequestOutput
 
 
-class Visit:
+class RequestContext:
     """Begins when it is made.
 
     Args:
@@ -28,7 +28,7 @@ class Visit:
         created: unix seconds.
     """
 
-    def __init__(self, request: Treatment, deadline: Deadline, tenant: str = "") -> None:
+    def __init__(self, request: ServingOptions, deadline: Deadline, tenant: str = "") -> None:
         self.deadline = deadline
         self.id = uuid4().hex
         self.created = int(time.time())
@@ -37,7 +37,7 @@ class Visit:
         self._began = time.perf_counter()
         self._tokenized = self._began
 
-    def after_tokenizing(self) -> RequestOptions:
+    def engine_options(self) -> RequestOptions:
         """What the engine is told, with the time that is left.
 
         Raises:
@@ -53,7 +53,7 @@ class Visit:
         if self.deadline.passed:
             self.deadline = Deadline(None)
 
-    def timings(self, outcome: Outcome[Any]) -> Timings:
+    def timings(self, outcome: RequestOutput[Any]) -> Timings:
         """Where the time went until now, in milliseconds."""
         return Timings(
             queue=1000 * outcome.queue_s,
@@ -62,11 +62,11 @@ class Visit:
             total=1000 * (time.perf_counter() - self._began),
         )
 
-    def reply(
+    def response_fields(
         self,
         kind: str,
         info: ModelInfo,
-        outcome: Outcome[Any],
+        outcome: RequestOutput[Any],
         *,
         prompt_tokens: int,
         scored_tokens: int,

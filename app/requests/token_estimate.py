@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from app.schemas.decode import DecodeRequest
-from app.schemas.request import ContextRequest, Message, Treatment
+from app.schemas.request import ContextRequest, Message, ServingOptions
 from app.schemas.score import ScoreRequest
 from model_runtime import ModelInfo, Tokenizer
 
 
-def least_tokens(tokenizer: Tokenizer, info: ModelInfo, request: Treatment) -> int:
+def least_tokens(tokenizer: Tokenizer, info: ModelInfo, request: ServingOptions) -> int:
     """Tokens that admission will count for a request at least, by the length of its context; 1
     where that says nothing.
 

@@ -64,6 +64,6 @@ async def decode(request: DecodeRequest, service: ServiceDependency) -> Response
     Every token's log-probability is the model's own, also where others were not allowed.
     """
     if request.stream:
-        return await EventStream.begin(service.stream(request), _NAMES, _EVENT)
+        return await EventStream.open(service.stream(request), _NAMES, _EVENT)
     # Without the deadline: a search whose time ran out tells what it has found.
     return await json_reply(await service.decode(request))

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from app.schemas.decode import Strategy
 from app.schemas.decode_response import CertificateReport
 from app.schemas.error import ErrorObject
-from app.schemas.response import Part, Reply, TopLogprob, example
+from app.schemas.response import BaseResponse, ResponseModel, TopLogprob, example
 from app.schemas.score_response import BoundaryReport
 
 CheckName = Literal[
@@ -25,7 +25,7 @@ CheckName = Literal[
 ]
 
 
-class AuditedToken(Part):
+class AuditedToken(ResponseModel):
     """One scored token of a candidate."""
 
     id: int
@@ -48,7 +48,7 @@ class AuditedToken(Part):
     """The most probable token here that is not this one."""
 
 
-class TrainingView(Part):
+class TrainingView(ResponseModel):
     """What a training run would report of this candidate, the context masked."""
 
     labels: int
@@ -59,7 +59,7 @@ class TrainingView(Part):
     """``nll / labels``: the ``loss`` of a Hugging Face model for the same labels."""
 
 
-class Placed(Part):
+class RankedScore(ResponseModel):
     """A score and its place among the candidates."""
 
     score: float | None
@@ -68,18 +68,18 @@ class Placed(Part):
     """1 + the number of candidates with a higher score of this kind."""
 
 
-class RankingView(Part):
+class RankingView(ResponseModel):
     """The same numbers as a ranker sees them."""
 
-    sum: Placed
+    sum: RankedScore
     """The log-probability of the whole candidate."""
-    mean: Placed
+    mean: RankedScore
     """Per scored token: minus ``mean_nll``."""
-    per_byte: Placed
+    per_byte: RankedScore
     """Per UTF-8 byte of the candidate alone."""
 
 
-class AuditedCandidate(Part):
+class AuditedCandidate(ResponseModel):
     """One candidate, taken apart."""
 
     index: int
@@ -96,7 +96,7 @@ class AuditedCandidate(Part):
     """The scored tokens in order."""
 
 
-class Turn(Part):
+class PositionDelta(ResponseModel):
     """One token of two candidates, side by side."""
 
     position: int
@@ -111,7 +111,7 @@ class Turn(Part):
     """By how many nats the better one leads after this token; negative where it is behind."""
 
 
-class PairAudit(Part):
+class PairAudit(ResponseModel):
     """Two candidates, token by token."""
 
     better: int
@@ -120,9 +120,9 @@ class PairAudit(Part):
     """Index of the other."""
     difference: float
     """By how many nats the sums differ."""
-    lead_changes: list[Turn]
+    lead_changes: list[PositionDelta]
     """Tokens after which another candidate leads than before."""
-    deciding: Turn
+    deciding: PositionDelta
     """The token that gains the better one most."""
     lead_without: float
     """By how many nats the better one would lead without that token."""
@@ -130,7 +130,7 @@ class PairAudit(Part):
     """The same in words."""
 
 
-class Favourite(Part):
+class GreedyGap(ResponseModel):
     """What is chosen token by token, against what has the largest total."""
 
     favourite: str
@@ -149,7 +149,7 @@ class Favourite(Part):
     """The same in words."""
 
 
-class AuditedCompletion(Part):
+class AuditedCompletion(ResponseModel):
     """What one search finds behind the same tokens."""
 
     strategy: Strategy
@@ -170,7 +170,7 @@ class AuditedCompletion(Part):
     """Why there is no ``search_error``."""
 
 
-class Check(Part):
+class Check(ResponseModel):
     """A mistake that scoring is prone to, looked for in this very answer."""
 
     name: CheckName
@@ -255,7 +255,7 @@ EXAMPLE_AUDIT: Final[dict[str, Any]] = example(
 )
 
 
-class AuditResponse(Reply):
+class AuditResponse(BaseResponse):
     """Every score with its parts, what would have been better, and what was checked."""
 
     object: Literal["audit"] = "audit"
@@ -273,9 +273,9 @@ class AuditResponse(Reply):
     """Greedy, beam and exact search behind the tokens that the candidates are scored behind."""
     certificate: CertificateReport | None
     """What the exact search has proven."""
-    among_candidates: Favourite | None
+    among_candidates: GreedyGap | None
     """Choosing among the candidates token by token; null for fewer than two."""
-    among_completions: Favourite | None
+    among_completions: GreedyGap | None
     """Greedy search against the best completion that was found; null where either is missing."""
     boundary: BoundaryReport
 

@@ -10,14 +10,14 @@ from pydantic_core import PydanticCustomError
 
 from app.schemas.bounds import MAX_CHOICES, MAX_JSON_SCHEMA_CHARS, MAX_REGEX_CHARS
 from app.schemas.conditions import UNSET, Schema, absent_or, any_of, given, when
-from app.schemas.request import Candidate, ListingRequest
+from app.schemas.request import Candidate, LogprobsRequest
 
 T = TypeVar("T")
 
 _CONSTRAINTS = ("candidates", "regex", "json_schema")
 
 
-class ConstrainedRequest(ListingRequest):
+class ConstrainedRequest(LogprobsRequest):
     """A request for completions that may be limited to some.
 
     A limit takes tokens away; those that are left keep the model's own log-probabilities.

@@ -9,11 +9,18 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import ConfigDict
 
 from app.schemas.decode import Strategy
-from app.schemas.response import PART_CONFIG, Part, Reply, TokenDetail, TopLogprob, example
+from app.schemas.response import (
+    PART_CONFIG,
+    BaseResponse,
+    ResponseModel,
+    TokenDetail,
+    TopLogprob,
+    example,
+)
 from app.schemas.score_response import BoundaryReport
 
 
-class DecodedSequence(Part):
+class DecodedSequence(ResponseModel):
     """One continuation."""
 
     index: int
@@ -38,7 +45,7 @@ class DecodedSequence(Part):
     """One entry for each of ``token_ids``; null unless asked for."""
 
 
-class CertificateReport(Part):
+class CertificateReport(ResponseModel):
     """What an exact search has proven. It holds up to the numeric error of the model's numbers."""
 
     optimal: bool
@@ -54,7 +61,7 @@ class CertificateReport(Part):
     """Prefixes whose continuations the model was asked about."""
 
 
-class ComparedStrategy(Part):
+class ComparedStrategy(ResponseModel):
     """What one strategy found, and what it missed."""
 
     strategy: Strategy
@@ -100,7 +107,7 @@ ANSWER_EXAMPLE: Final = example(
 )
 
 
-class DecodeResponse(Reply):
+class DecodeResponse(BaseResponse):
     """Continuations, best first."""
 
     object: Literal["decode"] = "decode"

@@ -6,17 +6,17 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from app.schemas.response import Part
+from app.schemas.response import ResponseModel
 
 
-class NumericError(Part):
+class NumericError(ResponseModel):
     """Estimated |log-probability - float64| of one token, on a fixed sample."""
 
     maximum: float
     rms: float
 
 
-class LimitsCard(Part):
+class LimitsCard(ResponseModel):
     """The largest request that is read."""
 
     max_body_bytes: int
@@ -76,7 +76,7 @@ class LimitsCard(Part):
     """Whether ``regex`` and ``json_schema`` are served."""
 
 
-class ModelCard(Part):
+class ModelCard(ResponseModel):
     """A served model."""
 
     model_config = ConfigDict(
@@ -167,7 +167,7 @@ class ModelCard(Part):
     limits: LimitsCard
 
 
-class ModelList(Part):
+class ModelList(ResponseModel):
     """All served models."""
 
     object: Literal["list"] = "list"

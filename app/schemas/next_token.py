@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from app.schemas.bounds import MAX_CHOSEN_IDS, MAX_LABEL_CHARS, MAX_LABELS
 from app.schemas.request import ContextRequest, Temperature, TokenId, TopCount
-from app.schemas.response import PART_CONFIG, Reply, example
+from app.schemas.response import PART_CONFIG, BaseResponse, example
 
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 
@@ -54,7 +54,7 @@ class TokenProbability:
     """1 + the number of tokens that are strictly more probable."""
 
 
-class NextTokenResponse(Reply):
+class NextTokenResponse(BaseResponse):
     """The asked part of the distribution."""
 
     object: Literal["next_token"] = "next_token"

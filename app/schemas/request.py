@@ -48,7 +48,7 @@ def _say_what_is_done(schema: dict[str, Any], model: type[Request]) -> None:
             continue
         about = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
         schema["properties"][name] = {"anyOf": [dict(field), {"type": "null"}], **about}
-    for name, neutral in getattr(model, "not_served", {}).items():
+    for name, neutral in getattr(model, "noop_values", {}).items():
         schema["properties"][name] = {"enum": [None, *neutral], "description": _NOT_SERVED}
     if model.conditions:
         schema["allOf"] = list(model.conditions)
@@ -138,7 +138,7 @@ Temperature = Annotated[float, Field(gt=0, le=MAX_TEMPERATURE)]
 TopCount = Annotated[int, Field(ge=0, le=MAX_TOP)]
 
 
-class Treatment(Request):
+class ServingOptions(Request):
     """Which model a request wants, and how it wants to be treated."""
 
     model: Annotated[str, Field(max_length=MAX_MODEL_NAME_CHARS)] | None = None
@@ -154,7 +154,7 @@ class Treatment(Request):
     score."""
 
 
-class ContextRequest(Treatment):
+class ContextRequest(ServingOptions):
     """A request that asks something about what follows a context."""
 
     context: Context
@@ -169,7 +169,7 @@ class ContextRequest(Treatment):
     """The first token of an empty context, where ``add_bos`` is not true."""
 
 
-class ListingRequest(ContextRequest):
+class LogprobsRequest(ContextRequest):
     """A request whose answer can list every token."""
 
     token_logprobs: bool = False

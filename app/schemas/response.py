@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict
 PART_CONFIG = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Part(BaseModel):
+class ResponseModel(BaseModel):
     """Base of every object in a response."""
 
     model_config = PART_CONFIG
 
 
-class Usage(Part):
+class Usage(ResponseModel):
     """What the request cost, in tokens, and what it was spared."""
 
     prompt_tokens: int
@@ -32,7 +32,7 @@ class Usage(Part):
     request that was being answered; nothing was computed for them."""
 
 
-class Timings(Part):
+class Timings(ResponseModel):
     """Where the time went, in milliseconds."""
 
     queue: float
@@ -45,7 +45,7 @@ class Timings(Part):
     """From the validated request to the finished answer."""
 
 
-class Reply(Part):
+class BaseResponse(ResponseModel):
     """Base of every answer."""
 
     id: str

@@ -15,7 +15,7 @@ from app.schemas.bounds import (
     MAX_TOKEN_IDS,
 )
 from app.schemas.conditions import OFF, UNSET, Schema, absent_or, any_of, given, when
-from app.schemas.request import Candidate, Context, ListingRequest, Temperature
+from app.schemas.request import Candidate, Context, LogprobsRequest, Temperature
 from app.schemas.score_response import BoundaryPolicy
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ _NEEDED_BY = {"gnmt": "gnmt_alpha", "pmi": "pmi_context", "calibrated": "calibra
 """Normalizations with a setting of their own. The last two cannot do without it."""
 
 
-class ScoreRequest(ListingRequest):
+class ScoreRequest(LogprobsRequest):
     """Candidates to be scored, all given the same context."""
 
     candidates: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ConfigDict
 
 from app.schemas.error import ErrorObject
-from app.schemas.response import Part, Reply, TokenDetail, example
+from app.schemas.response import BaseResponse, ResponseModel, TokenDetail, example
 
 if TYPE_CHECKING:
     from model_runtime import Join
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BoundaryPolicy = Literal["joint", "separate", "marginal"]
 
 
-class Marginal(Part):
+class Marginal(ResponseModel):
     """The log-probability that the continuation's bytes begin with the candidate."""
 
     lower: float
@@ -31,14 +31,14 @@ class Marginal(Part):
     summed; null where that is the candidate itself. Every policy scores this text."""
 
 
-class SplitToken(Part):
+class SplitToken(ResponseModel):
     """One token near the join."""
 
     id: int
     text: str
 
 
-class PolicyScores(Part):
+class PolicyScores(ResponseModel):
     """The candidate's log-probability under each policy; null where it cannot be scored."""
 
     joint: float | None
@@ -46,7 +46,7 @@ class PolicyScores(Part):
     marginal: Marginal | None
 
 
-class CandidateJoin(Part):
+class CandidateJoin(ResponseModel):
     """How one candidate met the context."""
 
     own_start: int
@@ -59,7 +59,7 @@ class CandidateJoin(Part):
     policies: PolicyScores
 
 
-class CandidateScore(Part):
+class CandidateScore(ResponseModel):
     """One candidate's result. Where ``error`` is given, every number is null."""
 
     index: int
@@ -113,7 +113,7 @@ class CandidateScore(Part):
     the likeliest end token and carries the log of the summed probability of all of them."""
 
 
-class BoundaryReport(Part):
+class BoundaryReport(ResponseModel):
     """Where context and candidates met."""
 
     policy: BoundaryPolicy
@@ -139,7 +139,7 @@ class BoundaryReport(Part):
         )
 
 
-class TopReport(Part):
+class TopReport(ResponseModel):
     """What ``top_n`` did."""
 
     requested: int
@@ -156,7 +156,7 @@ class TopReport(Part):
     """Token paths that the search asked about; null where it was not needed."""
 
 
-class RankedColumns(Part):
+class RankedColumns(ResponseModel):
     """Ranked candidates, best first; every column has an entry for each."""
 
     index: list[int]
@@ -169,14 +169,14 @@ class RankedColumns(Part):
     probability_bounds: list[tuple[float, float] | None]
 
 
-class UnrankedColumns(Part):
+class UnrankedColumns(ResponseModel):
     """Candidates behind the cut of ``top_n`` that were scored to the end."""
 
     index: list[int]
     score: list[float]
 
 
-class PrunedColumns(Part):
+class PrunedColumns(ResponseModel):
     """Candidates that were not scored to the end."""
 
     index: list[int]
@@ -184,7 +184,7 @@ class PrunedColumns(Part):
     """The score is not above it."""
 
 
-class FailedColumns(Part):
+class FailedColumns(ResponseModel):
     """Candidates that could not be scored."""
 
     index: list[int]
@@ -192,7 +192,7 @@ class FailedColumns(Part):
     message: list[str]
 
 
-class CompactScores(Part):
+class CompactScores(ResponseModel):
     """All candidates, a column for each number."""
 
     ranked: RankedColumns
@@ -201,7 +201,7 @@ class CompactScores(Part):
     failed: FailedColumns
 
 
-class ScoreResponse(Reply):
+class ScoreResponse(BaseResponse):
     """Results in the order of the request's candidates."""
 
     object: Literal["score"] = "score"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from app.requests.limits import check_context
-from app.requests.prompt import read_prompt
+from app.requests.prompt import parse_prompt
 from app.schemas.request import ContextRequest
 from app.schemas.score import ScoreRequest
 from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, Tokenizer
@@ -55,7 +55,7 @@ def _prefix(
     tokenizer: Tokenizer, info: ModelInfo, request: ContextRequest, param: str
 ) -> tuple[int, ...]:
     try:
-        prefix = read_prompt(tokenizer, info, request).token_ids(tokenizer)
+        prefix = parse_prompt(tokenizer, info, request).token_ids(tokenizer)
         check_context(len(prefix), info, room=1)
     except InvalidQuery as error:
         if error.param is not None and not error.param.startswith("context"):

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
 
-from app.requests.prompt import Prompt, read_prompt
+from app.requests.prompt import Prompt, parse_prompt
 from app.requests.worker_threads import check_wanted
 from app.schemas.response import Timings, Usage
 from app.schemas.score import ScoreRequest
@@ -82,24 +82,24 @@ async def score_in_detail(
     """The answer to a request with ``boundary_detail``: one request, whatever is asked for it.
 
     Args:
-        score: as ``score_policies`` takes it.
+        score: as ``score_under_each_policy`` takes it.
         use_tokenizer: calls what it is given beside the event loop.
         request: what was asked.
 
     Raises:
-        ChainruleError: as ``score_policies``.
+        ChainruleError: as ``score_under_each_policy``.
     """
     with noted_apart():
-        reply, by_policy = await score_policies(score, request)
+        reply, by_policy = await score_under_each_policy(score, request)
     note(**reply.usage.model_dump())
 
     def detailed(tokenizer: Tokenizer, info: ModelInfo) -> Detailed:
-        return with_details(tokenizer, info, request, reply.boundary, reply.results, by_policy)
+        return attach_report(tokenizer, info, request, reply.boundary, reply.results, by_policy)
 
     return reply.model_copy(update={"results": await use_tokenizer(detailed)})
 
 
-async def score_policies(
+async def score_under_each_policy(
     score: Score, request: ScoreRequest
 ) -> tuple[ScoreResponse, dict[str, list[CandidateScore]]]:
     """Score a request under its own policy, then under the others, one after the other.
@@ -110,7 +110,7 @@ async def score_policies(
 
     Returns:
         The reply under its own policy, with what all of them took together; and the results
-        under the others, as ``with_details`` takes them.
+        under the others, as ``attach_report`` takes them.
 
     Raises:
         ChainruleError: as ``score``; that nothing can be scored fails the request only where it
@@ -125,7 +125,7 @@ async def score_policies(
             found = await score(other)
         except (InvalidQuery, NonFiniteLogits) as error:
             if not _scores_nothing(error):
-                raise _blaming_detail(error, policy, request) from error
+                raise _attribute(error, policy, request) from error
             by_policy[policy] = []
             continue
         by_policy[policy] = found.results
@@ -133,7 +133,7 @@ async def score_policies(
     return reply.model_copy(update={"usage": usage, "timings_ms": timings}), by_policy
 
 
-def _blaming_detail(error: ChainruleError, policy: str, request: ScoreRequest) -> ChainruleError:
+def _attribute(error: ChainruleError, policy: str, request: ScoreRequest) -> ChainruleError:
     """What a policy that nobody named fails with, as the fault of the field that asked for it."""
     set_by_caller = request.max_expansions is not None
     if not isinstance(error, InvalidQuery) or (error.param == "max_expansions" and set_by_caller):
@@ -160,7 +160,7 @@ def _all_added(timings: Timings, more: Timings) -> Timings:
     )
 
 
-def with_details(
+def attach_report(
     tokenizer: Tokenizer,
     info: ModelInfo,
     request: ScoreRequest,
@@ -178,7 +178,7 @@ def with_details(
         results: under that policy, in the request's order.
         by_policy: under the policies of ``policy_requests``.
     """
-    splits = _Splits.of(tokenizer, read_prompt(tokenizer, info, request), boundary)
+    splits = _Splits.of(tokenizer, parse_prompt(tokenizer, info, request), boundary)
     every = {**by_policy, boundary.policy: results}
     return [
         result if result.error is not None else _with_join(result, splits, candidate, every)
@@ -237,7 +237,7 @@ class _Splits:
         before = prompt.token_ids(tokenizer)
         if not isinstance(prompt.content, str):
             return cls(tokenizer, boundary, before, None, ())
-        window = tokenizer.window(prompt.content, tokenizer.encode(prompt.content))
+        window = tokenizer.unstable_suffix(prompt.content, tokenizer.encode(prompt.content))
         return cls(tokenizer, boundary, before, window, tuple(tokenizer.encode(window)))
 
     def joint(self, candidate: str | Sequence[int]) -> _Split:

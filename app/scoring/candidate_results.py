@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from app.requests.item_errors import located, refuse_failures
+from app.requests.item_errors import raise_if_failed, with_candidate_index
 from app.requests.worker_threads import check_wanted
 from app.scoring.plan import PlannedCandidate, ScorePlan
 from app.scoring.scored_candidate import ScoredCandidate
@@ -18,14 +18,14 @@ from model_runtime import (
     TopResult,
 )
 
-Outcome = ScoredCandidate | Pruned | ChainruleError
+CandidateResult = ScoredCandidate | Pruned | ChainruleError
 """A score, how far a candidate was read that is not among the best, or why there is neither."""
 
 Answers = Sequence[LogprobResult | ChainruleError] | TopResult
 """To the plan's queries, in order, or what the search over its good candidates found."""
 
 
-def read_outcomes(plan: ScorePlan, answers: Answers) -> list[Outcome]:
+def candidate_results(plan: ScorePlan, answers: Answers) -> list[CandidateResult]:
     """One for each candidate of the request, in its order.
 
     Raises:
@@ -36,13 +36,13 @@ def read_outcomes(plan: ScorePlan, answers: Answers) -> list[Outcome]:
         outcomes = list(_of_search(plan, answers))
     else:
         outcomes = list(_of_queries(plan, answers))
-    refuse_failures(outcomes, plan.request.all_or_nothing)
+    raise_if_failed(outcomes, plan.request.all_or_nothing)
     return outcomes
 
 
 def _of_queries(
     plan: ScorePlan, answers: Sequence[LogprobResult | ChainruleError]
-) -> Iterator[Outcome]:
+) -> Iterator[CandidateResult]:
     rest = iter(answers)
     asked = 1 + len(plan.baseline.prefixes)
     for index, candidate in enumerate(plan.candidates):
@@ -53,7 +53,7 @@ def _of_queries(
             yield _outcome(index, candidate, list(islice(rest, asked)), plan.alpha)
 
 
-def _of_search(plan: ScorePlan, found: TopResult) -> Iterator[Outcome]:
+def _of_search(plan: ScorePlan, found: TopResult) -> Iterator[CandidateResult]:
     ends = iter(found.ends)
     for index, candidate in enumerate(plan.candidates):
         check_wanted()
@@ -64,7 +64,7 @@ def _of_search(plan: ScorePlan, found: TopResult) -> Iterator[Outcome]:
         if isinstance(end, PathScore):
             yield ScoredCandidate.read(candidate, end.answer(), (), plan.alpha)
         else:
-            yield located(end, index) if isinstance(end, ChainruleError) else end
+            yield with_candidate_index(end, index) if isinstance(end, ChainruleError) else end
 
 
 def _outcome(
@@ -72,11 +72,11 @@ def _outcome(
     candidate: PlannedCandidate,
     answers: Sequence[LogprobResult | ChainruleError],
     alpha: float,
-) -> Outcome:
+) -> CandidateResult:
     results: list[LogprobResult] = []
     for answer in answers:
         if isinstance(answer, ChainruleError):
-            return located(answer, index)
+            return with_candidate_index(answer, index)
         results.append(answer)
     try:
         return ScoredCandidate.read(candidate, results[0], results[1:], alpha)

@@ -12,13 +12,13 @@ from app.schemas.score_response import (
     RankedColumns,
     UnrankedColumns,
 )
-from app.scoring.candidate_results import Outcome
+from app.scoring.candidate_results import CandidateResult
 from app.scoring.ranking import CandidateRanking
 from app.scoring.scored_candidate import ScoredCandidate
 from model_runtime import ChainruleError, Pruned
 
 
-def compact_scores(outcomes: Sequence[Outcome], ranking: CandidateRanking) -> CompactScores:
+def compact_scores(outcomes: Sequence[CandidateResult], ranking: CandidateRanking) -> CompactScores:
     """The ranked best first, the others in the request's order."""
     ranked = set(ranking.best)
     pruned = [(i, one.bound) for i, one in enumerate(outcomes) if isinstance(one, Pruned)]
@@ -35,7 +35,7 @@ def compact_scores(outcomes: Sequence[Outcome], ranking: CandidateRanking) -> Co
     )
 
 
-def _ranked(outcomes: Sequence[Outcome], ranking: CandidateRanking) -> RankedColumns:
+def _ranked(outcomes: Sequence[CandidateResult], ranking: CandidateRanking) -> RankedColumns:
     best = [(i, one) for i in ranking.best if isinstance(one := outcomes[i], ScoredCandidate)]
     return RankedColumns(
         index=[i for i, _ in best],
@@ -49,7 +49,7 @@ def _ranked(outcomes: Sequence[Outcome], ranking: CandidateRanking) -> RankedCol
     )
 
 
-def _failed(outcomes: Sequence[Outcome]) -> FailedColumns:
+def _failed(outcomes: Sequence[CandidateResult]) -> FailedColumns:
     failed = [
         (index, error_object(one))
         for index, one in enumerate(outcomes)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from app.requests.item_errors import located, refuse_failures
+from app.requests.item_errors import raise_if_failed, with_candidate_index
 from app.requests.limits import check_context, check_prefixes, check_report
-from app.requests.prompt import read_prompt
+from app.requests.prompt import parse_prompt
 from app.requests.token_details import path_bytes
 from app.requests.worker_threads import check_wanted
 from app.schemas.bounds import DEFAULT_MARGINAL_EXPANSIONS, MAX_MARGINAL_PATHS
@@ -30,7 +30,7 @@ from model_runtime import (
 
 
 @dataclass(frozen=True, slots=True)
-class MarginalText:
+class MarginalPlanned:
     """A candidate that can be scored.
 
     Attributes:
@@ -46,7 +46,7 @@ class MarginalText:
     normalized: str | None = None
 
 
-PlannedText = MarginalText | ChainruleError
+PlannedText = MarginalPlanned | ChainruleError
 """What is searched for, or why it cannot be."""
 
 
@@ -67,9 +67,9 @@ class MarginalPlan:
     search: MarginalSearch
 
     @property
-    def good(self) -> tuple[MarginalText, ...]:
+    def scorable(self) -> tuple[MarginalPlanned, ...]:
         """The candidates that are searched for."""
-        return tuple(c for c in self.candidates if isinstance(c, MarginalText))
+        return tuple(c for c in self.candidates if isinstance(c, MarginalPlanned))
 
 
 def plan_marginal(tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest) -> MarginalPlan:
@@ -90,12 +90,12 @@ def plan_marginal(tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest) 
     room = info.max_model_len - len(joined.prefix)
     reader = _Reader(tokenizer, trie, room, budget, ended=request.append_eos)
     candidates = tuple(reader.read(request.candidates))
-    refuse_failures(candidates, request.all_or_nothing)
+    raise_if_failed(candidates, request.all_or_nothing)
     if not request.append_eos:
         check_prefixes([_text(one) for one in candidates])
     search = MarginalSearch(
         joined.prefix,
-        [one.searched for one in candidates if isinstance(one, MarginalText)],
+        [one.searched for one in candidates if isinstance(one, MarginalPlanned)],
         trie,
         max_expansions=budget,
         max_model_len=info.max_model_len,
@@ -105,7 +105,7 @@ def plan_marginal(tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest) 
 
 
 def _text(candidate: PlannedText) -> bytes | None:
-    return candidate.searched.content if isinstance(candidate, MarginalText) else None
+    return candidate.searched.content if isinstance(candidate, MarginalPlanned) else None
 
 
 def _refuse_settings(request: ScoreRequest) -> None:
@@ -136,7 +136,7 @@ def _check_budget(candidates: int, budget: int) -> None:
 
 def _context(tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest) -> Join:
     """The context with no candidate behind it: its own tokens, BOS by rule."""
-    prompt = read_prompt(tokenizer, info, request)
+    prompt = parse_prompt(tokenizer, info, request)
     joined = join(
         tokenizer,
         prompt.content,
@@ -186,14 +186,14 @@ class _Reader:
         for index, candidate in enumerate(checked):
             check_wanted()
             if isinstance(candidate, InvalidQuery):
-                yield located(candidate, index)
+                yield with_candidate_index(candidate, index)
                 continue
             if isinstance(candidate, str):
                 text = self._read_text(candidate, tuple(next(encoded)))
             else:
                 text = self._read_ids(candidate)
             error = self._unfit(text.searched)
-            yield text if error is None else located(error, index)
+            yield text if error is None else with_candidate_index(error, index)
 
     def _checked(self, candidate: str | list[int]) -> str | tuple[int, ...] | InvalidQuery:
         if not candidate:
@@ -212,23 +212,23 @@ class _Reader:
                 return InvalidQuery(f"token {token_id} stands for no text")
         return tuple(candidate)
 
-    def _read_text(self, text: str, ids: tuple[int, ...]) -> MarginalText:
+    def _read_text(self, text: str, ids: tuple[int, ...]) -> MarginalPlanned:
         normalized = self._tokenizer.normalize(text)
         content = normalized.encode()
         # A tokenizer that puts a space first spells other bytes.
         spells = path_bytes(self._tokenizer, ids) == content and all(map(self._trie.is_text, ids))
         own = ids if spells else self._trie.spell(content)
-        return MarginalText(
+        return MarginalPlanned(
             MarginalCandidate(content, own),
             len(text),
             len(text.encode()),
             None if normalized == text else normalized,
         )
 
-    def _read_ids(self, ids: tuple[int, ...]) -> MarginalText:
+    def _read_ids(self, ids: tuple[int, ...]) -> MarginalPlanned:
         content = path_bytes(self._tokenizer, ids)
         characters = len(self._tokenizer.decode(ids))
-        return MarginalText(MarginalCandidate(content, ids), characters, len(content))
+        return MarginalPlanned(MarginalCandidate(content, ids), characters, len(content))
 
     def _unfit(self, candidate: MarginalCandidate) -> InvalidQuery | None:
         """What keeps even the tokens that are tried first from being asked about."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from app.requests.item_errors import located, refuse_failures
+from app.requests.item_errors import raise_if_failed, with_candidate_index
 from app.schemas.score_response import CandidateScore, Marginal
-from app.scoring.marginal_plan import MarginalPlan, MarginalText
-from app.scoring.response import ScoreAnswer, unscored
+from app.scoring.marginal_plan import MarginalPlan, MarginalPlanned
+from app.scoring.response import ScoreBody, failed_or_pruned
 from model_runtime import (
     ChainruleError,
     InvalidQuery,
@@ -31,9 +31,9 @@ from model_runtime import (
 Interval = tuple[float, float]
 
 
-def read_marginal(
+def build_marginal(
     info: ModelInfo, plan: MarginalPlan, results: Sequence[MarginalAnswer]
-) -> ScoreAnswer:
+) -> ScoreBody:
     """What was found as the response shows it; token paths count as scored tokens.
 
     Raises:
@@ -41,7 +41,7 @@ def read_marginal(
     """
     scores = marginal_scores(info, plan, results)
     mass = marginal_off_mass(plan, scores)
-    return ScoreAnswer(
+    return ScoreBody(
         results=scores,
         compact=None,
         top=None,
@@ -61,10 +61,10 @@ def marginal_scores(
             all or nothing.
     """
     outcomes = list(_outcomes(plan, results))
-    refuse_failures(outcomes, plan.request.all_or_nothing)
+    raise_if_failed(outcomes, plan.request.all_or_nothing)
     comparison = _Comparison.of(plan, outcomes, info)
     return [
-        unscored(index, outcome)
+        failed_or_pruned(index, outcome)
         if isinstance(outcome, ChainruleError)
         else _scored(index, plan, outcome, comparison)
         for index, outcome in enumerate(outcomes)
@@ -83,7 +83,7 @@ def marginal_off_mass(
     events = {
         (*candidate.searched.content, *end): result.marginal
         for candidate, result in zip(plan.candidates, results, strict=True)
-        if isinstance(candidate, MarginalText) and result.marginal is not None
+        if isinstance(candidate, MarginalPlanned) and result.marginal is not None
     }
     most = off_mass({text: found.lower for text, found in events.items()})
     least = off_mass({text: found.upper for text, found in events.items()})
@@ -112,7 +112,9 @@ class _Comparison:
         errors = [_error(one, info) for one in found]
         ties: list[int | None] = [None] * len(found)
         if info.numeric_error is not None:
-            ties = tie_groups(scores, [_doubt(*both) for both in zip(found, errors, strict=True)])
+            ties = tie_groups(
+                scores, [_uncertainty(*both) for both in zip(found, errors, strict=True)]
+            )
         return cls(
             competition_ranks(scores),
             probabilities(scores, plan.request.temperature),
@@ -131,14 +133,14 @@ def _outcomes(plan: MarginalPlan, results: Sequence[MarginalAnswer]) -> Iterator
             continue
         result = next(rest)
         if isinstance(result, ChainruleError):
-            yield located(result, index)
+            yield with_candidate_index(result, index)
         elif result.lower > -math.inf:
             yield result
         elif result.exact:
             yield NonFiniteLogits("the model gives a candidate no probability at all")
         else:
             message = f"{result.expanded} token paths found no way to spell it; max_expansions"
-            yield located(InvalidQuery(f"{message} is too small"), index)
+            yield with_candidate_index(InvalidQuery(f"{message} is too small"), index)
 
 
 def _error(result: MarginalResult | None, info: ModelInfo) -> float | None:
@@ -148,7 +150,7 @@ def _error(result: MarginalResult | None, info: ModelInfo) -> float | None:
     return info.numeric_error[0] * result.longest
 
 
-def _doubt(result: MarginalResult | None, error: float | None) -> float:
+def _uncertainty(result: MarginalResult | None, error: float | None) -> float:
     return 0.0 if result is None or error is None else error + result.upper - result.lower
 
 
@@ -158,7 +160,9 @@ def _texts(
     """The bytes of the candidates that may begin others: with an end behind it none does."""
     return [
         tuple(candidate.searched.content)
-        if isinstance(candidate, MarginalText) and one is not None and not plan.request.append_eos
+        if isinstance(candidate, MarginalPlanned)
+        and one is not None
+        and not plan.request.append_eos
         else None
         for candidate, one in zip(plan.candidates, found, strict=True)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from app.requests.limits import check_context, check_ids
-from app.requests.prompt import Prompt, read_prompt
+from app.requests.prompt import Prompt, parse_prompt
 from app.requests.worker_threads import check_wanted
 from app.schemas.next_token import NextTokenRequest, TokenProbability
 from model_runtime import (
@@ -47,7 +47,7 @@ class NextTokenPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Distribution:
+class NextTokenBody:
     """The part of a next-token distribution that a response lists."""
 
     tokens: list[TokenProbability]
@@ -65,7 +65,7 @@ def plan_next_token(
         InvalidQuery: the context, an id, or a label that is not one token is at fault.
     """
     check_ids("token_ids", request.token_ids, info)
-    prompt = read_prompt(tokenizer, info, request)
+    prompt = parse_prompt(tokenizer, info, request)
     prefix = prompt.token_ids(tokenizer)
     check_context(len(prefix), info, room=0)
     labels = label_ids(tokenizer, prompt, request.labels)
@@ -83,9 +83,9 @@ def plan_next_token(
     return NextTokenPlan(request, query, listed, capped)
 
 
-def read_distribution(
+def build_distribution(
     tokenizer: Tokenizer, plan: NextTokenPlan, answer: LogprobResult
-) -> Distribution:
+) -> NextTokenBody:
     """Probabilities at the request's temperature; everything else is the model's own."""
     request, targets = plan.request, plan.query.targets or ()
     probability = _probability(request.temperature, answer)
@@ -102,7 +102,7 @@ def read_distribution(
         )
     ]
     mass = math.fsum(token.probability for token in tokens)
-    return Distribution(tokens, chosen, answer.entropies[0], max(0.0, 1.0 - mass))
+    return NextTokenBody(tokens, chosen, answer.entropies[0], max(0.0, 1.0 - mass))
 
 
 def label_ids(tokenizer: Tokenizer, prompt: Prompt, labels: Sequence[str]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.requests.item_errors import located, refuse_failures
+from app.requests.item_errors import raise_if_failed, with_candidate_index
 from app.requests.limits import (
     check_context,
     check_entries,
@@ -15,7 +15,7 @@ from app.requests.limits import (
     check_report,
     check_scored,
 )
-from app.requests.prompt import Prompt, read_prompt
+from app.requests.prompt import Prompt, parse_prompt
 from app.requests.token_details import path_bytes
 from app.requests.worker_threads import check_wanted
 from app.schemas.score import ScoreRequest
@@ -40,7 +40,7 @@ Check = Callable[[LogprobQuery], InvalidQuery | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QueryTemplate:
     """What is asked about every candidate of a request.
 
     Attributes:
@@ -68,7 +68,7 @@ class PlannedCandidate:
         characters: Unicode code points of the candidate alone.
     """
 
-    asked: Asked
+    asked: QueryTemplate
     token_ids: tuple[int, ...]
     tail_tokens: int
     content: bytes
@@ -120,10 +120,10 @@ class ScorePlan:
     @property
     def queries(self) -> tuple[LogprobQuery, ...]:
         """Those of each candidate that can be scored, in order."""
-        return tuple(query for candidate in self.good for query in candidate.queries)
+        return tuple(query for candidate in self.scorable for query in candidate.queries)
 
     @property
-    def good(self) -> tuple[PlannedCandidate, ...]:
+    def scorable(self) -> tuple[PlannedCandidate, ...]:
         """The candidates that can be scored."""
         return tuple(c for c in self.candidates if isinstance(c, PlannedCandidate))
 
@@ -162,27 +162,27 @@ def plan_score(
     targets = _end_ids(info) if request.append_eos else None
     if request.boundary != "separate":
         check_joined_chars(tokenizer, request.context, request.candidates)
-    prompt = read_prompt(tokenizer, info, request)
+    prompt = parse_prompt(tokenizer, info, request)
     baseline = read_baseline(tokenizer, info, request)
-    planner = _Planner(tokenizer, check, request, prompt, baseline, targets)
+    planner = CandidatePlanner(tokenizer, check, request, prompt, baseline, targets)
     wanted = None if request.boundary is None else Boundary(request.boundary)
     joined = planner.join(range(len(request.candidates)), wanted, start_token=None)
     check_context(len(joined.prefix), info, room=1)
     candidates = planner.plan(range(len(request.candidates)), joined)
-    refuse_failures(candidates, request.all_or_nothing)
+    raise_if_failed(candidates, request.all_or_nothing)
     if request.start_token is not None:
         check_scored(request, (joined.context_tokens - request.start_token) * len(candidates))
     if request.start_token is not None or _failed_after_joining(joined, candidates):
         joined, candidates = planner.replan(candidates, joined.policy)
     plan = ScorePlan(request, prompt, joined, baseline, tuple(candidates))
-    scored = sum(candidate.size.tokens for candidate in plan.good)
+    scored = sum(candidate.size.tokens for candidate in plan.scorable)
     check_scored(request, scored)
     check_entries(scored, request)
     if not request.compact:
         check_prefixes(plan.open_paths)
     contexts = (joined.prefix, *baseline.prefixes)
     if request.top_n is None or Normalization(request.normalization).has_baseline:
-        check_paths(sum(len(prefix) * len(plan.good) + scored for prefix in contexts))
+        check_paths(sum(len(prefix) * len(plan.scorable) + scored for prefix in contexts))
     return plan
 
 
@@ -200,7 +200,7 @@ def _failed_after_joining(joined: Join, candidates: Sequence[Planned]) -> bool:
     )
 
 
-class _Planner:
+class CandidatePlanner:
     """Joins and plans the candidates of one request, all or some of them, by index."""
 
     def __init__(
@@ -237,7 +237,7 @@ class _Planner:
     def plan(self, indices: Sequence[int], joined: Join) -> list[Planned]:
         """What is asked about each of these candidates, or why it cannot be scored."""
         top_k = min(self._request.top_logprobs, self._tokenizer.head_rows)
-        asked = Asked(joined.prefix, self._targets, top_k, self._baseline)
+        asked = QueryTemplate(joined.prefix, self._targets, top_k, self._baseline)
         return [
             self._plan(index, asked, candidate)
             for index, candidate in zip(indices, joined.candidates, strict=True)
@@ -250,16 +250,20 @@ class _Planner:
         replanned = dict(zip(good, self.plan(good, joined), strict=True))
         return joined, [replanned.get(i, failed) for i, failed in enumerate(candidates)]
 
-    def _plan(self, index: int, asked: Asked, candidate: JoinedCandidate | InvalidQuery) -> Planned:
+    def _plan(
+        self, index: int, asked: QueryTemplate, candidate: JoinedCandidate | InvalidQuery
+    ) -> Planned:
         check_wanted()
         if isinstance(candidate, InvalidQuery):
-            return located(candidate, index)
+            return with_candidate_index(candidate, index)
         planned = self._planned(index, asked, candidate)
-        errors = (*map(self._check, planned.queries), _undivided(self._request, planned))
+        errors = (*map(self._check, planned.queries), _missing_divisor(self._request, planned))
         error = next((error for error in errors if error is not None), None)
-        return planned if error is None else located(error, index)
+        return planned if error is None else with_candidate_index(error, index)
 
-    def _planned(self, index: int, asked: Asked, candidate: JoinedCandidate) -> PlannedCandidate:
+    def _planned(
+        self, index: int, asked: QueryTemplate, candidate: JoinedCandidate
+    ) -> PlannedCandidate:
         given = self._request.candidates[index]
         if isinstance(given, str):
             content, characters = given.encode(), len(given)
@@ -271,7 +275,7 @@ class _Planner:
         )
 
 
-def _undivided(request: ScoreRequest, planned: PlannedCandidate) -> InvalidQuery | None:
+def _missing_divisor(request: ScoreRequest, planned: PlannedCandidate) -> InvalidQuery | None:
     if request.normalization in ("per_char", "per_byte") and not planned.content:
         return InvalidQuery(f"stands for no text, so it has no {request.normalization} score")
     return None

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.scoring.candidate_results import Outcome
+from app.scoring.candidate_results import CandidateResult
 from app.scoring.plan import ScorePlan
 from app.scoring.scored_candidate import ScoredCandidate
 from model_runtime import (
-    BestScores,
     ModelInfo,
     Normalization,
     Pruned,
+    TopKWithTies,
     are_apart,
     competition_ranks,
     off_mass,
@@ -51,7 +51,9 @@ class CandidateRanking:
     probability_bounds: list[Bounds | None]
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome], plan: ScorePlan, info: ModelInfo) -> CandidateRanking:
+    def of(
+        cls, outcomes: Sequence[CandidateResult], plan: ScorePlan, info: ModelInfo
+    ) -> CandidateRanking:
         """Compare the candidates that could be scored."""
         kind = Normalization(plan.request.normalization)
         scores = [o.score(kind) if isinstance(o, ScoredCandidate) else None for o in outcomes]
@@ -75,11 +77,13 @@ class CandidateRanking:
             probabilities=shares if rest is None else [None] * len(scores),
             probability_bounds=[None] * len(scores)
             if rest is None
-            else _shares_beside(rest, scores, shares, temperature),
+            else _probability_bounds(rest, scores, shares, temperature),
         )
 
 
-def off_candidate_mass(plan: ScorePlan, outcomes: Sequence[Outcome]) -> float | Bounds | None:
+def off_candidate_mass(
+    plan: ScorePlan, outcomes: Sequence[CandidateResult]
+) -> float | Bounds | None:
     """What the model gives to everything but the candidates; bounds of it where one was pruned.
 
     None where it is not 1 minus their sum: see ``ScoreResponse``.
@@ -102,7 +106,7 @@ def off_candidate_mass(plan: ScorePlan, outcomes: Sequence[Outcome]) -> float | 
 
 
 def _errors(
-    outcomes: Sequence[Outcome], kind: Normalization, info: ModelInfo
+    outcomes: Sequence[CandidateResult], kind: Normalization, info: ModelInfo
 ) -> list[float | None]:
     """Of each score; None where it is not known."""
     if info.numeric_error is None:
@@ -117,13 +121,15 @@ def _best(
     scored = [(score, index) for index, score in enumerate(scores) if score is not None]
     if top_n is None:
         return tuple(index for _, index in sorted(scored, key=lambda pair: (-pair[0], pair[1])))
-    best = BestScores(top_n)
+    best = TopKWithTies(top_n)
     for score, index in scored:
         best.add(score, errors[index] or 0.0, index)
     return tuple(place.place for place in best.best)
 
 
-def _pruned_weight(plan: ScorePlan, outcomes: Sequence[Outcome], best: float) -> float | None:
+def _pruned_weight(
+    plan: ScorePlan, outcomes: Sequence[CandidateResult], best: float
+) -> float | None:
     """At most so much do pruned candidates weigh in the softmax; None where there are none."""
     pruned = [outcome for outcome in outcomes if isinstance(outcome, Pruned)]
     if not pruned:
@@ -141,10 +147,10 @@ def _pruned_weight(plan: ScorePlan, outcomes: Sequence[Outcome], best: float) ->
 def _are_apart(plan: ScorePlan) -> bool:
     """Whether no candidate's path, with its end, equals or begins another's."""
     end = (-1,) if plan.request.append_eos else ()
-    return are_apart([candidate.token_ids + end for candidate in plan.good])
+    return are_apart([candidate.token_ids + end for candidate in plan.scorable])
 
 
-def _shares_beside(
+def _probability_bounds(
     rest: float,
     scores: Sequence[float | None],
     shares: Sequence[float | None],
@@ -157,7 +163,7 @@ def _shares_beside(
     return [None if share is None else (share * kept, share) for share in shares]
 
 
-def _mass_behind_prefixes(outcomes: Sequence[Outcome]) -> float:
+def _mass_behind_prefixes(outcomes: Sequence[CandidateResult]) -> float:
     """At most so probable are the pruned candidates together, whose paths begin no other."""
     prefixes = {o.prefix: o.logprob for o in outcomes if isinstance(o, Pruned)}
     return math.fsum(math.exp(logprob) for logprob in prefixes.values())

@@ -11,7 +11,7 @@ from app.requests.token_details import Span, path_bytes, token_details
 from app.requests.worker_threads import check_wanted
 from app.schemas.response import TokenDetail
 from app.schemas.score_response import CandidateScore, CompactScores, TopReport
-from app.scoring.candidate_results import Answers, Outcome, read_outcomes
+from app.scoring.candidate_results import Answers, CandidateResult, candidate_results
 from app.scoring.compact import compact_scores
 from app.scoring.plan import ScorePlan
 from app.scoring.ranking import CandidateRanking, off_candidate_mass
@@ -30,7 +30,7 @@ from model_runtime import (
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreAnswer:
+class ScoreBody:
     """See ``ScoreResponse`` for all but ``scored_tokens``: those that log-probs were read of."""
 
     results: list[CandidateScore]
@@ -41,21 +41,21 @@ class ScoreAnswer:
     scored_tokens: int
 
 
-def read_scores(
+def build_scores(
     tokenizer: Tokenizer, info: ModelInfo, plan: ScorePlan, answers: Answers
-) -> ScoreAnswer:
+) -> ScoreBody:
     """The model's answers as the response shows them.
 
     Raises:
         ChainruleError: nothing could be scored, or something could not be and the request is
             all or nothing.
     """
-    outcomes = read_outcomes(plan, answers)
+    outcomes = candidate_results(plan, answers)
     ranking = CandidateRanking.of(outcomes, plan, info)
     compact = plan.request.compact
     mass = off_candidate_mass(plan, outcomes)
     found = answers if isinstance(answers, TopResult) else None
-    return ScoreAnswer(
+    return ScoreBody(
         results=[] if compact else candidate_scores(tokenizer, plan, outcomes, ranking),
         compact=compact_scores(outcomes, ranking) if compact else None,
         top=top_report(plan.request, len(ranking.best), found),
@@ -65,7 +65,7 @@ def read_scores(
     )
 
 
-class TokenEntries:
+class TokenDetailBuilder:
     """The scored tokens of one request's candidates, as the response lists them.
 
     Args:
@@ -104,16 +104,16 @@ class TokenEntries:
 def candidate_scores(
     tokenizer: Tokenizer,
     plan: ScorePlan,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[CandidateResult],
     ranking: CandidateRanking,
 ) -> list[CandidateScore]:
     """Every candidate in full, in the request's order."""
-    entries = TokenEntries(tokenizer, plan) if plan.request.lists_tokens else None
+    entries = TokenDetailBuilder(tokenizer, plan) if plan.request.lists_tokens else None
     begun = prefix_of(plan.open_paths)
     return [
         _scored(index, outcome, ranking, begun[index], entries)
         if isinstance(outcome, ScoredCandidate)
-        else unscored(index, outcome, begun[index])
+        else failed_or_pruned(index, outcome, begun[index])
         for index, outcome in enumerate(outcomes)
     ]
 
@@ -123,7 +123,7 @@ def _scored(
     scored: ScoredCandidate,
     ranking: CandidateRanking,
     begun: Sequence[int],
-    entries: TokenEntries | None,
+    entries: TokenDetailBuilder | None,
 ) -> CandidateScore:
     check_wanted()
     spread = perplexity(scored.logprobs)
@@ -153,7 +153,7 @@ def _scored(
     )
 
 
-def unscored(
+def failed_or_pruned(
     index: int, outcome: Pruned | ChainruleError, begun: Sequence[int] = ()
 ) -> CandidateScore:
     """A candidate without a score: its bound, or why it failed; ``begun`` are those it begins."""

@@ -12,30 +12,30 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from app.schemas.response import Timings, Usage
-from model_runtime import Answer, LogprobQuery
+from model_runtime import LogprobQuery, QueryResult
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class PathPlan(Generic[T]):
+class PathQueries(Generic[T]):
     """What to ask.
 
     Attributes:
         queries: answered in this order.
         meaning: whatever the answers are to be read with.
-        prompt_tokens: tokens of all contexts, for the bill.
+        prompt_tokens: tokens of all contexts, for the usage.
         scored_tokens: tokens whose log-probabilities the answer is made of.
     """
 
     queries: Sequence[LogprobQuery]
-    meaning: T
+    plan: T
     prompt_tokens: int
     scored_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredPaths(Generic[T]):
+class PathScores(Generic[T]):
     """What was answered; the other fields are those of ``Reply``.
 
     Attributes:
@@ -44,8 +44,8 @@ class ScoredPaths(Generic[T]):
         id: 32 hex digits, to which a family adds its own prefix.
     """
 
-    meaning: T
-    answers: Sequence[Answer]
+    plan: T
+    answers: Sequence[QueryResult]
     id: str
     created: int
     model: str

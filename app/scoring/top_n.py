@@ -35,10 +35,10 @@ def top_search(info: ModelInfo, plan: ScorePlan) -> TopCandidates | None:
             error=normalized_error(token_error, kind, size, alpha=alpha),
         )
 
-    asked = plan.good[0].asked
+    asked = plan.scorable[0].asked
     return TopCandidates(
         asked.prefix,
-        [ranked(candidate) for candidate in plan.good],
+        [ranked(candidate) for candidate in plan.scorable],
         request.top_n,
         vocab_size=info.vocab_size,
         end_ids=asked.end_ids,

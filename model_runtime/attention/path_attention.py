@@ -18,7 +18,7 @@ from torch import Tensor
 from model_runtime.attention.span_groups import SpanGroup, group_spans
 from model_runtime.batching.batch import Batch
 from model_runtime.batching.block_sizes import ROW_STEP
-from model_runtime.kernels.rows import put, row_index, take
+from model_runtime.kernels.rows import read_rows, row_index, write_rows
 from model_runtime.kv_cache.prefix_cache import not_finite
 from model_runtime.kv_cache.storage import KVStorage
 
@@ -80,7 +80,7 @@ class PathAttention:
         folded = _fold(query, kv_heads)
         attended = _Attended(folded)
         for spans in self._spans(group, window):
-            rows = take(folded, spans.rows).view(spans.count, spans.height, kv_heads, -1)
+            rows = read_rows(folded, spans.rows).view(spans.count, spans.height, kv_heads, -1)
             keys, values = self._storage.read(layer, spans.slots)
             attended.add(
                 spans,
@@ -126,17 +126,19 @@ class _Attended:
 
     def add(self, spans: SpanGroup, output: Tensor, log_sum: Tensor) -> None:
         """Put a near span's result in, or merge a far span's with what is there."""
-        new = take(output.transpose(1, 2).flatten(0, 1), spans.real)
-        new_log_sum = take(log_sum.transpose(1, 2).flatten(0, 1).unsqueeze(-1), spans.real)
+        new = read_rows(output.transpose(1, 2).flatten(0, 1), spans.real)
+        new_log_sum = read_rows(log_sum.transpose(1, 2).flatten(0, 1).unsqueeze(-1), spans.real)
         if spans.near:
-            put(self.output, spans.target, new)
-            put(self._log_sum, spans.target, new_log_sum)
+            write_rows(self.output, spans.target, new)
+            write_rows(self._log_sum, spans.target, new_log_sum)
             return
-        old = take(self.output, spans.target)
-        weight = (take(self._log_sum, spans.target) - new_log_sum).exp_().add_(1.0).reciprocal_()
+        old = read_rows(self.output, spans.target)
+        weight = (
+            (read_rows(self._log_sum, spans.target) - new_log_sum).exp_().add_(1.0).reciprocal_()
+        )
         old.add_(new.sub_(old).mul_(weight))
         if not isinstance(spans.target, slice):
-            put(self.output, spans.target, old)
+            write_rows(self.output, spans.target, old)
 
 
 def _fold(query: Tensor, kv_heads: int) -> Tensor:

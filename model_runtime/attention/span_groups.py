@@ -23,9 +23,9 @@ from model_runtime.batching.block_sizes import (
     GATHERED_KEYS,
     KEY_STEP,
     ROW_STEP,
-    near_steps,
     padded_keys,
     padded_rows,
+    suffix_steps,
 )
 from model_runtime.kernels.rows import RowIndex, row_index
 
@@ -95,7 +95,7 @@ def group_spans(
 
 
 def _near_pieces(span: KeySpan, positions: Sequence[int]) -> Iterator[_Piece]:
-    for keys, rows in near_steps(span, positions):
+    for keys, rows in suffix_steps(span, positions):
         yield _Piece(span.start, span.slots[:keys], (rows,))
 
 

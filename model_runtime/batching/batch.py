@@ -23,19 +23,19 @@ from typing import NamedTuple
 from model_runtime.errors import NonFiniteLogits
 from model_runtime.token_set import TokenSet
 from model_runtime.types import (
-    NOTHING,
-    Choice,
+    EMPTY_RESULT,
     LogprobQuery,
     LogprobResult,
     RankedLogprob,
     TokenLogprob,
+    TopKSelection,
 )
 
 NOT_FINITE = "the model's logits are not finite on this token path"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class QueryProgress:
     """A query and how far it has got: rows before ``next_row`` are answered already."""
 
     query: LogprobQuery
@@ -46,7 +46,7 @@ class AskedChoice(NamedTuple):
     """A head row, and which of its tokens are to be listed."""
 
     head: int
-    choice: Choice
+    choice: TopKSelection
 
 
 class AskedMass(NamedTuple):
@@ -79,8 +79,8 @@ class KeySpan:
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
-    """The part of one ``Work`` that a batch does.
+class QuerySlice:
+    """The part of one ``QueryProgress`` that a batch does.
 
     Attributes:
         work_index: position in the sequence that was planned.
@@ -101,7 +101,7 @@ class Extent:
     head_index: tuple[int, ...]
     gathers: tuple[int, ...]
     end_row: int
-    recalled: LogprobResult = NOTHING
+    cached_result: LogprobResult = EMPTY_RESULT
     kept_slots: tuple[int, ...] = ()
 
     @property
@@ -142,17 +142,17 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPath:
+class CachedPath:
     """A path whose keys and values stay in the cache after the batch, with their slots."""
 
     salt: str
     tokens: tuple[int, ...]
     slots: tuple[int, ...]
 
-    def before(self, slots: frozenset[int]) -> KeptPath:
+    def before(self, slots: frozenset[int]) -> CachedPath:
         """The path up to the first token that lies at one of these slots."""
         depth = next((i for i, slot in enumerate(self.slots) if slot in slots), len(self.slots))
-        return KeptPath(self.salt, self.tokens[:depth], self.slots[:depth])
+        return CachedPath(self.salt, self.tokens[:depth], self.slots[:depth])
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,23 +183,25 @@ class Batch:
     summaries: Sequence[bool]
     gather_head: Sequence[int]
     gather_ids: Sequence[int]
-    extents: tuple[Extent, ...]
-    kept: tuple[KeptPath, ...] = ()
+    query_slices: tuple[QuerySlice, ...]
+    kept: tuple[CachedPath, ...] = ()
 
     @property
     def choices(self) -> frozenset[AskedChoice]:
         """What is to be listed, each once: of one head row there may be several choices."""
-        return frozenset(e.choice for e in self.extents if e.choice is not None)
+        return frozenset(e.choice for e in self.query_slices if e.choice is not None)
 
     @property
     def masses(self) -> frozenset[AskedMass]:
         """What is to be summed up, each once."""
-        return frozenset(asked for extent in self.extents for asked in extent.masses)
+        return frozenset(asked for query_slice in self.query_slices for asked in query_slice.masses)
 
     @property
     def partitions(self) -> frozenset[AskedPartition]:
         """The log-partitions that are wanted, each once."""
-        return frozenset(asked for extent in self.extents for asked in extent.partitions)
+        return frozenset(
+            asked for query_slice in self.query_slices for asked in query_slice.partitions
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +233,12 @@ class BatchOutput:
     log_partitions: Mapping[AskedPartition, float] = field(default_factory=dict)
 
 
-def assemble(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
+def results_from_output(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
     """The answers of a forward, one per extent, in the extents' order."""
     lost = _rows_of(batch, output.bad_slots) if output.bad_slots else frozenset()
     return [
-        NonFiniteLogits(NOT_FINITE) if extent.end_row in lost else _answer(output, extent)
-        for extent in batch.extents
+        NonFiniteLogits(NOT_FINITE) if query_slice.end_row in lost else _answer(output, query_slice)
+        for query_slice in batch.query_slices
     ]
 
 
@@ -254,11 +256,11 @@ def _rows_of(batch: Batch, slots: frozenset[int]) -> frozenset[int]:
     return frozenset(rows)
 
 
-def _answer(output: BatchOutput, extent: Extent) -> LogprobResult | NonFiniteLogits:
-    query, heads = extent.query, extent.head_index
-    logprobs = tuple(map(output.logprobs.__getitem__, extent.gathers))
-    ranks = tuple(map(output.ranks.__getitem__, extent.gathers))
-    scored = extent.scored
+def _answer(output: BatchOutput, query_slice: QuerySlice) -> LogprobResult | NonFiniteLogits:
+    query, heads = query_slice.query, query_slice.head_index
+    logprobs = tuple(map(output.logprobs.__getitem__, query_slice.gathers))
+    ranks = tuple(map(output.ranks.__getitem__, query_slice.gathers))
+    scored = query_slice.scored
     if output.bad_rows and not output.bad_rows.isdisjoint(heads):
         return NonFiniteLogits(NOT_FINITE)
     if -math.inf in logprobs[:scored]:
@@ -270,8 +272,10 @@ def _answer(output: BatchOutput, extent: Extent) -> LogprobResult | NonFiniteLog
         target_ranks=ranks[scored:],
         top=tuple(output.top[h][: query.top_k] for h in heads) if query.top_k else (),
         entropies=tuple(output.entropies[h] for h in heads) if query.summary else (),
-        choices=output.choices[asked] if (asked := extent.choice) is not None else (),
-        masses=tuple(output.masses[asked] for asked in extent.masses),
-        log_partitions=tuple(output.log_partitions[asked] for asked in extent.partitions),
+        choices=output.choices[asked] if (asked := query_slice.choice) is not None else (),
+        masses=tuple(output.masses[asked] for asked in query_slice.masses),
+        log_partitions=tuple(output.log_partitions[asked] for asked in query_slice.partitions),
     )
-    return extent.recalled.then(answer) if extent.recalled.logprobs else answer
+    return (
+        query_slice.cached_result.concat(answer) if query_slice.cached_result.logprobs else answer
+    )

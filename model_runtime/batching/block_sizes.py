@@ -31,7 +31,7 @@ def padded_rows(rows: int, step: int = ROW_STEP) -> int:
     return -(-rows // step) * step
 
 
-def near_steps(span: KeySpan, positions: Sequence[int]) -> Iterator[tuple[int, range]]:
+def suffix_steps(span: KeySpan, positions: Sequence[int]) -> Iterator[tuple[int, range]]:
     """A near span's rows apart by the key step that they end in.
 
     Yields:

@@ -36,7 +36,7 @@ class HeadRows:
     def gather_ids(self) -> list[int]:
         return [key & _ID_MASK for key in self._gathers]
 
-    def ask(
+    def add(
         self, query: LogprobQuery, rows: range, batch_rows: Sequence[int]
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Ask for ``rows`` of a query, which lie at ``batch_rows``.

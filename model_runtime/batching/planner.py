@@ -17,25 +17,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from model_runtime.batching.batch import Batch, Extent, KeptPath, Work
+from model_runtime.batching.batch import Batch, CachedPath, QueryProgress, QuerySlice
 from model_runtime.batching.block_sizes import BLOCK_SIZE
 from model_runtime.batching.head_rows import HeadRows
 from model_runtime.batching.layout import Layout
-from model_runtime.batching.trie import ROWS_PER_TOKEN, Place, TokenTrie
-from model_runtime.types import NOTHING, LogprobQuery, LogprobResult
+from model_runtime.batching.trie import ROWS_PER_TOKEN, TokenTrie, TriePosition
+from model_runtime.types import EMPTY_RESULT, LogprobQuery, LogprobResult
 
 MOST_WORK = 4_096
 """Works in one batch: each takes the model thread some 20 microseconds beside the forward."""
 
 
-class SlotPool(Protocol):
+class SlotAllocator(Protocol):
     """What the planner needs of the prefix cache."""
 
     def begin(self) -> None:
         """Start a batch: what is matched from here on stays until the batch has run."""
         ...
 
-    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int) -> Place:
+    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int) -> TriePosition:
         """The longest computed prefix of a path's first ``stop`` tokens.
 
         At least ``shared`` of them are those of the path that was matched before this one.
@@ -61,8 +61,8 @@ class _Admitted:
     """Work that is in the batch, up to ``stop`` tokens of its path."""
 
     index: int
-    work: Work
-    end: Place
+    work: QueryProgress
+    end: TriePosition
     computed_tokens: int
     recalled: LogprobResult
 
@@ -87,10 +87,12 @@ class _Admitted:
         """Of the tokens before the first scored rows, as far as they are worth keeping."""
         query, first = self.work.query, self.rows.start
         last = min(query.keep or 0, self.stop, len(query.tokens) - 1)
-        return tuple(self.end.up_to(last).slots(first - 1)) if first <= last else ()
+        return tuple(self.end.truncated(last).slots(first - 1)) if first <= last else ()
 
 
-def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = BLOCK_SIZE) -> Batch:
+def plan(
+    work: Sequence[QueryProgress], cache: SlotAllocator, budget: int, block_size: int = BLOCK_SIZE
+) -> Batch:
     """Lay work into one batch, in the order given, until ``budget`` fed tokens are spent.
 
     Work that does not fit whole is cut. Behind a cut only work that shares what is fed already
@@ -117,21 +119,21 @@ def plan(work: Sequence[Work], cache: SlotPool, budget: int, block_size: int = B
 class _Planning:
     """The state of one call of ``plan``."""
 
-    def __init__(self, cache: SlotPool, budget: int) -> None:
+    def __init__(self, cache: SlotAllocator, budget: int) -> None:
         cache.begin()
         self.cache = cache
         self.budget = budget
         self.rows = budget * ROWS_PER_TOKEN
         self.trie = TokenTrie()
         self.admitted: list[_Admitted] = []
-        self._last: Place | None = None
+        self._last: TriePosition | None = None
 
-    def find(self, work: Work) -> Place:
+    def find(self, work: QueryProgress) -> TriePosition:
         """How much of the work's path is in the batch."""
         query = work.query
         return self.trie.find(query.cache_salt, query.tokens, query.last_row)
 
-    def admit(self, index: int, work: Work, place: Place) -> bool:
+    def admit(self, index: int, work: QueryProgress, place: TriePosition) -> bool:
         """Take as much of the work as fits; False when the batch is full after it."""
         query = work.query
         cached = self._match(query, place)
@@ -142,7 +144,7 @@ class _Planning:
         stop, cost = self._cut(last, place, cached.depth, fed_from)
         if stop <= fed_from:
             return False
-        end = self._insert(query, place.up_to(stop), cached.up_to(stop), stop)
+        end = self._insert(query, place.truncated(stop), cached.truncated(stop), stop)
         end.feed(fed_from)
         self._last = end
         self.budget -= cost
@@ -150,21 +152,21 @@ class _Planning:
         self.admitted.append(_Admitted(index, work, end, cost, recalled))
         return stop == query.last_row
 
-    def _match(self, query: LogprobQuery, place: Place) -> Place:
+    def _match(self, query: LogprobQuery, place: TriePosition) -> TriePosition:
         """Match a path in the cache, where it need not be compared again as far as it is here."""
         shared = 0 if self._last is None else place.shared(self._last)
         self._last = None
         return self.cache.match(query.cache_salt, query.tokens, query.last_row, shared)
 
-    def _recall(self, work: Work, cached: Place) -> LogprobResult:
+    def _recall(self, work: QueryProgress, cached: TriePosition) -> LogprobResult:
         """The answers to the next rows that are known; never to the last one."""
         query, first = work.query, work.next_row
         last = min(cached.depth, query.last_row - 1)
         if query.keep is None or first > last:
-            return NOTHING
-        return self.cache.recall(cached.up_to(last).slots(first - 1), query, first)
+            return EMPTY_RESULT
+        return self.cache.recall(cached.truncated(last).slots(first - 1), query, first)
 
-    def _cut(self, length: int, place: Place, cached: int, fed_from: int) -> tuple[int, int]:
+    def _cut(self, length: int, place: TriePosition, cached: int, fed_from: int) -> tuple[int, int]:
         """How far the path can be fed, and how many tokens that feeds anew.
 
         What is fed anew counts against the budget; what has no slot yet, against the room.
@@ -176,7 +178,9 @@ class _Planning:
             cost = _unfed(place, stop, fed_from)
         return stop, cost
 
-    def _insert(self, query: LogprobQuery, place: Place, cached: Place, stop: int) -> Place:
+    def _insert(
+        self, query: LogprobQuery, place: TriePosition, cached: TriePosition, stop: int
+    ) -> TriePosition:
         """Put the path up to ``stop`` into the trie, with slots for what is new there."""
         depth = place.depth
         slots = cached.slots(depth)
@@ -198,15 +202,15 @@ class _Planning:
             summaries=heads.summaries,
             gather_head=heads.gather_head,
             gather_ids=heads.gather_ids,
-            extents=extents,
+            query_slices=extents,
             kept=tuple(self._kept()),
         )
 
-    def _extent(self, item: _Admitted, heads: HeadRows) -> Extent:
+    def _extent(self, item: _Admitted, heads: HeadRows) -> QuerySlice:
         query = item.work.query
         rows = item.end.rows(item.rows.start - 1)
-        head_index, gathers = heads.ask(query, item.rows, rows)
-        return Extent(
+        head_index, gathers = heads.add(query, item.rows, rows)
+        return QuerySlice(
             work_index=item.index,
             query=query,
             rows=item.rows,
@@ -214,21 +218,23 @@ class _Planning:
             head_index=head_index,
             gathers=gathers,
             end_row=item.end.rows(item.stop - 1)[0],
-            recalled=item.recalled,
+            cached_result=item.recalled,
             kept_slots=item.kept_slots,
         )
 
-    def _kept(self) -> Iterator[KeptPath]:
+    def _kept(self) -> Iterator[CachedPath]:
         """What is worth keeping, each path once: candidates have their context in common."""
-        seen: set[Place] = set()
+        seen: set[TriePosition] = set()
         for item in self.admitted:
-            place, query = item.end.up_to(item.kept), item.work.query
+            place, query = item.end.truncated(item.kept), item.work.query
             if place.depth and place not in seen:
                 seen.add(place)
-                yield KeptPath(query.cache_salt, query.tokens[: place.depth], tuple(place.slots()))
+                yield CachedPath(
+                    query.cache_salt, query.tokens[: place.depth], tuple(place.slots())
+                )
 
 
-def _unfed(place: Place, stop: int, fed_from: int) -> int:
+def _unfed(place: TriePosition, stop: int, fed_from: int) -> int:
     """How many tokens of a path up to ``stop``, from ``fed_from`` on, nobody feeds yet."""
-    here = place.up_to(stop)
-    return here.unfed(fed_from) + max(0, stop - max(here.depth, fed_from))
+    here = place.truncated(stop)
+    return here.count_unfed(fed_from) + max(0, stop - max(here.depth, fed_from))

@@ -89,7 +89,7 @@ class _Root(TrieNode):
         self.salt = salt
 
 
-class Place(NamedTuple):
+class TriePosition(NamedTuple):
     """How far a path is in a trie: it agrees with ``node`` and all above it, up to ``depth``.
 
     A place at the end of its node stays right while nodes are split: they keep their ends.
@@ -98,14 +98,14 @@ class Place(NamedTuple):
     node: TrieNode
     depth: int
 
-    def up_to(self, depth: int) -> Place:
+    def truncated(self, depth: int) -> TriePosition:
         """The place of the same path cut to ``depth`` tokens, where it is not shorter already."""
         node, depth = self.node, min(depth, self.depth)
         while node.start >= depth and node.parent is not None:
             node = node.parent
-        return Place(node, depth)
+        return TriePosition(node, depth)
 
-    def shared(self, other: Place) -> int:
+    def shared(self, other: TriePosition) -> int:
         """How many leading tokens this path and another of the same trie have in common."""
         (mine, stop), (its, its_stop) = self, other
         while mine is not its:
@@ -124,7 +124,7 @@ class Place(NamedTuple):
             yield node, stop
             stop, node = node.start, node.parent
 
-    def unfed(self, fed_from: int) -> int:
+    def count_unfed(self, fed_from: int) -> int:
         """How many tokens of the path from ``fed_from`` on nobody feeds yet."""
         count = 0
         for node, stop in self._behind(fed_from):
@@ -169,7 +169,7 @@ class Place(NamedTuple):
             stop, node = node.start, node.parent
 
 
-NOWHERE = Place(TrieNode((), 0, None), 0)
+ROOT_POSITION = TriePosition(TrieNode((), 0, None), 0)
 """The place of a path that shares nothing."""
 
 
@@ -179,13 +179,15 @@ class TokenTrie:
     def __init__(self) -> None:
         self.roots: dict[str, _Root] = {}
 
-    def find(self, salt: str, tokens: Sequence[int], stop: int, near: Place | None = None) -> Place:
+    def find(
+        self, salt: str, tokens: Sequence[int], stop: int, near: TriePosition | None = None
+    ) -> TriePosition:
         """The place of the first ``stop`` tokens of a path: as much of them as is here.
 
         Args:
             near: a place that is known to lie on this path; what is above it is not compared.
         """
-        root = Place(self.roots.get(salt) or _Root(salt), 0)
+        root = TriePosition(self.roots.get(salt) or _Root(salt), 0)
         node, depth = near if near is not None and near.depth else root
         while depth < stop:
             end = node.start + len(node.tokens)
@@ -198,22 +200,24 @@ class TokenTrie:
             if child is None:
                 break
             node, depth = child, depth + 1
-        return Place(node, depth)
+        return TriePosition(node, depth)
 
-    def extend(self, place: Place, salt: str, tokens: tuple[int, ...], slots: list[int]) -> Place:
+    def extend(
+        self, place: TriePosition, salt: str, tokens: tuple[int, ...], slots: list[int]
+    ) -> TriePosition:
         """Add the ``tokens`` that a path has behind its place; the end of the node they become."""
         if not tokens:
             return self.cut(place)
         parent = self.cut(place).node if place.depth else self.roots.setdefault(salt, _Root(salt))
         leaf = parent.children[tokens[0]] = TrieNode(tokens, place.depth, parent)
         leaf.slots = slots
-        return Place(leaf, leaf.stop)
+        return TriePosition(leaf, leaf.stop)
 
     @staticmethod
-    def cut(place: Place) -> Place:
+    def cut(place: TriePosition) -> TriePosition:
         """The same place as the end of a node, which is split where it goes on behind it."""
         node, depth = place
-        return place if depth == node.stop else Place(node.split(depth), depth)
+        return place if depth == node.stop else TriePosition(node.split(depth), depth)
 
     def remove(self, leaf: TrieNode) -> None:
         """Take a childless node out, and its root with it when that was all it held."""

@@ -1,7 +1,7 @@
 """What every search strategy is: a machine that asks, is told, and asks again.
 
 Strategies are sans-I/O. They run no model and know no text; the scheduler feeds them on the
-model thread, between forwards. Scoring is the strategy that asks once (``AskOnce``).
+model thread, between forwards. Scoring is the strategy that asks once (``SingleRound``).
 
     queries() ──> forward ──> advance(results) ──> done? ──no──> queries() ...
                                                    └──yes─> result()
@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from model_runtime.batching.trie import rows_cost
 from model_runtime.token_paths import path_order
-from model_runtime.types import Answer, LogprobQuery
+from model_runtime.types import LogprobQuery, QueryResult
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -45,7 +45,7 @@ class SearchStrategy(Protocol[R_co]):
         """What is to be asked next; at least one query while not done."""
         ...
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         """Take the answers to the last ``queries``, in their order.
 
         Raises:
@@ -59,7 +59,7 @@ class SearchStrategy(Protocol[R_co]):
 
 
 @runtime_checkable
-class Interruptible(Protocol):
+class AnytimeStrategy(Protocol):
     """A search that has something to give before it is done."""
 
     def give_up(self) -> bool:
@@ -76,12 +76,12 @@ tokens that they share are fed once where they stand side by side."""
 class Gradual(Protocol):
     """A search that takes long over many answers, and lets others go first meanwhile."""
 
-    def advance_gradually(self, answers: Sequence[Answer]) -> Iterator[None]:
+    def advance_gradually(self, answers: Sequence[QueryResult]) -> Iterator[None]:
         """As ``advance``, in parts: whatever is to be done in the meantime is done at a yield."""
         ...
 
 
-class AskOnce:
+class SingleRound:
     """Scoring and next-token requests: one round of queries, answered in their order.
 
     Args:
@@ -95,7 +95,7 @@ class AskOnce:
         if len(queries) > SORTED:
             self._order = path_order([query.tokens for query in queries])
             self._queries = tuple(queries[index] for index in self._order)
-        self._answers: tuple[Answer, ...] = ()
+        self._answers: tuple[QueryResult, ...] = ()
         self._done = False
         self.fed_tokens = cost
         self.cost = cost + rows_cost(queries)
@@ -111,15 +111,15 @@ class AskOnce:
     def queries(self) -> Sequence[LogprobQuery]:
         return self._queries
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         self._answers = tuple(answers) if self._order is None else _put_back(answers, self._order)
         self._done = True
 
-    def result(self) -> tuple[Answer, ...]:
+    def result(self) -> tuple[QueryResult, ...]:
         return self._answers
 
 
-def _put_back(answers: Sequence[Answer], order: Sequence[int]) -> tuple[Answer, ...]:
+def _put_back(answers: Sequence[QueryResult], order: Sequence[int]) -> tuple[QueryResult, ...]:
     """Answers that come in ``order``, at their places."""
     found = dict(zip(order, answers, strict=True))
     return tuple(found[index] for index in range(len(found)))

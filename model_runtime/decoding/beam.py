@@ -23,20 +23,25 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from model_runtime.decoding.hypothesis import DecodingResult
-from model_runtime.decoding.hypothesis_path import Prefix, Row, next_row, nothing_follows
+from model_runtime.decoding.hypothesis_path import (
+    NextTokens,
+    PartialHypothesis,
+    next_row,
+    no_completion_error,
+)
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
 from model_runtime.errors import InvalidQuery
-from model_runtime.types import Answer, LogprobQuery
+from model_runtime.types import LogprobQuery, QueryResult
 
 EarlyStopping = bool | Literal["never"]
 
 
-class Finished(NamedTuple):
+class FinishedBeam(NamedTuple):
     """A completion and what it is ranked by."""
 
     score: float
-    prefix: Prefix
+    prefix: PartialHypothesis
 
 
 class BeamSearch:
@@ -87,8 +92,8 @@ class BeamSearch:
         limits.check_vocabulary(vocab_size)
         _check_beams(num_beams, num_return_sequences)
         _check_early_stopping(early_stopping)
-        self._live = [Prefix.start(prompt, limits)]
-        self._finished: list[Finished] = []
+        self._live = [PartialHypothesis.start(prompt, limits)]
+        self._finished: list[FinishedBeam] = []
         self._limits = limits
         self._vocab_size = vocab_size
         self._num_beams = num_beams
@@ -119,10 +124,10 @@ class BeamSearch:
             for prefix in self._live
         ]
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         """Extend the live prefixes by one token. Raises what the first failed query raised."""
         rows = [next_row(answer) for answer in answers]
-        live: list[Prefix] = []
+        live: list[PartialHypothesis] = []
         for rank, (beam, place) in enumerate(self._candidates(rows)):
             if rank >= self._num_beams and len(live) == self._num_beams:
                 break
@@ -131,10 +136,10 @@ class BeamSearch:
                 self._keep(child)
             if child.finish_reason is None:
                 live.append(child)
-            elif child.continues:
-                live.append(child.reopened())
+            elif child.may_extend:
+                live.append(child.as_live())
         if not live and not self._finished:
-            raise nothing_follows(self._limits)
+            raise no_completion_error(self._limits)
         self._live = live
 
     def result(self) -> DecodingResult:
@@ -155,7 +160,7 @@ class BeamSearch:
     def _candidate_limit(self) -> int:
         return max(2, 1 + len(self._limits.end_token_ids)) * self._num_beams
 
-    def _candidates(self, rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
+    def _candidates(self, rows: Sequence[NextTokens]) -> Iterator[tuple[int, int]]:
         """(index of the live prefix, place in its row), by falling total.
 
         Of equal totals the better prefix comes first, then the better token. Lazy: rows are
@@ -169,13 +174,13 @@ class BeamSearch:
             yield beam, place
 
     def _continuations(
-        self, beam: int, prefix: Prefix, row: Row
+        self, beam: int, prefix: PartialHypothesis, row: NextTokens
     ) -> Iterator[tuple[float, int, int]]:
         for place, token in prefix.choices(row):
             yield -(prefix.logprob + token.logprob), beam, place
 
-    def _keep(self, prefix: Prefix) -> None:
-        finished = Finished(self._objective.score(prefix.logprob, prefix.length), prefix)
+    def _keep(self, prefix: PartialHypothesis) -> None:
+        finished = FinishedBeam(self._objective.score(prefix.logprob, prefix.length), prefix)
         insort(self._finished, finished, key=lambda entry: -entry.score)
         del self._finished[self._num_beams :]
 

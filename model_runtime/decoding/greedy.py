@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model_runtime.decoding.hypothesis import DecodingResult
-from model_runtime.decoding.hypothesis_path import Prefix, Step, next_row, nothing_follows
+from model_runtime.decoding.hypothesis_path import (
+    GeneratedStep,
+    PartialHypothesis,
+    next_row,
+    no_completion_error,
+)
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.types import Answer, LogprobQuery
+from model_runtime.types import LogprobQuery, QueryResult
 
 
 class GreedySearch:
@@ -36,7 +41,7 @@ class GreedySearch:
         cache_salt: str = "",
     ) -> None:
         limits.check_vocabulary(vocab_size)
-        self._prefix = Prefix.start(prompt, limits)
+        self._prefix = PartialHypothesis.start(prompt, limits)
         self._limits = limits
         self._vocab_size = vocab_size
         self._cache_salt = cache_salt
@@ -50,7 +55,7 @@ class GreedySearch:
         return self._prefix.finish_reason is not None
 
     @property
-    def last(self) -> Step | None:
+    def last(self) -> GeneratedStep | None:
         """The last token that was chosen; None before the first."""
         return self._prefix.last
 
@@ -58,12 +63,12 @@ class GreedySearch:
         """One query: what comes next."""
         return (self._prefix.query(self._limits, 1, self._vocab_size, self._cache_salt),)
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         """Append the best token. Raises what the query failed with."""
         (answer,) = answers
         row = next_row(answer)
         if not row.choices:
-            raise nothing_follows(self._limits)
+            raise no_completion_error(self._limits)
         self._prefix = self._prefix.extend(row, 0, self._limits)
 
     def result(self) -> DecodingResult:

@@ -11,10 +11,16 @@ from model_runtime.decoding.constraints.stop_strings import StopMatcher
 from model_runtime.decoding.hypothesis import FinishReason, Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.errors import ChainruleError, InvalidQuery, NonFiniteLogits, NothingFollows
-from model_runtime.types import Answer, Choice, LogprobQuery, RankedLogprob, TokenLogprob
+from model_runtime.types import (
+    LogprobQuery,
+    QueryResult,
+    RankedLogprob,
+    TokenLogprob,
+    TopKSelection,
+)
 
 
-class Row(NamedTuple):
+class NextTokens(NamedTuple):
     """What may come next on one path.
 
     Attributes:
@@ -27,10 +33,10 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class GeneratedStep:
     """One generated token, linked to the one before it, so that branches share their stem."""
 
-    before: Step | None
+    before: GeneratedStep | None
     token: RankedLogprob
     top: tuple[TokenLogprob, ...]
 
@@ -41,7 +47,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prefix:
+class PartialHypothesis:
     """A prompt and the tokens generated after it.
 
     Attributes:
@@ -53,20 +59,20 @@ class Prefix:
         constraint: its state after the generated tokens, but for an end token; None where
             there is none.
         finish_reason: None while it may be extended.
-        continues: finished, and also the beginning of longer completions: see ``reopened``.
+        continues: finished, and also the beginning of longer completions: see ``as_live``.
     """
 
     tokens: tuple[int, ...]
     length: int = 0
     logprob: float = 0.0
-    last: Step | None = None
+    last: GeneratedStep | None = None
     stop: StopMatcher | None = None
     constraint: Constraint | None = None
     finish_reason: FinishReason | None = None
-    continues: bool = False
+    may_extend: bool = False
 
     @classmethod
-    def start(cls, prompt: Sequence[int], limits: DecodingLimits) -> Prefix:
+    def start(cls, prompt: Sequence[int], limits: DecodingLimits) -> PartialHypothesis:
         """Nothing generated yet. Raises ``InvalidQuery`` for an empty prompt."""
         if not prompt:
             raise InvalidQuery("a completion needs at least one token before it", param="context")
@@ -99,14 +105,14 @@ class Prefix:
             targets=(),
             top_k=min(limits.top_logprobs, vocab_size),
             cache_salt=cache_salt,
-            choice=Choice(min(count, vocab_size), floor, allowed) if possible else None,
+            choice=TopKSelection(min(count, vocab_size), floor, allowed) if possible else None,
         )
 
-    def choices(self, row: Row) -> Iterator[tuple[int, RankedLogprob]]:
+    def choices(self, row: NextTokens) -> Iterator[tuple[int, RankedLogprob]]:
         """The tokens of ``row`` that may come next, best first, with their places in it."""
         return enumerate(row.choices)
 
-    def extend(self, row: Row, place: int, limits: DecodingLimits) -> Prefix:
+    def extend(self, row: NextTokens, place: int, limits: DecodingLimits) -> PartialHypothesis:
         """The path with the token at ``place`` of its ``row`` behind it, finished or not."""
         token = row.choices[place]
         ended = token.id in limits.end_token_ids
@@ -116,25 +122,25 @@ class Prefix:
             constraint = constraint.push(token.id)
         length = self.length + 1
         reason = _finish_reason(limits, length, ended, stop, constraint)
-        return Prefix(
+        return PartialHypothesis(
             tokens=(*self.tokens, token.id),
             length=length,
             logprob=self.logprob + token.logprob,
-            last=Step(self.last, token, row.top),
+            last=GeneratedStep(self.last, token, row.top),
             stop=stop,
             constraint=constraint,
             finish_reason=reason,
-            continues=reason is FinishReason.COMPLETE
+            may_extend=reason is FinishReason.COMPLETE
             and length < limits.max_tokens
             and constraint is not None
             and len(constraint.allowed) > 0,
         )
 
-    def reopened(self) -> Prefix:
-        """Of a finished path that ``continues``, the one to go on with."""
-        if not self.continues:
+    def as_live(self) -> PartialHypothesis:
+        """Of a finished path that ``may_extend``, the one to go on with."""
+        if not self.may_extend:
             raise RuntimeError("a path that has ended was reopened: please report this")
-        return replace(self, finish_reason=None, continues=False)
+        return replace(self, finish_reason=None, may_extend=False)
 
     def hypothesis(self, score: float) -> Hypothesis:
         """The finished completion under its search's score."""
@@ -152,7 +158,7 @@ class Prefix:
             stop_span=stop.span if stop is not None else None,
         )
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[GeneratedStep]:
         steps = []
         step = self.last
         while step is not None:
@@ -161,15 +167,15 @@ class Prefix:
         return steps[::-1]
 
 
-def next_row(answer: Answer) -> Row:
-    """The answer to ``Prefix.query``; raises what the query failed with."""
+def next_row(answer: QueryResult) -> NextTokens:
+    """The answer to ``PartialHypothesis.query``; raises what the query failed with."""
     if isinstance(answer, ChainruleError):
         raise answer
     (top,) = answer.top or ((),)
-    return Row(answer.choices, top)
+    return NextTokens(answer.choices, top)
 
 
-def nothing_follows(limits: DecodingLimits) -> ChainruleError:
+def no_completion_error(limits: DecodingLimits) -> ChainruleError:
     """Why a search has no path to go on with and no completion."""
     if limits.constraint is None:
         return NonFiniteLogits("no token that may come next has any probability")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult, Hypothesis
-from model_runtime.types import Answer, LogprobQuery, TokenLogprob
+from model_runtime.types import LogprobQuery, QueryResult, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class StreamedSearch:
         """What comes next."""
         return self._search.queries()
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         """Let the search go on, and tell what it chose."""
         self._search.advance(answers)
         step = self._search.last

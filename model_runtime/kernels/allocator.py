@@ -19,7 +19,7 @@ LARGEST_KEPT_BEFORE = 32 << 20
 """Bytes of one block that is kept; the second is all that an older glibc takes."""
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Keep what is freed for the next forward; False where the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

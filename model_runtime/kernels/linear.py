@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from model_runtime.errors import UnsupportedModel
-from model_runtime.kernels.threads import Threads
+from model_runtime.kernels.threads import ThreadLimiter
 
 TILES = (None, 128, 256, 64)
 """Rows of every product, the first that keeps bits; None for any number.
@@ -41,7 +41,7 @@ class PackedLinear(nn.Module):
     tile: int | None = None
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, threads: Threads
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, threads: ThreadLimiter
     ) -> None:
         """``weight`` is [out_features, in_features]; ``dtype`` that of the product."""
         super().__init__()
@@ -60,7 +60,7 @@ class PackedLinear(nn.Module):
         count = rows.shape[0]
         if count == 1:
             rows = rows.expand(2, -1)
-        with self._threads.of_product(count):
+        with self._threads.for_product(count):
             return self._product(rows.to(self.dtype).contiguous())[:count]
 
     def _in_tiles(self, rows: Tensor, tile: int) -> Tensor:
@@ -69,7 +69,7 @@ class PackedLinear(nn.Module):
         filled = rows.new_zeros((padded, self.in_features), dtype=self.dtype)
         filled[:count] = rows
         y = rows.new_empty((padded, self.out_features), dtype=torch.float32)
-        with self._threads.of_product(tile):
+        with self._threads.for_product(tile):
             for first in range(0, padded, tile):
                 y[first : first + tile] = self._product(filled[first : first + tile])
         return y[:count]
@@ -117,7 +117,7 @@ def check_products(device: torch.device, dtype: torch.dtype) -> None:
         raise UnsupportedModel("dtype bfloat16 needs a CPU with AVX-512; this one has float32 only")
 
 
-class _SharedProduct:
+class FusedLinear:
     """One product for several layers of the same input: the first asks for it, all take a part."""
 
     def __init__(self, linear: nn.Module, parts: int) -> None:
@@ -141,13 +141,13 @@ class _SharedProduct:
         self._input = self._output = None
 
 
-class PartOfProduct(nn.Module):
+class FusedLinearSlice(nn.Module):
     """A linear layer whose columns are computed together with those of its siblings.
 
     The siblings are called on the same tensor, which is not written to between their calls.
     """
 
-    def __init__(self, product: _SharedProduct, start: int, stop: int) -> None:
+    def __init__(self, product: FusedLinear, start: int, stop: int) -> None:
         super().__init__()
         self.out_features = stop - start
         self._product = product
@@ -170,8 +170,8 @@ LayOut = Callable[[Tensor, Tensor | None], nn.Module]
 """(weight, bias) -> the layer that takes their place."""
 
 
-def lay_out_linears(
-    module: nn.Module, device: torch.device, dtype: torch.dtype, threads: Threads
+def pack_linears(
+    module: nn.Module, device: torch.device, dtype: torch.dtype, threads: ThreadLimiter
 ) -> list[PackedLinear]:
     """Replace every linear layer below ``module``, one at a time, freeing as it goes.
 
@@ -210,7 +210,7 @@ def _replace_linears(module: nn.Module, lay_out: LayOut) -> None:
 def forget_products(module: nn.Module) -> None:
     """After a forward that failed: nothing of it stays in memory or answers the next one."""
     for child in module.modules():
-        if isinstance(child, PartOfProduct):
+        if isinstance(child, FusedLinearSlice):
             child.forget()
 
 
@@ -223,10 +223,10 @@ def _lay_out_together(module: nn.Module, names: Sequence[str], lay_out: LayOut) 
         return
     weight = torch.cat([linear.weight.detach() for linear in linears])
     bias = torch.cat(present) if present else None
-    product = _SharedProduct(lay_out(weight, bias), len(names))
+    product = FusedLinear(lay_out(weight, bias), len(names))
     start = 0
     for name, linear in zip(names, linears, strict=True):
-        setattr(module, name, PartOfProduct(product, start, start + linear.out_features))
+        setattr(module, name, FusedLinearSlice(product, start, start + linear.out_features))
         start += linear.out_features
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def keep_products_exact() -> None:
+def disable_reduced_precision() -> None:
     """Multiply float32 as float32, and add up 16-bit products in float32.
 
     Some programs turn TF32 on for a whole process, and torch lets split sums of 16-bit products

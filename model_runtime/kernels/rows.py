@@ -18,12 +18,12 @@ def row_index(rows: Sequence[int], device: torch.device) -> RowIndex:
     return torch.tensor(rows, device=device)
 
 
-def take(tensor: Tensor, rows: RowIndex) -> Tensor:
+def read_rows(tensor: Tensor, rows: RowIndex) -> Tensor:
     """Rows of a tensor: a view of a range, else a copy."""
     return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
 
 
-def put(tensor: Tensor, rows: RowIndex, values: Tensor) -> None:
+def write_rows(tensor: Tensor, rows: RowIndex, values: Tensor) -> None:
     """Write rows of a tensor."""
     if isinstance(rows, slice):
         tensor[rows] = values

@@ -25,14 +25,14 @@ SMALL_KEYS = 4_096
 """Keys that such a batch attends to at most, those of its spans added up."""
 
 
-class Threads:
+class ThreadLimiter:
     """The threads of one runner's forwards. In a small batch they lie idle between products."""
 
     def __init__(self) -> None:
         self._idle = 0
 
     @contextmanager
-    def of_batch(self, batch: Batch) -> Iterator[None]:
+    def for_batch(self, batch: Batch) -> Iterator[None]:
         """For the forward over a batch."""
         threads = torch.get_num_threads()
         if threads == 1 or not _is_small(batch):
@@ -46,7 +46,7 @@ class Threads:
             self._idle = 0
             torch.set_num_threads(threads)
 
-    def of_product(self, rows: int) -> AbstractContextManager[None]:
+    def for_product(self, rows: int) -> AbstractContextManager[None]:
         """For one product of ``rows`` with a weight."""
         alone = self._idle == 2 and rows <= FEW_ROWS
         return nullcontext() if alone or not self._idle else self._woken()

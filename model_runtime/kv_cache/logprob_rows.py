@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from model_runtime.types import NOTHING, LogprobQuery, LogprobResult, TokenLogprob
+from model_runtime.types import EMPTY_RESULT, LogprobQuery, LogprobResult, TokenLogprob
 
 MOST_TOP = 8
 """Most probable tokens that are kept of a row; a query that lists more is not kept."""
@@ -60,7 +60,7 @@ class _Row:
         return ROW_BYTES + LISTED_BYTES * len(self.top) + SCORED_BYTES * len(self.scored)
 
 
-class KeptRows:
+class LogprobRowCache:
     """What was answered about the rows of a prefix cache's tokens.
 
     Args:
@@ -78,7 +78,7 @@ class KeptRows:
     def __len__(self) -> int:
         return len(self._by_slot)
 
-    def keep(
+    def insert(
         self, slots: Sequence[int], query: LogprobQuery, first: int, answer: LogprobResult
     ) -> None:
         """Keep rows ``first`` and on, as many as ``slots``: those of the tokens before them.
@@ -100,13 +100,13 @@ class KeptRows:
             while self.bytes > self._max_bytes:
                 self._take(next(iter(self._by_slot)))
 
-    def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
+    def lookup(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
         """What a query asks of rows ``first`` and on, up to the first that is not known.
 
         ``slots`` are those of the tokens before the rows.
         """
         if not self._by_slot or query.summary:
-            return NOTHING
+            return EMPTY_RESULT
         known = list(self._known(slots, query, first))
         for slot in reversed(slots[: len(known)]):
             self._by_slot.move_to_end(slot)
@@ -126,7 +126,7 @@ class KeptRows:
                 return
             yield row, scored
 
-    def forget(self, slots: Iterable[int]) -> None:
+    def invalidate(self, slots: Iterable[int]) -> None:
         """These slots belong to other tokens now."""
         if self._by_slot:
             for slot in slots:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model_runtime.batching.trie import NOWHERE, Place
-from model_runtime.types import NOTHING, LogprobQuery, LogprobResult
+from model_runtime.batching.trie import ROOT_POSITION, TriePosition
+from model_runtime.types import EMPTY_RESULT, LogprobQuery, LogprobResult
 
 
 class NullPrefixCache:
@@ -29,11 +29,11 @@ class NullPrefixCache:
     def begin(self) -> None:
         """Nothing is held, so nothing has to stay."""
 
-    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int) -> Place:
-        return NOWHERE
+    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int) -> TriePosition:
+        return ROOT_POSITION
 
     def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
-        return NOTHING
+        return EMPTY_RESULT
 
     def allocate(self, count: int) -> list[int]:
         return [0] * count

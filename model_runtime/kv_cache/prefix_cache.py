@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from model_runtime.batching.batch import Batch, KeptPath
-from model_runtime.batching.trie import Place, TokenTrie, TrieNode
-from model_runtime.kv_cache.logprob_rows import KeptRows
-from model_runtime.types import Answer, LogprobQuery, LogprobResult
+from model_runtime.batching.batch import Batch, CachedPath
+from model_runtime.batching.trie import TokenTrie, TrieNode, TriePosition
+from model_runtime.kv_cache.logprob_rows import LogprobRowCache
+from model_runtime.types import LogprobQuery, LogprobResult, QueryResult
 
 
 def not_finite(key: Tensor, value: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class PrefixCache:
     """The index of computed paths: longest prefix, least recently used leaf first out.
 
     A batch is bracketed: ``begin``, any number of ``match`` and ``allocate``, then ``commit``
-    where it has run, ``abandon`` where its run failed, or the next ``begin`` where it never ran.
+    where it has run, ``rollback`` where its run failed, or the next ``begin`` where it never ran.
     What was matched within the bracket is not evicted within it; what was allocated is free again
     after it, but for the paths that ``commit`` keeps. Of a batch that never ran, what was evicted
     for it is back.
@@ -52,15 +52,15 @@ class PrefixCache:
         """
         self.capacity = slots - 1
         self._free = list(range(slots - 1, 0, -1))
-        self._lent: set[int] = set()
+        self._batch_slots: set[int] = set()
         self._evicted: list[_Evicted] = []
         self._trie = TokenTrie()
         self._clock = 0
         self._touched = 0
         self._held = 0
         self._leaves = _Leaves()
-        self._matched: Place | None = None
-        self._rows = KeptRows(row_bytes)
+        self._matched: TriePosition | None = None
+        self._rows = LogprobRowCache(row_bytes)
 
     @property
     def used(self) -> int:
@@ -83,19 +83,19 @@ class PrefixCache:
         self._clock += 1
         self._touched = 0
 
-    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int = 0) -> Place:
+    def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int = 0) -> TriePosition:
         """The longest computed prefix of a path's first ``stop`` tokens.
 
         It stays until the batch has run. ``shared`` of the tokens are known to be those of the
         path that was matched before, so they are not compared again.
         """
-        near = None if self._matched is None else self._matched.up_to(shared)
+        near = None if self._matched is None else self._matched.truncated(shared)
         place = self._trie.cut(self._trie.find(salt, tokens, stop, near))
         self._matched = place
         self._touched += self._touch(place)
         return place
 
-    def _touch(self, place: Place) -> int:
+    def _touch(self, place: TriePosition) -> int:
         """Set the path's age to now; the number of tokens that were older."""
         older = 0
         for node, _ in place.nodes():
@@ -111,17 +111,17 @@ class PrefixCache:
             self._evict(count - len(self._free))
         taken = self._free[len(self._free) - count :]
         del self._free[len(self._free) - count :]
-        self._lent.update(taken)
+        self._batch_slots.update(taken)
         return taken[::-1]
 
     def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
         """The known rows of a query from ``first`` on; ``slots`` are of the tokens before them."""
-        return self._rows.recall(slots, query, first)
+        return self._rows.lookup(slots, query, first)
 
     def commit(
         self,
         batch: Batch,
-        answers: Sequence[Answer] = (),
+        answers: Sequence[QueryResult] = (),
         bad_slots: frozenset[int] = frozenset(),
     ) -> None:
         """The batch has run: keep its kept paths and free the rest of its slots.
@@ -132,13 +132,15 @@ class PrefixCache:
         self._write_over()
         for path in batch.kept:
             self._keep(path.before(bad_slots) if bad_slots else path)
-        for extent, answer in zip(batch.extents, answers, strict=False):
-            if extent.kept_slots and isinstance(answer, LogprobResult):
-                new = answer.behind(extent.recalled)
-                self._rows.keep(extent.kept_slots, extent.query, extent.rows.start, new)
+        for query_slice, answer in zip(batch.query_slices, answers, strict=False):
+            if query_slice.kept_slots and isinstance(answer, LogprobResult):
+                new = answer.without_prefix(query_slice.cached_result)
+                self._rows.insert(
+                    query_slice.kept_slots, query_slice.query, query_slice.rows.start, new
+                )
         self._give_back()
 
-    def abandon(self) -> None:
+    def rollback(self) -> None:
         """The run of the batch failed: free what was allocated, which it may have written to."""
         self._write_over()
         self._give_back()
@@ -163,15 +165,15 @@ class PrefixCache:
     def _write_over(self) -> None:
         """What the batch at hand has allocated holds nothing of what was there before."""
         self._evicted.clear()
-        self._rows.forget(self._lent)
+        self._rows.invalidate(self._batch_slots)
 
     def _give_back(self) -> None:
         """Free what is lent still, and end the bracket."""
-        self._free += sorted(self._lent, reverse=True)
-        self._lent.clear()
+        self._free += sorted(self._batch_slots, reverse=True)
+        self._batch_slots.clear()
         self._matched = None
 
-    def _keep(self, path: KeptPath) -> None:
+    def _keep(self, path: CachedPath) -> None:
         salt, tokens = path.salt, path.tokens
         place = self._trie.find(salt, tokens, len(tokens))
         new = path.slots[place.depth :]
@@ -180,7 +182,7 @@ class PrefixCache:
         if new:
             self._leaves.add(self._trie.join(end.node))
         self._held += len(new)
-        self._lent.difference_update(new)
+        self._batch_slots.difference_update(new)
 
     def _evict(self, wanted: int) -> None:
         """Free ``wanted`` slots: the ends of leaves, oldest leaf first."""
@@ -209,7 +211,7 @@ class PrefixCache:
         """
         nodes = list(self._trie.nodes())
         held = [slot for node in nodes for slot in node.slots]
-        if sorted([*held, *self._free, *self._lent]) != list(range(1, self.capacity + 1)):
+        if sorted([*held, *self._free, *self._batch_slots]) != list(range(1, self.capacity + 1)):
             raise RuntimeError("slots are lost or held twice; this is a bug")
         if self._held != len(held) or any(len(n.slots) != len(n.tokens) for n in nodes):
             raise RuntimeError("the count of held slots is off; this is a bug")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model_runtime.errors import UnsupportedModel
-from model_runtime.kernels.rows import RowIndex, put, take
+from model_runtime.kernels.rows import RowIndex, read_rows, write_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ class KVStorage:
         if bad is not None:
             key, value = (part.masked_fill(bad.view(-1, 1, 1), 0.0) for part in (key, value))
         keys, values = self._keys[layer], self._values[layer]
-        put(keys, slots, key.to(keys.dtype))
-        put(values, slots, value.to(values.dtype))
+        write_rows(keys, slots, key.to(keys.dtype))
+        write_rows(values, slots, value.to(values.dtype))
 
     def read(self, layer: int, slots: RowIndex) -> tuple[Tensor, Tensor]:
         """Keys and values of N slots, [N, kv_heads, head_dim] each; not to be written to."""
-        return take(self._keys[layer], slots), take(self._values[layer], slots)
+        return read_rows(self._keys[layer], slots), read_rows(self._values[layer], slots)
 
 
 def _empty(size: tuple[int, int, int], shape: KVShape, device: torch.device) -> Tensor:

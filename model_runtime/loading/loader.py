@@ -37,7 +37,7 @@ from model_runtime.loading.library_logs import adopt_library_logs, progress_bars
 from model_runtime.loading.source import default_name, resolve
 from model_runtime.loading.warnings import load_warnings
 from model_runtime.loading.weights import check_class, load_weights
-from model_runtime.memory.available import Memory
+from model_runtime.memory.available import AvailableMemory
 from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import ModelInfo
 
@@ -163,7 +163,7 @@ def _dtype(config: EngineConfig, device: str) -> str:
 
 def _check_room(folder: Path) -> None:
     """Refuse weights that end the process while they are read. They only grow: to float32."""
-    total = Memory().total
+    total = AvailableMemory().total
     weights = sum(path.stat().st_size for path in weight_files(folder))
     if total is not None and weights > total:
         raise ModelLoadError(

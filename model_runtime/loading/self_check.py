@@ -32,7 +32,7 @@ LARGEST_ERROR = {"float32": 0.01, "bfloat16": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ReferenceSample:
     """A token path, and what a plain forward says of it.
 
     Attributes:
@@ -77,7 +77,9 @@ def check_cached(whole: Sequence[float], tail: Sequence[float], info: ModelInfo)
     _checked(largest, "itself when the beginning of its path is cached", info)
 
 
-def check_company(alone: Sequence[float], together: Sequence[float], info: ModelInfo) -> None:
+def check_batch_invariance(
+    alone: Sequence[float], together: Sequence[float], info: ModelInfo
+) -> None:
     """Compare a path computed alone with the same one beside another.
 
     Raises:
@@ -95,7 +97,9 @@ def _checked(difference: float, what: str, info: ModelInfo) -> float:
     return difference
 
 
-def take_sample(model: PreTrainedModel, longest: int, free_bytes: int | None = None) -> Sample:
+def compute_reference(
+    model: PreTrainedModel, longest: int, free_bytes: int | None = None
+) -> ReferenceSample:
     """Compute the sample with the reference, before a runner takes the model over.
 
     Args:
@@ -109,7 +113,7 @@ def take_sample(model: PreTrainedModel, longest: int, free_bytes: int | None = N
     with _plain(oracle):
         rows = reference_logprobs(oracle, tokens)
     logprobs = [float(rows[t - 1, tokens[t]]) for t in range(1, len(tokens))]
-    return Sample(tokens, tuple(logprobs), exact)
+    return ReferenceSample(tokens, tuple(logprobs), exact)
 
 
 @contextmanager

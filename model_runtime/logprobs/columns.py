@@ -8,7 +8,7 @@ from typing import overload
 from model_runtime.types import RankedLogprob
 
 
-class RankedTokens(Sequence[RankedLogprob]):
+class TokenColumns(Sequence[RankedLogprob]):
     """Equal to any sequence of the same tokens.
 
     A wide beam asks for half a million tokens a step and looks at a thousand of them.
@@ -28,10 +28,10 @@ class RankedTokens(Sequence[RankedLogprob]):
     @overload
     def __getitem__(self, place: int) -> RankedLogprob: ...
     @overload
-    def __getitem__(self, place: slice) -> RankedTokens: ...
-    def __getitem__(self, place: int | slice) -> RankedLogprob | RankedTokens:
+    def __getitem__(self, place: slice) -> TokenColumns: ...
+    def __getitem__(self, place: int | slice) -> RankedLogprob | TokenColumns:
         if isinstance(place, slice):
-            return RankedTokens(self._ids[place], self._logprobs[place], self._ranks[place])
+            return TokenColumns(self._ids[place], self._logprobs[place], self._ranks[place])
         return RankedLogprob(self._ids[place], self._logprobs[place], self._ranks[place])
 
     def __iter__(self) -> Iterator[RankedLogprob]:
@@ -44,4 +44,4 @@ class RankedTokens(Sequence[RankedLogprob]):
         return hash(tuple(self))
 
     def __repr__(self) -> str:
-        return f"RankedTokens{tuple(self)}"
+        return f"TokenColumns{tuple(self)}"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from model_runtime.kernels.rows import row_index, take
+from model_runtime.kernels.rows import read_rows, row_index
 from model_runtime.logprobs.set_mass import row_sums
 
 ELEMENTS = 1 << 19
@@ -47,6 +47,6 @@ def log_partitions_of_rows(
 def _partitions(logits: Tensor, log_sum: Tensor, asked: Sequence[AskedRow]) -> Tensor:
     rows = row_index([row for row, _ in asked], logits.device)
     temperatures = torch.tensor([t for _, t in asked], dtype=torch.float64, device=logits.device)
-    logprobs = (take(logits, rows) - take(log_sum, rows).unsqueeze(1)).double()
+    logprobs = (read_rows(logits, rows) - read_rows(log_sum, rows).unsqueeze(1)).double()
     logprobs -= logprobs.amax(1, keepdim=True)
     return row_sums(logprobs.div_(temperatures.unsqueeze(1)).exp_())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model_runtime.batching.batch import AskedChoice, AskedMass, AskedPartition, Batch, BatchOutput
-from model_runtime.kernels.rows import row_index, take
+from model_runtime.kernels.rows import read_rows, row_index
 from model_runtime.logprobs.log_partition import log_partitions_of_rows
 from model_runtime.logprobs.set_mass import masses_of_rows
 from model_runtime.logprobs.top_k import choices_of_rows, top_of_rows
@@ -47,7 +47,7 @@ def reduce_head_rows(hidden: Tensor, head: Head, batch: Batch, vocab_size: int) 
     """
     reduction = _Reduction(batch)
     for first, stop in _tiles(hidden.shape[0], tile_height(vocab_size, hidden.device)):
-        reduction.take(first, stop, _logits(hidden[first:stop], head))
+        reduction.add_tile(first, stop, _logits(hidden[first:stop], head))
     return reduction.output()
 
 
@@ -86,7 +86,7 @@ class _Reduction:
         self._temperatures = _by_head(batch.partitions)
         self._log_partitions: dict[AskedPartition, float] = {}
 
-    def take(self, first: int, stop: int, logits: Tensor) -> None:
+    def add_tile(self, first: int, stop: int, logits: Tensor) -> None:
         """Reduce the logits of head rows ``first .. stop - 1``: [at least stop - first, vocab]."""
         log_sum = logits.logsumexp(-1)
         finite = log_sum.isfinite().tolist()
@@ -120,9 +120,9 @@ class _Reduction:
         for chunk in (wanted[i : i + height] for i in range(0, len(wanted), height)):
             rows = row_index([self._batch.gather_head[g] - first for g in chunk], logits.device)
             ids = torch.tensor([self._batch.gather_ids[g] for g in chunk], device=logits.device)
-            among = take(logits, rows)
+            among = read_rows(logits, rows)
             chosen = among.gather(1, ids.unsqueeze(1))
-            logprobs = (chosen.squeeze(1) - take(log_sum, rows)).tolist()
+            logprobs = (chosen.squeeze(1) - read_rows(log_sum, rows)).tolist()
             ranks = _count_greater(among, chosen).tolist()
             for g, logprob, greater in zip(chunk, logprobs, ranks, strict=True):
                 self._logprobs[g], self._ranks[g] = logprob, 1 + int(greater)

@@ -14,10 +14,10 @@ from operator import neg
 import torch
 from torch import Tensor
 
-from model_runtime.kernels.rows import row_index, take
-from model_runtime.logprobs.columns import RankedTokens
+from model_runtime.kernels.rows import read_rows, row_index
+from model_runtime.logprobs.columns import TokenColumns
 from model_runtime.logprobs.set_mass import ids_of
-from model_runtime.types import Choice, TokenLogprob
+from model_runtime.types import TokenLogprob, TopKSelection
 
 FEW = 16
 """So many ids are looked for one by one: more cost less when looked for together."""
@@ -41,15 +41,15 @@ def top_of_rows(
         together.setdefault(min(count, logits.shape[1]), []).append(row)
     for count, rows in together.items():
         index = row_index(rows, logits.device)
-        values, ids = top_tokens(take(logits, index), count)
-        logprobs = values - take(log_sum, index).unsqueeze(1)
+        values, ids = top_tokens(read_rows(logits, index), count)
+        logprobs = values - read_rows(log_sum, index).unsqueeze(1)
         for row, *listed in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
             yield row, tuple(map(TokenLogprob, *listed))
 
 
 def choices_of_rows(
-    logits: Tensor, log_sum: Tensor, asked: Sequence[tuple[int, Choice]]
-) -> Iterator[tuple[tuple[int, Choice], RankedTokens]]:
+    logits: Tensor, log_sum: Tensor, asked: Sequence[tuple[int, TopKSelection]]
+) -> Iterator[tuple[tuple[int, TopKSelection], TokenColumns]]:
     """What choices list of rows; a row may be asked for several.
 
     Args:
@@ -60,28 +60,28 @@ def choices_of_rows(
     Yields:
         Each pair with its tokens, most probable first, in any order.
     """
-    together: dict[object, list[tuple[int, Choice]]] = {}
+    together: dict[object, list[tuple[int, TopKSelection]]] = {}
     for pair in asked:
         together.setdefault(_kind(pair[1]), []).append(pair)
     for pairs in together.values():
         index = row_index([row for row, _ in pairs], logits.device)
-        rows = take(logits, index)
+        rows = read_rows(logits, index)
         values, ids, ranks = _ranked(rows, [choice for _, choice in pairs])
-        logprobs = values - take(log_sum, index).unsqueeze(1)
+        logprobs = values - read_rows(log_sum, index).unsqueeze(1)
         lists = zip(pairs, ids.tolist(), logprobs.tolist(), ranks.tolist(), strict=True)
         for pair, *listed in lists:
             yield pair, _listed(pair[1], *listed)
 
 
-def _kind(choice: Choice) -> object:
+def _kind(choice: TopKSelection) -> object:
     """Choices of the same kind are looked up together, each in its own row."""
     allowed = choice.allowed
     return None if allowed is not None and len(allowed) <= FEW else (choice.count, allowed)
 
 
 def _listed(
-    choice: Choice, ids: list[int], logprobs: list[float], ranks: list[int]
-) -> RankedTokens:
+    choice: TopKSelection, ids: list[int], logprobs: list[float], ranks: list[int]
+) -> TokenColumns:
     """Of falling candidates those that are allowed, possible, and not below the floor."""
     floor = -math.inf if choice.floor is None else choice.floor
     stop = bisect_right(logprobs, -floor, key=neg)
@@ -89,16 +89,16 @@ def _listed(
         stop -= 1
     allowed = choice.allowed
     if allowed is None:
-        return RankedTokens(ids[:stop], logprobs[:stop], ranks[:stop])
+        return TokenColumns(ids[:stop], logprobs[:stop], ranks[:stop])
     kept = [place for place in range(stop) if ids[place] in allowed][: choice.count]
-    return RankedTokens(
+    return TokenColumns(
         [ids[place] for place in kept],
         [logprobs[place] for place in kept],
         [ranks[place] for place in kept],
     )
 
 
-def _ranked(logits: Tensor, choices: Sequence[Choice]) -> tuple[Tensor, Tensor, Tensor]:
+def _ranked(logits: Tensor, choices: Sequence[TopKSelection]) -> tuple[Tensor, Tensor, Tensor]:
     """[M, *] logits, ids and ranks of enough tokens for choices of one kind, falling."""
     count, allowed = choices[0].count, choices[0].allowed
     vocab = logits.shape[1]

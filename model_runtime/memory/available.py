@@ -61,7 +61,7 @@ class _Group:
         return max(0, limit - used + sum(stat.get(key, 0) for key in self.layout.cached))
 
 
-class Memory:
+class AvailableMemory:
     """The memory that this process can take from.
 
     Args:

@@ -26,9 +26,9 @@ from model_runtime.batching.block_sizes import (
     GATHERED_KEYS,
     KEY_STEP,
     ROW_STEP,
-    near_steps,
     padded_keys,
     padded_rows,
+    suffix_steps,
 )
 
 FLOAT = 4
@@ -186,7 +186,7 @@ def _piece(shape: ModelShape, keys: int, rows: int) -> _Piece:
 
 def _near_pieces(shape: ModelShape, batch: Batch) -> Iterator[_Piece]:
     for span in batch.near:
-        for keys, rows in near_steps(span, batch.positions):
+        for keys, rows in suffix_steps(span, batch.positions):
             yield _piece(shape, keys, len(rows))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from model_runtime.batching.batch import Batch
 from model_runtime.errors import ModelLoadError, OutOfMemory
 from model_runtime.kv_cache.logprob_rows import row_budget
-from model_runtime.memory.available import Memory
+from model_runtime.memory.available import AvailableMemory
 from model_runtime.memory.estimate import ModelShape, batch_bytes, largest_batch_bytes
 from model_runtime.scheduling.oom_backoff import SMALLEST_BUDGET
 
@@ -24,7 +24,7 @@ RETRY_AFTER_S = 5.0
 """What is told to whom other processes' memory was in the way of; nobody knows for how long."""
 
 
-class BatchRoom:
+class MemoryGuard:
     """Makes batches as small as memory is short.
 
     Pages of the KV storage that nothing was written to yet count for the batch that writes to them
@@ -42,7 +42,10 @@ class BatchRoom:
     """
 
     def __init__(
-        self, shape: ModelShape, memory: Memory, clock: Callable[[], float] = time.monotonic
+        self,
+        shape: ModelShape,
+        memory: AvailableMemory,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.shape = shape
         self.kept_bytes: Callable[[], int] = lambda: 0

@@ -17,15 +17,15 @@ from model_runtime.attention.row_tiles import Heads
 from model_runtime.batching.batch import Batch, BatchOutput
 from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.kernels.activations import replace_activations
-from model_runtime.kernels.allocator import keep_freed_memory
+from model_runtime.kernels.allocator import tune_malloc
 from model_runtime.kernels.linear import (
     PackedLinear,
     check_products,
     forget_products,
-    lay_out_linears,
+    pack_linears,
 )
-from model_runtime.kernels.precision import keep_products_exact
-from model_runtime.kernels.threads import Threads
+from model_runtime.kernels.precision import disable_reduced_precision
+from model_runtime.kernels.threads import ThreadLimiter
 from model_runtime.kv_cache.storage import KVShape, KVStorage
 from model_runtime.loading.supported_models import check_supported
 from model_runtime.logprobs.reduce import reduce_head_rows, tile_height
@@ -73,13 +73,13 @@ class ModelRunner:
         self._decoder = model.base_model
         on_cpu = self.device.type == "cpu"
         if on_cpu:
-            keep_freed_memory()
+            tune_malloc()
         else:
-            keep_products_exact()
+            disable_reduced_precision()
         replace_activations(self._decoder)
         self._head = _Head(model)
-        self._threads = Threads()
-        layers = lay_out_linears(self._decoder, self.device, product_dtype, self._threads)
+        self._threads = ThreadLimiter()
+        layers = pack_linears(self._decoder, self.device, product_dtype, self._threads)
         head = self._head.lay_out(self.device, self._threads)
         config = model.config.get_text_config()
         self.rows = RowLayout()
@@ -109,7 +109,7 @@ class ModelRunner:
             OutOfMemory: it does not fit the device beside what is there.
         """
         try:
-            with self._threads.of_batch(batch):
+            with self._threads.for_batch(batch):
                 hidden, bad = self._forward(batch)
             rows = torch.tensor(batch.head_rows, dtype=torch.long, device=self.device)
             output = reduce_head_rows(hidden[rows], self._logits, batch, self._head.vocab_size)
@@ -163,9 +163,9 @@ class _Head:
         config = model.config.get_text_config()
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
 
-    def lay_out(self, device: torch.device, threads: Threads) -> list[PackedLinear]:
+    def lay_out(self, device: torch.device, threads: ThreadLimiter) -> list[PackedLinear]:
         holder = nn.ModuleList([self._project])
-        packed = lay_out_linears(holder, device, torch.float32, threads)
+        packed = pack_linears(holder, device, torch.float32, threads)
         self._project = holder[0]
         return packed
 

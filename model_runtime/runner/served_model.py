@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.config import EngineConfig
 from model_runtime.errors import ModelLoadError, UnsupportedModel
 from model_runtime.kv_cache.logprob_rows import row_budget
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.loading.loader import LoadedModel, digest, load_model
-from model_runtime.loading.self_check import Sample, take_sample
+from model_runtime.loading.self_check import ReferenceSample, compute_reference
 from model_runtime.loading.supported_models import TRY_PADDED, check_supported
-from model_runtime.memory.available import Memory
+from model_runtime.memory.available import AvailableMemory
 from model_runtime.memory.estimate import ModelShape
-from model_runtime.memory.guard import BatchRoom
+from model_runtime.memory.guard import MemoryGuard
 from model_runtime.runner.model_runner import DTYPES, ModelRunner
 from model_runtime.runner.row_layout import RowLayout
-from model_runtime.runner.unbatched_runner import PaddedModelRunner
-from model_runtime.scheduling.forward import Forward
+from model_runtime.runner.unbatched_runner import UnbatchedModelRunner
+from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.tokenization.tokenizer import Tokenizer
-from model_runtime.types import Answer, ModelInfo
+from model_runtime.types import ModelInfo, QueryResult
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class CacheGauge(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
+class ModelBackend:
     """A model that is ready to be asked.
 
     Attributes:
@@ -57,12 +57,12 @@ class ServedModel:
 
     info: ModelInfo
     tokenizer: Tokenizer
-    forward: Forward
+    forward: ForwardPipeline
     cache: CacheGauge
-    sample: Sample
+    sample: ReferenceSample
 
     @classmethod
-    def load(cls, config: EngineConfig) -> ServedModel:
+    def load(cls, config: EngineConfig) -> ModelBackend:
         """Load weights and tokenizer, and set up the runner that ``config`` asks for.
 
         Raises:
@@ -71,7 +71,7 @@ class ServedModel:
         loaded, prepare = _load(config)
         try:
             free = _bytes_for_sample(loaded.info.device)
-            sample = take_sample(loaded.model, loaded.info.max_model_len, free)
+            sample = compute_reference(loaded.model, loaded.info.max_model_len, free)
             forward, cache, rows = prepare(loaded, config)
         except ModelLoadError:
             raise
@@ -88,11 +88,11 @@ class ServedModel:
             batch_invariant=rows.batch_invariant,
             fingerprint=digest(loaded.info.fingerprint, str(rows)),
         )
-        _tell_of_company(info)
+        _warn_unless_invariant(info)
         return cls(info, loaded.tokenizer, forward, cache, sample)
 
 
-_Prepare = Callable[[LoadedModel, EngineConfig], tuple[Forward, CacheGauge, RowLayout]]
+_Prepare = Callable[[LoadedModel, EngineConfig], tuple[ForwardPipeline, CacheGauge, RowLayout]]
 
 
 def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
@@ -106,7 +106,7 @@ def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
 
 def _prepare_paths(
     loaded: LoadedModel, config: EngineConfig
-) -> tuple[Forward, CacheGauge, RowLayout]:
+) -> tuple[ForwardPipeline, CacheGauge, RowLayout]:
     """Planner, runner and cache in a row; the batch is what goes from one to the next."""
     room = _room(loaded, config)
     runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
@@ -115,19 +115,19 @@ def _prepare_paths(
         room.kept_bytes = lambda: cache.row_bytes
         room.shape = runner.rows.shape_of(room.shape)
 
-    def plan_batch(work: Sequence[Work], budget: int) -> Batch:
+    def plan_batch(work: Sequence[QueryProgress], budget: int) -> Batch:
         if room is None:
             return plan(work, cache, budget)
         return room.fit(lambda tokens: plan(work, cache, tokens), budget)
 
-    def run(batch: Batch) -> Sequence[Answer]:
+    def run(batch: Batch) -> Sequence[QueryResult]:
         output = runner.run(batch)
-        answers = assemble(batch, output)
+        answers = results_from_output(batch, output)
         cache.commit(batch, answers, output.bad_slots)
         return answers
 
     return (
-        Forward(plan_batch, run, lambda _batch: cache.abandon(), runner.report_to),
+        ForwardPipeline(plan_batch, run, lambda _batch: cache.rollback(), runner.report_to),
         cache,
         runner.rows,
     )
@@ -135,36 +135,36 @@ def _prepare_paths(
 
 def _bytes_for_sample(device: str) -> int | None:
     """What float64 weights may take at the start: on a CPU well below what is free."""
-    free = Memory().free() if device == "cpu" else None
+    free = AvailableMemory().free() if device == "cpu" else None
     return None if free is None else free * 3 // 4
 
 
-def _room(loaded: LoadedModel, config: EngineConfig) -> BatchRoom | None:
+def _room(loaded: LoadedModel, config: EngineConfig) -> MemoryGuard | None:
     """What keeps batches within memory on a CPU; elsewhere the device says when it is full."""
     if loaded.info.device != "cpu":
         return None
     shape = ModelShape.of(loaded.model.config.get_text_config(), loaded.info.vocab_size)
-    room = BatchRoom(shape, Memory())
+    room = MemoryGuard(shape, AvailableMemory())
     room.check_start(config.kv_cache_bytes, config.max_batch_tokens, loaded.info.max_model_len)
     return room
 
 
 def _prepare_padded(
     loaded: LoadedModel, _config: EngineConfig
-) -> tuple[Forward, CacheGauge, RowLayout]:
-    runner = PaddedModelRunner(loaded.model, loaded.info.max_model_len)
+) -> tuple[ForwardPipeline, CacheGauge, RowLayout]:
+    runner = UnbatchedModelRunner(loaded.model, loaded.info.max_model_len)
 
-    def run(batch: Batch) -> Sequence[Answer]:
-        return assemble(batch, runner.run(batch))
+    def run(batch: Batch) -> Sequence[QueryResult]:
+        return results_from_output(batch, runner.run(batch))
 
     return (
-        Forward(plan=runner.plan, run=run, release=lambda _batch: None),
+        ForwardPipeline(plan=runner.plan, run=run, release=lambda _batch: None),
         runner.cache,
         RowLayout(),
     )
 
 
-def _tell_of_company(info: ModelInfo) -> None:
+def _warn_unless_invariant(info: ModelInfo) -> None:
     if info.device == "cpu" and not info.batch_invariant:
         logger.warning(
             "the last bits of a score may depend on what is computed beside it; "

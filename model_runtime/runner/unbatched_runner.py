@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model_runtime.batching.batch import Batch, BatchOutput, Work
+from model_runtime.batching.batch import Batch, BatchOutput, QueryProgress
 from model_runtime.batching.planner import plan
 from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.kv_cache.null_cache import NullPrefixCache
@@ -34,7 +34,7 @@ LARGEST_LEAK = 0.01
 """In nats, between rows of two paths that differ behind them. More is sight, not rounding."""
 
 
-class PaddedModelRunner:
+class UnbatchedModelRunner:
     """A transformers causal LM as it is, one path at a time."""
 
     def __init__(self, model: PreTrainedModel, longest_path: int) -> None:
@@ -53,7 +53,7 @@ class PaddedModelRunner:
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._check_causal(min(PROBE_TOKENS, longest_path))
 
-    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+    def plan(self, work: Sequence[QueryProgress], budget: int) -> Batch:
         """The first piece of work, whole: a path is never cut, whatever the budget is.
 
         Rows before its ``next_row`` are computed again and not answered again.

@@ -1,10 +1,10 @@
 """Batches out of requests: what the model thread does, without the thread.
 
-``settle`` and ``forward`` take turns. New work comes in through ``admit`` between them, so a
-batch forms while the former one runs::
+``collect_finished`` and ``forward`` take turns. New work comes in through ``admit`` between them,
+so a batch forms while the former one runs::
 
-    admit ──> settle ──────────────> forward ────────────────────────────> settle ...
-              drop what is gone,     most urgent first, up to the budget;
+    admit ──> collect_finished ────> forward ────────────────────────────> collect_finished ...
+              drop the cancelled,    most urgent first, up to the budget;
               let searches go on,    a failure is narrowed down to
               return the finished    the request that causes it;
                                      what memory is too short for waits
@@ -27,20 +27,20 @@ from model_runtime.errors import (
     RequestTooLarge,
 )
 from model_runtime.scheduling.admission import Throughput
-from model_runtime.scheduling.decode_pacing import StepPace
-from model_runtime.scheduling.forward import Forward
+from model_runtime.scheduling.decode_pacing import DecodePacer
+from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.scheduling.memory_wait import MemoryWait
-from model_runtime.scheduling.oom_backoff import BatchBudget
-from model_runtime.scheduling.policy import FairShare
-from model_runtime.scheduling.request import Ask, Job
-from model_runtime.types import Answer, EngineStats, Outcome, Priority
+from model_runtime.scheduling.oom_backoff import OomBackoff
+from model_runtime.scheduling.policy import SchedulingPolicy
+from model_runtime.scheduling.request import EngineRequest, PendingQuery
+from model_runtime.types import EngineStats, Priority, QueryResult, RequestOutput
 
 
-class Finished(NamedTuple):
+class FinishedRequest(NamedTuple):
     """A request that has ended, and how."""
 
-    job: Job
-    end: Outcome[object] | ChainruleError
+    job: EngineRequest
+    end: RequestOutput[object] | ChainruleError
 
 
 class Batcher:
@@ -56,17 +56,19 @@ class Batcher:
         throughput: how fast forwards have been.
     """
 
-    def __init__(self, model: Forward, max_batch_tokens: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, model: ForwardPipeline, max_batch_tokens: int, clock: Callable[[], float]
+    ) -> None:
         self.counters = EngineStats()
         self.throughput = Throughput()
         self._model = model
         self._clock = clock
-        self._budget = BatchBudget(max_batch_tokens)
-        self._share = FairShare(max_batch_tokens)
-        self._pace = StepPace()
+        self._budget = OomBackoff(max_batch_tokens)
+        self._share = SchedulingPolicy(max_batch_tokens)
+        self._pace = DecodePacer()
         self._memory_wait = MemoryWait()
-        self._jobs: dict[Job, None] = {}
-        self._finished: list[Finished] = []
+        self._jobs: dict[EngineRequest, None] = {}
+        self._finished: list[FinishedRequest] = []
 
     @property
     def idle(self) -> bool:
@@ -80,15 +82,15 @@ class Batcher:
             return 0.0
         return self._memory_wait.pause_s(self._jobs, self._clock())
 
-    def admit(self, job: Job) -> None:
-        """Take a request in hand; ``settle`` lets it ask."""
+    def admit(self, job: EngineRequest) -> None:
+        """Take a request in hand; ``collect_finished`` lets it ask."""
         self._jobs[job] = None
 
-    def settle(self) -> list[Finished]:
+    def collect_finished(self) -> list[FinishedRequest]:
         """Drop what need not run, let searches go on, return what has ended since last time."""
         now = self._clock()
         for job in list(self._jobs):
-            if job.gone:
+            if job.cancelled:
                 self._drop(job)
             elif job.deadline <= now and not job.is_reading:
                 self._time_out(job, now)
@@ -101,9 +103,9 @@ class Batcher:
         """Run one batch of what is asked. Where it fails, run it in parts."""
         ordered = self._share.order(self._jobs, self.throughput.tokens_per_s)
         for jobs in self._memory_wait.split(ordered, self._clock()):
-            self._attempt(jobs)
+            self._run_batch(jobs)
 
-    def _advance(self, job: Job, now: float) -> None:
+    def _advance(self, job: EngineRequest, now: float) -> None:
         try:
             outcome = job.advance(now)
         except Exception as error:
@@ -112,32 +114,32 @@ class Batcher:
             if outcome is not None:
                 self._end(job, outcome)
 
-    def _time_out(self, job: Job, now: float) -> None:
+    def _time_out(self, job: EngineRequest, now: float) -> None:
         try:
-            outcome = job.give_up(now)
+            outcome = job.finish_early(now)
         except Exception as error:
             self._end(job, _as_failure(error, "the search failed"))
         else:
             self._end(job, outcome or DeadlineExceeded("the request's time ran out"))
 
-    def _end(self, job: Job, end: Outcome[object] | ChainruleError) -> None:
+    def _end(self, job: EngineRequest, end: RequestOutput[object] | ChainruleError) -> None:
         self._drop(job)
-        self._finished.append(Finished(job, end))
-        if isinstance(end, Outcome):
+        self._finished.append(FinishedRequest(job, end))
+        if isinstance(end, RequestOutput):
             cached = self.counters.cached_tokens + end.cached_tokens
             self.counters = replace(self.counters, cached_tokens=cached)
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: EngineRequest) -> None:
         del self._jobs[job]
         self._memory_wait.forget(job)
 
-    def _attempt(self, jobs: Sequence[Job]) -> None:
+    def _run_batch(self, jobs: Sequence[EngineRequest]) -> None:
         """One forward over what fits of these jobs; more only where it fails."""
-        asks = [(job, ask) for job in jobs if not job.gone for ask in job.open_asks]
+        asks = [(job, ask) for job in jobs if not job.cancelled for ask in job.open_asks]
         if not asks:
             return
         planned = self._clock()
-        steps = sum(job.steps for job in jobs if job.priority is Priority.INTERACTIVE)
+        steps = sum(job.decode_tokens for job in jobs if job.priority is Priority.INTERACTIVE)
         budget = self._pace.budget(steps, self._budget.tokens)
         try:
             batch = self._model.plan([ask.work for _, ask in asks], budget)
@@ -147,7 +149,7 @@ class Batcher:
         except Exception as error:
             self._bisect(jobs, error)
             return
-        if not batch.extents:
+        if not batch.query_slices:
             asks[0][1].answer = RequestTooLarge("the token path does not fit into the KV cache")
             return
         fed = _fed_by_job(batch, asks)
@@ -155,62 +157,70 @@ class Batcher:
         try:
             answers = self._run(batch, len(fed))
         except Exception as error:
-            _let_go_of_tensors(error)
+            _clear_frames(error)
             self._model.release(batch)
-            self._recover(jobs, batch, list(fed), error)
+            self._retry_smaller(jobs, batch, list(fed), error)
         else:
             self._pace.observe(steps, len(batch.token_ids), self._clock() - planned)
             _deliver(batch, asks, answers)
             self._account(batch, fed, began, answers)
 
-    def _put_off(self, jobs: Sequence[Job], error: OutOfMemory) -> None:
+    def _put_off(self, jobs: Sequence[EngineRequest], error: OutOfMemory) -> None:
         """Not even a small batch fits: try fewer jobs now, and one that does not fit alone later.
 
         The others come with the next batch, or at once where the first one has failed.
         """
         if len(jobs) > 1:
             middle = len(jobs) // 2
-            self._attempt(jobs[:middle])
+            self._run_batch(jobs[:middle])
             if jobs[0] not in self._jobs:
-                self._attempt(jobs[middle:])
+                self._run_batch(jobs[middle:])
         elif error.retry_after_s is None or not self._memory_wait.put_off(jobs[0], self._clock()):
             self._end(jobs[0], error)
 
-    def _run(self, batch: Batch, requests: int) -> Sequence[Answer]:
+    def _run(self, batch: Batch, requests: int) -> Sequence[QueryResult]:
         self.counters = replace(self.counters, running_requests=requests)
         try:
             return self._model.run(batch)
         finally:
             self.counters = replace(self.counters, running_requests=0)
 
-    def _recover(
-        self, jobs: Sequence[Job], batch: Batch, held: Sequence[Job], error: Exception
+    def _retry_smaller(
+        self,
+        jobs: Sequence[EngineRequest],
+        batch: Batch,
+        held: Sequence[EngineRequest],
+        error: Exception,
     ) -> None:
         """After a failed forward: a smaller batch where memory ran out, else find the culprit."""
         if isinstance(error, OutOfMemory) and self._budget.shrink(len(batch.token_ids), held):
-            self._attempt(jobs)
+            self._run_batch(jobs)
         else:
             self._bisect(held, error)
 
-    def _bisect(self, jobs: Sequence[Job], error: Exception) -> None:
+    def _bisect(self, jobs: Sequence[EngineRequest], error: Exception) -> None:
         """Try the halves apart; a job that fails alone ends with its error."""
         if len(jobs) > 1:
             middle = len(jobs) // 2
-            self._attempt(jobs[:middle])
-            self._attempt(jobs[middle:])
+            self._run_batch(jobs[:middle])
+            self._run_batch(jobs[middle:])
             return
         if isinstance(error, OutOfMemory):
-            self._budget.forget(jobs[0])
+            self._budget.clear_culprit(jobs[0])
         self._end(jobs[0], _as_failure(error, "the forward failed"))
 
     def _account(
-        self, batch: Batch, fed: Mapping[Job, int], began: float, answers: Sequence[Answer]
+        self,
+        batch: Batch,
+        fed: Mapping[EngineRequest, int],
+        began: float,
+        answers: Sequence[QueryResult],
     ) -> None:
         self._budget.worked(len(batch.token_ids))
         shared = len(fed) > 1
         seconds = self._clock() - began
         for job, tokens in fed.items():
-            job.record(tokens, shared, began)
+            job.add_usage(tokens, shared, began)
         self._share.charge(fed)
         self._memory_wait.ran(fed)
         self.throughput.observe(len(batch.token_ids), seconds)
@@ -228,22 +238,26 @@ class Batcher:
         )
 
 
-def _fed_by_job(batch: Batch, asks: Sequence[tuple[Job, Ask]]) -> dict[Job, int]:
+def _fed_by_job(
+    batch: Batch, asks: Sequence[tuple[EngineRequest, PendingQuery]]
+) -> dict[EngineRequest, int]:
     """Tokens that a batch feeds for each job with a part in it."""
-    fed: dict[Job, int] = {}
-    for extent in batch.extents:
-        job, _ = asks[extent.work_index]
-        fed[job] = fed.get(job, 0) + extent.computed_tokens
+    fed: dict[EngineRequest, int] = {}
+    for query_slice in batch.query_slices:
+        job, _ = asks[query_slice.work_index]
+        fed[job] = fed.get(job, 0) + query_slice.computed_tokens
     return fed
 
 
-def _deliver(batch: Batch, asks: Sequence[tuple[Job, Ask]], answers: Sequence[Answer]) -> None:
-    for extent, answer in zip(batch.extents, answers, strict=True):
-        _, ask = asks[extent.work_index]
-        ask.take(extent, answer)
+def _deliver(
+    batch: Batch, asks: Sequence[tuple[EngineRequest, PendingQuery]], answers: Sequence[QueryResult]
+) -> None:
+    for query_slice, answer in zip(batch.query_slices, answers, strict=True):
+        _, ask = asks[query_slice.work_index]
+        ask.add_part(query_slice, answer)
 
 
-def _let_go_of_tensors(error: BaseException | None) -> None:
+def _clear_frames(error: BaseException | None) -> None:
     """Clear the frames of a failed forward, or its memory stays taken while it is tried again."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)

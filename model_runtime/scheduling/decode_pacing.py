@@ -24,18 +24,18 @@ FIRST, LEAST = 64, 8
 FASTER, SLOWER = 1.25, 0.5
 """The largest changes from one batch to the next."""
 
-PATIENCE = 64
+RECALIBRATE_AFTER = 64
 """Batches with company until the steps' own time is measured again, by a batch of them alone."""
 
 SAME = 1.5
 """Numbers of steps within such a factor take about the same time; it is kept for each size."""
 
 
-class StepPace:
+class DecodePacer:
     """The token budget of batches that hold steps of running searches."""
 
     def __init__(self) -> None:
-        self._company = float(FIRST)
+        self._co_batched_tokens = float(FIRST)
         self._alone_s: dict[int, float] = {}
         self._since: dict[int, int] = {}
 
@@ -49,9 +49,9 @@ class StepPace:
         if not steps:
             return most
         size = _size(steps)
-        if size not in self._alone_s or self._since[size] >= PATIENCE:
+        if size not in self._alone_s or self._since[size] >= RECALIBRATE_AFTER:
             return min(most, steps)
-        return min(most, steps + int(self._company))
+        return min(most, steps + int(self._co_batched_tokens))
 
     def observe(self, steps: int, tokens: int, seconds: float) -> None:
         """Learn from a batch of ``tokens``, ``steps`` of them of running searches."""
@@ -66,11 +66,11 @@ class StepPace:
             self._since[size] += 1
             self._adapt(tokens - steps, TARGET * alone / seconds if seconds > 0 else FASTER)
 
-    def _adapt(self, company: int, change: float) -> None:
-        room = company * min(max(change, SLOWER), FASTER)
+    def _adapt(self, co_batched_tokens: int, change: float) -> None:
+        room = co_batched_tokens * min(max(change, SLOWER), FASTER)
         # A batch that was not full says nothing against a fuller one.
-        if change < 1 or room > self._company:
-            self._company = max(float(LEAST), room)
+        if change < 1 or room > self._co_batched_tokens:
+            self._co_batched_tokens = max(float(LEAST), room)
 
 
 def _size(steps: int) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from model_runtime.batching.batch import Batch, Work
-from model_runtime.types import Answer
+from model_runtime.batching.batch import Batch, QueryProgress
+from model_runtime.types import QueryResult
 
 
-class Forward(NamedTuple):
+class ForwardPipeline(NamedTuple):
     """What a batch goes through. The engine puts it together.
 
     Attributes:
@@ -21,7 +21,7 @@ class Forward(NamedTuple):
             layer.
     """
 
-    plan: Callable[[Sequence[Work], int], Batch]
-    run: Callable[[Batch], Sequence[Answer]]
+    plan: Callable[[Sequence[QueryProgress], int], Batch]
+    run: Callable[[Batch], Sequence[QueryResult]]
     release: Callable[[Batch], None]
     report_to: Callable[[Callable[[], None]], None] = lambda _progress: None

@@ -9,7 +9,7 @@ from weakref import WeakSet
 SMALLEST_BUDGET = 32
 """Out of memory makes batches smaller down to here, in tokens; then one request is at fault."""
 
-PATIENCE = 1000
+RETRY_CEILING_AFTER = 1000
 """Forwards after which a ceiling is tried again: memory may have been somebody else's."""
 
 
@@ -20,7 +20,7 @@ class _Failure(NamedTuple):
     requests: WeakSet[object]
 
 
-class BatchBudget:
+class OomBackoff:
     """Tokens fed to one forward at most.
 
     A batch that runs out of memory halves it, and that is remembered: the next one does not try
@@ -42,8 +42,8 @@ class BatchBudget:
         self.tokens = most
         self._most = most
         self._failures: list[_Failure] = []
-        self._calm = 0
-        self._patience = PATIENCE
+        self._forwards_since_oom = 0
+        self._retry_after = RETRY_CEILING_AFTER
         self._on_trial = False
 
     def shrink(self, tokens: int, requests: Iterable[object]) -> bool:
@@ -56,11 +56,11 @@ class BatchBudget:
             return False
         self.tokens = max(SMALLEST_BUDGET, min(tokens, self.tokens) // 2)
         self._failures.append(_Failure(self.tokens, WeakSet(requests)))
-        self._calm = 0
+        self._forwards_since_oom = 0
         self._on_trial = False
         return True
 
-    def forget(self, culprit: object) -> None:
+    def clear_culprit(self, culprit: object) -> None:
         """A request fits at no size, so it says nothing about what others fit."""
         self._failures = [item for item in self._failures if culprit not in item.requests]
         self.tokens = min((item.ceiling for item in self._failures), default=self._most)
@@ -69,11 +69,11 @@ class BatchBudget:
         """A batch of so many tokens did not run out of memory."""
         if self._on_trial and tokens >= self.tokens:
             self._on_trial = False
-            self._patience = PATIENCE
-        self._calm += 1
-        if self.tokens < self._most and self._calm >= self._patience:
+            self._retry_after = RETRY_CEILING_AFTER
+        self._forwards_since_oom += 1
+        if self.tokens < self._most and self._forwards_since_oom >= self._retry_after:
             self.tokens = min(self._most, 2 * self.tokens)
             self._failures = [item for item in self._failures if item.ceiling >= self.tokens]
-            self._calm = 0
-            self._patience *= 2
+            self._forwards_since_oom = 0
+            self._retry_after *= 2
             self._on_trial = True

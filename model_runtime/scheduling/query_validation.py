@@ -12,7 +12,7 @@ from model_runtime.types import LogprobQuery
 
 
 @dataclass(frozen=True, slots=True)
-class QueryLimits:
+class QueryValidator:
     """The bounds of a model and its cache.
 
     Attributes:

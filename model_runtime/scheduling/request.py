@@ -18,11 +18,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from model_runtime.batching.batch import Extent, Work
+from model_runtime.batching.batch import QueryProgress, QuerySlice
 from model_runtime.batching.trie import fed_tokens
-from model_runtime.decoding.base import AskOnce, Gradual, Interruptible, SearchStrategy
+from model_runtime.decoding.base import AnytimeStrategy, Gradual, SearchStrategy, SingleRound
 from model_runtime.errors import ChainruleError, ForwardFailed
-from model_runtime.types import Answer, LogprobQuery, LogprobResult, Outcome, RequestOptions
+from model_runtime.types import (
+    LogprobQuery,
+    LogprobResult,
+    QueryResult,
+    RequestOptions,
+    RequestOutput,
+)
 
 STEP_TOKENS = 16
 """Tokens that a search feeds in one step; with more it is served as scoring is."""
@@ -32,30 +38,31 @@ QUERIES_AT_ONCE = 2_048
 some 20 microseconds, in which no other request gets on."""
 
 
-class Ask:
+class PendingQuery:
     """A query, and how much of its answer is there. Batches may answer it part by part."""
 
     __slots__ = ("_rows_so_far", "answer", "work")
 
     def __init__(self, query: LogprobQuery) -> None:
-        self.work = Work(query, query.score_from)
-        self.answer: Answer | None = None
+        self.work = QueryProgress(query, query.score_from)
+        self.answer: QueryResult | None = None
         self._rows_so_far = LogprobResult()
 
-    def take(self, extent: Extent, answer: Answer) -> None:
+    def add_part(self, query_slice: QuerySlice, answer: QueryResult) -> None:
         """Join what a batch answered to what is there; an error ends the query alone."""
         if isinstance(answer, ChainruleError):
             self.answer = answer
             return
-        self._rows_so_far = self._rows_so_far.then(answer)
-        self.work = Work(self.work.query, extent.rows.stop)
-        if extent.complete:
+        self._rows_so_far = self._rows_so_far.concat(answer)
+        self.work = QueryProgress(self.work.query, query_slice.rows.stop)
+        if query_slice.complete:
             self.answer = self._rows_so_far
 
 
 @dataclass(slots=True)
 class Usage:
-    """What a request has cost so far. Fields as in ``Outcome``; ``first_forward`` is a clock's."""
+    """What a request has cost so far. Fields as in ``RequestOutput``; ``first_forward`` is a time
+    of the monotonic clock."""
 
     computed_tokens: int = 0
     cached_tokens: int = 0
@@ -64,8 +71,8 @@ class Usage:
     first_forward: float | None = None
 
 
-class Job:
-    """One admitted request. All of it belongs to the model thread, except ``gone``.
+class EngineRequest:
+    """One admitted request. All of it belongs to the model thread, except ``cancelled``.
 
     Args:
         strategy: the search, which asks and is told.
@@ -76,7 +83,7 @@ class Job:
         gone: nobody waits for the outcome any more; the event loop sets it, once.
         can_give: it may have an outcome, if not the final one, when its time runs out.
         asks: the queries of the present round, of many ``QUERIES_AT_ONCE`` at a time.
-        usage: the bill.
+        usage: what it has cost so far.
     """
 
     def __init__(
@@ -88,12 +95,12 @@ class Job:
         self.arrival = arrival
         self.cache_salt = options.cache_salt
         self.deadline = arrival + (math.inf if options.timeout_s is None else options.timeout_s)
-        self.gone = False
-        self.can_give = isinstance(strategy, Interruptible)
+        self.cancelled = False
+        self.is_anytime = isinstance(strategy, AnytimeStrategy)
         self._gradual = strategy if isinstance(strategy, Gradual) else None
-        self.asks: list[Ask] = []
+        self.asks: list[PendingQuery] = []
         self._unasked: Iterator[LogprobQuery] = iter(())
-        self._answers: list[Answer] = []
+        self._answers: list[QueryResult] = []
         self._reading: Iterator[None] | None = None
         self.usage = Usage()
         self._rounds = 0
@@ -101,7 +108,7 @@ class Job:
         self._asked_tokens = 0
 
     @property
-    def open_asks(self) -> list[Ask]:
+    def open_asks(self) -> list[PendingQuery]:
         """Queries that are asked and not answered."""
         return [ask for ask in self.asks if ask.answer is None]
 
@@ -121,7 +128,7 @@ class Job:
         return max(1, sum(_rows(ask.work.query) for ask in self.open_asks))
 
     @property
-    def steps(self) -> int:
+    def decode_tokens(self) -> int:
         """Tokens of the next step of a running search; 0 of whoever is in its first round.
 
         A round of many tokens is no step: it takes long by itself, and may be answered in parts.
@@ -130,7 +137,7 @@ class Job:
         return count if count <= STEP_TOKENS else 0
 
     @property
-    def overrun(self) -> bool:
+    def lost_cached_work(self) -> bool:
         """More was fed than all of it costs: what it had computed was evicted in between.
 
         A search whose budget exceeds its cost has overrun once it was fed more than it asked.
@@ -146,8 +153,8 @@ class Job:
         tokens = self.cost + self.usage.computed_tokens
         return min(self.deadline, self.arrival + seconds_per_token * tokens)
 
-    def record(self, computed_tokens: int, shared: bool, began: float) -> None:
-        """Bill a forward that held a part of this request and began at ``began``."""
+    def add_usage(self, computed_tokens: int, shared: bool, began: float) -> None:
+        """Add a forward that held a part of this request and began at ``began``."""
         usage = self.usage
         usage.computed_tokens += computed_tokens
         usage.batches += 1
@@ -155,7 +162,7 @@ class Job:
         if usage.first_forward is None:
             usage.first_forward = began
 
-    def advance(self, now: float) -> Outcome[object] | None:
+    def advance(self, now: float) -> RequestOutput[object] | None:
         """Tell the search its answers and let it ask on; the outcome once it is done.
 
         To be called when no query is open, and again where none is open afterwards. Raises
@@ -168,13 +175,13 @@ class Job:
         self._ask()
         return None
 
-    def give_up(self, now: float) -> Outcome[object] | None:
+    def finish_early(self, now: float) -> RequestOutput[object] | None:
         """The outcome as it is; None where there is none yet. The job ends either way.
 
         Not to be called while it ``is_reading``.
         Raises whatever the search raises.
         """
-        if not isinstance(self.strategy, Interruptible):
+        if not isinstance(self.strategy, AnytimeStrategy):
             return None
         if not self.open_asks and not self._ask_on():
             while not self._tell():
@@ -206,7 +213,7 @@ class Job:
             # Whoever asks once has counted already, and it may be thousands of long paths.
             self._first_round_tokens = (
                 self.strategy.fed_tokens
-                if isinstance(self.strategy, AskOnce)
+                if isinstance(self.strategy, SingleRound)
                 else fed_tokens(queries)
             )
         self._asked_tokens += sum(map(_rows, queries)) if self._rounds else self._first_round_tokens
@@ -218,7 +225,7 @@ class Job:
         """Ask the next queries of the round, once the former ones are answered; False: no more."""
         self._answers += [ask.answer for ask in self.asks if ask.answer is not None]
         queries = islice(self._unasked, QUERIES_AT_ONCE)
-        self.asks = [Ask(self._salted(query)) for query in queries]
+        self.asks = [PendingQuery(self._salted(query)) for query in queries]
         return bool(self.asks)
 
     def _salted(self, query: LogprobQuery) -> LogprobQuery:
@@ -229,10 +236,10 @@ class Job:
         # The length says where the first ends, so that no two pairs have the same salt.
         return replace(query, cache_salt=f"{len(own)}:{own}{query.cache_salt}")
 
-    def _outcome(self, now: float) -> Outcome[object]:
+    def _outcome(self, now: float) -> RequestOutput[object]:
         usage = self.usage
         began = now if usage.first_forward is None else usage.first_forward
-        return Outcome(
+        return RequestOutput(
             value=self.strategy.result(),
             computed_tokens=usage.computed_tokens,
             cached_tokens=usage.cached_tokens,

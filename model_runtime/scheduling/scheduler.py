@@ -36,17 +36,17 @@ from model_runtime.errors import (
     EngineStopping,
 )
 from model_runtime.scheduling.admission import Admission
-from model_runtime.scheduling.batcher import Batcher, Finished
-from model_runtime.scheduling.forward import Forward
-from model_runtime.scheduling.request import Job
+from model_runtime.scheduling.batcher import Batcher, FinishedRequest
+from model_runtime.scheduling.forward import ForwardPipeline
+from model_runtime.scheduling.request import EngineRequest
 from model_runtime.scheduling.watchdog import Watchdog
-from model_runtime.types import EngineStats, Outcome, Priority, RequestOptions
+from model_runtime.types import EngineStats, Priority, RequestOptions, RequestOutput
 
 R = TypeVar("R")
 
 DEFAULT_OPTIONS = RequestOptions()
 
-HAND_OVER_S = 30.0
+ANYTIME_GRACE_S = 30.0
 """How long a search that has something to give may outlast its deadline: the forward that runs
 then has to end first."""
 
@@ -62,15 +62,15 @@ class _Inbox:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._jobs: dict[Job, None] = {}
+        self._jobs: dict[EngineRequest, None] = {}
         self._closed = False
 
-    def put(self, job: Job) -> None:
+    def put(self, job: EngineRequest) -> None:
         with self._changed:
             self._jobs[job] = None
             self._changed.notify()
 
-    def discard(self, job: Job) -> None:
+    def discard(self, job: EngineRequest) -> None:
         """Forget a job, if it was not taken yet."""
         with self._changed:
             self._jobs.pop(job, None)
@@ -80,7 +80,7 @@ class _Inbox:
             self._closed = True
             self._changed.notify()
 
-    def take(self, *, wait: bool, pause_s: float) -> list[Job] | None:
+    def drain(self, *, wait: bool, pause_s: float) -> list[EngineRequest] | None:
         """All that is there after a pause, at least one job with ``wait``; None once closed."""
         with self._changed:
             if pause_s:
@@ -104,7 +104,7 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Forward,
+        model: ForwardPipeline,
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
@@ -119,7 +119,7 @@ class Scheduler:
         self._admission = Admission(max_queue_tokens)
         self._clock = clock
         self._inbox = _Inbox()
-        self._waiting: dict[Job, asyncio.Future[Outcome[Any]]] = {}
+        self._waiting: dict[EngineRequest, asyncio.Future[RequestOutput[Any]]] = {}
         self._thread: threading.Thread | None = None
         self._thread_ended = asyncio.Event()
         self._thread_died = asyncio.Event()
@@ -157,7 +157,7 @@ class Scheduler:
 
     async def submit(
         self, strategy: SearchStrategy[R], options: RequestOptions = DEFAULT_OPTIONS
-    ) -> Outcome[R]:
+    ) -> RequestOutput[R]:
         """Run a search to its end. Cancelling the awaiting task frees the request's place.
 
         Raises:
@@ -168,10 +168,10 @@ class Scheduler:
             ChainruleError: whatever else the search raised on purpose.
         """
         self._check_open()
-        job = Job(strategy, options, self._clock())
+        job = EngineRequest(strategy, options, self._clock())
         speed = self._batcher.throughput.tokens_per_s
         self._admission.admit(job.cost, job.priority, speed)
-        waiter: asyncio.Future[Outcome[R]] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[RequestOutput[R]] = asyncio.get_running_loop().create_future()
         self._waiting[job] = waiter
         timer = self._set_timer(job, options.timeout_s)
         self._inbox.put(job)
@@ -221,15 +221,15 @@ class Scheduler:
         if self._thread is None:
             raise EngineNotReady("the engine has not been started")
 
-    def _set_timer(self, job: Job, timeout_s: float | None) -> asyncio.TimerHandle | None:
+    def _set_timer(self, job: EngineRequest, timeout_s: float | None) -> asyncio.TimerHandle | None:
         """End the job in time, though a long forward may be running."""
         if timeout_s is None:
             return None
-        end = [Finished(job, DeadlineExceeded("the request's time ran out"))]
-        latest_s = timeout_s + HAND_OVER_S if job.can_give else timeout_s
+        end = [FinishedRequest(job, DeadlineExceeded("the request's time ran out"))]
+        latest_s = timeout_s + ANYTIME_GRACE_S if job.is_anytime else timeout_s
         return asyncio.get_running_loop().call_later(latest_s, self._resolve, end)
 
-    def _resolve(self, finished: Iterable[Finished]) -> None:
+    def _resolve(self, finished: Iterable[FinishedRequest]) -> None:
         for job, end in finished:
             waiter = self._leave(job)
             if waiter is None or waiter.done():
@@ -239,9 +239,9 @@ class Scheduler:
             else:
                 waiter.set_result(end)
 
-    def _leave(self, job: Job) -> asyncio.Future[Outcome[Any]] | None:
+    def _leave(self, job: EngineRequest) -> asyncio.Future[RequestOutput[Any]] | None:
         """Free the job's place, once; returns the waiter if it was still there."""
-        job.gone = True
+        job.cancelled = True
         self._inbox.discard(job)
         waiter = self._waiting.pop(job, None)
         if waiter is not None:
@@ -249,7 +249,7 @@ class Scheduler:
         return waiter
 
     def _resolve_all(self, end: Callable[[], ChainruleError]) -> None:
-        self._resolve([Finished(job, end()) for job in self._waiting])
+        self._resolve([FinishedRequest(job, end()) for job in self._waiting])
 
     async def _drain(self, drain_s: float) -> None:
         if self._waiting:
@@ -294,7 +294,7 @@ class Scheduler:
         cause: BaseException | None = None
         try:
             while self._take_in():
-                self._hand_off(loop, self._batcher.settle())
+                self._hand_off(loop, self._batcher.collect_finished())
                 self._batcher.forward()
         except BaseException as error:
             cause = error
@@ -304,12 +304,12 @@ class Scheduler:
     def _take_in(self) -> bool:
         """Give new requests to the batcher; waits while there is nothing to do. False: end."""
         self._watchdog.rest()
-        jobs = self._inbox.take(wait=self._batcher.idle, pause_s=self._batcher.pause_s)
+        jobs = self._inbox.drain(wait=self._batcher.idle, pause_s=self._batcher.pause_s)
         self._watchdog.mark()
         for job in jobs or ():
             self._batcher.admit(job)
         return jobs is not None
 
-    def _hand_off(self, loop: asyncio.AbstractEventLoop, finished: list[Finished]) -> None:
+    def _hand_off(self, loop: asyncio.AbstractEventLoop, finished: list[FinishedRequest]) -> None:
         if finished:
             loop.call_soon_threadsafe(self._resolve, finished)

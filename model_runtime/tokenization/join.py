@@ -108,7 +108,7 @@ def join(
     checked = _all_checked(tokenizer, candidates)
     window = ""
     if policy is Boundary.JOINT and candidates:
-        window = tokenizer.window(str(context), context_ids)
+        window = tokenizer.unstable_suffix(str(context), context_ids)
     kept = len(before) - len(tokenizer.encode(window))
     paths = candidate_paths(tokenizer, checked, window, before, kept, check)
     start = _start(paths, len(before), start_token)

@@ -195,12 +195,12 @@ class Tokenizer:
         encoded = [known[part] for part in parts]
         return [list(chain.from_iterable(encoded[a:b])) for a, b in pairwise(ends)]
 
-    def window(self, text: str, ids: Sequence[int]) -> str:
+    def unstable_suffix(self, text: str, ids: Sequence[int]) -> str:
         """The end of ``text`` on which all depends that a text behind it can change.
 
-        For every ``y``, ``encode(text + y)`` is ``encode(window + y)`` behind the tokens of
-        ``text`` without the last ``len(encode(window))``. It is as short as the tokenizer allows,
-        and the whole text where nothing is known.
+        For every ``y``, ``encode(text + y)`` is ``encode(unstable_suffix + y)`` behind the tokens
+        of ``text`` without the last ``len(encode(unstable_suffix))``. It is as short as the
+        tokenizer allows, and the whole text where nothing is known.
 
         Args:
             text: what other texts are put behind.

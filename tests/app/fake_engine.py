@@ -27,10 +27,10 @@ from model_runtime import (
     LogprobQuery,
     LogprobResult,
     ModelInfo,
-    Outcome,
     PathTooLong,
     Priority,
     RequestOptions,
+    RequestOutput,
     TokenIdOutOfRange,
     TokenLogprob,
     TokenSet,
@@ -38,7 +38,7 @@ from model_runtime import (
 from model_runtime.decoding.streaming import StreamedSearch
 from model_runtime.scheduling.admission import DEFAULT_TOKENS_PER_S, Admission
 from model_runtime.tokenization.tokenizer import no_check
-from model_runtime.types import Choice, RankedLogprob
+from model_runtime.types import RankedLogprob, TopKSelection
 
 PIECES = (
     *(bytes([byte]) for byte in range(256)),
@@ -99,7 +99,7 @@ class ToyTokenizer:
         """Texts are read as they are."""
         return text
 
-    def window(self, text: str, ids: Sequence[int]) -> str:
+    def unstable_suffix(self, text: str, ids: Sequence[int]) -> str:
         """All of it: nothing is known of where pieces meet."""
         return text
 
@@ -240,20 +240,20 @@ class FakeEngine:
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions
-    ) -> Outcome[tuple[LogprobResult | ChainruleError, ...]]:
+    ) -> RequestOutput[tuple[LogprobResult | ChainruleError, ...]]:
         self._take(queries, options)
         return _outcome(tuple(map(self.answer, queries)), sum(q.last_row for q in queries))
 
     async def next_token(
         self, query: LogprobQuery, options: RequestOptions
-    ) -> Outcome[LogprobResult]:
+    ) -> RequestOutput[LogprobResult]:
         self._take([query], options)
         answer = self.answer(query)
         if isinstance(answer, ChainruleError):
             raise answer
         return _outcome(answer, query.last_row)
 
-    async def decode(self, search: Any, options: RequestOptions) -> Outcome[Any]:
+    async def decode(self, search: Any, options: RequestOptions) -> RequestOutput[Any]:
         self._take([], options)
         rounds = 0
         while not search.done:
@@ -306,8 +306,8 @@ class FakeEngine:
         self.options.append(options)
 
 
-def _outcome(value: Any, tokens: int) -> Outcome[Any]:
-    return Outcome(value, tokens, 3, 1, 0, queue_s=0.001, model_s=0.002)
+def _outcome(value: Any, tokens: int) -> RequestOutput[Any]:
+    return RequestOutput(value, tokens, 3, 1, 0, queue_s=0.001, model_s=0.002)
 
 
 def _rank(row: Any, token_id: int) -> int:
@@ -319,7 +319,7 @@ def _best(row: Any) -> tuple[TokenLogprob, ...]:
     return tuple(TokenLogprob(int(index), float(row[index])) for index in order)
 
 
-def _chosen(row: Any, choice: Choice) -> tuple[RankedLogprob, ...]:
+def _chosen(row: Any, choice: TopKSelection) -> tuple[RankedLogprob, ...]:
     floor = -math.inf if choice.floor is None else choice.floor
     listed = [
         RankedLogprob(token.id, token.logprob, _rank(row, token.id))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from model_runtime import Engine, EngineConfig, OutOfMemory
-from model_runtime.batching.batch import Batch, Work
+from model_runtime.batching.batch import Batch, QueryProgress
 from tests.app.fake_engine import FakeEngine, ToyTokenizer
 from tests.model_runtime.fake_model import FakeModel, paths
 
@@ -51,7 +51,7 @@ class FaultyModel(FakeModel):
 
     refusals = 3
 
-    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+    def plan(self, work: Sequence[QueryProgress], budget: int) -> Batch:
         if self.refusals and any(item.query.tokens[0] == WAITS_FOR_MEMORY for item in work):
             self.refusals -= 1
             raise OutOfMemory("no room", retry_after_s=1.0)

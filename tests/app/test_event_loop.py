@@ -102,7 +102,7 @@ def step_seconds(patch: pytest.MonkeyPatch) -> list[float]:
 
         return run
 
-    patch.setattr(Batcher, "settle", timed(Batcher.settle))
+    patch.setattr(Batcher, "collect_finished", timed(Batcher.collect_finished))
     patch.setattr(Batcher, "forward", timed(Batcher.forward))
     return seconds
 

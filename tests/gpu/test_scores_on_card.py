@@ -62,7 +62,7 @@ def test_company_hardly_matters(kind: str, dtype: torch.dtype, tiny_folder: Tiny
     salted = [replace(query, cache_salt=f"alone {i}") for i, query in enumerate(queries)]
     alone = [offline.answer([query])[0] for query in salted]
     check_close(offline.answer(queries), alone, IN_COMPANY[dtype])
-    assert len(offline.batches[-1].extents) == len(queries)
+    assert len(offline.batches[-1].query_slices) == len(queries)
     check_close(offline.answer(queries[::-1], 53), alone[::-1], IN_COMPANY[dtype])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model_runtime.types import Answer, LogprobQuery
+from model_runtime.types import LogprobQuery, QueryResult
 
 
 class Chain:
@@ -12,7 +12,7 @@ class Chain:
 
     def __init__(self, prompt: tuple[int, ...], rounds: int) -> None:
         self.path = prompt
-        self.told: list[Answer] = []
+        self.told: list[QueryResult] = []
         self.cost = len(prompt) + rounds
         self._rounds = rounds
 
@@ -26,11 +26,11 @@ class Chain:
     def queries(self) -> Sequence[LogprobQuery]:
         return [self.query()]
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         self.told += answers
         self.path = (*self.path, len(self.told))
 
-    def result(self) -> tuple[Answer, ...]:
+    def result(self) -> tuple[QueryResult, ...]:
         return tuple(self.told)
 
     @property

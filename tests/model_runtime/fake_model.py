@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from model_runtime.batching.batch import Batch, Extent, Work
-from model_runtime.scheduling.forward import Forward
-from model_runtime.types import Answer, LogprobQuery, LogprobResult
+from model_runtime.batching.batch import Batch, QueryProgress, QuerySlice
+from model_runtime.scheduling.forward import ForwardPipeline
+from model_runtime.types import LogprobQuery, LogprobResult, QueryResult
 
 
 def ask(*tokens: int, score_from: int = 1, targets: tuple[int, ...] | None = None) -> LogprobQuery:
@@ -63,13 +63,13 @@ class FakeModel:
         self._cache: set[int] = set()
 
     @property
-    def forward(self) -> Forward:
-        return Forward(self.plan, self.run, self.release)
+    def forward(self) -> ForwardPipeline:
+        return ForwardPipeline(self.plan, self.run, self.release)
 
-    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+    def plan(self, work: Sequence[QueryProgress], budget: int) -> Batch:
         """Work in order until ``budget`` tokens are fed; what does not fit whole is cut."""
         fed: dict[int, None] = {}
-        extents: list[Extent] = []
+        extents: list[QuerySlice] = []
         for index, item in enumerate(work):
             new = [key for key in self._unknown(item.query) if key not in fed]
             taken = new[: budget - len(fed)]
@@ -78,18 +78,18 @@ class FakeModel:
             fed |= dict.fromkeys(taken)
             reach = item.query.last_row - len(new) + len(taken)
             rows = range(item.next_row, max(item.next_row, reach + 1))
-            extents.append(Extent(index, item.query, rows, len(taken), (0,) * len(rows), (), 0))
+            extents.append(QuerySlice(index, item.query, rows, len(taken), (0,) * len(rows), (), 0))
         return _batch([*fed], extents)
 
-    def run(self, batch: Batch) -> Sequence[Answer]:
-        self.seen |= {extent.query.tokens for extent in batch.extents}
+    def run(self, batch: Batch) -> Sequence[QueryResult]:
+        self.seen |= {query_slice.query.tokens for query_slice in batch.query_slices}
         self.on_run(batch)
         self.ran.append(batch)
         self._cache |= set(batch.token_ids)
-        return [self.answer(extent) for extent in batch.extents]
+        return [self.answer(query_slice) for query_slice in batch.query_slices]
 
-    def answer(self, extent: Extent) -> Answer:
-        return extent.recalled.then(expected(extent.query, extent.rows))
+    def answer(self, query_slice: QuerySlice) -> QueryResult:
+        return query_slice.cached_result.concat(expected(query_slice.query, query_slice.rows))
 
     def release(self, batch: Batch) -> None:
         self.released.append(batch)
@@ -99,8 +99,8 @@ class FakeModel:
         return (key for key in prefixes if key not in self._cache)
 
 
-def _batch(fed: list[int], extents: list[Extent]) -> Batch:
-    rows = [row for extent in extents for row in extent.rows]
+def _batch(fed: list[int], extents: list[QuerySlice]) -> Batch:
+    rows = [row for query_slice in extents for row in query_slice.rows]
     return Batch(
         token_ids=fed,
         positions=(),
@@ -112,13 +112,13 @@ def _batch(fed: list[int], extents: list[Extent]) -> Batch:
         summaries=(),
         gather_head=(),
         gather_ids=(),
-        extents=tuple(extents),
+        query_slices=tuple(extents),
     )
 
 
 def paths(batch: Batch) -> list[tuple[int, ...]]:
     """The token paths that a batch holds a part of, in its order."""
-    return [extent.query.tokens for extent in batch.extents]
+    return [query_slice.query.tokens for query_slice in batch.query_slices]
 
 
 class Gate:

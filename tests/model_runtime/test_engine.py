@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 import torch
 
-from model_runtime.batching.batch import Batch, Extent
+from model_runtime.batching.batch import Batch, QuerySlice
 from model_runtime.batching.trie import ROWS_PER_TOKEN
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.beam import BeamSearch
@@ -34,7 +34,7 @@ from model_runtime.errors import (
 )
 from model_runtime.loading.reference import reference_logprobs
 from model_runtime.tokenization.tokenizer import Tokenizer
-from model_runtime.types import Answer, LogprobQuery, LogprobResult, ModelInfo, RequestOptions
+from model_runtime.types import LogprobQuery, LogprobResult, ModelInfo, QueryResult, RequestOptions
 from tests.conftest import TinyFolder
 from tests.model_runtime.fake_model import FakeModel, Gate, ask, expected
 from tests.model_runtime.on_loop import on_loop
@@ -258,7 +258,7 @@ async def test_ready_means_that_a_forward_has_passed() -> None:
 
 
 class NeverFinite(FakeModel):
-    def answer(self, extent: Extent) -> Answer:
+    def answer(self, query_slice: QuerySlice) -> QueryResult:
         return NonFiniteLogits("all NaN")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_runtime.decoding.top_n.tied_top_n import BestScores
+from model_runtime.decoding.top_n.tied_top_n import TopKWithTies
 from model_runtime.errors import InvalidQuery
 from model_runtime.normalization import (
     Normalization,
@@ -266,7 +266,7 @@ def test_ties_do_not_depend_on_the_order_of_equal_scores(seed: int) -> None:
     order = source.sample(range(9), 9)
     shuffled = tie_groups([pairs[i][0] for i in order], [pairs[i][1] for i in order])
     assert shuffled == [groups[i] for i in order]
-    best, again = BestScores(3), BestScores(3)
+    best, again = TopKWithTies(3), TopKWithTies(3)
     for index, (score, error) in enumerate(pairs):
         best.add(score, error, index)
     for index in order:

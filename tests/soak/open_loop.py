@@ -125,7 +125,7 @@ async def _closed(plan: Play) -> Record:
             done = time.monotonic() - began
             record.sent.append(Sent(sent, sent, done, 0.0, False, outcome))
             if said:
-                record.said.setdefault(outcome, said)
+                record.error_samples.setdefault(outcome, said)
 
     try:
         async with asyncio.TaskGroup() as tasks:

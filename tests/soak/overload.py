@@ -187,7 +187,7 @@ def _run(observed: Observed, plan: Plan) -> Figures:
         before_ms=before,
         after_ms=_alone(observed, known, plan.alone, "after"),
         complaints=tuple(observed.complaints),
-        said=record.said,
+        said=record.error_samples,
     )
 
 

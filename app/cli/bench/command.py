@@ -20,7 +20,7 @@ from app.cli.bench.plot import NoPlot, draw, new_figure
 from app.cli.bench.report import Report, measure
 from app.cli.bench.sender import Sent
 from app.cli.bench.table import show
-from app.cli.bench.workers import SenderDied, play
+from app.cli.bench.workers import WorkerDied, run_load
 from app.cli.server_address import ServerAddress
 from app.cli.tables import Page
 
@@ -28,14 +28,14 @@ FIND_S = 10.0
 """Seconds in which a server says what it serves."""
 
 
-class NobodyThere(Exception):
+class ServerUnreachable(Exception):
     """The server cannot be reached. The message is one line."""
 
 
 Run = tuple[Report, Sequence[Sent]]
 
 
-def fill(parser: Any) -> None:
+def add_arguments(parser: Any) -> None:
     """Give the parser what the command takes."""
     add_bench_flags(parser)
     parser.set_defaults(command=bench_command)
@@ -51,7 +51,7 @@ def bench_command(given: dict[str, Any]) -> int:
         runs = [_run(load, args) for load in planned]
     except (ValueError, NoPlot) as error:
         return _failed(error, 2)
-    except (SenderDied, NobodyThere) as error:
+    except (WorkerDied, ServerUnreachable) as error:
         return _failed(error, 1)
     _print(args, planned[0], [report for report, _ in runs])
     _save(args, planned, runs)
@@ -88,7 +88,7 @@ def _model(args: BenchArgs, found: ServerAddress) -> str | None:
         )
         return str(response.json()["data"][0]["id"]) if response.is_success else None
     except httpx.TransportError as error:
-        raise NobodyThere(f"nobody answers at {found.url}: {error}") from None
+        raise ServerUnreachable(f"nobody answers at {found.url}: {error}") from None
     except (ValueError, LookupError, TypeError):
         return None
 
@@ -96,7 +96,7 @@ def _model(args: BenchArgs, found: ServerAddress) -> str | None:
 def _run(load: Load, args: BenchArgs) -> Run:
     seconds = f"{load.warmup_s:g} + {load.duration_s:g} s"
     sys.stderr.write(f"chainrule: {load.rate:g} requests/s for {seconds} ...\n")
-    record = play(load)
+    record = run_load(load)
     counted = [one for one in record.sent if one.due_s >= load.warmup_s]
     return measure(load, record, args.slo_ms), counted
 

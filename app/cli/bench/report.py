@@ -44,12 +44,12 @@ class Report:
     ok: int
     achieved: float
     outcomes: dict[str, int]
-    said: dict[str, str]
+    error_samples: dict[str, str]
     latency_ms: dict[str, float]
     slo_ms: float | None
     good: int | None
     goodput: float | None
-    capped: int
+    connection_limited: int
     lag_p99_ms: float
 
     @property
@@ -76,12 +76,12 @@ def measure(load: Load, record: Record, slo_ms: float | None = None) -> Report:
         ok=len(ok),
         achieved=done / load.duration_s,
         outcomes=dict(sorted(outcomes.items())),
-        said=record.said,
+        error_samples=record.error_samples,
         latency_ms=_latencies([one for one in counted if one.ok or one.outcome == TIMEOUT]),
         slo_ms=slo_ms,
         good=good,
         goodput=None if good is None else good / load.duration_s,
-        capped=sum(one.capped for one in counted),
+        connection_limited=sum(one.connection_limited for one in counted),
         lag_p99_ms=percentile([1e3 * one.lag_s for one in counted], 0.99) if counted else 0.0,
     )
 

@@ -40,7 +40,7 @@ class Sent:
     sent_s: float
     done_s: float
     lag_s: float
-    capped: bool
+    connection_limited: bool
     outcome: str
 
     @property
@@ -59,7 +59,7 @@ class Record:
     """All that one process has sent, and the first words of each kind of failure."""
 
     sent: list[Sent] = field(default_factory=list)
-    said: dict[str, str] = field(default_factory=dict)
+    error_samples: dict[str, str] = field(default_factory=dict)
 
     def outcomes(self) -> Counter[str]:
         """How many ended how."""
@@ -85,7 +85,7 @@ async def send_all(
             free.release()
         record.sent.append(Sent(due, sent, time.monotonic() - zero, lag, capped, outcome))
         if said:
-            record.said.setdefault(outcome, said)
+            record.error_samples.setdefault(outcome, said)
 
     async with asyncio.TaskGroup() as tasks:
         for due, body in arrivals:

@@ -27,11 +27,14 @@ def warnings(load: Load, report: Report) -> list[str]:
     found = []
     failed = {name: count for name, count in report.outcomes.items() if not name.startswith("2")}
     for name, count in failed.items():
-        said = f": {quoted(report.said[name], 160)}" if name in report.said else ""
+        said = (
+            f": {quoted(report.error_samples[name], 160)}" if name in report.error_samples else ""
+        )
         found.append(f"{count} x {name}{said}")
-    if report.capped:
+    if report.connection_limited:
         found.append(
-            f"{report.capped} requests waited because {load.connections} were on their way; "
+            f"{report.connection_limited} requests waited because {load.connections} were on their "
+            "way; "
             "their latency counts from when they were due. Raise --concurrency"
         )
     if not report.kept_up:

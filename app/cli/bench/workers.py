@@ -15,11 +15,11 @@ START_S: Final = 60.0
 """Seconds in which every process must be ready to send."""
 
 
-class SenderDied(Exception):
+class WorkerDied(Exception):
     """A sending process has ended without its record."""
 
 
-def play(load: Load) -> Record:
+def run_load(load: Load) -> Record:
     """Make the load; everything that was sent, in the order of completion.
 
     Raises:
@@ -49,7 +49,7 @@ def _received(reader: Connection[Any, Any]) -> Record:
     try:
         record: Record = reader.recv()
     except EOFError:
-        raise SenderDied("a process of the load generator has ended early") from None
+        raise WorkerDied("a process of the load generator has ended early") from None
     return record
 
 
@@ -57,7 +57,7 @@ def _merged(records: list[Record]) -> Record:
     whole = Record()
     for record in records:
         whole.sent += record.sent
-        whole.said = record.said | whole.said
+        whole.error_samples = record.error_samples | whole.error_samples
     whole.sent.sort(key=lambda one: one.done_s)
     return whole
 

@@ -18,11 +18,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from app.cli.daemon_thread import unhurried
+from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.request_flags import add_request_flags, request_fields
 from app.cli.score.input import Format, Record, Source
-from app.cli.score.output import Beside, FileOutput, OutputError, StreamOutput
-from app.cli.score.run import Job, Scorer
+from app.cli.score.output import FileOutput, OutputError, SidecarPaths, StreamOutput
+from app.cli.score.run import Scorer, ScoreRun
 from app.cli.server_address import ServerAddress, add_address_flags
 from app.client import AsyncClient, ClientError, InvalidRequest, Retries
 from app.environment import bound_compiled_products, env_name, let_idle_threads_sleep
@@ -30,7 +30,7 @@ from app.schemas.models import ModelCard
 from app.schemas.score import ScoreRequest
 from app.settings import Settings
 
-SOME_FAILED: Final = 3
+EXIT_SOME_FAILED: Final = 3
 """Exit status where every record was read and some could not be scored."""
 
 READ_AT_ONCE: Final = 32
@@ -54,7 +54,7 @@ could not go on, 2 a wrong command line, 3 done, with errors.
 """
 
 
-def fill(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give the parser of ``chainrule score`` its flags and its command."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
@@ -125,9 +125,9 @@ async def _run(args: dict[str, Any], fields: dict[str, Any]) -> int:
     async with _scorer(args) as (scorer, card):
         output = await asyncio.to_thread(_output, args, source, fields, card.fingerprint)
         at_once = 1 if source.path is None else READ_AT_ONCE
-        job = Job(fields, args["concurrency"], args["split"], card.fingerprint, at_once)
+        job = ScoreRun(fields, args["concurrency"], args["split"], card.fingerprint, at_once)
         try:
-            records = await unhurried(output.remaining, source.records())
+            records = await run_in_daemon_thread(output.remaining, source.records())
             await _write_all(job, scorer, records, output, source)
         finally:
             output.close()
@@ -135,7 +135,7 @@ async def _run(args: dict[str, Any], fields: dict[str, Any]) -> int:
 
 
 async def _write_all(
-    job: Job,
+    job: ScoreRun,
     scorer: Scorer,
     records: Iterable[Record],
     output: FileOutput | StreamOutput,
@@ -168,7 +168,7 @@ def _source(args: dict[str, Any]) -> Source:
 
 
 def _check_errors(errors: Path, output: Path) -> None:
-    beside = Beside.of(output)
+    beside = SidecarPaths.of(output)
     if _is_same(errors, output):
         raise InvalidRequest("--errors is the output itself")
     for place in (beside.manifest, beside.draft):
@@ -187,7 +187,7 @@ def _written(args: dict[str, Any]) -> dict[str, Path]:
     """Every file that a run writes, by what the user knows it as."""
     found = {f"--{name}": args[name] for name in ("output", "errors") if args[name] is not None}
     if args["output"] is not None:
-        beside = Beside.of(args["output"])
+        beside = SidecarPaths.of(args["output"])
         found.setdefault("--errors", beside.errors)
         found["what lies beside --output"] = beside.manifest
         found["the draft of what lies beside --output"] = beside.draft
@@ -279,7 +279,7 @@ def _told(output: FileOutput | StreamOutput) -> int:
         where = f", see {output.errors}" if isinstance(output, FileOutput) else ""
         about += f", {tally.failed} not{where}"
     sys.stderr.write(f"chainrule: {about}\n")
-    return SOME_FAILED if tally.failed else 0
+    return EXIT_SOME_FAILED if tally.failed else 0
 
 
 def _positive(text: str) -> int:

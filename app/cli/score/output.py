@@ -34,7 +34,7 @@ class OutputError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class SidecarPaths:
     """What lies beside the results.
 
     Attributes:
@@ -55,7 +55,7 @@ class Beside:
 
 
 @dataclass(slots=True)
-class Tally:
+class Counts:
     """Lines so far."""
 
     scored: int = 0
@@ -71,7 +71,7 @@ class StreamOutput:
     """Standard output, errors for people on standard error. Nothing of it can be resumed."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.tally = Counts()
 
     def remaining(self, records: Iterable[Record]) -> Iterable[Record]:
         """All of them."""
@@ -110,20 +110,20 @@ class FileOutput:
     def __init__(
         self, path: Path, errors: Path | None, manifest: Mapping[str, Any], *, overwrite: bool
     ) -> None:
-        self.tally = Tally()
+        self.tally = Counts()
         self._path = path
-        self._beside = Beside.of(path)
+        self._beside = SidecarPaths.of(path)
         self.errors = errors or self._beside.errors
         self._files: list[FileIO] = []
         try:
             for name in (path, self.errors):
                 self._files.append(_locked(name))
-            self._adopt(path, manifest, overwrite)
+            self._claim(path, manifest, overwrite)
         except OSError as error:
-            self._let_go()
+            self._release()
             raise OutputError(f"cannot write {error.filename or path}: {error.strerror}") from None
         except OutputError:
-            self._let_go()
+            self._release()
             raise
 
     def remaining(self, records: Iterable[Record]) -> Iterable[Record]:
@@ -157,15 +157,15 @@ class FileOutput:
         """Put both files on disk and let go of them. An empty file of errors is removed."""
         for file in self._files:
             os.fsync(file.fileno())
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if len(self._files) == 2 and not _has_bytes(self._files[1]):
             self.errors.unlink(missing_ok=True)
         for file in self._files:
             file.close()
 
-    def _adopt(self, path: Path, manifest: Mapping[str, Any], overwrite: bool) -> None:
+    def _claim(self, path: Path, manifest: Mapping[str, Any], overwrite: bool) -> None:
         wanted = json.dumps(manifest, sort_keys=True, indent=2) + "\n"
         place = self._beside.manifest
         found = place.read_bytes().decode(errors="replace") if place.exists() else None

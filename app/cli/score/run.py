@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from app.cli.daemon_thread import unhurried
+from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.score.input import Record
-from app.client import ApiError, ClientError, DifferentModels, InvalidRequest
+from app.client import ApiError, ClientError, FingerprintMismatch, InvalidRequest
 from app.client.concurrency import in_order_async
-from app.client.endpoints import made
+from app.client.endpoints import build_request
 from app.client.split.split_score import Answer, split_score
 from app.schemas.error import ErrorObject
 from app.schemas.score import ScoreRequest
@@ -36,7 +36,7 @@ class Scorer(Protocol):
         """The answer. Raises ``ClientError``."""
 
 
-class Sink(Protocol):
+class ResultWriter(Protocol):
     """Where the lines go. Each ends with its line's end."""
 
     def result(self, line: bytes) -> None:
@@ -47,7 +47,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RecordRequest:
     """A record as a request, or why it is none.
 
     Attributes:
@@ -64,7 +64,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ScoreRun:
     """How records are scored.
 
     Attributes:
@@ -82,7 +82,7 @@ class Job:
     read_at_once: int = 1
 
     async def run(
-        self, scorer: Scorer, records: Iterable[Record], sink: Sink
+        self, scorer: Scorer, records: Iterable[Record], sink: ResultWriter
     ) -> AsyncGenerator[None, None]:
         """Write a line for each record, in order; yields after each.
 
@@ -90,7 +90,7 @@ class Job:
             ClientError: something that is not one record's fault. What was in flight is dropped.
         """
 
-        async def work(question: Question) -> tuple[Question, Answer]:
+        async def work(question: RecordRequest) -> tuple[RecordRequest, Answer]:
             try:
                 return question, await self._answer(scorer, question)
             except ClientError as error:
@@ -102,14 +102,14 @@ class Job:
                 self._write(question, answer, sink)
                 yield
 
-    async def _questions(self, records: Iterable[Record]) -> AsyncIterator[Question]:
+    async def _questions(self, records: Iterable[Record]) -> AsyncIterator[RecordRequest]:
         # Standard input may make one wait, and a long line takes long to parse.
         source = map(self._read, records)
-        while some := await unhurried(_take, source, self.read_at_once):
+        while some := await run_in_daemon_thread(_take, source, self.read_at_once):
             for question in some:
                 yield question
 
-    def _read(self, record: Record) -> Question:
+    def _read(self, record: Record) -> RecordRequest:
         name: dict[str, Any] = {}
         try:
             fields = record.fields()
@@ -117,12 +117,12 @@ class Job:
                 raise InvalidRequest(f"id: it is nested deeper than {MAX_ID_DEPTH}", param="id")
             if "id" in fields:
                 name = {"id": fields.pop("id")}
-            request = made(ScoreRequest, self.defaults, fields)
-            return Question(record.line, name, request, fields.get("model") is not None)
+            request = build_request(ScoreRequest, self.defaults, fields)
+            return RecordRequest(record.line, name, request, fields.get("model") is not None)
         except InvalidRequest as error:
-            return Question(record.line, name, error)
+            return RecordRequest(record.line, name, error)
 
-    async def _answer(self, scorer: Scorer, question: Question) -> ScoreResponse:
+    async def _answer(self, scorer: Scorer, question: RecordRequest) -> ScoreResponse:
         request = question.request
         if isinstance(request, InvalidRequest):
             raise request
@@ -130,7 +130,7 @@ class Job:
             return await scorer.score(request)
         return await _in_parts(scorer, request, self.size)
 
-    def _write(self, question: Question, answer: Answer, sink: Sink) -> None:
+    def _write(self, question: RecordRequest, answer: Answer, sink: ResultWriter) -> None:
         head = {"line": question.line, **question.id}
         if isinstance(answer, ClientError):
             if not _is_of_one_line(answer, names_model=question.names_model):
@@ -138,13 +138,13 @@ class Job:
             sink.error(_line({**head, "error": _shown(answer).model_dump()}))
             return
         if answer.fingerprint != self.fingerprint:
-            raise DifferentModels("the server has changed its model since this run began")
+            raise FingerprintMismatch("the server has changed its model since this run began")
         # The numbers are written by the serializer that the server writes them with.
         body = answer.model_dump_json(exclude=_NOT_WRITTEN).encode()
         sink.result(_line(head)[:-2] + b"," + body[1:] + b"\n")
 
 
-def _take(source: Iterator[Question], count: int) -> list[Question]:
+def _take(source: Iterator[RecordRequest], count: int) -> list[RecordRequest]:
     return list(islice(source, count))
 
 

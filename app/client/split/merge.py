@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from app.client.errors import DifferentModels
+from app.client.errors import FingerprintMismatch
 from app.client.split.parts import Key, Part
 from app.schemas.response import Timings, Usage
 from app.schemas.score import ScoreRequest
@@ -33,7 +33,7 @@ def merged(
     first = found[0][1]
     every = [*(answer for _, answer in found), *thrown_away]
     if {answer.fingerprint for answer in every} != {first.fingerprint}:
-        raise DifferentModels("parts of one list were answered by models of other fingerprints")
+        raise FingerprintMismatch("parts of one list were answered by models of other fingerprints")
     results = _results(request, places, found)
     return first.model_copy(
         update={
@@ -45,7 +45,7 @@ def merged(
     )
 
 
-def relocated(message: str, index: int, new: int) -> tuple[str, str]:
+def with_index(message: str, index: int, new: int) -> tuple[str, str]:
     """An error's message and param with another candidate's index."""
     old = f"candidates.{index}"
     param = f"candidates.{new}"
@@ -57,7 +57,7 @@ def _results(request: ScoreRequest, places: Places, found: Found) -> list[Candid
         key: result
         for part, answer in found
         for key, result in zip(part.keys, answer.results, strict=True)
-        if key in part.own
+        if key in part.owned
     }
     keys = [one if isinstance(one, str) else tuple(one) for one in request.candidates]
     scores = [by_key[key].score for key in keys]
@@ -91,7 +91,7 @@ def _begun(places: Places, found: Found) -> dict[Key, list[int]]:
 def _moved(result: CandidateScore, index: int) -> CandidateScore:
     error = result.error
     if error is not None and error.param == f"candidates.{result.index}":
-        message, param = relocated(error.message, result.index, index)
+        message, param = with_index(error.message, result.index, index)
         error = error.model_copy(update={"message": message, "param": param})
     return result.model_copy(update={"index": index, "error": error})
 

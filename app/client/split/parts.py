@@ -28,7 +28,7 @@ class Part:
     """
 
     keys: tuple[Key, ...]
-    own: frozenset[Key]
+    owned: frozenset[Key]
 
 
 def cut_into_parts(places: dict[Key, list[int]], size: int) -> list[Part]:

@@ -17,7 +17,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from app.client.errors import ApiError, ClientError, InvalidRequest
-from app.client.split.merge import merged, relocated
+from app.client.split.merge import merged, with_index
 from app.client.split.parts import Key, Part, cut_into_parts
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import ScoreResponse
@@ -62,7 +62,7 @@ def split_score(request: ScoreRequest, size: int) -> Rounds:
     looker_on = _scored_key(parts, answers)
     again = [n for n, answer in enumerate(answers) if not _starts_at(answer, start)]
     parts = [
-        Part((*part.keys, looker_on), part.own) if isinstance(answer, ClientError) else part
+        Part((*part.keys, looker_on), part.owned) if isinstance(answer, ClientError) else part
         for part, answer in zip(parts, answers, strict=True)
     ]
     told: list[Answer] = []
@@ -165,7 +165,7 @@ def _relocated(error: ClientError, part: Part, places: dict[Key, list[int]]) -> 
     index = _blamed(error)
     if index is None or not isinstance(error, ApiError):
         return error
-    message, param = relocated(error.message, index, places[part.keys[index]][0])
+    message, param = with_index(error.message, index, places[part.keys[index]][0])
     return type(error)(
         message,
         status=error.status,

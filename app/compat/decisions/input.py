@@ -72,7 +72,7 @@ class TextPart(Request):
     """Accepted; without effect, as every prefix of the input is shared."""
 
 
-class SpokenPart(Request):
+class OutputTextPart(Request):
     """Text that an assistant wrote."""
 
     type: Literal["output_text"]
@@ -136,10 +136,10 @@ def _depths(value: object, depth: int) -> Iterator[int]:
         yield from _depths(one, depth + 1)
 
 
-AnyPart = TextPart | SpokenPart | RefusalPart | JsonPart
+AnyPart = TextPart | OutputTextPart | RefusalPart | JsonPart
 Part = Annotated[
     Annotated[TextPart, Tag("input_text")]
-    | Annotated[SpokenPart, Tag("output_text")]
+    | Annotated[OutputTextPart, Tag("output_text")]
     | Annotated[RefusalPart, Tag("refusal")]
     | Annotated[JsonPart, Tag("input_json")],
     by_type("input_text", "input_json", "output_text", "refusal"),
@@ -155,7 +155,7 @@ _PARTS_OF: dict[str, tuple[type[Request], ...]] = {
     "user": (TextPart, JsonPart),
     "developer": (TextPart,),
     "system": (TextPart,),
-    "assistant": (SpokenPart, RefusalPart),
+    "assistant": (OutputTextPart, RefusalPart),
 }
 
 

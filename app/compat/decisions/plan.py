@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from itertools import chain, islice
 
 from app.compat.clock import Clock
-from app.compat.decisions.prompts import Turn, option_texts, question_text, read_turn, shared_text
+from app.compat.decisions.prompts import (
+    ChatFrame,
+    option_texts,
+    question_text,
+    read_turn,
+    shared_text,
+)
 from app.compat.decisions.request import (
     ChoiceQuestion,
     DecisionRequest,
@@ -28,7 +34,7 @@ from app.compat.decisions.response import (
     ScoreAnswer,
 )
 from app.schemas.bounds import MAX_PATH_TOKENS
-from app.scoring.token_paths import PathPlan
+from app.scoring.token_paths import PathQueries
 from model_runtime import (
     InvalidQuery,
     LogprobQuery,
@@ -46,7 +52,7 @@ Ids = tuple[int, ...]
 
 def plan_decisions(
     request: DecisionRequest, clock: Clock, tokenizer: Tokenizer, info: ModelInfo
-) -> PathPlan[list[int]]:
+) -> PathQueries[list[int]]:
     """One query for each option, in order. Its meaning is how many each question has.
 
     Raises:
@@ -67,13 +73,13 @@ def plan_decisions(
     counts = list(map(len, options))
     scored = sum(len(ids) for ids in chain.from_iterable(options))
     _check_paths(sum(len(one) * count for one, count in zip(prompts, counts, strict=True)) + scored)
-    return PathPlan(
+    return PathQueries(
         queries=[
             LogprobQuery(prompt + ids, len(prompt), turn.end_ids)
             for prompt, those in zip(prompts, options, strict=True)
             for ids in those
         ],
-        meaning=counts,
+        plan=counts,
         prompt_tokens=len(shared) + sum(len(prompt) - len(shared) for prompt in prompts),
         scored_tokens=scored + (0 if turn.end_ids is None else sum(counts)),
     )
@@ -111,15 +117,15 @@ def _questions(tokenizer: Tokenizer, questions: Sequence[Question], clock: Clock
 
 
 def _options(
-    tokenizer: Tokenizer, turn: Turn, questions: Sequence[Question], clock: Clock
+    tokenizer: Tokenizer, turn: ChatFrame, questions: Sequence[Question], clock: Clock
 ) -> list[list[Ids]]:
     """The scored tokens of each option, without the end that ``targets`` ask for."""
     texts = [option_texts(question) for question in questions]
     if turn.end_ids is None:
         _refuse_line_breaks(texts)
-    flat = [turn.lead + text for text in chain.from_iterable(texts)]
+    flat = [turn.option_prefix + text for text in chain.from_iterable(texts)]
     encoded = iter(clock.encode(tokenizer, flat))
-    return [[(*next(encoded), *turn.closing) for _ in those] for those in texts]
+    return [[(*next(encoded), *turn.option_suffix) for _ in those] for those in texts]
 
 
 def _refuse_line_breaks(texts: Sequence[Sequence[str]]) -> None:

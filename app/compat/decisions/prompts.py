@@ -43,7 +43,7 @@ PLAIN_END: Final = "\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ChatFrame:
     """What stands around the user's message and around an option, in token ids.
 
     Attributes:
@@ -51,17 +51,17 @@ class Turn:
         after: what is behind the message: the option follows.
         lead: text that an option begins with.
         closing: tokens that close an option.
-        end_ids: ids one of which ends it, behind ``closing``; None for no such token.
+        end_ids: ids one of which ends it, behind ``option_suffix``; None for no such token.
     """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
-    lead: str
-    closing: tuple[int, ...]
+    option_prefix: str
+    option_suffix: tuple[int, ...]
     end_ids: tuple[int, ...] | None
 
 
-def read_turn(tokenizer: Tokenizer, info: ModelInfo) -> Turn:
+def read_turn(tokenizer: Tokenizer, info: ModelInfo) -> ChatFrame:
     """The model's own chat template, or plain text where it has none.
 
     Raises:
@@ -77,12 +77,12 @@ def read_turn(tokenizer: Tokenizer, info: ModelInfo) -> Turn:
     if not info.end_token_ids:
         raise InvalidQuery("this model has no end token to close an option with", "model")
     before, after = (tuple(tokenizer.encode(piece, parse_special=True)) for piece in pieces)
-    return Turn(before, after, "", (), info.end_token_ids)
+    return ChatFrame(before, after, "", (), info.end_token_ids)
 
 
-def _plain_turn(tokenizer: Tokenizer) -> Turn:
+def _plain_turn(tokenizer: Tokenizer) -> ChatFrame:
     after = tuple(tokenizer.encode(PLAIN_TURN))
-    return Turn(
+    return ChatFrame(
         tokenizer.with_prefix(()), after, PLAIN_OPTION, tuple(tokenizer.encode(PLAIN_END)), None
     )
 

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from app.compat.decisions.input import MAX_PARTS, InputItem, QuestionPart, by_type
 from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES, MAX_OPTIONS, MAX_QUESTIONS
 from app.schemas.conditions import Schema, absent_or, given, when
-from app.schemas.request import Request, Text, Treatment
+from app.schemas.request import Request, ServingOptions, Text
 
 MAX_NAME_CHARS = 512
 MAX_OPTION_CHARS = 4_096
@@ -110,7 +110,7 @@ class PromptCacheOptions(Request):
     """The API's only value. How long a prompt stays depends on the room in the cache."""
 
 
-class DecisionRequest(Treatment):
+class DecisionRequest(ServingOptions):
     """Questions about one input."""
 
     input: Text | Annotated[list[InputItem], Field(max_length=MAX_MESSAGES, fail_fast=True)]
@@ -140,9 +140,9 @@ class DecisionRequest(Treatment):
         return key
 
     @property
-    def treatment(self) -> Treatment:
+    def serving_options(self) -> ServingOptions:
         """How it wants to be treated."""
-        return Treatment(
+        return ServingOptions(
             model=self.model,
             priority=self.priority,
             timeout_ms=self.timeout_ms,

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from app.schemas.response import Part, Timings
+from app.schemas.response import ResponseModel, Timings
 
 
-class PredicateAnswer(Part):
+class PredicateAnswer(ResponseModel):
     """How likely a statement is."""
 
     type: Literal["predicate"] = "predicate"
@@ -18,7 +18,7 @@ class PredicateAnswer(Part):
     """P(yes) / (P(yes) + P(no))."""
 
 
-class OptionProbability(Part):
+class OptionProbability(ResponseModel):
     """One option of a choice."""
 
     value: str | bool
@@ -26,7 +26,7 @@ class OptionProbability(Part):
     """Its share of the probability of all options; they add up to 1."""
 
 
-class ChoiceAnswer(Part):
+class ChoiceAnswer(ResponseModel):
     """The most probable option, and all of them in the request's order."""
 
     type: Literal["choice"] = "choice"
@@ -39,7 +39,7 @@ class ChoiceAnswer(Part):
     probabilities: list[OptionProbability]
 
 
-class LevelProbability(Part):
+class LevelProbability(ResponseModel):
     """One level of a scale."""
 
     value: int
@@ -48,7 +48,7 @@ class LevelProbability(Part):
     probability: float
 
 
-class ScoreAnswer(Part):
+class ScoreAnswer(ResponseModel):
     """Where the input stands on a scale."""
 
     type: Literal["score"] = "score"
@@ -63,7 +63,7 @@ class ScoreAnswer(Part):
 Answer = PredicateAnswer | ChoiceAnswer | ScoreAnswer
 
 
-class InputTokensDetails(Part):
+class InputTokensDetails(ResponseModel):
     """``input_tokens``, in two parts."""
 
     cached_tokens: int
@@ -72,13 +72,13 @@ class InputTokensDetails(Part):
     """The others."""
 
 
-class OutputTokensDetails(Part):
+class OutputTokensDetails(ResponseModel):
     """Nothing is generated."""
 
     reasoning_tokens: int = 0
 
 
-class DecisionUsage(Part):
+class DecisionUsage(ResponseModel):
     """What the request cost, in tokens."""
 
     input_tokens: int
@@ -95,7 +95,7 @@ class DecisionUsage(Part):
     """Tokens that the model was fed for this request."""
 
 
-class DecisionResponse(Part):
+class DecisionResponse(ResponseModel):
     """One answer for each question, in order."""
 
     id: str

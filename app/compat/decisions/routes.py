@@ -7,7 +7,7 @@ from typing import cast
 
 from fastapi import APIRouter, Request, Response
 
-from app.compat.batch_result import all_answered
+from app.compat.batch_result import unwrap_results
 from app.compat.clock import Clock
 from app.compat.decisions.plan import plan_decisions, question_of, read_decisions
 from app.compat.decisions.request import DecisionRequest
@@ -22,7 +22,7 @@ from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, json_reply
 from app.requests.limits import Limits
 from app.schemas.response import Usage
-from app.scoring.token_paths import ScoredPaths
+from app.scoring.token_paths import PathScores
 
 router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
@@ -43,14 +43,14 @@ async def decide(request: DecisionRequest, service: ServiceDependency, http: Req
     """
     clock = Clock.of(request, cast(Limits, http.app.state.limits))
     plan = partial(plan_decisions, request, clock)
-    treatment = request.treatment
-    found = await service.score_paths(treatment, plan)
-    answer = await service.use_tokenizer(treatment, lambda *_: _response(request, found))
-    return await json_reply(answer, service.deadline(treatment))
+    serving_options = request.serving_options
+    found = await service.score_paths(serving_options, plan)
+    answer = await service.use_tokenizer(serving_options, lambda *_: _response(request, found))
+    return await json_reply(answer, service.deadline(serving_options))
 
 
-def _response(request: DecisionRequest, found: ScoredPaths[list[int]]) -> DecisionResponse:
-    answers = all_answered(found.answers, partial(question_of, found.meaning))
+def _response(request: DecisionRequest, found: PathScores[list[int]]) -> DecisionResponse:
+    answers = unwrap_results(found.answers, partial(question_of, found.plan))
     return DecisionResponse(
         id=f"decision-{found.id}",
         created=found.created,

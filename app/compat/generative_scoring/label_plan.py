@@ -18,7 +18,7 @@ from app.compat.clock import Clock
 from app.compat.generative_scoring.label_schemas import GenerativeScoringRequest, LabelRequest
 from app.requests.limits import check_ids
 from app.schemas.bounds import MAX_JOINED_CHARS, MAX_LABEL_SCORES, MAX_PATH_TOKENS
-from app.scoring.token_paths import PathPlan
+from app.scoring.token_paths import PathQueries
 from model_runtime import (
     InvalidQuery,
     LogprobQuery,
@@ -33,7 +33,7 @@ Ids = tuple[int, ...]
 
 def plan_labels(
     request: LabelRequest, clock: Clock, tokenizer: Tokenizer, info: ModelInfo
-) -> PathPlan[None]:
+) -> PathQueries[None]:
     """One query for each item: the labels behind it.
 
     Raises:
@@ -63,7 +63,7 @@ def plan_labels(
         # The others would be gathered for nothing.
         labels = labels[:1]
     queries = [LogprobQuery(path, len(path), labels, keep=keep) for path in paths]
-    return PathPlan(queries, None, sum(map(len, paths)), len(labels) * len(queries))
+    return PathQueries(queries, None, sum(map(len, paths)), len(labels) * len(queries))
 
 
 def label_probabilities(answer: LogprobResult, *, apply_softmax: bool) -> list[float]:
@@ -133,7 +133,7 @@ def _joined(request: LabelRequest, query: str, clock: Clock, tokenizer: Tokenize
         return _ids([item + query for item in items], encode)
     ids = tokenizer.encode(query)
     # Known of plain text alone: the parts of the query that no item can change.
-    window = query if request.parse_special else tokenizer.window(query, ids)
+    window = query if request.parse_special else tokenizer.unstable_suffix(query, ids)
     kept = tuple(ids[: len(ids) - len(tokenizer.encode(window))])
     _check_chars(sum(map(len, items)) + len(window) * len(items))
     ends = _ids([window + item for item in items], encode)

@@ -7,7 +7,7 @@ from typing import cast
 
 from fastapi import APIRouter, Request, Response
 
-from app.compat.batch_result import all_answered
+from app.compat.batch_result import unwrap_results
 from app.compat.clock import Clock
 from app.compat.generative_scoring.label_plan import (
     first_probability,
@@ -30,7 +30,7 @@ from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, json_reply
 from app.requests.limits import Limits
 from app.schemas.response import Usage
-from app.scoring.token_paths import ScoredPaths
+from app.scoring.token_paths import PathScores
 from app.service import ScoringService
 from model_runtime import InvalidQuery
 
@@ -65,7 +65,7 @@ async def label_scores(
         lambda *_: LabelScores(
             scores=[
                 label_probabilities(answer, apply_softmax=request.apply_softmax)
-                for answer in all_answered(found.answers, item_field)
+                for answer in unwrap_results(found.answers, item_field)
             ],
             model=found.model,
             usage=scoring_usage(found.usage),
@@ -97,16 +97,14 @@ def check_count(http: Request, field: str, count: int) -> None:
         raise InvalidQuery(f"{field}: {count} is more than this server allows, {limit}", field)
 
 
-async def _asked(
-    request: LabelRequest, service: ScoringService, http: Request
-) -> ScoredPaths[None]:
+async def _asked(request: LabelRequest, service: ScoringService, http: Request) -> PathScores[None]:
     check_count(http, "items", len(request.items))
     clock = Clock.of(request, limits_of(http))
     return await service.score_paths(request, partial(plan_labels, request, clock))
 
 
-def _score_list(request: GenerativeScoringRequest, found: ScoredPaths[None]) -> ScoreList:
-    answers = all_answered(found.answers, item_field)
+def _score_list(request: GenerativeScoringRequest, found: PathScores[None]) -> ScoreList:
+    answers = unwrap_results(found.answers, item_field)
     name = request.request_id or found.id
     return ScoreList(
         id=f"generative-scoring-{name}",

@@ -16,11 +16,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import ForeignFields, Neutral, Priority
+from app.compat.foreign_fields import Neutral, Priority, UnsupportedFields
 from app.schemas.bounds import MAX_CANDIDATES, MAX_CHOSEN_IDS
 from app.schemas.conditions import Schema, absent_or, any_of, given, when
-from app.schemas.request import Candidate, Text, TokenId, Treatment
-from app.schemas.response import Part
+from app.schemas.request import Candidate, ServingOptions, Text, TokenId
+from app.schemas.response import ResponseModel
 
 MAX_REQUEST_ID_CHARS = 256
 
@@ -30,7 +30,7 @@ _ID_LISTS: Final[Schema] = {"type": "array", "items": {"type": "array"}}
 LabelIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_CHOSEN_IDS, fail_fast=True)]
 
 
-class LabelRequest(Treatment):
+class LabelRequest(ServingOptions):
     """Labels to be scored behind one query and many items."""
 
     query: Candidate
@@ -81,10 +81,10 @@ class GenerativeScoringRequest(LabelRequest):
     )
 
 
-class LabelScoreRequest(ForeignFields, LabelRequest):
+class LabelScoreRequest(UnsupportedFields, LabelRequest):
     """SGLang's body. Texts are joined before they are tokenized."""
 
-    not_served: ClassVar[Neutral] = {
+    noop_values: ClassVar[Neutral] = {
         "return_pooled_hidden_states": (False,),
         "rid": (),
         "temperature": (1,),
@@ -125,13 +125,13 @@ class LabelScoreRequest(ForeignFields, LabelRequest):
     )
 
 
-class PromptTokensDetails(Part):
+class PromptTokensDetails(ResponseModel):
     """Which of the prompts' tokens cost nothing."""
 
     cached_tokens: int
 
 
-class ScoringUsage(Part):
+class ScoringUsage(ResponseModel):
     """Tokens of all prompts; nothing is generated."""
 
     prompt_tokens: int
@@ -149,7 +149,7 @@ _USAGE: dict[str, JsonValue] = {
 }
 
 
-class ItemScore(Part):
+class ItemScore(ResponseModel):
     """One item's score."""
 
     index: int
@@ -158,7 +158,7 @@ class ItemScore(Part):
     """Between 0 and 1."""
 
 
-class ScoreList(Part):
+class ScoreList(ResponseModel):
     """What vLLM answers: the items in the request's order."""
 
     id: str
@@ -185,7 +185,7 @@ class ScoreList(Part):
     )
 
 
-class LabelScores(Part):
+class LabelScores(ResponseModel):
     """What SGLang answers."""
 
     scores: list[list[float]]

@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import ForeignFields, Neutral, Priority
+from app.compat.foreign_fields import Neutral, Priority, UnsupportedFields
 from app.compat.generative_scoring.label_schemas import MAX_REQUEST_ID_CHARS
 from app.compat.rerank.request import PromptOptions
 from app.schemas.bounds import MAX_DOCUMENTS
-from app.schemas.request import Text, Treatment
+from app.schemas.request import ServingOptions, Text
 
 
 def _as_list(value: object) -> object:
@@ -23,10 +23,10 @@ Texts = Annotated[Many, BeforeValidator(_as_list, json_schema_input_type=Text | 
 """Texts; a lone one is a list of one."""
 
 
-class PairRequest(ForeignFields, Treatment, PromptOptions):
+class PairRequest(UnsupportedFields, ServingOptions, PromptOptions):
     """Pairs of texts: one with each of many, or as many with as many."""
 
-    not_served: ClassVar[Neutral] = {"activation": (True,), "encoding_format": ("float",)}
+    noop_values: ClassVar[Neutral] = {"activation": (True,), "encoding_format": ("float",)}
 
     FIRST: ClassVar[str]
     SECOND: ClassVar[str]

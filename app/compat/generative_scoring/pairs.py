@@ -18,9 +18,9 @@ from app.compat.generative_scoring.label_schemas import ItemScore, ScoreList
 from app.compat.generative_scoring.pair_schemas import PairRequest
 from app.compat.rerank.config import RerankDefaults, RerankPrompt
 from app.compat.rerank.plan import RerankPlan, plan_rerank
-from app.compat.rerank.rerank_query import RerankQuestion
+from app.compat.rerank.rerank_query import RerankQuery
 from app.compat.rerank.scores import read_ranking
-from app.scoring.token_paths import PathPlan, ScoredPaths
+from app.scoring.token_paths import PathQueries, PathScores
 from app.service import ScoringService
 from model_runtime import ModelInfo, Tokenizer
 
@@ -36,7 +36,7 @@ async def pair_scores(request: PairRequest, service: ScoringService, http: Reque
     Raises:
         InvalidQuery: a setting or a text is at fault, named by ``param``.
     """
-    question = RerankQuestion(
+    question = RerankQuery(
         getattr(request, request.FIRST),
         getattr(request, request.SECOND),
         request.SECOND,
@@ -51,18 +51,18 @@ async def pair_scores(request: PairRequest, service: ScoringService, http: Reque
 
 def _plan(
     prompt: RerankPrompt,
-    question: RerankQuestion,
+    question: RerankQuery,
     clock: Clock,
     tokenizer: Tokenizer,
     info: ModelInfo,
-) -> PathPlan[RerankPlan]:
+) -> PathQueries[RerankPlan]:
     plan = plan_rerank(prompt, question, clock, tokenizer, info)
     # That API counts the queries, too.
-    return replace(plan, prompt_tokens=plan.meaning.tokens)
+    return replace(plan, prompt_tokens=plan.plan.tokens)
 
 
 def _score_list(
-    request: PairRequest, prompt: RerankPrompt, found: ScoredPaths[RerankPlan]
+    request: PairRequest, prompt: RerankPrompt, found: PathScores[RerankPlan]
 ) -> ScoreList:
     ranked = read_ranking(prompt.mode, request.SECOND, found.answers)
     name = request.request_id or found.id
@@ -74,5 +74,5 @@ def _score_list(
             ItemScore(index=one.index, score=one.score)
             for one in sorted(ranked, key=lambda one: one.index)
         ],
-        usage=scoring_usage(found.usage, found.meaning.needed),
+        usage=scoring_usage(found.usage, found.plan.needed),
     )

@@ -22,7 +22,7 @@ from model_runtime import EngineOverloaded
 
 T = TypeVar("T")
 
-PATIENCE_S: Final = 60.0
+MAX_WAIT_S: Final = 60.0
 """Seconds that a request waits for room at most, each time that there is none."""
 
 SHORTEST_WAIT_S: Final = 0.05
@@ -33,7 +33,7 @@ ADMITTED_S: Final = 0.1
 """A question that was not turned away for so many seconds was let in: the next one may try."""
 
 
-class Patience:
+class AdmissionRetry:
     """That of one request.
 
     Args:
@@ -45,7 +45,7 @@ class Patience:
         tokens: that the request holds while it waits.
     """
 
-    def __init__(self, deadline: Deadline, line: WaitingLine) -> None:
+    def __init__(self, deadline: Deadline, line: WaitQueue) -> None:
         self.deadline = deadline
         self.tokens = 0
         self._line = line
@@ -66,21 +66,21 @@ class Patience:
             except EngineOverloaded as error:
                 self._line.retry_after_s = error.retry_after_s
         async with self._alone:
-            wait_until = time.perf_counter() + PATIENCE_S
+            wait_until = time.perf_counter() + MAX_WAIT_S
             with self._line.place(self.tokens) as place:
                 return await self._ask_in_turn(question, place, wait_until)
 
     async def _ask_in_turn(
-        self, question: Callable[[], Awaitable[T]], place: Place, wait_until: float
+        self, question: Callable[[], Awaitable[T]], place: Ticket, wait_until: float
     ) -> T:
         while True:
             await self._turn(place, wait_until)
             loop = asyncio.get_running_loop()
-            admitted = loop.call_later(ADMITTED_S, self._line.step_aside, place)
+            admitted = loop.call_later(ADMITTED_S, self._line.release, place)
             try:
                 return await question()
             except EngineOverloaded as error:
-                self._line.step_back(place)
+                self._line.requeue(place)
                 self._line.retry_after_s = error.retry_after_s
                 wait_s = min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, error.retry_after_s))
                 if not self._may_wait(wait_s, wait_until):
@@ -89,10 +89,10 @@ class Patience:
                 admitted.cancel()
             await asyncio.sleep(wait_s)
 
-    async def _turn(self, place: Place, wait_until: float) -> None:
+    async def _turn(self, place: Ticket, wait_until: float) -> None:
         try:
             async with asyncio.timeout(wait_until - time.perf_counter()):
-                await self.deadline.in_time(place.turn.wait())
+                await self.deadline.run_before(place.turn.wait())
         except TimeoutError:
             raise self._line.overloaded("there has been no room in the queue") from None
 
@@ -109,7 +109,7 @@ MAX_WAITING_TOKENS: Final = 1 << 22
 """Prompt tokens of all that wait in one line, where more than one does."""
 
 
-class Place:
+class Ticket:
     """Where somebody stands in a line.
 
     Args:
@@ -121,7 +121,7 @@ class Place:
         self.turn = asyncio.Event()
 
 
-class WaitingLine:
+class WaitQueue:
     """Only the first of the line tries to get in; so nobody overtakes, and waiting is cheap.
 
     Whoever leaves, for whatever reason, makes way for the next one. Lives on the event loop.
@@ -132,13 +132,13 @@ class WaitingLine:
 
     def __init__(self) -> None:
         self.retry_after_s = 1.0
-        self._places: deque[Place] = deque()
+        self._places: deque[Ticket] = deque()
 
     def __len__(self) -> int:
         return len(self._places)
 
     @contextmanager
-    def place(self, tokens: int = 0) -> Iterator[Place]:
+    def place(self, tokens: int = 0) -> Iterator[Ticket]:
         """A place at the end of the line while the block runs.
 
         Raises:
@@ -148,22 +148,22 @@ class WaitingLine:
         too_many = self._places and held + tokens > MAX_WAITING_TOKENS
         if too_many or len(self._places) >= MAX_WAITING:
             raise self.overloaded(f"{len(self._places)} requests wait for room in the queue")
-        place = Place(tokens)
+        place = Ticket(tokens)
         self._places.append(place)
         self._call_first()
         try:
             yield place
         finally:
-            self.step_aside(place)
+            self.release(place)
 
-    def step_aside(self, place: Place) -> None:
+    def release(self, place: Ticket) -> None:
         """It seems to be in: the next one may try. Doing so again changes nothing."""
         if place in self._places:
             self._places.remove(place)
         place.turn.clear()
         self._call_first()
 
-    def step_back(self, place: Place) -> None:
+    def requeue(self, place: Ticket) -> None:
         """It was turned away after all, and is the first again."""
         if place not in self._places:
             if self._places:
@@ -184,8 +184,8 @@ class WaitingLines:
     """One line for each class of service: one may find room where the other does not."""
 
     def __init__(self) -> None:
-        self._lines = {"interactive": WaitingLine(), "bulk": WaitingLine()}
+        self._lines = {"interactive": WaitQueue(), "bulk": WaitQueue()}
 
-    def of(self, priority: str) -> WaitingLine:
+    def of(self, priority: str) -> WaitQueue:
         """The line of a class."""
         return self._lines[priority]

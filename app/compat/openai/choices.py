@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Literal
 
 from app.compat.openai.logprobs import LogprobColumns, alternatives
-from app.compat.openai.plan import PromptPath, echoes_scores
+from app.compat.openai.plan import PromptPath, wants_prompt_logprobs
 from app.compat.openai.request import CompletionRequest
 from app.compat.openai.response import CompletionChoice, CompletionLogprobs
 from app.schemas.decode_response import DecodedSequence, DecodedToken
@@ -32,7 +32,7 @@ class Generated:
     finish_reason: Literal["stop", "length"]
 
 
-NOTHING = Generated("", (), (), (), "length")
+NO_COMPLETION = Generated("", (), (), (), "length")
 """What follows a prompt that is only echoed."""
 
 
@@ -68,7 +68,7 @@ def decoded(request: CompletionRequest, found: DecodedSequence) -> Generated:
     )
 
 
-class ChoiceWriter:
+class ChoiceBuilder:
     """Writes the choices of one prompt, whole or in pieces.
 
     Args:
@@ -111,7 +111,7 @@ class ChoiceWriter:
         """With the tokens of an echoed prompt; None where no tokens are listed."""
         if self._request.logprobs is None:
             return None
-        if not echoes_scores(self._request):
+        if not wants_prompt_logprobs(self._request):
             return LogprobColumns(self._tokenizer)
         path, answer = self._path, self._answer or LogprobResult()
         columns = LogprobColumns(self._tokenizer, path.hidden)
@@ -128,7 +128,7 @@ class ChoiceWriter:
         return columns
 
 
-def piece(
+def chunk(
     index: int,
     text: str,
     logprobs: CompletionLogprobs | None = None,
@@ -138,7 +138,7 @@ def piece(
     return CompletionChoice(text=text, index=index, logprobs=logprobs, finish_reason=finish_reason)
 
 
-class PieceWriter:
+class ChunkBuilder:
     """Writes the pieces of one prompt's choice, in order; together they are the whole choice.
 
     Args:
@@ -149,7 +149,7 @@ class PieceWriter:
     """
 
     def __init__(
-        self, request: CompletionRequest, tokenizer: Tokenizer, index: int, writer: ChoiceWriter
+        self, request: CompletionRequest, tokenizer: Tokenizer, index: int, writer: ChoiceBuilder
     ) -> None:
         self._request = request
         self._tokenizer = tokenizer
@@ -160,7 +160,7 @@ class PieceWriter:
     def echo(self) -> CompletionChoice:
         """The prompt; all of the choice where nothing is generated."""
         columns = self._columns
-        return piece(
+        return chunk(
             self._index,
             self._writer.echo,
             None if columns is None else columns.taken(),
@@ -171,12 +171,12 @@ class PieceWriter:
         """The next token, and what the text surely grows by."""
         columns = self._columns
         if columns is None:
-            return piece(self._index, token.text)
+            return chunk(self._index, token.text)
         count = self._request.logprobs or 0
         top = alternatives(token.top_logprobs, count, token.id, token.logprob)
         columns.add([token.id], [token.logprob], [top])
-        return piece(self._index, token.text, columns.taken())
+        return chunk(self._index, token.text, columns.taken())
 
     def end(self, found: DecodedSequence) -> CompletionChoice:
         """Why nothing follows."""
-        return piece(self._index, "", finish_reason=found.finish_reason)
+        return chunk(self._index, "", finish_reason=found.finish_reason)

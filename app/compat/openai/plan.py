@@ -17,7 +17,7 @@ from app.schemas.bounds import (
     MAX_TOKEN_ENTRIES,
     MAX_TOP_ENTRIES,
 )
-from app.scoring.token_paths import PathPlan
+from app.scoring.token_paths import PathQueries
 from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, PathTooLong, Tokenizer
 
 
@@ -56,7 +56,7 @@ class Plan:
 
 def plan_prompts(
     request: CompletionRequest, limits: Limits, tokenizer: Tokenizer, info: ModelInfo
-) -> PathPlan[Plan]:
+) -> PathQueries[Plan]:
     """Tokenize, check, and ask what needs no search.
 
     That is an echoed prompt's own rows, and the row behind a prompt where one token follows.
@@ -69,9 +69,9 @@ def plan_prompts(
     _check_echoes(request, paths)
     _check_entries(request, limits, paths)
     queries = [_query(request, path.ids, info) for path in paths]
-    return PathPlan(
+    return PathQueries(
         queries=[query for query in queries if query is not None],
-        meaning=Plan(
+        plan=Plan(
             tuple(paths),
             tuple(query is not None for query in queries),
             sum(query.last_row for query in queries if query is not None),
@@ -81,12 +81,12 @@ def plan_prompts(
     )
 
 
-def follows_at_once(request: CompletionRequest) -> bool:
+def is_one_greedy_token(request: CompletionRequest) -> bool:
     """Whether the completion is the most probable token behind the prompt, and no more."""
     return request.max_tokens == 1 and request.beams == 1 and not request.stream
 
 
-def echoes_scores(request: CompletionRequest) -> bool:
+def wants_prompt_logprobs(request: CompletionRequest) -> bool:
     """Whether the prompt's own tokens are listed."""
     return request.echo and request.logprobs is not None
 
@@ -100,7 +100,7 @@ def _query(
     rows             1    2    3
                      echoed    the token that follows
     """
-    once, echoed = follows_at_once(request), echoes_scores(request) and len(ids) > 1
+    once, echoed = is_one_greedy_token(request), wants_prompt_logprobs(request) and len(ids) > 1
     if not once and not echoed:
         return None
     listed = min(request.logprobs or 0, info.vocab_size)

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import ForeignFields, Neutral, Priority
+from app.compat.foreign_fields import Neutral, Priority, UnsupportedFields
 from app.schemas.bounds import (
     MAX_BEAMS,
     MAX_NEW_TOKENS,
@@ -28,7 +28,7 @@ from app.schemas.bounds import (
 )
 from app.schemas.conditions import Schema, absent_or, given, when
 from app.schemas.decode import Stop
-from app.schemas.request import Request, Text, TokenIds, Treatment
+from app.schemas.request import Request, ServingOptions, Text, TokenIds
 
 DEFAULT_TOKENS: Final = 16
 """What OpenAI generates where nothing is said."""
@@ -108,10 +108,10 @@ class StreamOptions(Request):
     """Pieces are never padded."""
 
 
-class CompletionRequest(ForeignFields, Treatment):
+class CompletionRequest(UnsupportedFields, ServingOptions):
     """Prompts to be continued by the most probable completions, or to be scored themselves."""
 
-    not_served: ClassVar[Neutral] = VLLM_DEFAULTS
+    noop_values: ClassVar[Neutral] = VLLM_DEFAULTS
 
     priority: Priority = "interactive"
     """``interactive``, ``bulk``, or an integer as vLLM has it: 0 and less, or more."""

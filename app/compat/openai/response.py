@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from app.schemas.response import Part
+from app.schemas.response import ResponseModel
 
 
-class CompletionLogprobs(Part):
+class CompletionLogprobs(ResponseModel):
     """The listed tokens of one choice; every column has an entry for each."""
 
     text_offset: list[int]
@@ -23,7 +23,7 @@ class CompletionLogprobs(Part):
     """The most probable tokens at that place, and the token itself."""
 
 
-class CompletionChoice(Part):
+class CompletionChoice(ResponseModel):
     """One completion of one prompt."""
 
     text: str
@@ -37,14 +37,14 @@ class CompletionChoice(Part):
     stream that goes on."""
 
 
-class PromptTokensDetails(Part):
+class PromptTokensDetails(ResponseModel):
     """What was known of the prompts."""
 
     cached_tokens: int
     """Prompt tokens that did not have to be computed."""
 
 
-class CompletionUsage(Part):
+class CompletionUsage(ResponseModel):
     """What the request cost, in tokens."""
 
     prompt_tokens: int
@@ -54,7 +54,7 @@ class CompletionUsage(Part):
     prompt_tokens_details: PromptTokensDetails
 
 
-class Completion(Part):
+class Completion(ResponseModel):
     """A whole answer, or a piece of a stream."""
 
     id: str

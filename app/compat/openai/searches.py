@@ -8,7 +8,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeVar
 
-from app.compat.openai.admission_retry import Patience
+from app.compat.openai.admission_retry import AdmissionRetry
 from app.compat.openai.plan import PromptPath
 from app.compat.openai.request import CompletionRequest
 from app.schemas.decode import DecodeRequest
@@ -20,10 +20,10 @@ from model_runtime import ChainruleError, InvalidQuery
 T = TypeVar("T")
 Event = DecodedToken | DecodeResponse
 
-AT_A_TIME = 64
+MAX_CONCURRENT = 64
 """Searches of one request that run side by side."""
 
-AHEAD = 64
+MAX_BUFFERED = 64
 """Events of all streams together that may wait to be sent."""
 
 
@@ -31,7 +31,7 @@ async def run_searches(
     service: ScoringService,
     request: CompletionRequest,
     paths: Sequence[PromptPath],
-    patience: Patience,
+    retry: AdmissionRetry,
 ) -> list[DecodeResponse]:
     """What is found behind each prompt; the first failure ends the other searches.
 
@@ -45,13 +45,13 @@ async def run_searches(
 
     async def search() -> None:
         for path in left:
-            question = partial(_decode, service, template, path, patience)
+            question = partial(_decode, service, template, path, retry)
             try:
-                replies[path.param] = await patience.ask(question)
+                replies[path.param] = await retry.ask(question)
             except InvalidQuery as error:
                 raise located(error, request, path) from error
 
-    tasks = [asyncio.create_task(search()) for _ in range(min(AT_A_TIME, len(paths)))]
+    tasks = [asyncio.create_task(search()) for _ in range(min(MAX_CONCURRENT, len(paths)))]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -70,7 +70,7 @@ def stream_searches(
     service: ScoringService,
     request: CompletionRequest,
     paths: Sequence[PromptPath],
-    patience: Patience,
+    retry: AdmissionRetry,
 ) -> list[AsyncGenerator[Event, None]]:
     """For each prompt, each token behind it once it is chosen, then what was found.
 
@@ -80,7 +80,7 @@ def stream_searches(
 
     async def stream(path: PromptPath) -> AsyncGenerator[Event, None]:
         try:
-            first, rest = await patience.ask(partial(_begin, service, template, path, patience))
+            first, rest = await retry.ask(partial(_begin, service, template, path, retry))
             async with aclosing(rest):
                 yield first
                 async for event in rest:
@@ -92,16 +92,16 @@ def stream_searches(
 
 
 async def _decode(
-    service: ScoringService, template: DecodeRequest, path: PromptPath, patience: Patience
+    service: ScoringService, template: DecodeRequest, path: PromptPath, retry: AdmissionRetry
 ) -> DecodeResponse:
-    return await service.decode(_search(template, path), patience.deadline)
+    return await service.decode(_search(template, path), retry.deadline)
 
 
 async def _begin(
-    service: ScoringService, template: DecodeRequest, path: PromptPath, patience: Patience
+    service: ScoringService, template: DecodeRequest, path: PromptPath, retry: AdmissionRetry
 ) -> tuple[Event, AsyncGenerator[Event, None]]:
     """The first event, which there is once the search has been let in, and the others."""
-    events = service.stream(_search(template, path), patience.deadline)
+    events = service.stream(_search(template, path), retry.deadline)
     try:
         return await anext(events), events
     except BaseException:
@@ -146,16 +146,19 @@ def located(error: ChainruleError, request: CompletionRequest, path: PromptPath)
     return type(error)(f"{param}: {error}", param=param)
 
 
-async def merged(
+async def interleave(
     streams: Sequence[AsyncGenerator[T, None]],
 ) -> AsyncGenerator[tuple[int, T], None]:
     """The events of the streams as they come, each with its stream's place; a window at a time.
 
     A stream that fails ends all of them. Whoever reads slowly slows them down.
     """
-    queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(AHEAD)
+    queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(MAX_BUFFERED)
     unread = iter(enumerate(streams))
-    tasks = [asyncio.create_task(_pump(unread, queue)) for _ in range(min(AT_A_TIME, len(streams)))]
+    tasks = [
+        asyncio.create_task(_forward_events(unread, queue))
+        for _ in range(min(MAX_CONCURRENT, len(streams)))
+    ]
     left = len(tasks)
     try:
         while left:
@@ -172,7 +175,7 @@ async def merged(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pump(
+async def _forward_events(
     unread: Iterator[tuple[int, AsyncGenerator[T, None]]],
     queue: asyncio.Queue[tuple[int, T] | Exception | None],
 ) -> None:

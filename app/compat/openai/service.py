@@ -12,26 +12,26 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 
-from app.compat.openai.admission_retry import Patience, WaitingLines
+from app.compat.openai.admission_retry import AdmissionRetry, WaitingLines
 from app.compat.openai.choices import (
-    NOTHING,
-    ChoiceWriter,
+    NO_COMPLETION,
+    ChoiceBuilder,
+    ChunkBuilder,
     Generated,
-    PieceWriter,
     decoded,
     next_token,
 )
-from app.compat.openai.plan import Plan, follows_at_once, plan_prompts
+from app.compat.openai.plan import Plan, is_one_greedy_token, plan_prompts
 from app.compat.openai.request import CompletionRequest
 from app.compat.openai.response import Completion, CompletionChoice
-from app.compat.openai.searches import located, merged, run_searches, stream_searches
-from app.compat.openai.usage import Bill
+from app.compat.openai.searches import interleave, located, run_searches, stream_searches
+from app.compat.openai.usage import CompletionBuilder
 from app.requests.deadline import Deadline
 from app.requests.limits import Limits
 from app.requests.worker_threads import check_wanted
 from app.schemas.decode_response import DecodeResponse
-from app.schemas.request import Treatment
-from app.scoring.token_paths import PathPlan, ScoredPaths
+from app.schemas.request import ServingOptions
+from app.scoring.token_paths import PathQueries, PathScores
 from app.service import ScoringService
 from app.telemetry.logs import noted_apart
 from model_runtime import ChainruleError, LogprobResult, ModelInfo, Tokenizer
@@ -65,62 +65,62 @@ class CompletionService:
             InvalidQuery: a prompt or a setting is at fault; named.
             ChainruleError: what the engine fails with, for any of the prompts.
         """
-        patience = self._patience(request)
-        scored = await self._scored(request, patience)
+        retry = self._admission_retry(request)
+        scored = await self._scored(request, retry)
         replies: list[DecodeResponse] = []
-        if request.max_tokens and not follows_at_once(request):
-            paths = scored.meaning.paths
+        if request.max_tokens and not is_one_greedy_token(request):
+            paths = scored.plan.paths
             with noted_apart():
-                replies = await run_searches(self._service, request, paths, patience)
+                replies = await run_searches(self._service, request, paths, retry)
         return await self._service.use_tokenizer(
             request, partial(_written, request, scored, _answers(request, scored), replies)
         )
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[Completion, None]:
         """The choices piece by piece: an echo first, then each token once it is chosen."""
-        patience = self._patience(request)
-        scored = await self._scored(request, patience)
-        bill = Bill(scored)
+        retry = self._admission_retry(request)
+        scored = await self._scored(request, retry)
+        builder = CompletionBuilder(scored)
         writers = await self._service.use_tokenizer(
-            request, partial(_piece_writers, request, scored.meaning, _answers(request, scored))
+            request, partial(_piece_writers, request, scored.plan, _answers(request, scored))
         )
         if request.echo:
             for writer in writers:
-                yield bill.piece(writer.echo())
+                yield builder.chunk(writer.echo())
         if request.max_tokens:
-            streams = stream_searches(self._service, request, scored.meaning.paths, patience)
-            async with aclosing(merged(streams)) as events:
+            streams = stream_searches(self._service, request, scored.plan.paths, retry)
+            async with aclosing(interleave(streams)) as events:
                 async for place, event in events:
                     if isinstance(event, DecodeResponse):
-                        bill.add(event)
-                        yield bill.piece(writers[place].end(event.sequences[0]))
+                        builder.add(event)
+                        yield builder.chunk(writers[place].end(event.sequences[0]))
                     else:
-                        bill.stream()
-                        yield bill.piece(writers[place].token(event))
+                        builder.stream()
+                        yield builder.chunk(writers[place].token(event))
         if request.stream_options is not None and request.stream_options.include_usage:
-            yield bill.piece(None)
+            yield builder.chunk(None)
 
-    def _patience(self, request: CompletionRequest) -> Patience:
-        return Patience(self.deadline(request), self._lines.of(request.priority))
+    def _admission_retry(self, request: CompletionRequest) -> AdmissionRetry:
+        return AdmissionRetry(self.deadline(request), self._lines.of(request.priority))
 
-    async def _scored(self, request: CompletionRequest, patience: Patience) -> ScoredPaths[Plan]:
-        def plan(tokenizer: Tokenizer, info: ModelInfo) -> PathPlan[Plan]:
+    async def _scored(self, request: CompletionRequest, retry: AdmissionRetry) -> PathScores[Plan]:
+        def plan(tokenizer: Tokenizer, info: ModelInfo) -> PathQueries[Plan]:
             made = plan_prompts(request, self._limits, tokenizer, info)
-            patience.tokens = made.prompt_tokens
+            retry.tokens = made.prompt_tokens
             return made
 
-        treatment = Treatment(
+        serving_options = ServingOptions(
             model=request.model,
             priority=request.priority,
             cache_salt=request.cache_salt,
         )
         with noted_apart():
-            return await self._service.score_paths(treatment, plan, patience.ask, patience.deadline)
+            return await self._service.score_paths(serving_options, plan, retry.ask, retry.deadline)
 
 
-def _answers(request: CompletionRequest, scored: ScoredPaths[Plan]) -> Answers:
+def _answers(request: CompletionRequest, scored: PathScores[Plan]) -> Answers:
     """Raises what a prompt failed with: whoever reads a batch would not notice a hole in it."""
-    plan, left = scored.meaning, iter(scored.answers)
+    plan, left = scored.plan, iter(scored.answers)
     answers: Answers = []
     for path, asked in zip(plan.paths, plan.asked, strict=True):
         answer = next(left) if asked else None
@@ -132,29 +132,29 @@ def _answers(request: CompletionRequest, scored: ScoredPaths[Plan]) -> Answers:
 
 def _written(
     request: CompletionRequest,
-    scored: ScoredPaths[Plan],
+    scored: PathScores[Plan],
     answers: Answers,
     replies: Sequence[DecodeResponse],
     tokenizer: Tokenizer,
     info: ModelInfo,
 ) -> Completion:
-    bill = Bill(scored)
+    builder = CompletionBuilder(scored)
     choices: list[CompletionChoice] = []
-    for place, (path, answer) in enumerate(zip(scored.meaning.paths, answers, strict=True)):
+    for place, (path, answer) in enumerate(zip(scored.plan.paths, answers, strict=True)):
         check_wanted()
-        completions: list[Generated] = [NOTHING]
+        completions: list[Generated] = [NO_COMPLETION]
         if replies:
-            bill.add(replies[place])
+            builder.add(replies[place])
             completions = [decoded(request, found) for found in replies[place].sequences]
         elif request.max_tokens and answer is not None:
             completions = [next_token(request, tokenizer, info, answer.top[-1])]
-            bill.completion_tokens += 1
-        writer = ChoiceWriter(request, tokenizer, path, answer)
+            builder.completion_tokens += 1
+        writer = ChoiceBuilder(request, tokenizer, path, answer)
         choices += [
             writer.choice(place * request.n + rank, completion)
             for rank, completion in enumerate(completions)
         ]
-    return bill.whole(choices)
+    return builder.response(choices)
 
 
 def _piece_writers(
@@ -163,8 +163,8 @@ def _piece_writers(
     answers: Answers,
     tokenizer: Tokenizer,
     _info: ModelInfo,
-) -> list[PieceWriter]:
+) -> list[ChunkBuilder]:
     return [
-        PieceWriter(request, tokenizer, index, ChoiceWriter(request, tokenizer, path, answer))
+        ChunkBuilder(request, tokenizer, index, ChoiceBuilder(request, tokenizer, path, answer))
         for index, (path, answer) in enumerate(zip(plan.paths, answers, strict=True))
     ]

@@ -10,7 +10,7 @@ from anyio import to_thread
 from pydantic import TypeAdapter
 
 from app.compat.openai.response import Completion
-from app.http.json_response import to_json_in_pieces
+from app.http.json_response import dump_json_chunked
 from app.http.sse import EventStream, component, event_schema
 from app.schemas.error import ErrorResponse
 
@@ -42,7 +42,7 @@ EVENTS: Final[dict[str, Any]] = {
 
 
 class CompletionStream(EventStream[bytes]):
-    """Pieces of a completion; see ``EventStream.begin``."""
+    """Pieces of a completion; see ``EventStream.open``."""
 
     @classmethod
     async def of(cls, pieces: AsyncGenerator[Completion, None]) -> EventStream[bytes]:
@@ -51,7 +51,7 @@ class CompletionStream(EventStream[bytes]):
         Raises:
             ChainruleError: whatever ``pieces`` fails with before the first.
         """
-        return await cls.begin(_written(pieces), {}, _WRITTEN)
+        return await cls.open(_written(pieces), {}, _WRITTEN)
 
     async def _encoded(self, first: bytes) -> AsyncGenerator[bytes, None]:
         async for event in super()._encoded(first):
@@ -67,9 +67,9 @@ async def _written(pieces: AsyncGenerator[Completion, None]) -> AsyncGenerator[b
     async with aclosing(pieces):
         async for piece in pieces:
             if _size(piece) > LARGE:
-                yield await to_thread.run_sync(to_json_in_pieces, piece)
+                yield await to_thread.run_sync(dump_json_chunked, piece)
             else:
-                yield to_json_in_pieces(piece)
+                yield dump_json_chunked(piece)
 
 
 def _size(piece: Completion) -> int:

@@ -18,8 +18,8 @@ from app.errors.table import ModelNotServed
 from app.http.json_body import JsonRoute
 from app.http.json_response import LOOKUP_FAILURES, WORK_FAILURES, json_reply
 from app.requests.limits import check_ids
-from app.requests.prompt import read_prompt
-from app.schemas.request import ContextRequest, Message, Treatment
+from app.requests.prompt import parse_prompt
+from app.schemas.request import ContextRequest, Message, ServingOptions
 from app.service import ScoringService
 from model_runtime import InvalidQuery, ModelInfo, Tokenizer
 
@@ -36,7 +36,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDependency) -> Resp
     """
     _check_model(service, request.model)
     work = partial(_tokenized, request)
-    return await json_reply(await service.use_tokenizer(Treatment(), work))
+    return await json_reply(await service.use_tokenizer(ServingOptions(), work))
 
 
 @router.post(
@@ -46,7 +46,7 @@ async def detokenize(request: DetokenizeRequest, service: ServiceDependency) -> 
     """Put tokens back together, as the model's own tokenizer does."""
     _check_model(service, request.model)
     work = partial(_detokenized, request)
-    return await json_reply(await service.use_tokenizer(Treatment(), work))
+    return await json_reply(await service.use_tokenizer(ServingOptions(), work))
 
 
 @router.get(
@@ -57,7 +57,7 @@ async def detokenize(request: DetokenizeRequest, service: ServiceDependency) -> 
 )
 async def tokenizer_info(service: ServiceDependency) -> Response:
     """What a client needs to know to write prompts of its own."""
-    return await json_reply(await service.use_tokenizer(Treatment(), _info))
+    return await json_reply(await service.use_tokenizer(ServingOptions(), _info))
 
 
 def _check_model(service: ScoringService, name: str | None) -> None:
@@ -92,7 +92,7 @@ def _chat_ids(messages: list[Message], tokenizer: Tokenizer, info: ModelInfo) ->
     """The same ids as of a native context of these messages."""
     try:
         context = ContextRequest.model_validate({"context": [m.model_dump() for m in messages]})
-        content = read_prompt(tokenizer, info, context).content
+        content = parse_prompt(tokenizer, info, context).content
     except InvalidQuery as error:
         param = (error.param or "messages").replace("context", "messages", 1)
         message = str(error).removeprefix("context: ")

@@ -7,19 +7,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import ForeignFields, Neutral
+from app.compat.foreign_fields import Neutral, UnsupportedFields
 from app.schemas.bounds import MAX_MODEL_NAME_CHARS
 from app.schemas.conditions import UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.request import Messages, Request, Text, TokenIds
-from app.schemas.response import Part
+from app.schemas.response import ResponseModel
 
 ModelName = Annotated[str, Field(max_length=MAX_MODEL_NAME_CHARS)]
 
 
-class TokenizeRequest(ForeignFields, Request):
+class TokenizeRequest(UnsupportedFields, Request):
     """A text, or messages in the model's chat template, to be cut into tokens."""
 
-    not_served: ClassVar[Neutral] = {
+    noop_values: ClassVar[Neutral] = {
         "chat_template": (),
         "chat_template_kwargs": ({},),
         "continue_final_message": (False,),
@@ -70,7 +70,7 @@ class TokenizeRequest(ForeignFields, Request):
         return value
 
 
-class Tokenized(Part):
+class Tokenized(ResponseModel):
     """The tokens of a text."""
 
     count: int
@@ -105,7 +105,7 @@ class DetokenizeRequest(Request):
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"tokens": [504, 3575, 282, 4649, 314]},)
 
 
-class Detokenized(Part):
+class Detokenized(ResponseModel):
     """The text that tokens stand for."""
 
     prompt: str
@@ -118,7 +118,7 @@ class Detokenized(Part):
     )
 
 
-class TokenizerInfo(Part):
+class TokenizerInfo(ResponseModel):
     """What a client needs to know to write prompts of its own; null is what there is not."""
 
     bos_token: str | None

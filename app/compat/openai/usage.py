@@ -13,14 +13,14 @@ from app.compat.openai.response import (
 )
 from app.schemas.decode_response import DecodeResponse
 from app.schemas.response import Usage
-from app.scoring.token_paths import ScoredPaths
+from app.scoring.token_paths import PathScores
 from app.telemetry.logs import note
 
 SPENT: Final = ("cached_tokens", "computed_tokens", "reused_scores")
 """What the parts of an answer have spent is what it has spent."""
 
 
-class Bill:
+class CompletionBuilder:
     """Adds up while an answer is put together.
 
     Args:
@@ -30,11 +30,11 @@ class Bill:
         completion_tokens: generated so far.
     """
 
-    def __init__(self, scored: ScoredPaths[Plan]) -> None:
+    def __init__(self, scored: PathScores[Plan]) -> None:
         self.completion_tokens = 0
         self._scored = scored
-        self._prompt_tokens = sum(len(path.ids) for path in scored.meaning.paths)
-        self._asked = scored.meaning.needed
+        self._prompt_tokens = sum(len(path.ids) for path in scored.plan.paths)
+        self._asked = scored.plan.needed
         self._cached = 0
         self._streamed = 0
         self._spent = dict.fromkeys(SPENT, 0)
@@ -52,11 +52,11 @@ class Bill:
         self._streamed += 1
         self._note()
 
-    def whole(self, choices: list[CompletionChoice]) -> Completion:
+    def response(self, choices: list[CompletionChoice]) -> Completion:
         """The whole answer."""
         return self._completion(choices, self._usage())
 
-    def piece(self, choice: CompletionChoice | None) -> Completion:
+    def chunk(self, choice: CompletionChoice | None) -> Completion:
         """A piece of a stream; the one without a choice says what it all cost."""
         if choice is None:
             return self._completion([], self._usage())

@@ -21,7 +21,7 @@ from app.compat.rerank.response import (
     ReturnedDocument,
     Tokens,
 )
-from app.compat.rerank.scores import Ranked
+from app.compat.rerank.scores import ScoredDocument
 
 UNIT: Final = 100
 """Documents of one search unit."""
@@ -29,7 +29,7 @@ UNIT: Final = 100
 
 def v2_answer(request: RerankV2Request, ranking: Ranking) -> RerankV2Response:
     """As Cohere's second version answers."""
-    cut, limit = ranking.scored.meaning.cut, request.max_tokens_per_doc
+    cut, limit = ranking.scored.plan.cut, request.max_tokens_per_doc
     places = ", ".join(map(str, cut))
     warnings = [f"cut to max_tokens_per_doc, {limit}, are the documents {places}"] if cut else None
     return RerankV2Response(
@@ -42,7 +42,7 @@ def v2_answer(request: RerankV2Request, ranking: Ranking) -> RerankV2Response:
 def v1_answer(request: RerankV1Request, ranking: Ranking) -> RerankV1Response:
     """As Cohere's first version answers, and what Jina and vLLM say beside it."""
     scored = ranking.scored
-    tokens = scored.meaning.tokens
+    tokens = scored.plan.tokens
     return RerankV1Response(
         id=f"rerank-{scored.id}",
         model=scored.model,
@@ -69,20 +69,20 @@ def tei_headers(ranking: Ranking) -> dict[str, str]:
     scored = ranking.scored
     times = scored.timings_ms
     return {
-        "X-Compute-Tokens": str(scored.meaning.tokens),
+        "X-Compute-Tokens": str(scored.plan.tokens),
         "X-Total-Time": f"{times.total:.0f}",
         "X-Tokenization-Time": f"{times.tokenize:.0f}",
         "X-Queue-Time": f"{times.queue:.0f}",
         "X-Inference-Time": f"{times.model:.0f}",
-        "X-Truncated-Texts": str(len(scored.meaning.cut)),
+        "X-Truncated-Texts": str(len(scored.plan.cut)),
     }
 
 
-def _best(ranking: Ranking, count: int | None) -> Iterable[Ranked]:
+def _best(ranking: Ranking, count: int | None) -> Iterable[ScoredDocument]:
     return islice(ranking.documents, count or None)
 
 
-def _v1_result(request: RerankV1Request, one: Ranked) -> RankedDocument | ReturnedDocument:
+def _v1_result(request: RerankV1Request, one: ScoredDocument) -> RankedDocument | ReturnedDocument:
     if not request.return_documents:
         return RankedDocument(one.index, one.score)
     document = request.documents[one.index]
@@ -95,8 +95,8 @@ def _meta(version: Literal["1", "2"], ranking: Ranking, warnings: Sequence[str] 
     return Meta(
         api_version=ApiVersion(version=version),
         billed_units=BilledUnits(search_units=-(-len(ranking.documents) // UNIT)),
-        tokens=Tokens(input_tokens=scored.meaning.tokens),
-        cached_tokens=max(0, scored.meaning.needed - scored.usage.computed_tokens),
+        tokens=Tokens(input_tokens=scored.plan.tokens),
+        cached_tokens=max(0, scored.plan.needed - scored.usage.computed_tokens),
         warnings=None if warnings is None else list(warnings),
         fingerprint=scored.fingerprint,
     )

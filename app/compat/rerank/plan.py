@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from app.compat.clock import Clock
 from app.compat.rerank.config import RerankPrompt
 from app.compat.rerank.prompts import PromptPath, PromptPaths, common
-from app.compat.rerank.rerank_query import RerankQuestion, document_texts
+from app.compat.rerank.rerank_query import RerankQuery, document_texts
 from app.compat.rerank.template_tokens import Ids
 from app.compat.rerank.templates import Mode, Slot
-from app.compat.rerank.truncation import shortened
+from app.compat.rerank.truncation import truncate
 from app.schemas.bounds import MAX_RERANK_BYTES
-from app.scoring.token_paths import PathPlan
+from app.scoring.token_paths import PathQueries
 from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, Tokenizer
 
 
@@ -43,11 +43,11 @@ class RerankPlan:
 
 def plan_rerank(
     prompt: RerankPrompt,
-    question: RerankQuestion,
+    question: RerankQuery,
     clock: Clock,
     tokenizer: Tokenizer,
     info: ModelInfo,
-) -> PathPlan[RerankPlan]:
+) -> PathQueries[RerankPlan]:
     """The question of each document, in order.
 
     Raises:
@@ -60,7 +60,7 @@ def plan_rerank(
     prompts = PromptPaths(tokenizer, prompt, question, clock)
     paths = prompts.of(range(len(documents)), documents)
     long = [index for index, path in enumerate(paths) if len(path.tokens) > info.max_model_len]
-    for index, path in prompts.fitted(long, documents, paths, info.max_model_len):
+    for index, path in prompts.truncated_to_fit(long, documents, paths, info.max_model_len):
         paths[index] = path
         cut.append(index)
     if not targets:
@@ -69,9 +69,9 @@ def plan_rerank(
     scored = sum(len(path.tokens) - path.start for path in paths) + len(paths) * bool(targets)
     queries = _queries(paths, targets, question)
     needed = sum(query.last_row for query in queries)
-    return PathPlan(
+    return PathQueries(
         queries=queries,
-        meaning=RerankPlan(prompt.mode, question.field, tuple(sorted(set(cut))), tokens, needed),
+        plan=RerankPlan(prompt.mode, question.field, tuple(sorted(set(cut))), tokens, needed),
         prompt_tokens=sum(path.start for path in paths),
         scored_tokens=scored,
     )
@@ -113,7 +113,7 @@ def _label_ids(tokenizer: Tokenizer, labels: tuple[str, str] | None) -> tuple[in
 
 
 def _read_documents(
-    tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuestion, clock: Clock
+    tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuery, clock: Clock
 ) -> tuple[list[str], list[int]]:
     """The documents, cut as the caller wants them, and the indices of those that were."""
     documents = document_texts(question.documents, question.rank_fields)
@@ -133,14 +133,14 @@ def _read_documents(
         return documents, []
     # A token stands for a byte at least.
     long = [index for index, document in enumerate(documents) if len(document.encode()) > limit]
-    short = shortened(tokenizer, [documents[index] for index in long], limit, clock)
+    short = truncate(tokenizer, [documents[index] for index in long], limit, clock)
     cut = [index for index, text in zip(long, short, strict=True) if text != documents[index]]
     for index, text in zip(long, short, strict=True):
         documents[index] = text
     return documents, cut
 
 
-def _check_size(prompt: RerankPrompt, question: RerankQuestion, documents: Sequence[str]) -> None:
+def _check_size(prompt: RerankPrompt, question: RerankQuery, documents: Sequence[str]) -> None:
     """Raise ``InvalidQuery`` for what would take too long to tokenize, before that begins."""
     parts = (*prompt.template.pieces, prompt.instruction)
     around = sum(len(part.encode()) for part in parts)
@@ -156,7 +156,7 @@ def _check_size(prompt: RerankPrompt, question: RerankQuestion, documents: Seque
         )
 
 
-def _check_scored(paths: Sequence[PromptPath], question: RerankQuestion) -> None:
+def _check_scored(paths: Sequence[PromptPath], question: RerankQuery) -> None:
     for index, path in enumerate(paths):
         if path.start == 0:
             param = f"{question.field}.{index}"
@@ -167,7 +167,7 @@ def _check_scored(paths: Sequence[PromptPath], question: RerankQuestion) -> None
 
 
 def _queries(
-    paths: Sequence[PromptPath], targets: tuple[int, ...], question: RerankQuestion
+    paths: Sequence[PromptPath], targets: tuple[int, ...], question: RerankQuery
 ) -> list[LogprobQuery]:
     if not targets:
         # A document is worth keeping: other queries will be asked behind it.

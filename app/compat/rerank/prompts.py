@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from app.compat.clock import Clock
 from app.compat.rerank.config import RerankPrompt
-from app.compat.rerank.rerank_query import RerankQuestion
-from app.compat.rerank.template_tokens import Filling, Ids, TextRun, encode_segments, segments_of
+from app.compat.rerank.rerank_query import RerankQuery
+from app.compat.rerank.template_tokens import (
+    Ids,
+    SlotValues,
+    TextSegment,
+    encode_segments,
+    segments_of,
+)
 from app.compat.rerank.templates import Slot
-from app.compat.rerank.truncation import cuts_of
+from app.compat.rerank.truncation import truncations
 from model_runtime import PathTooLong, Tokenizer
 
 
@@ -31,7 +37,7 @@ class PromptPaths:
     """The prompts of one request."""
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuestion, clock: Clock
+        self, tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuery, clock: Clock
     ) -> None:
         self._tokenizer = tokenizer
         self._question = question
@@ -55,13 +61,13 @@ class PromptPaths:
         if not self._scored:
             return [PromptPath(whole, len(whole)) for whole in wholes]
         # The query, which is last, may have merged with what stands before it.
-        contexts = self._behind(heads, TextRun(self._end.pieces[:-1]), fillings)
+        contexts = self._behind(heads, TextSegment(self._end.pieces[:-1]), fillings)
         return [
             PromptPath(whole, common(context, whole))
             for context, whole in zip(contexts, wholes, strict=True)
         ]
 
-    def fitted(
+    def truncated_to_fit(
         self,
         indices: Sequence[int],
         documents: Sequence[str],
@@ -74,7 +80,7 @@ class PromptPaths:
             PathTooLong: it is not wanted, or there is too little to cut.
         """
         question = self._question
-        if question.fit is None and indices:
+        if question.truncate_side is None and indices:
             raise self._too_long(indices[0], paths, limit)
         encoded = self._clock.encode(self._tokenizer, [documents[index] for index in indices])
         for index, ids in zip(indices, encoded, strict=True):
@@ -87,8 +93,8 @@ class PromptPaths:
     def _first_fitting(
         self, index: int, document: str, ids: Sequence[int], left: int, limit: int
     ) -> PromptPath | None:
-        side = self._question.fit or "right"
-        for cut in cuts_of(self._tokenizer, document, ids, left, side):
+        side = self._question.truncate_side or "right"
+        for cut in truncations(self._tokenizer, document, ids, left, side):
             (path,) = self.of([index], [cut])
             if len(path.tokens) <= limit:
                 return path
@@ -101,7 +107,9 @@ class PromptPaths:
             f"{param}: its prompt has {length} tokens; the model takes {limit}", param
         )
 
-    def _behind(self, heads: Sequence[Ids], run: TextRun, fillings: Sequence[Filling]) -> list[Ids]:
+    def _behind(
+        self, heads: Sequence[Ids], run: TextSegment, fillings: Sequence[SlotValues]
+    ) -> list[Ids]:
         ends = encode_segments(self._tokenizer, [run], fillings, self._clock)
         return [
             self._tokenizer.with_prefix(head + end) for head, end in zip(heads, ends, strict=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Discriminator, Field, RootModel, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import ForeignFields, Neutral, Priority
+from app.compat.foreign_fields import Neutral, Priority, UnsupportedFields
 from app.compat.rerank.templates import Mode
 from app.schemas.bounds import (
     MAX_CACHE_SALT_CHARS,
@@ -25,7 +25,7 @@ from app.schemas.bounds import (
     MAX_TIMEOUT_MS,
     MAX_TOKEN_IDS,
 )
-from app.schemas.request import Request, Text, Treatment
+from app.schemas.request import Request, ServingOptions, Text
 
 T = TypeVar("T")
 
@@ -87,12 +87,12 @@ class CohereRequest(PromptOptions):
     """Computed tokens are shared only among requests of the same salt."""
 
     @property
-    def treatment(self) -> Treatment:
+    def serving_options(self) -> ServingOptions:
         """The same in the words of the native routes."""
         priority = self.priority
         if isinstance(priority, int):
             priority = "bulk" if priority > 0 else "interactive"
-        return Treatment(
+        return ServingOptions(
             model=self.model,
             priority=priority,
             timeout_ms=self.timeout_ms,
@@ -132,10 +132,10 @@ class RerankV2Request(CohereRequest):
     )
 
 
-class RerankV1Request(ForeignFields, CohereRequest):
+class RerankV1Request(UnsupportedFields, CohereRequest):
     """Cohere, version 1; Jina and vLLM."""
 
-    not_served: ClassVar[Neutral] = {
+    noop_values: ClassVar[Neutral] = {
         "activation": (True,),
         "encoding_format": ("float",),
         "max_tokens_per_doc": (),
@@ -183,7 +183,7 @@ class RerankV1Request(ForeignFields, CohereRequest):
     )
 
 
-class TeiRequest(Treatment, PromptOptions):
+class TeiRequest(ServingOptions, PromptOptions):
     """text-embeddings-inference."""
 
     priority: Priority = "interactive"

@@ -10,7 +10,7 @@ from model_runtime import InvalidQuery
 
 
 @dataclass(frozen=True, slots=True)
-class RerankQuestion:
+class RerankQuery:
     """What is ranked, and for what.
 
     Attributes:
@@ -30,7 +30,7 @@ class RerankQuestion:
     query_field: str = "query"
     rank_fields: Sequence[str] | None = None
     max_tokens: int | None = None
-    fit: Side | None = None
+    truncate_side: Side | None = None
 
     def query(self, index: int) -> str:
         """That of the document with this index."""

@@ -11,13 +11,13 @@ from app.compat.clock import Clock
 from app.compat.rerank.config import RerankDefaults
 from app.compat.rerank.plan import RerankPlan, plan_rerank
 from app.compat.rerank.request import PromptOptions
-from app.compat.rerank.rerank_query import RerankQuestion
-from app.compat.rerank.scores import Ranked, read_ranking
+from app.compat.rerank.rerank_query import RerankQuery
+from app.compat.rerank.scores import ScoredDocument, read_ranking
 from app.http.json_response import PIECE
 from app.requests.deadline import Deadline
 from app.requests.limits import Limits
-from app.schemas.request import Treatment
-from app.scoring.token_paths import ScoredPaths
+from app.schemas.request import ServingOptions
+from app.scoring.token_paths import PathScores
 from app.service import ScoringService
 from model_runtime import InvalidQuery
 
@@ -33,8 +33,8 @@ class Ranking:
         documents: all of them, best first.
     """
 
-    scored: ScoredPaths[RerankPlan]
-    documents: Sequence[Ranked]
+    scored: PathScores[RerankPlan]
+    documents: Sequence[ScoredDocument]
 
 
 class Reranker:
@@ -51,15 +51,15 @@ class Reranker:
         self._defaults = defaults
         self._limits = limits
 
-    def deadline(self, treatment: Treatment) -> Deadline:
+    def deadline(self, serving_options: ServingOptions) -> Deadline:
         """When the request's time is over."""
-        return self._service.deadline(treatment)
+        return self._service.deadline(serving_options)
 
     async def rank(
         self,
-        treatment: Treatment,
+        serving_options: ServingOptions,
         options: PromptOptions,
-        question: RerankQuestion,
+        question: RerankQuery,
         answer: Callable[[Ranking], T],
         *,
         by_raw: bool = False,
@@ -74,15 +74,15 @@ class Reranker:
             field = question.field
             raise InvalidQuery(f"{field}: {count} is more than this server allows, {limit}", field)
         prompt = self._defaults.prompt(options)
-        clock = Clock.of(treatment, self._limits)
+        clock = Clock.of(serving_options, self._limits)
         plan = partial(plan_rerank, prompt, question, clock)
-        scored = await self._service.score_paths(treatment, plan)
+        scored = await self._service.score_paths(serving_options, plan)
 
         def read() -> T:
-            meaning = scored.meaning
+            meaning = scored.plan
             ranked = read_ranking(meaning.mode, meaning.field, scored.answers, by_raw=by_raw)
             return answer(Ranking(scored, ranked))
 
         if count > PIECE:
-            return await self._service.use_tokenizer(treatment, lambda *_: read())
+            return await self._service.use_tokenizer(serving_options, lambda *_: read())
         return read()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.response import PART_CONFIG, Part
+from app.schemas.response import PART_CONFIG, ResponseModel
 
 # A response may list tens of thousands of these; see ``TopLogprob``.
 
@@ -66,27 +66,27 @@ class RankWithText:
     """0..1, more is better; with ``raw_scores`` in nats."""
 
 
-class ApiVersion(Part):
+class ApiVersion(ResponseModel):
     """Of the API that is spoken."""
 
     version: Literal["1", "2"]
 
 
-class BilledUnits(Part):
+class BilledUnits(ResponseModel):
     """What Cohere would bill."""
 
     search_units: int
     """One for each hundred documents that were begun."""
 
 
-class Tokens(Part):
+class Tokens(ResponseModel):
     """Tokens of all prompts, each counted in full."""
 
     input_tokens: int
     output_tokens: Literal[0] = 0
 
 
-class Meta(Part):
+class Meta(ResponseModel):
     """About the answer."""
 
     api_version: ApiVersion
@@ -101,7 +101,7 @@ class Meta(Part):
     """Of the model: the same one, the same scores."""
 
 
-class RerankUsage(Part):
+class RerankUsage(ResponseModel):
     """What the request cost, in tokens."""
 
     prompt_tokens: int
@@ -121,7 +121,7 @@ def _example(version: str, **more: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [{"id": name, **more, "meta": meta}]})
 
 
-class RerankV2Response(Part):
+class RerankV2Response(ResponseModel):
     """Cohere, version 2."""
 
     model_config = _example(
@@ -138,7 +138,7 @@ class RerankV2Response(Part):
     meta: Meta
 
 
-class RerankV1Response(Part):
+class RerankV1Response(ResponseModel):
     """Cohere, version 1; Jina and vLLM."""
 
     model_config = _example(

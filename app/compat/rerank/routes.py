@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from app.compat.rerank.config import RerankDefaults
 from app.compat.rerank.formats import tei_answer, tei_headers, v1_answer, v2_answer
 from app.compat.rerank.request import AnyRerankRequest, RerankV1Request, RerankV2Request, TeiRequest
-from app.compat.rerank.rerank_query import RerankQuestion
+from app.compat.rerank.rerank_query import RerankQuery
 from app.compat.rerank.reranker import Ranking, Reranker
 from app.compat.rerank.response import (
     CohereError,
@@ -65,13 +65,13 @@ async def rerank_v2(request: RerankV2Request, reranker: RerankerDependency) -> R
     ``meta.warnings`` names it. One whose prompt does not fit the model is refused by its index,
     and all others with it.
     """
-    question = RerankQuestion(
+    question = RerankQuery(
         [request.query], request.documents, "documents", max_tokens=request.max_tokens_per_doc
     )
     answer = partial(v2_answer, request)
-    treatment = request.treatment
-    ranking = await reranker.rank(treatment, request, question, answer)
-    return await json_reply(ranking, reranker.deadline(treatment))
+    serving_options = request.serving_options
+    ranking = await reranker.rank(serving_options, request, question, answer)
+    return await json_reply(ranking, reranker.deadline(serving_options))
 
 
 @router.post(
@@ -107,18 +107,18 @@ async def rerank(body: AnyRerankRequest, reranker: RerankerDependency) -> Respon
 
 
 async def _v1_reply(request: RerankV1Request, reranker: Reranker) -> Response:
-    question = RerankQuestion(
+    question = RerankQuery(
         [request.query], request.documents, "documents", rank_fields=request.rank_fields
     )
     answer = partial(v1_answer, request)
-    treatment = request.treatment
-    ranking = await reranker.rank(treatment, request, question, answer)
-    return await json_reply(ranking, reranker.deadline(treatment))
+    serving_options = request.serving_options
+    ranking = await reranker.rank(serving_options, request, question, answer)
+    return await json_reply(ranking, reranker.deadline(serving_options))
 
 
 async def _tei_reply(request: TeiRequest, reranker: Reranker) -> Response:
     fit = request.truncation_direction if request.truncate else None
-    question = RerankQuestion([request.query], request.texts, "texts", fit=fit)
+    question = RerankQuery([request.query], request.texts, "texts", truncate_side=fit)
 
     def answer(ranking: Ranking) -> tuple[bytes, dict[str, str]]:
         return _list_json(tei_answer(request, ranking)), tei_headers(ranking)

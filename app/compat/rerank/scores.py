@@ -20,17 +20,17 @@ from dataclasses import dataclass
 
 from app.compat.rerank.templates import Mode
 from model_runtime import (
-    Answer,
     ChainruleError,
     InvalidQuery,
     LogprobResult,
     NonFiniteLogits,
+    QueryResult,
     total,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class ScoredDocument:
     """One document.
 
     Attributes:
@@ -47,8 +47,8 @@ class Ranked:
 
 
 def read_ranking(
-    mode: Mode, field: str, answers: Sequence[Answer], *, by_raw: bool = False
-) -> list[Ranked]:
+    mode: Mode, field: str, answers: Sequence[QueryResult], *, by_raw: bool = False
+) -> list[ScoredDocument]:
     """All documents, best first, equal ones in their own order.
 
     Args:
@@ -65,7 +65,7 @@ def read_ranking(
     return sorted(ranked, key=lambda one: -(one.raw if by_raw else one.order))
 
 
-def _read(mode: Mode, param: str, index: int, answer: Answer) -> Ranked:
+def _read(mode: Mode, param: str, index: int, answer: QueryResult) -> ScoredDocument:
     if isinstance(answer, InvalidQuery):
         raise type(answer)(f"{param}: {answer}", param) from answer
     if isinstance(answer, ChainruleError):
@@ -74,10 +74,10 @@ def _read(mode: Mode, param: str, index: int, answer: Answer) -> Ranked:
         return _yes_no(index, answer)
     raw = total(answer.logprobs)
     mean = raw / len(answer.logprobs)
-    return Ranked(index, math.exp(min(mean, 0.0)), raw, mean)
+    return ScoredDocument(index, math.exp(min(mean, 0.0)), raw, mean)
 
 
-def _yes_no(index: int, answer: LogprobResult) -> Ranked:
+def _yes_no(index: int, answer: LogprobResult) -> ScoredDocument:
     yes, no = answer.target_logprobs
     odds = yes - no
     if not math.isfinite(odds):
@@ -85,4 +85,4 @@ def _yes_no(index: int, answer: LogprobResult) -> Ranked:
     # Neither form overflows where it is used.
     rest = math.exp(-abs(odds))
     score = 1 / (1 + rest) if odds >= 0 else rest / (1 + rest)
-    return Ranked(index, score, odds, odds)
+    return ScoredDocument(index, score, odds, odds)

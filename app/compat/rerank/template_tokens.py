@@ -20,11 +20,11 @@ from app.compat.rerank.templates import Slot, Template
 from model_runtime import Tokenizer
 
 Ids = tuple[int, ...]
-Filling = Mapping[Slot, str]
+SlotValues = Mapping[Slot, str]
 
 
 @dataclass(frozen=True, slots=True)
-class TextRun:
+class TextSegment:
     """A text between control tokens; it may be empty.
 
     Attributes:
@@ -33,17 +33,19 @@ class TextRun:
 
     pieces: tuple[str | Slot, ...] = ()
 
-    def filled(self, filling: Filling) -> str:
+    def filled(self, filling: SlotValues) -> str:
         """The text with this in its slots."""
         return "".join(
             filling[piece] if isinstance(piece, Slot) else piece for piece in self.pieces
         )
 
 
-Segment = TextRun | Ids
+Segment = TextSegment | Ids
 
 
-def segments_of(tokenizer: Tokenizer, template: Template) -> tuple[tuple[Segment, ...], TextRun]:
+def segments_of(
+    tokenizer: Tokenizer, template: Template
+) -> tuple[tuple[Segment, ...], TextSegment]:
     """The template between its control tokens: all but the last run, and that."""
     control = _control_tokens(tokenizer)
     segments: list[Segment] = []
@@ -51,15 +53,15 @@ def segments_of(tokenizer: Tokenizer, template: Template) -> tuple[tuple[Segment
     for piece in template.pieces:
         for part in [piece] if isinstance(piece, Slot) else _cut(tokenizer, control, piece):
             if isinstance(part, tuple):
-                segments += [TextRun(tuple(run)), part]
+                segments += [TextSegment(tuple(run)), part]
                 run = []
             else:
                 run.append(part)
-    return tuple(segments), TextRun(tuple(run))
+    return tuple(segments), TextSegment(tuple(run))
 
 
 def encode_segments(
-    tokenizer: Tokenizer, segments: Sequence[Segment], fillings: Sequence[Filling], clock: Clock
+    tokenizer: Tokenizer, segments: Sequence[Segment], fillings: Sequence[SlotValues], clock: Clock
 ) -> list[Ids]:
     """The tokens of these segments with each of the fillings in them; equal texts only once.
 

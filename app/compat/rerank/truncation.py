@@ -12,7 +12,7 @@ from model_runtime import Tokenizer
 Side = Literal["left", "right"]
 
 
-def shortened(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, clock: Clock) -> list[str]:
+def truncate(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, clock: Clock) -> list[str]:
     """Each text up to its first ``tokens`` tokens, where it has more of them.
 
     Raises:
@@ -20,7 +20,7 @@ def shortened(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, clock: Cl
     """
     found = list(texts)
     pending = {
-        index: cuts_of(tokenizer, texts[index], ids, tokens, "right")
+        index: truncations(tokenizer, texts[index], ids, tokens, "right")
         for index, ids in enumerate(clock.encode(tokenizer, texts))
         if len(ids) > tokens
     }
@@ -35,7 +35,7 @@ def shortened(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, clock: Cl
     return found
 
 
-def cuts_of(
+def truncations(
     tokenizer: Tokenizer, text: str, ids: Sequence[int], tokens: int, side: Side
 ) -> Iterator[str]:
     """``text`` cut to ``tokens`` of its own tokens, then to one less, and so on down to none.

@@ -32,7 +32,7 @@ _MAX_ID_BYTES: Final = 128
 _QUIET: Final = OPEN_PATHS | {"/metrics"}
 
 
-class Observed:
+class AccessLog:
     """Request id, access log, request metrics, and 500 for what nobody expected."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -15,7 +15,7 @@ OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
 """Answered to anybody. Compared whole, so no other spelling of a path slips through."""
 
 
-class Authorized:
+class Authentication:
     """Lets a request pass that carries one of the keys as ``Authorization: Bearer``.
 
     Only digests are compared, each in constant time and all of them every time, so neither a

@@ -8,7 +8,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors.table import error_response
-from app.http.active_requests import Ending, Handler
+from app.http.active_requests import ActiveRequest, CancelReason
 from app.http.lifecycle import Lifecycle
 from app.http.middleware.authentication import OPEN_PATHS
 from model_runtime import EngineStopping
@@ -19,7 +19,7 @@ ALWAYS_ANSWERED: Final = OPEN_PATHS | {"/metrics"}
 _GONE: Final[Message] = {"type": "http.disconnect"}
 
 
-class Lifetime:
+class CancelOnDisconnect:
     """Counts handlers as in flight, and ends one whose client has left.
 
     A client that leaves while its request waits would otherwise keep its place in the queue. So
@@ -46,25 +46,25 @@ class Lifetime:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("this is a bug: a request is handled outside of any task")
-        handler = Handler(task)
+        handler = ActiveRequest(task)
         connection = _Connection(handler, receive, send)
-        self._lifecycle.in_flight.enter(handler)
+        self._lifecycle.active_requests.enter(handler)
         try:
             await self._app(scope, connection.receive, connection.send)
         except asyncio.CancelledError:
-            if not handler.swallow():
+            if not handler.owns_cancellation():
                 raise
-            if handler.ending is Ending.OUT_OF_TIME and not connection.started:
+            if handler.cancel_reason is CancelReason.OUT_OF_TIME and not connection.started:
                 await _refuse(scope, receive, send)
         finally:
             connection.close()
-            self._lifecycle.in_flight.leave(handler)
+            self._lifecycle.active_requests.leave(handler)
 
 
 class _Connection:
     """Stands between handler and client; after the body, only the watcher reads."""
 
-    def __init__(self, handler: Handler, receive: Receive, send: Send) -> None:
+    def __init__(self, handler: ActiveRequest, receive: Receive, send: Send) -> None:
         self._handler = handler
         self._receive = receive
         self._send = send
@@ -99,7 +99,7 @@ class _Connection:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._gone.set()
-        self._handler.end(Ending.CLIENT_LEFT)
+        self._handler.cancel(CancelReason.CLIENT_LEFT)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

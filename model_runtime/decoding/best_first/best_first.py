@@ -19,16 +19,16 @@ import heapq
 import math
 from collections.abc import Sequence
 
-from model_runtime.decoding.best_first.frontier import Expansion, Frontier, Stem
-from model_runtime.decoding.best_first.k_best import KBest
-from model_runtime.decoding.best_first.row_queries import Feasible, RowQueries
+from model_runtime.decoding.best_first.frontier import ExpandedNode, Expansion, Frontier
+from model_runtime.decoding.best_first.k_best import TopK
+from model_runtime.decoding.best_first.row_queries import ExpansionQueries, Feasible
 from model_runtime.decoding.certificate import Certificate
 from model_runtime.decoding.hypothesis import DecodingResult, FinishReason
-from model_runtime.decoding.hypothesis_path import Prefix, Row, next_row
+from model_runtime.decoding.hypothesis_path import NextTokens, PartialHypothesis, next_row
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
 from model_runtime.errors import InvalidQuery
-from model_runtime.types import Answer, LogprobQuery
+from model_runtime.types import LogprobQuery, QueryResult
 
 FRONTIER_WORDS = 4 << 20
 """The 8-byte words that the frontier of a search may take: 32 MiB."""
@@ -72,7 +72,7 @@ class BestFirstSearch:
         prompt: Sequence[int],
         limits: DecodingLimits,
         objective: Objective,
-        best: KBest,
+        best: TopK,
         *,
         feasible: Feasible,
         vocab_size: int,
@@ -94,7 +94,7 @@ class BestFirstSearch:
         self._num_beams = num_beams
         self._width = max(width, num_beams)
         self._widened = max(WIDENED * width, num_beams)
-        self._ask = RowQueries(
+        self._ask = ExpansionQueries(
             limits,
             objective,
             best,
@@ -106,7 +106,7 @@ class BestFirstSearch:
         self._frontier = Frontier(objective, best.wants)
         self._left: float | None = None
         self._round: list[Expansion] = []
-        start = Prefix.start(prompt, limits)
+        start = PartialHypothesis.start(prompt, limits)
         self.longest_path = len(start.tokens) + limits.max_tokens
         self.cost = len(start.tokens) + min(max_expansions, HELD_EXPANSIONS) - 1
         self._expand(start, in_beam=True)
@@ -126,15 +126,15 @@ class BestFirstSearch:
         """What comes next after each path of the round."""
         return [self._ask.query(item.prefix, item.count) for item in self._round]
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         """Look at the continuations. Raises what the first failed query raised."""
         rows = [next_row(answer) for answer in answers]
-        stems = [self._open(item, row) for item, row in zip(self._round, rows, strict=True)]
-        beams = [stem for item, stem in zip(self._round, stems, strict=True) if item.in_beam]
+        nodes = [self._open(item, row) for item, row in zip(self._round, rows, strict=True)]
+        beams = [node for item, node in zip(self._round, nodes, strict=True) if item.in_beam]
         self._round = []
         self._step_beams(beams)
-        for stem in stems:
-            self._frontier.push(stem)
+        for node in nodes:
+            self._frontier.push(node)
         self._fill_round()
 
     def give_up(self) -> bool:
@@ -156,16 +156,16 @@ class BestFirstSearch:
 
     # A round of queries.
 
-    def _expand(self, prefix: Prefix, *, in_beam: bool) -> None:
+    def _expand(self, prefix: PartialHypothesis, *, in_beam: bool) -> None:
         self._budget -= 1
         bound = self._objective.bound(prefix.logprob, prefix.length + 1)
         count = self._ask.first_count(prefix)
         self._round.append(Expansion(prefix, bound, count, in_beam=in_beam))
 
-    def _expand_further(self, stem: Stem) -> None:
+    def _expand_further(self, node: ExpandedNode) -> None:
         self._budget -= 1
-        count = self._ask.next_count(stem.count)
-        self._round.append(Expansion(stem.prefix, stem.bound(self._objective), count, stem))
+        count = self._ask.next_count(node.count)
+        self._round.append(Expansion(node.prefix, node.bound(self._objective), count, node))
 
     def _fill_round(self) -> None:
         """Ask for the paths with the best bounds beside those of the beam search."""
@@ -177,14 +177,14 @@ class BestFirstSearch:
         # Where the beams have all ended with too few completions, others start from here.
         restart = not self._round and not self.best.full
         width = self._widened if self.best.full else self._width
-        room = min(self._budget - self._reserved(), width - len(self._round))
+        room = min(self._budget - self._reserved_budget(), width - len(self._round))
         last = len(self._round) + room
-        least = self._outlook()
+        least = self._projected_score()
         while self._frontier.bound is not None and self._frontier.bound >= least:
             if not self._take_best(restart, len(self._round) < last):
                 return
 
-    def _outlook(self) -> float:
+    def _projected_score(self) -> float:
         """What the best beam will score if it goes on as it began; only while nothing is found.
 
         What is below that is likely to be cut off soon, and not worth being asked for yet.
@@ -196,83 +196,83 @@ class BestFirstSearch:
         longest = self._limits.max_tokens
         return self._objective.score(best.logprob * longest / best.length, longest)
 
-    def _reserved(self) -> int:
+    def _reserved_budget(self) -> int:
         """Expansions that the beams of this round may still need to come to their ends."""
         steps = [self._limits.max_tokens - 1 - item.prefix.length for item in self._round]
         return self._num_beams * max(steps, default=0)
 
     def _take_best(self, restart: bool, room: bool) -> bool:
         """Look at the best continuation of the frontier; False where it has to wait for room."""
-        stem = self._frontier.best
-        child = stem.child(stem.place, self._limits) if stem.listed else None
+        node = self._frontier.best
+        child = node.child(node.place, self._limits) if node.listed else None
         live = self._live(child) if child is not None else None
         if not room and (child is None or live is not None):
             return False
         self._frontier.pop()
         if child is None:
-            self._expand_further(stem)
+            self._expand_further(node)
             return True
         self._keep(child)
-        stem.advance()
-        self._frontier.push(stem)
+        node.advance()
+        self._frontier.push(node)
         if live is not None:
             self._expand(live, in_beam=restart and len(self._round) < self._num_beams)
         return True
 
     # What comes back.
 
-    def _open(self, item: Expansion, row: Row) -> Stem:
+    def _open(self, item: Expansion, row: NextTokens) -> ExpandedNode:
         """The path with its continuations; those that end it for sure are kept at once."""
-        stem = item.stem
-        if stem is None:
+        node = item.node
+        if node is None:
             self.expanded += 1
-            stem, first = Stem(item.prefix, row, item.count), 0
+            node, first = ExpandedNode(item.prefix, row, item.count), 0
         else:
-            first = len(stem.row.choices)
-            stem.relist(row, item.count)
-        length = stem.prefix.length + 1
-        all_end = self._ask.cuts(stem.prefix.length)
-        choices = stem.row.choices
+            first = len(node.row.choices)
+            node.widen(row, item.count)
+        length = node.prefix.length + 1
+        all_end = self._ask.cuts(node.prefix.length)
+        choices = node.row.choices
         for place in range(first, len(choices)):
             ends = all_end or choices[place].id in self._limits.end_token_ids
-            if ends and self.best.wants(self._objective.score(stem.logprob(place), length)):
-                self._take(stem, place)
-        stem.skip()
-        return stem
+            if ends and self.best.wants(self._objective.score(node.logprob(place), length)):
+                self._take(node, place)
+        node.skip()
+        return node
 
-    def _step_beams(self, stems: Sequence[Stem]) -> None:
+    def _step_beams(self, nodes: Sequence[ExpandedNode]) -> None:
         """Ask next for the best live continuations of the beam search's paths."""
-        streams = [stem.by_total(index) for index, stem in enumerate(stems)]
+        streams = [node.by_total(index) for index, node in enumerate(nodes)]
         beams = min(self._num_beams, self._budget)
         for _, index, place in heapq.merge(*streams):
             if len(self._round) == beams:
                 break
-            live = self._take(stems[index], place)
+            live = self._take(nodes[index], place)
             if live is not None:
                 self._expand(live, in_beam=True)
-        for stem in stems:
-            stem.skip()
+        for node in nodes:
+            node.skip()
 
-    def _take(self, stem: Stem, place: int) -> Prefix | None:
+    def _take(self, node: ExpandedNode, place: int) -> PartialHypothesis | None:
         """Look at a continuation out of turn; what is to be asked about it, if anything."""
-        stem.taken.add(place)
-        child = stem.child(place, self._limits)
+        node.visited.add(place)
+        child = node.child(place, self._limits)
         self._keep(child)
         return self._live(child)
 
-    def _keep(self, child: Prefix) -> None:
+    def _keep(self, child: PartialHypothesis) -> None:
         """Let a finished path in among the best, if it counts."""
         reason = child.finish_reason
         if reason is None or (self._only_ended and reason is FinishReason.LENGTH):
             return
         self.best.offer(self._objective.score(child.logprob, child.length), child)
 
-    def _live(self, child: Prefix) -> Prefix | None:
+    def _live(self, child: PartialHypothesis) -> PartialHypothesis | None:
         """The path to go on with; None where it has ended or what is behind it cannot matter."""
         if child.finish_reason is not None:
-            if not child.continues:
+            if not child.may_extend:
                 return None
-            child = child.reopened()
+            child = child.as_live()
         bound = self._objective.bound(child.logprob, child.length + 1)
         return child if self.best.wants(bound) else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model_runtime.decoding.best_first.best_first import BestFirstSearch, check_at_least_one
-from model_runtime.decoding.best_first.k_best import KBest
+from model_runtime.decoding.best_first.k_best import TopK
 from model_runtime.decoding.best_first.row_queries import Feasible
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
@@ -61,7 +61,7 @@ class ExactSearch(BestFirstSearch):
             prompt,
             limits,
             Objective(length_penalty, _shortest(limits), limits.max_tokens),
-            KBest(num_return_sequences),
+            TopK(num_return_sequences),
             feasible=feasible,
             vocab_size=vocab_size,
             max_expansions=max_expansions,

@@ -18,7 +18,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from model_runtime.decoding.hypothesis_path import Prefix, Row
+from model_runtime.decoding.hypothesis_path import NextTokens, PartialHypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
 
@@ -29,7 +29,7 @@ CHOICE_WORDS = 18
 """About the 8-byte words that a listed token takes."""
 
 
-class Stem:
+class ExpandedNode:
     """An expanded path and which of its continuations are still to come.
 
     Attributes:
@@ -41,15 +41,15 @@ class Stem:
         taken: places that were looked at out of turn.
     """
 
-    __slots__ = ("complete", "count", "place", "prefix", "row", "taken")
+    __slots__ = ("complete", "count", "place", "prefix", "row", "visited")
 
-    def __init__(self, prefix: Prefix, row: Row, count: int) -> None:
+    def __init__(self, prefix: PartialHypothesis, row: NextTokens, count: int) -> None:
         self.prefix = prefix
         self.row = row
         self.count = count
         self.complete = len(row.choices) < count
         self.place = 0
-        self.taken: set[int] = set()
+        self.visited: set[int] = set()
 
     @property
     def listed(self) -> bool:
@@ -78,17 +78,17 @@ class Stem:
         last = len(self.row.choices) - 1
         return objective.bound(self.logprob(min(self.place, last)), self.prefix.length + 1)
 
-    def child(self, place: int, limits: DecodingLimits) -> Prefix:
+    def child(self, place: int, limits: DecodingLimits) -> PartialHypothesis:
         """The path with its continuation at ``place``, finished or not."""
         return self.prefix.extend(self.row, place, limits)
 
     def by_total(self, index: int) -> Iterator[tuple[float, int, int]]:
         """(- sum, ``index``, place) of each continuation not looked at yet, best first."""
         for place in range(self.place, len(self.row.choices)):
-            if place not in self.taken:
+            if place not in self.visited:
                 yield -self.logprob(place), index, place
 
-    def relist(self, row: Row, count: int) -> None:
+    def widen(self, row: NextTokens, count: int) -> None:
         """Take what a longer row of the same path has beside what was listed before.
 
         Where a row is computed again to the bit, what was listed begins it; elsewhere two nearly
@@ -96,7 +96,7 @@ class Stem:
         """
         known = {token.id for token in self.row.choices}
         more = [token for token in row.choices if token.id not in known]
-        self.row = Row((*self.row.choices, *more), row.top)
+        self.row = NextTokens((*self.row.choices, *more), row.top)
         self.count = count
         self.complete = len(row.choices) < count
 
@@ -107,7 +107,7 @@ class Stem:
 
     def skip(self) -> None:
         """Pass over continuations that were looked at out of turn."""
-        while self.place in self.taken:
+        while self.place in self.visited:
             self.place += 1
 
 
@@ -126,7 +126,7 @@ class Frontier:
         self.words = 0
         self._objective = objective
         self._wants = wants
-        self._heap: list[tuple[float, int, int, Stem]] = []
+        self._heap: list[tuple[float, int, int, ExpandedNode]] = []
         self._serials = itertools.count()
 
     def __len__(self) -> int:
@@ -140,11 +140,11 @@ class Frontier:
         return -self._heap[0][0]
 
     @property
-    def best(self) -> Stem:
+    def best(self) -> ExpandedNode:
         """The stem with the best continuation of all."""
         return self._heap[0][-1]
 
-    def push(self, stem: Stem) -> None:
+    def push(self, stem: ExpandedNode) -> None:
         """Add a stem, unless nothing that is left there matters."""
         if stem.exhausted:
             return
@@ -153,7 +153,7 @@ class Frontier:
             self.words += stem.words
             heapq.heappush(self._heap, (-bound, -stem.prefix.length, next(self._serials), stem))
 
-    def pop(self) -> Stem:
+    def pop(self) -> ExpandedNode:
         """Take the best stem out."""
         stem = heapq.heappop(self._heap)[-1]
         self.words -= stem.words
@@ -178,8 +178,8 @@ class Expansion:
         in_beam: the beam search goes on from here.
     """
 
-    prefix: Prefix
+    prefix: PartialHypothesis
     bound: float
     count: int
-    stem: Stem | None = None
+    node: ExpandedNode | None = None
     in_beam: bool = False

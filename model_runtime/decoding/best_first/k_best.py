@@ -6,17 +6,17 @@ import math
 from bisect import insort
 from typing import NamedTuple
 
-from model_runtime.decoding.hypothesis_path import Prefix
+from model_runtime.decoding.hypothesis_path import PartialHypothesis
 
 
-class Finished(NamedTuple):
+class FinishedPath(NamedTuple):
     """A completion and what it is ranked by."""
 
     score: float
-    prefix: Prefix
+    prefix: PartialHypothesis
 
 
-class KBest:
+class TopK:
     """The ``places`` best completions at or above a floor.
 
     Equal scores are ordered by length, then by tokens; of several at the last place any one stays.
@@ -28,7 +28,7 @@ class KBest:
 
     def __init__(self, places: int, floor: float = -math.inf) -> None:
         self.places = places
-        self.found: list[Finished] = []
+        self.found: list[FinishedPath] = []
         self._floor = floor
 
     @property
@@ -55,13 +55,13 @@ class KBest:
             return score > self.cut
         return score >= self.cut
 
-    def offer(self, score: float, prefix: Prefix) -> None:
+    def offer(self, score: float, prefix: PartialHypothesis) -> None:
         """Keep a completion if it is among the best. None may be offered twice."""
         if score < self._floor or score == -math.inf:
             return
-        insort(self.found, Finished(score, prefix), key=_order)
+        insort(self.found, FinishedPath(score, prefix), key=_order)
         del self.found[self.places :]
 
 
-def _order(finished: Finished) -> tuple[float, int, tuple[int, ...]]:
+def _order(finished: FinishedPath) -> tuple[float, int, tuple[int, ...]]:
     return -finished.score, finished.prefix.length, finished.prefix.tokens

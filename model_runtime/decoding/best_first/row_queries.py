@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from model_runtime.decoding.best_first.k_best import KBest
-from model_runtime.decoding.hypothesis_path import Prefix
+from model_runtime.decoding.best_first.k_best import TopK
+from model_runtime.decoding.hypothesis_path import PartialHypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
 from model_runtime.token_set import TokenSet
@@ -24,7 +24,7 @@ ROUNDING = 1e-5
 are compared as float32 there and added up as float64 here."""
 
 
-class RowQueries:
+class ExpansionQueries:
     """Asks for next tokens by count and by the log-probability that they would have to have.
 
     Args:
@@ -41,7 +41,7 @@ class RowQueries:
         self,
         limits: DecodingLimits,
         objective: Objective,
-        best: KBest,
+        best: TopK,
         *,
         feasible: Feasible,
         vocab_size: int,
@@ -62,7 +62,7 @@ class RowQueries:
         """Whether every continuation of ``length`` tokens is a completion that counts."""
         return length + 1 == self._limits.max_tokens and not self._only_ended
 
-    def first_count(self, prefix: Prefix) -> int:
+    def first_count(self, prefix: PartialHypothesis) -> int:
         """How many continuations of a path are asked for at first.
 
         The last token's are completions, so no more of them matter than there are places.
@@ -77,7 +77,7 @@ class RowQueries:
         """
         return min(self._vocab_size + 1, 2 * count)
 
-    def query(self, prefix: Prefix, count: int) -> LogprobQuery:
+    def query(self, prefix: PartialHypothesis, count: int) -> LogprobQuery:
         """Asks for the ``count`` best continuations among those that may matter now."""
         query = prefix.query(
             self._limits, count, self._vocab_size, self._cache_salt, self._floor(prefix)
@@ -86,13 +86,13 @@ class RowQueries:
             query = replace(query, choice=replace(query.choice, allowed=self._ends))
         return query
 
-    def _floor(self, prefix: Prefix) -> float | None:
+    def _floor(self, prefix: PartialHypothesis) -> float | None:
         least = self._objective.least_sum(self._best.cut, prefix.length + 1)
         floor = least - prefix.logprob
         floor -= ROUNDING * (1.0 + abs(floor))
         return floor if math.isfinite(floor) else None
 
-    def _ends_by_token_only(self, prefix: Prefix) -> bool:
+    def _ends_by_token_only(self, prefix: PartialHypothesis) -> bool:
         """The next token is the last one and only an end token makes the completion count."""
         free = self._limits.stop is None and self._limits.constraint is None
         last = prefix.length + 1 == self._limits.max_tokens

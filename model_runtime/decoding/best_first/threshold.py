@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from model_runtime.decoding.best_first.best_first import BestFirstSearch, check_at_least_one
 from model_runtime.decoding.best_first.exact import DEFAULT_WIDTH, check_can_end
-from model_runtime.decoding.best_first.k_best import KBest
+from model_runtime.decoding.best_first.k_best import TopK
 from model_runtime.decoding.best_first.row_queries import Feasible
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
@@ -53,7 +53,7 @@ class ThresholdSearch(BestFirstSearch):
             prompt,
             limits,
             Objective(0.0, 1, limits.max_tokens),
-            KBest(max_results, floor),
+            TopK(max_results, floor),
             feasible=feasible,
             vocab_size=vocab_size,
             max_expansions=max_expansions,

@@ -24,7 +24,7 @@ class MarginalCandidate:
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class PartialCover:
     """The beginning of a cover, linked to the one before it.
 
     Attributes:
@@ -35,7 +35,7 @@ class State:
         logprob: left-to-right float64 sum of their log-probs.
     """
 
-    before: State | None = None
+    before: PartialCover | None = None
     token_id: int = -1
     spelled: int = 0
     length: int = 0
@@ -52,13 +52,13 @@ class State:
         return tuple(reversed(tokens))
 
 
-def states_along(candidate: MarginalCandidate, trie: VocabularyTrie) -> Iterator[State]:
+def states_along(candidate: MarginalCandidate, trie: VocabularyTrie) -> Iterator[PartialCover]:
     """The states along a candidate's own tokens, from before the first one on.
 
     Raises:
         InvalidQuery: they do not spell it.
     """
-    state = State()
+    state = PartialCover()
     yield state
     for token_id in candidate.own:
         rest = candidate.content[state.spelled : state.spelled + trie.longest + 1]
@@ -69,7 +69,7 @@ def states_along(candidate: MarginalCandidate, trie: VocabularyTrie) -> Iterator
             raise InvalidQuery(f"token {token_id} does not spell the candidate", param="candidates")
         spelled = state.spelled + sizes[token_id]
         # No mass is known before the model has been asked.
-        state = State(state, token_id, spelled, state.length + 1, -math.inf)
+        state = PartialCover(state, token_id, spelled, state.length + 1, -math.inf)
         yield state
     if candidate.own and state.spelled < len(candidate.content):
         raise InvalidQuery("the tokens do not spell the whole candidate", param="candidates")

@@ -19,7 +19,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from model_runtime.decoding.marginal.cover_states import MarginalCandidate, State, states_along
+from model_runtime.decoding.marginal.cover_states import (
+    MarginalCandidate,
+    PartialCover,
+    states_along,
+)
 from model_runtime.decoding.marginal.vocabulary_trie import Step, VocabularyTrie
 from model_runtime.errors import ChainruleError
 from model_runtime.token_set import TokenSet
@@ -112,7 +116,7 @@ class Covers:
         self._own = [s for s in reversed(own) if s.spelled < len(self._content) or ends is not None]
         self._own_count = len(self._own)
         self._next_own = {state.before: state for state in self._own if state.before is not None}
-        self._frontier: list[tuple[float, int, State]] = []
+        self._frontier: list[tuple[float, int, PartialCover]] = []
         self._pushed = 0
         self._left = -math.inf
         self._found: list[float] = []
@@ -129,7 +133,7 @@ class Covers:
         spent = self.error is not None or self.expanded == self._budget
         return spent or (not self._own and self._negligible)
 
-    def take_states(self) -> list[State]:
+    def take_states(self) -> list[PartialCover]:
         """The states to be asked about next, at least one while it is not finished."""
         room = self._budget - self.expanded
         if self._own:
@@ -137,7 +141,7 @@ class Covers:
         count = min(room, WIDTH, len(self._frontier))
         return [heapq.heappop(self._frontier)[-1] for _ in range(count)]
 
-    def asks(self, state: State) -> tuple[tuple[Step, ...], TokenSet | None]:
+    def asks(self, state: PartialCover) -> tuple[tuple[Step, ...], TokenSet | None]:
         """The tokens that lead to states behind this one, and those that finish a cover."""
         if state.spelled == len(self._content):
             return (), self._ends
@@ -148,7 +152,7 @@ class Covers:
             return found.steps, found.covering or None
         return (*found.steps, *(Step(token_id, len(rest)) for token_id in found.exact)), None
 
-    def take_answer(self, state: State, answer: LogprobResult) -> None:
+    def take_answer(self, state: PartialCover, answer: LogprobResult) -> None:
         """Look at what the model says after a state."""
         self.expanded += 1
         for mass in answer.masses:
@@ -161,17 +165,19 @@ class Covers:
                 own.logprob = total
                 continue
             self._push(
-                State(state, step.token_id, state.spelled + step.size, state.length + 1, total)
+                PartialCover(
+                    state, step.token_id, state.spelled + step.size, state.length + 1, total
+                )
             )
 
-    def put_back(self, state: State) -> None:
+    def defer(self, state: PartialCover) -> None:
         """A state that was taken and will not be asked about."""
         self._left = log_mass((self._left, state.logprob))
 
     def close(self) -> None:
         """Forget what will not be asked about, but for its mass."""
         for state in self._own:
-            self.put_back(state)
+            self.defer(state)
         self._drop(0)
         self._next_own.clear()
 
@@ -196,18 +202,18 @@ class Covers:
         most = -self._frontier[0][0] + math.log(len(self._frontier))
         return log_mass((self._left, most)) <= max(self._found) + NEGLIGIBLE
 
-    def _find(self, state: State, mass: float) -> None:
+    def _find(self, state: PartialCover, mass: float) -> None:
         total = state.logprob + mass
         if total > -math.inf:
             self._found.append(total)
             self._longest_found = max(self._longest_found, state.length + 1)
 
-    def _push(self, state: State) -> None:
+    def _push(self, state: PartialCover) -> None:
         steps, finishing = self.asks(state)
         if state.logprob == -math.inf or not (steps or finishing):
             return
         if state.length > self._longest:
-            self.put_back(state)
+            self.defer(state)
             return
         self._pushed += 1
         heapq.heappush(self._frontier, (-state.logprob, self._pushed, state))

@@ -6,12 +6,16 @@ from collections import deque
 from collections.abc import Sequence
 
 from model_runtime.decoding.best_first.best_first import HELD_EXPANSIONS, check_at_least_one
-from model_runtime.decoding.marginal.cover_states import MarginalCandidate, State, states_along
+from model_runtime.decoding.marginal.cover_states import (
+    MarginalCandidate,
+    PartialCover,
+    states_along,
+)
 from model_runtime.decoding.marginal.covers import Covers, MarginalResult
 from model_runtime.decoding.marginal.vocabulary_trie import VocabularyTrie
 from model_runtime.errors import ChainruleError, DeadlineExceeded, InvalidQuery, PathTooLong
 from model_runtime.token_set import TokenSet
-from model_runtime.types import Answer, LogprobQuery
+from model_runtime.types import LogprobQuery, QueryResult
 
 ROUND = 64
 """States of all candidates together that are asked about in a round."""
@@ -71,7 +75,7 @@ class MarginalSearch:
         self._waiting = deque(enumerate(candidates))
         self._turns: deque[tuple[int, Covers]] = deque()
         self._served: list[tuple[int, Covers]] = []
-        self._round: list[tuple[Covers, State]] = []
+        self._round: list[tuple[Covers, PartialCover]] = []
         spelled = max(len(candidate.content) for candidate in candidates)
         self.longest_path = min(max_model_len, len(prefix) + spelled + 1)
         self.cost = len(prefix) + min(max_expansions * len(candidates), HELD_EXPANSIONS)
@@ -86,7 +90,7 @@ class MarginalSearch:
         """What comes next after each state of the round."""
         return [self._query(covers, state) for covers, state in self._round]
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         """Look at what comes next. What fails ends its candidate alone."""
         for (covers, state), answer in zip(self._round, answers, strict=True):
             if isinstance(answer, ChainruleError):
@@ -103,7 +107,7 @@ class MarginalSearch:
     def give_up(self) -> bool:
         """End now: bounds for those whose own tokens were asked about, errors for the others."""
         for covers, state in self._round:
-            covers.put_back(state)
+            covers.defer(state)
         for index, covers in (*self._served, *self._turns):
             if covers.error is None and not covers.begun:
                 covers.error = _too_late()
@@ -121,7 +125,7 @@ class MarginalSearch:
             raise RuntimeError("a marginal search was read before its end: please report this")
         return tuple(result for result in self._results if result is not None)
 
-    def _query(self, covers: Covers, state: State) -> LogprobQuery:
+    def _query(self, covers: Covers, state: PartialCover) -> LogprobQuery:
         tokens = self._prefix + state.path
         steps, finishing = covers.asks(state)
         return LogprobQuery(

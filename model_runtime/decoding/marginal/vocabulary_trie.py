@@ -177,5 +177,5 @@ def vocabulary_trie(tokenizer: Spelling, ends: frozenset[int]) -> VocabularyTrie
 
 def _beyond(start: bytes) -> bytes | None:
     """The least text that comes after all that begin with ``start``; None where nothing does."""
-    stem = start.rstrip(b"\xff")
-    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
+    node = start.rstrip(b"\xff")
+    return node[:-1] + bytes([node[-1] + 1]) if node else None

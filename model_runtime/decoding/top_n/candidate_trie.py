@@ -25,7 +25,7 @@ class CandidateRange(NamedTuple):
     depth: int
 
 
-class CandidateRanges:
+class CandidateTrie:
     """Candidates in the order of their token paths.
 
     Args:
@@ -63,7 +63,7 @@ class CandidateRanges:
             first += 1
         return range(node.first, first), list(self._children(first, stop, depth))
 
-    def alike(self, node: CandidateRange) -> Iterator[range]:
+    def equal_paths(self, node: CandidateRange) -> Iterator[range]:
         """The places of each distinct path behind a node."""
         start = node.first
         for place in range(node.first + 1, node.stop + 1):
@@ -71,11 +71,11 @@ class CandidateRanges:
                 yield range(start, place)
                 start = place
 
-    def goes_on(self, node: CandidateRange) -> bool:
+    def has_children(self, node: CandidateRange) -> bool:
         """Whether more is fed behind a node, once its children are known."""
         return max(self._fed[node.first : node.stop]) > node.depth
 
-    def further(self, node: CandidateRange, most: int) -> CandidateRange:
+    def extend_shared(self, node: CandidateRange, most: int) -> CandidateRange:
         """The same candidates behind what else they share, up to ``most`` tokens more.
 
         A token of each, or its end, is left to be asked for.

@@ -39,21 +39,21 @@ class PathScore:
     ends: Ends | None = None
 
     @classmethod
-    def then(cls, before: PathScore | None, logprob: float, rank: int, top: Top) -> PathScore:
+    def append(cls, before: PathScore | None, logprob: float, rank: int, top: Top) -> PathScore:
         """One token more."""
         # From 0.0, as ``total`` counts.
         logprob_before, length = (0.0, 0) if before is None else (before.logprob, before.length)
         return cls(before, logprob_before + logprob, logprob, rank, top, length + 1)
 
     @classmethod
-    def followed(cls, before: PathScore | None, answer: LogprobResult) -> PathScore | None:
+    def extend(cls, before: PathScore | None, answer: LogprobResult) -> PathScore | None:
         """As many tokens more as the answer scored; None where there is none at all."""
         path, tops = before, answer.top or repeat(())
         for logprob, rank, top in zip(answer.logprobs, answer.ranks, tops, strict=False):
-            path = cls.then(path, logprob, rank, top)
+            path = cls.append(path, logprob, rank, top)
         return path
 
-    def ended(self, logprobs: Sequence[float], ranks: Sequence[int], top: Top) -> PathScore:
+    def with_end(self, logprobs: Sequence[float], ranks: Sequence[int], top: Top) -> PathScore:
         """With an end behind it, whichever.
 
         Raises:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model_runtime.decoding.top_n.candidate_trie import CandidateRange, CandidateRanges
+from model_runtime.decoding.top_n.candidate_trie import CandidateRange, CandidateTrie
 from model_runtime.token_set import TokenSet
-from model_runtime.types import Choice, LogprobQuery, LogprobResult
+from model_runtime.types import LogprobQuery, LogprobResult, TopKSelection
 
 LISTED = 16
 """Children from which on they are listed together, not looked up one by one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class NodeQuery:
     """The tokens behind a node, and what its candidates share before them; or all that is behind.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ask:
         return {token_id: next(found) for token_id, _ in self.children}
 
 
-class CandidateAsks:
+class CandidateQueries:
     """Makes the queries of a search.
 
     Args:
@@ -51,7 +51,7 @@ class CandidateAsks:
     def __init__(
         self,
         prefix: tuple[int, ...],
-        ranges: CandidateRanges,
+        ranges: CandidateTrie,
         vocab_size: int,
         end_ids: tuple[int, ...] | None,
         top_k: int,
@@ -62,10 +62,10 @@ class CandidateAsks:
         self._end_ids = end_ids
         self._top_k = top_k
 
-    def next_tokens(self, node: CandidateRange, most: int) -> Ask:
+    def next_tokens(self, node: CandidateRange, most: int) -> NodeQuery:
         """Asks how probable each child is, behind up to ``most`` tokens that all of them share."""
         start = len(self._prefix) + node.depth
-        node = self._ranges.further(node, most)
+        node = self._ranges.extend_shared(node, most)
         ending, children = self._ranges.split(node)
         ids = tuple(token_id for token_id, _ in children)
         ends = self._end_ids or () if ending else ()
@@ -76,19 +76,21 @@ class CandidateAsks:
             score_from=start,
             targets=ends if listed else ids + ends,
             top_k=self._top_k,
-            choice=Choice(len(ids), None, TokenSet.of(ids, self._vocab_size)) if listed else None,
+            choice=TopKSelection(len(ids), None, TokenSet.of(ids, self._vocab_size))
+            if listed
+            else None,
             # What nothing goes on from need not be kept.
-            keep=len(tokens) if self._ranges.goes_on(node) else len(self._prefix),
+            keep=len(tokens) if self._ranges.has_children(node) else len(self._prefix),
         )
-        return Ask((query,), False, tuple(children), ending)
+        return NodeQuery((query,), False, tuple(children), ending)
 
-    def whole(self, node: CandidateRange) -> Ask:
+    def whole(self, node: CandidateRange) -> NodeQuery:
         """Asks for everything behind a node: each distinct path, from there to its end."""
         start = len(self._prefix) + node.depth
-        paths = (self._ranges.paths[places.start] for places in self._ranges.alike(node))
+        paths = (self._ranges.paths[places.start] for places in self._ranges.equal_paths(node))
         keep = len(self._prefix)
         queries = (
             LogprobQuery(self._prefix + path, start, self._end_ids, self._top_k, keep=keep)
             for path in paths
         )
-        return Ask(tuple(queries), True)
+        return NodeQuery(tuple(queries), True)

@@ -40,7 +40,7 @@ class Pruned:
     prefix: int
 
 
-End = PathScore | Pruned | ChainruleError
+CandidateOutcome = PathScore | Pruned | ChainruleError
 """What became of a candidate: its score, how far it was read, or why it has none."""
 
 
@@ -57,12 +57,12 @@ class TopResult:
     """
 
     best: tuple[int, ...]
-    find_ends: Callable[[], tuple[End, ...]] = field(repr=False, compare=False)
+    find_ends: Callable[[], tuple[CandidateOutcome, ...]] = field(repr=False, compare=False)
     expanded: int
     certified: bool = True
 
     @cached_property
-    def ends(self) -> tuple[End, ...]:
+    def ends(self) -> tuple[CandidateOutcome, ...]:
         """For each candidate its answer, as if it had been scored alone, or why it was not."""
         return self.find_ends()
 

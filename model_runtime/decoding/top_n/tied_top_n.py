@@ -15,7 +15,7 @@ class ScoredPlace(NamedTuple):
     place: int
 
 
-class BestScores:
+class TopKWithTies:
     """Scores in falling order, and the cut behind the ``count`` best.
 
     The cut never parts scores that cannot be told apart: neighbours at most the sum of their

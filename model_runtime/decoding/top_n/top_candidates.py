@@ -21,13 +21,13 @@ from itertools import repeat
 from operator import attrgetter
 from typing import NamedTuple
 
-from model_runtime.decoding.top_n.candidate_trie import CandidateRange, CandidateRanges
+from model_runtime.decoding.top_n.candidate_trie import CandidateRange, CandidateTrie
 from model_runtime.decoding.top_n.path_score import Ends, PathScore, Top
-from model_runtime.decoding.top_n.queries import Ask, CandidateAsks
-from model_runtime.decoding.top_n.result import End, Pruned, RankedCandidate, TopResult
-from model_runtime.decoding.top_n.tied_top_n import BestScores
+from model_runtime.decoding.top_n.queries import CandidateQueries, NodeQuery
+from model_runtime.decoding.top_n.result import CandidateOutcome, Pruned, RankedCandidate, TopResult
+from model_runtime.decoding.top_n.tied_top_n import TopKWithTies
 from model_runtime.errors import ChainruleError, InvalidQuery, NonFiniteLogits
-from model_runtime.types import Answer, LogprobQuery
+from model_runtime.types import LogprobQuery, QueryResult
 
 WIDTH = 128
 """Prefixes asked about in one round: enough to keep the products busy, few enough that most of
@@ -100,8 +100,8 @@ class TopCandidates:
         _check(candidates, count)
         self._prefix = prefix
         self._end_ids = end_ids
-        self._ranges = CandidateRanges([c.path for c in candidates], end=end_ids is not None)
-        self._asks = CandidateAsks(prefix, self._ranges, vocab_size, end_ids, top_k)
+        self._ranges = CandidateTrie([c.path for c in candidates], end=end_ids is not None)
+        self._asks = CandidateQueries(prefix, self._ranges, vocab_size, end_ids, top_k)
         order = self._ranges.order
         self._divisors = [candidates[index].divisor for index in order]
         self._errors = [candidates[index].error for index in order]
@@ -109,7 +109,7 @@ class TopCandidates:
         self._whole = WHOLE if len(set(self._divisors)) == 1 else WHOLE_DIVIDED
         self._count = min(count, len(order))
         self._gave_up = False
-        self._best = BestScores(count, floor)
+        self._best = TopKWithTies(count, floor)
         self._largest_error = max(self._errors)
         self._heap: list[_Node] = []
         self.expanded = 0
@@ -137,11 +137,11 @@ class TopCandidates:
             self._round = self._next_round()
         return [query for _, ask in self._round for query in ask.queries]
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         for _ in self.advance_gradually(answers):
             pass
 
-    def advance_gradually(self, answers: Sequence[Answer]) -> Iterator[None]:
+    def advance_gradually(self, answers: Sequence[QueryResult]) -> Iterator[None]:
         rest = iter(answers)
         read = 0
         for node, ask in self._round:
@@ -171,8 +171,8 @@ class TopCandidates:
             certified=not self._is_wanted(self._best.threshold),
         )
 
-    def _find_ends(self) -> tuple[End, ...]:
-        ends: list[End | None] = list(self._ends)
+    def _find_ends(self) -> tuple[CandidateOutcome, ...]:
+        ends: list[CandidateOutcome | None] = list(self._ends)
         for number, node in enumerate(self._heap):
             for place in range(node.candidates.first, node.candidates.stop):
                 ends[place] = self._pruned(node, place, number)
@@ -185,7 +185,7 @@ class TopCandidates:
         """Whether the most promising prefix may lead to one of the best."""
         return bool(self._heap) and -self._heap[0].key >= threshold
 
-    def _next_round(self) -> list[tuple[_Node, Ask]]:
+    def _next_round(self) -> list[tuple[_Node, NodeQuery]]:
         """The most promising prefixes; so much behind them as makes a round worth its while."""
         threshold = self._best.threshold
         nodes: list[_Node] = []
@@ -193,7 +193,7 @@ class TopCandidates:
             nodes.append(heappop(self._heap))
         spare = max(0, (LEAST if self.expanded else self._whole) - len(nodes))
         queries, children = QUERIES, 0
-        found: list[tuple[_Node, Ask]] = []
+        found: list[tuple[_Node, NodeQuery]] = []
         for node in nodes:
             if children >= CHILDREN:
                 heappush(self._heap, node)
@@ -215,12 +215,12 @@ class TopCandidates:
 
     # What comes back.
 
-    def _read_on(self, node: _Node, ask: Ask, answer: Answer) -> Iterator[None]:
+    def _read_on(self, node: _Node, ask: NodeQuery, answer: QueryResult) -> Iterator[None]:
         candidates = node.candidates
         if isinstance(answer, ChainruleError):
             self._fail(range(candidates.first, candidates.stop), answer)
             return
-        path = PathScore.followed(node.path, answer)
+        path = PathScore.extend(node.path, answer)
         top = answer.top[-1] if answer.top else ()
         found = ask.found(answer)
         for token_id, child in ask.children:
@@ -228,20 +228,20 @@ class TopCandidates:
             if logprob == -math.inf:
                 self._fail(range(child.first, child.stop), _impossible())
             else:
-                self._enter(child, PathScore.then(path, logprob, rank, top))
+                self._enter(child, PathScore.append(path, logprob, rank, top))
             yield
         if ask.ending and path is not None and self._end_ids is not None:
             count = len(self._end_ids)
             ends = answer.target_logprobs[-count:], answer.target_ranks[-count:]
             self._end(ask.ending, path, ends, top)
 
-    def _read_whole(self, node: _Node, answers: Sequence[Answer]) -> Iterator[None]:
-        for here, answer in zip(self._ranges.alike(node.candidates), answers, strict=True):
+    def _read_whole(self, node: _Node, answers: Sequence[QueryResult]) -> Iterator[None]:
+        for here, answer in zip(self._ranges.equal_paths(node.candidates), answers, strict=True):
             yield
             if isinstance(answer, ChainruleError):
                 self._fail(here, answer)
                 continue
-            path = PathScore.followed(node.path, answer)
+            path = PathScore.extend(node.path, answer)
             if path is None:
                 raise RuntimeError("an answer without a scored token; this is a bug")
             if self._end_ids is None:
@@ -269,7 +269,7 @@ class TopCandidates:
 
     def _end(self, places: range, path: PathScore, ends: Ends, top: Top) -> None:
         try:
-            ended = path.ended(*ends, top)
+            ended = path.with_end(*ends, top)
         except NonFiniteLogits as error:
             self._fail(places, error)
         else:
@@ -295,7 +295,7 @@ def _impossible() -> NonFiniteLogits:
     return NonFiniteLogits("the model gives a scored token probability 0")
 
 
-def _decided(end: End | None) -> End:
+def _decided(end: CandidateOutcome | None) -> CandidateOutcome:
     if end is None:
         raise RuntimeError("a candidate was lost in the search; this is a bug")
     return end

@@ -10,7 +10,7 @@ import pytest
 
 from app.schemas.score_response import ScoreResponse
 from app.service import ScoringService
-from model_runtime import EngineOverloaded, Outcome
+from model_runtime import EngineOverloaded, RequestOutput
 from tests.app.audit.audits import NO, TRAP, YES, audit, check_of, post_audit, refusal
 from tests.app.calls import log
 from tests.app.fake_engine import END, STOP, FakeEngine
@@ -215,7 +215,7 @@ async def test_time_is_counted_over_all_questions() -> None:
     """Questions that are each in time may be out of time together."""
 
     class Slow(FakeEngine):
-        async def next_token(self, *args: Any) -> Outcome[Any]:
+        async def next_token(self, *args: Any) -> RequestOutput[Any]:
             await asyncio.sleep(0.2)
             return await super().next_token(*args)
 
@@ -227,7 +227,7 @@ async def test_the_operators_timeout_holds_for_an_audit() -> None:
     """Where the request names none, the server's default ends the audit."""
 
     class Slow(FakeEngine):
-        async def score(self, *args: Any) -> Outcome[Any]:
+        async def score(self, *args: Any) -> RequestOutput[Any]:
             await asyncio.sleep(0.2)
             return await super().score(*args)
 

@@ -8,14 +8,16 @@ from pydantic import BaseModel
 from app.schemas import audit_response as audit_reply
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditResponse
-from app.schemas.response import Part
+from app.schemas.response import ResponseModel
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 
 PARTS = [
     part
     for part in vars(audit_reply).values()
-    if isinstance(part, type) and issubclass(part, Part) and part.__module__ == audit_reply.__name__
+    if isinstance(part, type)
+    and issubclass(part, ResponseModel)
+    and part.__module__ == audit_reply.__name__
 ]
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.cache.cache_key import DIGEST_BYTES, RECENT_PREFIXES, query_digests
-from model_runtime import Choice, LogprobQuery, TokenSet
+from app.cache.cache_key import DIGEST_BYTES, RECENT_PREFIXES, cache_keys
+from model_runtime import LogprobQuery, TokenSet, TopKSelection
 
 PLAIN = LogprobQuery((5, 6, 7, 8), 2, ())
 ALLOWED = TokenSet.of([1, 2], 64)
@@ -23,12 +23,12 @@ OTHERWISE: dict[str, list[Any]] = {
     "summary": [True],
     "cache_salt": ["a", "b", "a/b"],
     "choice": [
-        Choice(1),
-        Choice(2),
-        Choice(1, floor=-1.0),
-        Choice(1, allowed=ALLOWED),
-        Choice(1, allowed=TokenSet.of([1, 3], 64)),
-        Choice(1, allowed=TokenSet.of([1, 2], 63)),
+        TopKSelection(1),
+        TopKSelection(2),
+        TopKSelection(1, floor=-1.0),
+        TopKSelection(1, allowed=ALLOWED),
+        TopKSelection(1, allowed=TokenSet.of([1, 3], 64)),
+        TopKSelection(1, allowed=TokenSet.of([1, 2], 63)),
     ],
     "keep": [0, 3],
     "temperatures": [(1.0,), (1.0000000000000002,), (1.0, 2.0)],
@@ -39,7 +39,7 @@ OTHERWISE: dict[str, list[Any]] = {
 
 def digest(query: LogprobQuery, fingerprint: str = "f", salt: str = "") -> bytes:
     """Of one query by itself."""
-    (only,) = query_digests(fingerprint, salt, [query])
+    (only,) = cache_keys(fingerprint, salt, [query])
     return only
 
 
@@ -49,15 +49,17 @@ def test_every_field_of_a_query_tells() -> None:
     others = [
         replace(PLAIN, **{name: value}) for name, values in OTHERWISE.items() for value in values
     ]
-    digests = {digest(query) for query in (PLAIN, *others)}
-    assert len(digests) == 1 + len(others)
-    assert {len(one) for one in digests} == {DIGEST_BYTES}
+    keys = {digest(query) for query in (PLAIN, *others)}
+    assert len(keys) == 1 + len(others)
+    assert {len(one) for one in keys} == {DIGEST_BYTES}
 
 
 def test_equal_queries_are_known_as_one() -> None:
     """It is the content that counts, not the object."""
-    query = replace(PLAIN, choice=Choice(1, allowed=ALLOWED))
-    copy = LogprobQuery((*query.tokens,), 2, (), choice=Choice(1, allowed=TokenSet.of([2, 1], 64)))
+    query = replace(PLAIN, choice=TopKSelection(1, allowed=ALLOWED))
+    copy = LogprobQuery(
+        (*query.tokens,), 2, (), choice=TopKSelection(1, allowed=TokenSet.of([2, 1], 64))
+    )
     assert digest(query) == digest(copy)
 
 
@@ -97,7 +99,7 @@ def queries(draw: st.DrawFn) -> LogprobQuery:
 @given(st.lists(queries(), max_size=2 * RECENT_PREFIXES))
 def test_neighbours_change_nothing(several: list[LogprobQuery]) -> None:
     """A query has the digest that it has alone, and only equal queries have the same."""
-    together = query_digests("f", "", several)
+    together = cache_keys("f", "", several)
     assert together == [digest(query) for query in several]
     assert len(set(together)) == len(set(several))
 
@@ -105,7 +107,7 @@ def test_neighbours_change_nothing(several: list[LogprobQuery]) -> None:
 def test_more_prefixes_than_are_remembered_do_no_harm() -> None:
     """Paths whose prefixes come round again and again keep their digests."""
     several = [LogprobQuery((place, 1, 2), 2) for place in range(RECENT_PREFIXES + 3)] * 2
-    together = query_digests("f", "", several)
+    together = cache_keys("f", "", several)
     assert len(set(together)) == RECENT_PREFIXES + 3
     assert together[: len(together) // 2] == together[len(together) // 2 :]
 

@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cache.cached_scorer import (
-    MOST_DISAPPOINTMENTS,
+    MAX_FAILED_JOINS,
     QUERIES_AT_A_TIME,
     TOKENS_ON_LOOP,
-    SharedScores,
+    CachedScorer,
 )
 from app.cache.inflight_index import FEW
 from app.cache.score_cache import ScoreCache
 from model_runtime import (
-    Answer,
     ChainruleError,
     DeadlineExceeded,
     Engine,
@@ -29,9 +28,10 @@ from model_runtime import (
     InvalidQuery,
     LogprobQuery,
     LogprobResult,
-    Outcome,
     Priority,
+    QueryResult,
     RequestOptions,
+    RequestOutput,
 )
 from tests.conftest import TinyFolder
 
@@ -47,7 +47,7 @@ def query(*ids: int) -> LogprobQuery:
     return LogprobQuery((1, *ids), 1)
 
 
-def answer_to(asked: LogprobQuery) -> Answer:
+def answer_to(asked: LogprobQuery) -> QueryResult:
     """What the gated engine says of a path."""
     if BAD in asked.tokens:
         return InvalidQuery("no such path")
@@ -74,7 +74,7 @@ class GatedEngine:
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions
-    ) -> Outcome[tuple[Answer, ...]]:
+    ) -> RequestOutput[tuple[QueryResult, ...]]:
         self.asked.append(tuple(queries))
         self.options.append(options)
         if self.held + len(queries) > self._room:
@@ -95,7 +95,7 @@ class GatedEngine:
             self.held -= len(queries)
             self.waiting.remove(gate)
         value = tuple(map(answer_to, queries))
-        return Outcome(value, 10, 1, 2, 1, queue_s=0.5, model_s=0.25)
+        return RequestOutput(value, 10, 1, 2, 1, queue_s=0.5, model_s=0.25)
 
     def open(self, failure: ChainruleError | None = None) -> None:
         """Let the first one go, or fail."""
@@ -112,11 +112,11 @@ class House:
     def __init__(self, cache_bytes: int = 0, room: int = 1_000_000) -> None:
         self.engine = GatedEngine(room)
         self.cache = ScoreCache(cache_bytes)
-        self.scores = SharedScores(self.engine.score, "f", self.cache)
+        self.scores = CachedScorer(self.engine.score, "f", self.cache)
 
     async def enter(
         self, *queries: LogprobQuery, options: RequestOptions = OPTIONS
-    ) -> asyncio.Task[Outcome[tuple[Answer, ...]]]:
+    ) -> asyncio.Task[RequestOutput[tuple[QueryResult, ...]]]:
         """A request that waits by now."""
         task = asyncio.create_task(self.scores.score(queries, options))
         await settle()
@@ -131,7 +131,7 @@ class House:
     @property
     def quiet(self) -> bool:
         """Nothing is held for anybody."""
-        return self.scores.in_flight == self.engine.held == len(self.engine.waiting) == 0
+        return self.scores.inflight_queries == self.engine.held == len(self.engine.waiting) == 0
 
 
 async def settle() -> None:
@@ -149,7 +149,9 @@ async def test_one_request_is_passed_on_as_it_is() -> None:
     assert outcome.value[0] == LogprobResult((-3.0,))
     assert isinstance(outcome.value[1], InvalidQuery)
     assert outcome.value[2] == LogprobResult((-2.0,))
-    assert replace(outcome, value=None) == Outcome(None, 10, 1, 2, 1, queue_s=0.5, model_s=0.25)
+    assert replace(outcome, value=None) == RequestOutput(
+        None, 10, 1, 2, 1, queue_s=0.5, model_s=0.25
+    )
     assert house.engine.options == [RequestOptions(Priority.BULK)]
     assert house.quiet
 
@@ -210,7 +212,9 @@ async def test_kept_answers_ask_nothing() -> None:
     second = await house.enter(query(4), query(3))
     outcome = await second
     assert outcome.value == tuple(reversed((await first).value))
-    assert replace(outcome, value=None) == Outcome(None, 0, 0, 0, 0, 0.0, 0.0, reused_scores=2)
+    assert replace(outcome, value=None) == RequestOutput(
+        None, 0, 0, 0, 0, 0.0, 0.0, reused_scores=2
+    )
     assert len(house.engine.asked) == 1
     stats = house.cache.stats()
     assert (stats.hits, stats.misses, stats.shared) == (2, 2, 0)
@@ -341,17 +345,17 @@ async def test_who_is_let_down_asks_by_itself() -> None:
     house = House()
     failing = [await house.enter(query(3))]
     waiter = await house.enter(query(3))
-    for count in range(1, MOST_DISAPPOINTMENTS + 1):
+    for count in range(1, MAX_FAILED_JOINS + 1):
         assert len(house.engine.asked) == count
         house.engine.open(ForwardFailed("broken"))
         # It comes when the failure is there and the waiter does not know of it yet.
         failing.append(await house.enter(query(3)))
-    assert len(house.engine.asked) == MOST_DISAPPOINTMENTS + 2
+    assert len(house.engine.asked) == MAX_FAILED_JOINS + 2
     await house.serve()
     assert (await waiter).value == (LogprobResult((-3.0,)),)
     ends = await asyncio.gather(*failing, return_exceptions=True)
     assert [isinstance(end, ForwardFailed) for end in ends] == [
-        *[True] * MOST_DISAPPOINTMENTS,
+        *[True] * MAX_FAILED_JOINS,
         False,
     ]
     assert house.quiet
@@ -424,7 +428,7 @@ async def test_large_requests_at_a_time_are_asked_once() -> None:
         while not house.engine.waiting:
             await asyncio.sleep(0.001)
         tasks += [asyncio.create_task(house.scores.score(call, OPTIONS)) for call in calls[1:]]
-        while len(house.engine.waiting) < 2 or house.scores.in_flight < len(queries) + 1:
+        while len(house.engine.waiting) < 2 or house.scores.inflight_queries < len(queries) + 1:
             await asyncio.sleep(0.001)
         while not all(task.done() for task in tasks):
             await house.serve()
@@ -475,7 +479,7 @@ def test_whoever_stays_is_answered_and_nothing_is_left(
 
 
 async def _visit(guests: list[Visitor], doings: list[str], house: House) -> None:
-    tasks: dict[Visitor, asyncio.Task[Outcome[tuple[Answer, ...]]]] = {}
+    tasks: dict[Visitor, asyncio.Task[RequestOutput[tuple[QueryResult, ...]]]] = {}
     for tick in range(40):
         for guest in guests:
             if guest.arrives == tick:
@@ -499,7 +503,7 @@ async def _visit(guests: list[Visitor], doings: list[str], house: House) -> None
     assert house.quiet
 
 
-def _check(guest: Visitor, task: asyncio.Task[Outcome[tuple[Answer, ...]]]) -> None:
+def _check(guest: Visitor, task: asyncio.Task[RequestOutput[tuple[QueryResult, ...]]]) -> None:
     if task.cancelled():
         assert guest.leaves is not None
         return
@@ -517,7 +521,7 @@ async def test_a_real_engine_computes_identical_requests_once(tiny_folder: TinyF
     engine = await asyncio.to_thread(Engine.load, config)
     await engine.start()
     try:
-        scores = SharedScores(engine.score, engine.info.fingerprint, ScoreCache(1 << 20))
+        scores = CachedScorer(engine.score, engine.info.fingerprint, ScoreCache(1 << 20))
         queries = [LogprobQuery((1, 2, 3, last), 2, (), top_k=2) for last in range(4)]
         plain = await engine.score(queries, RequestOptions(cache_salt="other"))
         requests = [asyncio.create_task(scores.score(queries, OPTIONS)) for _ in range(3)]

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.schemas.response import Usage
-from model_runtime import Answer, LogprobQuery, Outcome, RequestOptions
+from model_runtime import LogprobQuery, QueryResult, RequestOptions, RequestOutput
 from tests.app.calls import call, post
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
@@ -118,7 +118,7 @@ class SlowEngine(FakeEngine):
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions
-    ) -> Outcome[tuple[Answer, ...]]:
+    ) -> RequestOutput[tuple[QueryResult, ...]]:
         self.working += 1
         try:
             await self.go.wait()

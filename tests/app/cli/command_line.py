@@ -58,7 +58,7 @@ def printed(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> 
     return capsys.readouterr().out
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *argv: str, status: int) -> str:
+def field_error(capsys: pytest.CaptureFixture[str], *argv: str, status: int) -> str:
     """The one line that a command fails with."""
     with logging_as_before():
         assert main(argv) == status

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.schemas.decode_response import EVENTS_EXAMPLE
-from tests.app.cli.command_line import answer_locally, answer_with, complaint, printed, rows
+from tests.app.cli.command_line import answer_locally, answer_with, field_error, printed, rows
 from tests.app.fake_engine import FakeEngine
 
 
@@ -101,7 +101,7 @@ def test_flags_of_every_kind_reach_the_request(
 ) -> None:
     """Choices, repeated texts, numbers with commas, JSON: each as the API reads it."""
     bodies = answer_with(monkeypatch, lambda _request: httpx.Response(404, json={}))
-    complaint(capsys, "decode", '"it is"', *flags, status=1)
+    field_error(capsys, "decode", '"it is"', *flags, status=1)
     assert bodies[0].items() >= fields.items()
 
 

@@ -14,7 +14,7 @@ from app.cli.next_token import show
 from app.cli.tables import Page
 from app.schemas.next_token import NextTokenResponse
 from tests.app.calls import call
-from tests.app.cli.command_line import answer_locally, answer_with, complaint, printed, rows
+from tests.app.cli.command_line import answer_locally, answer_with, field_error, printed, rows
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 
@@ -123,7 +123,7 @@ def test_standard_input_that_is_no_text(
 ) -> None:
     """It is one line and status 2."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n")))
-    assert complaint(capsys, "next", "-", status=2) == "context: standard input is not UTF-8"
+    assert field_error(capsys, "next", "-", status=2) == "context: standard input is not UTF-8"
 
 
 def test_context_as_json(
@@ -141,7 +141,7 @@ def test_what_the_server_refuses_is_one_line_and_status_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The server's own words."""
-    text = complaint(capsys, "next", "it is", "--local", "--labels", "maybe not", status=1)
+    text = field_error(capsys, "next", "it is", "--local", "--labels", "maybe not", status=1)
     assert "labels.0" in text
 
 
@@ -158,7 +158,7 @@ def test_a_wrong_request_is_one_line_and_status_2(
     argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What cannot be sent is refused here, and nothing has been asked."""
-    complaint(capsys, "next", "it is", *argv, status=2)
+    field_error(capsys, "next", "it is", *argv, status=2)
 
 
 def test_a_model_that_is_not_there_is_one_line_and_status_1(
@@ -166,7 +166,7 @@ def test_a_model_that_is_not_there_is_one_line_and_status_1(
 ) -> None:
     """With --local the loader's words are the answer."""
     monkeypatch.undo()
-    text = complaint(capsys, "next", "it is", "--local", "--model", "no such model", status=1)
+    text = field_error(capsys, "next", "it is", "--local", "--model", "no such model", status=1)
     assert "no such model" in text
 
 

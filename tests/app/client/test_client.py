@@ -9,18 +9,18 @@ import httpx
 import pytest
 
 from app.client import (
-    AccessDenied,
     ApiError,
     AsyncClient,
     Client,
     ClientError,
+    ConnectionFailed,
     InvalidRequest,
-    NoAnswer,
+    InvalidResponse,
     Overloaded,
     RequestFailed,
     RequestRefused,
     Retries,
-    UnreadableAnswer,
+    Unauthorized,
 )
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
@@ -129,8 +129,8 @@ def test_a_failure_of_the_server() -> None:
 
 
 def test_a_wrong_key() -> None:
-    """401 is an ``AccessDenied``; the right key opens."""
-    with client_over(api_keys="secret") as client, pytest.raises(AccessDenied):
+    """401 is an ``Unauthorized``; the right key opens."""
+    with client_over(api_keys="secret") as client, pytest.raises(Unauthorized):
         client.models()
     seen: list[str] = []
 
@@ -153,7 +153,7 @@ def test_a_full_queue_is_waited_for() -> None:
             return turn
         raise turn
 
-    with client_of(answer, retries=QUICK) as client, pytest.raises(UnreadableAnswer):
+    with client_of(answer, retries=QUICK) as client, pytest.raises(InvalidResponse):
         client.models()
     assert list(turns) == []
 
@@ -176,7 +176,7 @@ def test_no_answer(failure: Exception) -> None:
     def fail(_request: httpx.Request) -> httpx.Response:
         raise failure
 
-    with client_of(fail) as client, pytest.raises(NoAnswer) as caught:
+    with client_of(fail) as client, pytest.raises(ConnectionFailed) as caught:
         client.models()
     assert "/v1/models" in caught.value.message
 
@@ -185,7 +185,7 @@ def test_an_answer_that_is_none_of_the_server() -> None:
     """A proxy's page is no answer, and its failure still shows its status and first words."""
     with (
         client_of(lambda _: httpx.Response(200, text="<html>")) as client,
-        pytest.raises(UnreadableAnswer),
+        pytest.raises(InvalidResponse),
     ):
         client.models()
     with (
@@ -214,9 +214,9 @@ TOKEN = (
 @pytest.mark.parametrize(
     ("rest", "kind"),
     [
-        (b"", UnreadableAnswer),
+        (b"", InvalidResponse),
         (b'event: error\ndata: {"error": {"message": "died", "type": "t"}}\n\n', ApiError),
-        (b"event: result\ndata: 7\n\n", UnreadableAnswer),
+        (b"event: result\ndata: 7\n\n", InvalidResponse),
     ],
 )
 def test_a_stream_that_breaks_off(rest: bytes, kind: type[ClientError]) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.client import Client, ClientError, InvalidRequest, Retries
-from app.client.concurrency import AHEAD, in_order, in_order_async
+from app.client.concurrency import AHEAD, in_order_async, ordered_map
 from app.schemas.score_response import ScoreResponse
 from tests.app.in_process import async_client_over, client_over
 
@@ -64,7 +64,7 @@ def test_order_and_number_in_flight() -> None:
             together.wait(20)
         return meter(item)
 
-    assert list(in_order(range(40), work, 3)) == list(range(40))
+    assert list(ordered_map(range(40), work, 3)) == list(range(40))
     assert meter.most <= 3
 
 
@@ -87,7 +87,7 @@ def test_an_endless_input_is_read_as_results_are_taken() -> None:
     """No more than a few pieces are read ahead, and leaving early ends the work."""
     read: list[int] = []
     stopped: list[bool] = []
-    results = in_order(counted(read), Meter(), 2, lambda: stopped.append(True))
+    results = ordered_map(counted(read), Meter(), 2, lambda: stopped.append(True))
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert len(read) <= 5 + AHEAD * 2
     results.close()
@@ -127,7 +127,7 @@ def test_a_failure_comes_in_its_place() -> None:
             raise KeyError(item)
         return item
 
-    results = in_order(range(100), work, 4)
+    results = ordered_map(range(100), work, 4)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(KeyError):
         next(results)
@@ -194,4 +194,4 @@ def test_leaving_early_does_not_wait_for_retries() -> None:
 def test_nothing_in_flight_is_refused(concurrency: int) -> None:
     """There must be at least one."""
     with pytest.raises(ValueError, match="concurrency"):
-        list(in_order([1], str, concurrency))
+        list(ordered_map([1], str, concurrency))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.client import InvalidRequest
-from app.client.endpoints import made
+from app.client.endpoints import build_request
 from app.schemas.audit import AuditRequest
 from app.schemas.decode import DecodeRequest
 from app.schemas.next_token import NextTokenRequest
@@ -77,7 +77,7 @@ def test_the_client_knows_the_servers_words_without_the_server() -> None:
 def complaint_about(verb: str, body: dict[str, Any]) -> tuple[str, str | None, str | None]:
     """Of the client, which sends nothing."""
     with pytest.raises(InvalidRequest) as caught:
-        made(SCHEMAS[verb], body, {})
+        build_request(SCHEMAS[verb], body, {})
     return caught.value.message, caught.value.param, caught.value.code
 
 

@@ -9,38 +9,38 @@ from typing import Any
 
 import pytest
 
-from app.client import ApiError, NoAnswer, Overloaded, Retries
+from app.client import ApiError, ConnectionFailed, Overloaded, Retries
 from app.client.retry import (
     LONGEST_ASKED_S,
-    Answered,
     Attempt,
+    AttemptResult,
     Attempts,
     Call,
-    Told,
-    Unanswered,
+    HttpResponse,
+    TransportFailure,
     Wait,
     exchange,
     retry_after_s,
 )
 
 CALL: Call[bytes] = Call("POST", "/v1/score", b"{}", bytes, "my-id")
-OK = Answered(200, {}, b"fine")
+OK = HttpResponse(200, {}, b"fine")
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 POLICY = Retries(attempts=4, first_wait_s=1.0, longest_wait_s=3.0, total_s=100.0)
 
 
-def error(status: int, code: str = "x", **headers: str) -> Answered:
+def error(status: int, code: str = "x", **headers: str) -> HttpResponse:
     """A response with the server's error object."""
     body = f'{{"error": {{"message": "no", "type": "t", "param": "p.1", "code": "{code}"}}}}'
-    return Answered(status, headers, body.encode())
+    return HttpResponse(status, headers, body.encode())
 
 
 def play(
-    *told: Told, policy: Retries = POLICY, now: Callable[[], float] = lambda: 0.0
-) -> tuple[Answered, list[float]]:
+    *told: AttemptResult, policy: Retries = POLICY, now: Callable[[], float] = lambda: 0.0
+) -> tuple[HttpResponse, list[float]]:
     """What an exchange ends with when it is told these things, and how long it waited."""
     waits: list[float] = []
-    steps: Generator[Any, Told, Answered] = exchange(CALL, policy, now)
+    steps: Generator[Any, AttemptResult, HttpResponse] = exchange(CALL, policy, now)
     answers = iter(told)
     try:
         step = next(steps)
@@ -91,10 +91,10 @@ def test_the_last_failure_is_raised() -> None:
 
 def test_a_lost_connection_is_tried_again_and_a_timeout_is_not() -> None:
     """The transport says which of its failures another attempt may mend."""
-    lost = NoAnswer("lost")
-    assert play(Unanswered(lost, sent_again=True), OK)[0] == OK
-    with pytest.raises(NoAnswer):
-        play(Unanswered(lost, sent_again=False))
+    lost = ConnectionFailed("lost")
+    assert play(TransportFailure(lost, sent_again=True), OK)[0] == OK
+    with pytest.raises(ConnectionFailed):
+        play(TransportFailure(lost, sent_again=False))
 
 
 def test_waits_double_up_to_the_longest() -> None:

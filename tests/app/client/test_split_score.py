@@ -15,7 +15,7 @@ from app.client import (
     ApiError,
     AsyncClient,
     Client,
-    DifferentModels,
+    FingerprintMismatch,
     InvalidRequest,
     RequestRefused,
 )
@@ -170,7 +170,7 @@ def test_parts_of_different_models_are_not_mixed() -> None:
         answer = client.score(context="it is", candidates=["a"])
     rounds = split_score(ScoreRequest(context="it is", candidates=["a", "b"]), 1)
     assert len(next(rounds)) == 2
-    with pytest.raises(DifferentModels):
+    with pytest.raises(FingerprintMismatch):
         rounds.send([answer, answer.model_copy(update={"fingerprint": "other"})])
 
 
@@ -179,7 +179,7 @@ def test_lookers_on_are_few() -> None:
     places: Any = {key: [n] for n, key in enumerate(["a", "ab", "abc", "b", "ba", "c"])}
     parts = cut_into_parts(places, 2)
     assert [part.keys for part in parts] == [("a", "ab"), ("a", "ab", "abc", "b"), ("b", "ba", "c")]
-    assert [sorted(part.own) for part in parts] == [["a", "ab"], ["abc", "b"], ["ba", "c"]]
+    assert [sorted(part.owned) for part in parts] == [["a", "ab"], ["abc", "b"], ["ba", "c"]]
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -225,11 +225,11 @@ async def test_a_reader_that_leaves_ends_the_stream(caplog: pytest.LogCaptureFix
         request = asyncio.create_task(app(scope, leaver.receive, send))
         await until(lambda: len(sent) == 2)
         assert engine.waiting
-        assert len(app.state.lifecycle.in_flight) == 1
+        assert len(app.state.lifecycle.active_requests) == 1
         leaver.left.set()
         await request
         assert not engine.waiting
-        assert len(app.state.lifecycle.in_flight) == 0
+        assert len(app.state.lifecycle.active_requests) == 0
         assert asyncio.all_tasks() == before
     (line,) = [vars(one) for one in caplog.records if one.name == "app.access"]
     assert (line["status"], line["prompt_tokens"], line["scored_tokens"]) == (499, 2, 1)

@@ -10,7 +10,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from app.errors.shapes import SHAPES
-from app.errors.table import TABLE, ModelNotServed, error_object, error_response
+from app.errors.table import ERROR_SPECS, ModelNotServed, error_object, error_response
 from model_runtime import (
     ChainruleError,
     DeadlineExceeded,
@@ -76,12 +76,12 @@ def test_every_kind_the_runtime_raises_while_serving_is_listed() -> None:
     def kinds(kind: type[ChainruleError]) -> set[type[ChainruleError]]:
         return {kind}.union(*(kinds(child) for child in kind.__subclasses__()))
 
-    assert kinds(ChainruleError) - kinds(ModelLoadError) - {ChainruleError} <= set(TABLE)
+    assert kinds(ChainruleError) - kinds(ModelLoadError) - {ChainruleError} <= set(ERROR_SPECS)
 
 
 def test_no_line_of_the_table_lets_a_5xx_speak_for_itself() -> None:
     """Every 5xx has fixed words, since the exception's own may hold paths."""
-    assert all(row.message for row in TABLE.values() if row.status >= 500)
+    assert all(row.message for row in ERROR_SPECS.values() if row.status >= 500)
 
 
 @pytest.mark.parametrize("exc", [ForwardFailed("at /srv/x.py"), RuntimeError("at /srv/x.py")])

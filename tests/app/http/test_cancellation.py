@@ -122,7 +122,7 @@ class Counters:
         """What is not as it was before any request."""
         stats, lines = self._engine.stats(), getattr(self._state, "completion_lines", None)
         counts: dict[str, object] = {
-            "handlers": len(self._state.lifecycle.in_flight),
+            "handlers": len(self._state.lifecycle.active_requests),
             "body bytes": self._bodies._in_flight,
             "parsers": PARSING_THREADS - self._state.parser._free._value,
             "requests": stats.queued_requests,
@@ -135,7 +135,7 @@ class Counters:
 
     def in_forward(self) -> dict[str, object]:
         """What a forward holds."""
-        running, lent = self._engine.stats().running_requests, len(self._engine._cache._lent)
+        running, lent = self._engine.stats().running_requests, len(self._engine._cache._batch_slots)
         return {"running": running, "slots": lent} if running or lent else {}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.http.full_gc import PUT_OFF, FullCollections
+from app.http.full_gc import DEFERRED_THRESHOLD, FullGcDeferral
 from app.http.json_body import LARGE_BODY
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
@@ -39,7 +39,7 @@ def test_growth_is_not_gone_through_while_it_lasts(put_off: bool) -> None:
     gc.collect()
     gc.freeze()
     try:
-        with counted() as found, FullCollections().put_off() if put_off else nullcontext():
+        with counted() as found, FullGcDeferral().deferred() if put_off else nullcontext():
             held: list[list[int]] = [[] for _ in range(OBJECTS)]
     finally:
         gc.unfreeze()
@@ -49,11 +49,11 @@ def test_growth_is_not_gone_through_while_it_lasts(put_off: bool) -> None:
 
 def test_the_last_to_leave_restores_the_thresholds() -> None:
     """Those that were set before the first one came."""
-    usual, collections = gc.get_threshold(), FullCollections()
-    with collections.put_off():
-        with collections.put_off():
-            assert gc.get_threshold() == (*usual[:2], PUT_OFF)
-        assert gc.get_threshold() == (*usual[:2], PUT_OFF)
+    usual, collections = gc.get_threshold(), FullGcDeferral()
+    with collections.deferred():
+        with collections.deferred():
+            assert gc.get_threshold() == (*usual[:2], DEFERRED_THRESHOLD)
+        assert gc.get_threshold() == (*usual[:2], DEFERRED_THRESHOLD)
     assert gc.get_threshold() == usual
 
 
@@ -81,4 +81,4 @@ async def test_a_large_body_puts_them_off() -> None:
         refused = await client.post("/v1/score", json={"context": "a" * LARGE_BODY, "b": 1})
     assert refused.status_code == 422
     assert gc.get_threshold() == usual
-    assert engine.thresholds == [usual[2], PUT_OFF]
+    assert engine.thresholds == [usual[2], DEFERRED_THRESHOLD]

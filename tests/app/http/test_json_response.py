@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import BaseModel
 
-from app.http.json_response import PIECE, is_large, to_json_in_pieces
+from app.http.json_response import PIECE, dump_json_chunked, is_large
 from app.schemas.response import TokenDetail
 
 
@@ -56,7 +56,7 @@ def test_the_bytes_are_pydantics_own(count: int, many: int) -> None:
     """However long its lists are and wherever they stand, the answer reads the same."""
     rest = [inner(count if place == 1 else 2, tokens=place % 3) for place in range(many)]
     answer = Outer(name="n", first=inner(count, tokens=count), rest=rest)
-    assert to_json_in_pieces(answer) == answer.model_dump_json().encode()
+    assert dump_json_chunked(answer) == answer.model_dump_json().encode()
 
 
 def test_entries_at_every_depth_make_an_answer_large() -> None:

@@ -15,7 +15,7 @@ from app.compat.generative_scoring.label_schemas import GenerativeScoringRequest
 from app.compat.openai.request import CompletionRequest
 from app.compat.openai.tokenizer_schemas import TokenizeRequest
 from app.compat.rerank.request import RerankV1Request, RerankV2Request, TeiRequest
-from app.errors.table import TABLE
+from app.errors.table import ERROR_SPECS
 from app.main import create_app
 from app.schemas.audit import AuditRequest
 from app.schemas.decode import DecodeRequest
@@ -41,7 +41,7 @@ TEI_LOSES = {500, 504}
 def test_a_route_that_works_tells_every_status(name: str) -> None:
     """All that the table has may come, but for 501, which is of grammars alone."""
     told = {int(status) for status in OPERATIONS[name]["responses"]}
-    may = {row.status for row in TABLE.values()} | {408}
+    may = {row.status for row in ERROR_SPECS.values()} | {408}
     lost = TEI_LOSES if name == "post /rerank" else set()
     assert may - {501} - lost <= told
     assert (501 in told) is (name == "post /v1/decode")

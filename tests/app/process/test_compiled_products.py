@@ -21,14 +21,14 @@ from app.environment import bound_compiled_products
 bound_compiled_products()
 import torch
 from model_runtime.kernels.linear import PackedLinear
-from model_runtime.kernels.threads import Threads
+from model_runtime.kernels.threads import ThreadLimiter
 
 libc = ctypes.CDLL(None)
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 fields = [(name, ctypes.c_size_t) for name in names.split()]
 libc.mallinfo2.restype = type("Info", (ctypes.Structure,), {"_fields_": fields})
 torch.set_num_threads(1)
-layer = PackedLinear(torch.randn(128, 64), None, torch.float32, Threads())
+layer = PackedLinear(torch.randn(128, 64), None, torch.float32, ThreadLimiter())
 
 def taken_by(rows):
     before = libc.mallinfo2().uordblks

@@ -59,7 +59,7 @@ def run_out_of_memory() -> None:
 
     def exhausting(runner: ModelRunner, batch: Batch) -> Any:
         hidden, bad = forward(runner, batch)
-        if any(extent.query.tokens[0] == EXHAUSTING for extent in batch.extents):
+        if any(extent.query.tokens[0] == EXHAUSTING for extent in batch.query_slices):
             taken = torch.ones(TAKEN // hidden.element_size(), dtype=hidden.dtype)
             raise torch.OutOfMemoryError(f"no room beside {taken.numel()} elements")
         return hidden, bad

@@ -52,7 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     monkeypatch.setattr(deadline, "time", clock)
     # What is asked side by side has no order in which the clock could go on.
     monkeypatch.setattr(questions, "AT_ONCE", 1)
-    monkeypatch.setattr(searches, "AT_A_TIME", 1)
+    monkeypatch.setattr(searches, "MAX_CONCURRENT", 1)
     return clock
 
 
@@ -161,26 +161,26 @@ async def test_another_timeout_is_not_the_deadline() -> None:
         raise TimeoutError("something else")
 
     with pytest.raises(TimeoutError, match="something else"):
-        await Deadline.within(60.0).in_time(fails())
+        await Deadline.within(60.0).run_before(fails())
     with pytest.raises(DeadlineExceeded):
-        await Deadline.within(0.0).in_time(asyncio.Event().wait())
+        await Deadline.within(0.0).run_before(asyncio.Event().wait())
 
 
 RANKED = {"mode": "query_likelihood", "template": "{document}{query}"}
 LISTED: dict[str, Any] = {"context": "it", "candidates": [f"{n}" for n in range(70)]}
 RENDERED: list[tuple[str, dict[str, Any], str]] = [
-    ("/v1/score", DETAIL, "app.service.read_scores"),
-    ("/v1/score", LISTED, "app.service.read_scores"),
-    ("/v1/score", {**LISTED, "top_n": 2}, "app.service.read_scores"),
-    ("/v1/score", {**DETAIL, "boundary": "marginal"}, "app.service.read_marginal"),
-    ("/v1/score", {**DETAIL, "boundary_detail": True}, "app.scoring.boundary_report.with_details"),
-    ("/v1/score", DETAIL, "app.http.json_response.to_json_in_pieces"),
+    ("/v1/score", DETAIL, "app.service.build_scores"),
+    ("/v1/score", LISTED, "app.service.build_scores"),
+    ("/v1/score", {**LISTED, "top_n": 2}, "app.service.build_scores"),
+    ("/v1/score", {**DETAIL, "boundary": "marginal"}, "app.service.build_marginal"),
+    ("/v1/score", {**DETAIL, "boundary_detail": True}, "app.scoring.boundary_report.attach_report"),
+    ("/v1/score", DETAIL, "app.http.json_response.dump_json_chunked"),
     ("/v1/score", {**LISTED, "candidates": [f"{n}" for n in range(600)]}, "to_json_beside"),
-    ("/v1/next_token", {"context": "it"}, "app.service.read_distribution"),
-    ("/v1/next_token", {"context": "it", "top_k": 70}, "app.service.read_distribution"),
-    ("/v1/decode", {"context": "it", "max_tokens": 1}, "app.service.read_findings"),
+    ("/v1/next_token", {"context": "it"}, "app.service.build_distribution"),
+    ("/v1/next_token", {"context": "it", "top_k": 70}, "app.service.build_distribution"),
+    ("/v1/decode", {"context": "it", "max_tokens": 1}, "app.service.build_decode_body"),
     ("/v1/audit", DETAIL, "app.audit.service._explained"),
-    ("/v1/audit", DETAIL, "app.http.json_response.to_json_in_pieces"),
+    ("/v1/audit", DETAIL, "app.http.json_response.dump_json_chunked"),
     ("/v1/completions", {"prompt": "it", "max_tokens": 1}, "app.compat.openai.service._written"),
     (
         "/v1/rerank",
@@ -201,7 +201,7 @@ async def test_the_answer_is_written_in_time(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any], place: str
 ) -> None:
     """What the model has answered in time and nobody has written by then is 504, too."""
-    place = place.replace("to_json_beside", "app.http.json_response.to_json_in_pieces")
+    place = place.replace("to_json_beside", "app.http.json_response.dump_json_chunked")
     render = pydoc.locate(place)
     assert callable(render)
 
@@ -244,7 +244,7 @@ async def test_an_answer_that_is_not_written_holds_nobody_up(
         assert read == [1]
         gate.set()
         async with asyncio.timeout(30):
-            while app.state.service.leaves_threads_behind:
+            while app.state.service.has_abandoned_threads:
                 await asyncio.sleep(0.001)
     assert read == [1]
 

@@ -12,7 +12,7 @@ from app.decoding.plan import plan_decode
 from app.requests.token_estimate import least_tokens
 from app.schemas.decode import DecodeRequest
 from app.schemas.next_token import NextTokenRequest
-from app.schemas.request import ContextRequest, Treatment
+from app.schemas.request import ContextRequest, ServingOptions
 from app.schemas.score import ScoreRequest
 from app.scoring.marginal_plan import plan_marginal
 from app.scoring.next_token import plan_next_token
@@ -84,10 +84,10 @@ def test_nothing_that_fits_is_refused(request: ContextRequest) -> None:
         (ScoreRequest(context=" maybe" * 5, candidates=["x"], boundary="marginal"), 1),
         (NextTokenRequest.model_validate({"context": [{"role": "user", "content": "x" * 99}]}), 1),
         (NextTokenRequest(context="", prefix_token_id=1), 1),
-        (Treatment(), 1),
+        (ServingOptions(), 1),
     ],
 )
-def test_the_length_of_the_context_tells(request_: Treatment, least: int) -> None:
+def test_the_length_of_the_context_tells(request_: ServingOptions, least: int) -> None:
     """Ids are tokens, texts are as few as their longest piece allows, and the model has an end."""
     assert least_tokens(*ARGUMENTS, request_) == least
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from app import service as service_module
 from app.schemas.decode import DecodeRequest
 from app.schemas.next_token import NextTokenRequest
-from app.schemas.request import Treatment
+from app.schemas.request import ServingOptions
 from app.schemas.score import ScoreRequest
-from app.scoring.token_paths import PathPlan
+from app.scoring.token_paths import PathQueries
 from app.service import ScoringService
 from model_runtime import (
     DeadlineExceeded,
@@ -120,7 +120,7 @@ def question(**body: Any) -> NextTokenRequest:
 async def is_idle(service: ScoringService) -> None:
     """Return once no thread works any more."""
     async with asyncio.timeout(30):
-        while service.leaves_threads_behind:
+        while service.has_abandoned_threads:
             await asyncio.sleep(0.001)
 
 
@@ -201,7 +201,7 @@ async def test_bulk_work_leaves_a_thread(
     for _ in range(3):
         assert (await service.next_token(question())).tokens
     assert tokenizer.held == tokenizer.most == most - 1
-    assert service.leaves_threads_behind
+    assert service.has_abandoned_threads
     tokenizer.gate.set()
     answers = await asyncio.gather(*tasks)
     assert [len(answer.results) for answer in answers] == [2_000] * 8
@@ -334,11 +334,11 @@ async def _ask(service: Any, end: str, verb: str, priority: str) -> object:
         request = DecodeRequest(max_tokens=1, stream=True, **body)
         return [event async for event in service.stream(request)]
 
-    def plan(tokenizer: Any, info: Any) -> PathPlan[None]:
+    def plan(tokenizer: Any, info: Any) -> PathQueries[None]:
         if end == "refused by the plan":
             raise InvalidQuery("not so")
         path = tuple(tokenizer.encode(context))
-        return PathPlan([LogprobQuery(path, len(path), (1,))], None, len(path), 1)
+        return PathQueries([LogprobQuery(path, len(path), (1,))], None, len(path), 1)
 
     del body["context"]
-    return await service.score_paths(Treatment(**body), plan)
+    return await service.score_paths(ServingOptions(**body), plan)

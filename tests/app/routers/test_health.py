@@ -73,7 +73,7 @@ async def test_a_failed_load_is_never_ready(
 
     app = shell_app(load=load)
     async with client_of(app) as client:
-        while not app.state.lifecycle.is_over:
+        while not app.state.lifecycle.is_terminal:
             assert (await client.get("/health/ready")).status_code == 503
             await asyncio.sleep(0.001)
         assert await statuses(client) == (503, 503, 503, "failed")
@@ -120,13 +120,13 @@ async def test_a_forward_that_hangs_ends_it_all(
     app = shell_app(engine)
     async with client_of(app) as client:
         engine.die(EngineStalled("no step for 120 s"))
-        while not app.state.lifecycle.is_over:
+        while not app.state.lifecycle.is_terminal:
             await asyncio.sleep(0.001)
         assert await statuses(client) == (503, 503, 503, "failed")
     release.set()
     hanging.join()
     assert app.state.lifecycle.exit_code == 1
-    assert app.state.lifecycle.leaves_threads_behind
+    assert app.state.lifecycle.has_abandoned_threads
     stacks = {r.of: r.stack for r in caplog.records if r.getMessage() == "thread stack"}  # type: ignore[attr-defined]
     assert stacks["hanging"][-1].endswith(" wait")
     assert stacks["MainThread"][-1].endswith(" log_thread_stacks")
@@ -138,7 +138,7 @@ async def test_a_dead_engine_fails_liveness_for_good(engine: StubEngine) -> None
     app = shell_app(engine)
     async with client_of(app) as client:
         await client.post("/die")
-        while not app.state.lifecycle.is_over:
+        while not app.state.lifecycle.is_terminal:
             await asyncio.sleep(0.001)
         assert await statuses(client) == (503, 503, 503, "failed")
         refused = await client.post("/work/x", json={})

@@ -8,10 +8,10 @@ from fastapi.routing import iter_route_contexts
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import ASGIApp
 
-from app.http.middleware.access_log import Observed
-from app.http.middleware.authentication import Authorized
+from app.http.middleware.access_log import AccessLog
+from app.http.middleware.authentication import Authentication
 from app.http.middleware.body_limit import BodyLimit
-from app.http.middleware.cancellation import Lifetime
+from app.http.middleware.cancellation import CancelOnDisconnect
 from app.http.middleware.load_shedding import LoadShedding
 from app.http.middleware.plain_head import PlainHead
 from app.main import create_app
@@ -76,4 +76,11 @@ def test_all_middleware_is_plain_asgi() -> None:
     stack = layers(create_app(Settings()).build_middleware_stack())
     assert not [layer for layer in stack if isinstance(layer, BaseHTTPMiddleware)]
     ours = [type(layer) for layer in stack if type(layer).__module__.startswith("app.")]
-    assert ours == [Observed, PlainHead, Authorized, LoadShedding, Lifetime, BodyLimit]
+    assert ours == [
+        AccessLog,
+        PlainHead,
+        Authentication,
+        LoadShedding,
+        CancelOnDisconnect,
+        BodyLimit,
+    ]

@@ -22,14 +22,14 @@ from app.schemas.decode_response import (
 from app.schemas.models import ModelCard
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import ContextRequest
-from app.schemas.response import Part
+from app.schemas.response import ResponseModel
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import ScoreResponse
 from tests.app.fake_engine import FakeEngine
 
 REQUESTS: list[type[ContextRequest]] = [ScoreRequest, NextTokenRequest, DecodeRequest]
-RESPONSES: list[type[Part]] = [ScoreResponse, NextTokenResponse, DecodeResponse, ModelCard]
-PARTS: list[type[Part]] = [DecodedSequence, CertificateReport, ComparedStrategy]
+RESPONSES: list[type[ResponseModel]] = [ScoreResponse, NextTokenResponse, DecodeResponse, ModelCard]
+PARTS: list[type[ResponseModel]] = [DecodedSequence, CertificateReport, ComparedStrategy]
 SMALLEST = {"context": "a", "candidates": ["b"]}
 
 
@@ -55,7 +55,7 @@ def test_examples_of_requests_are_valid(model: type[ContextRequest]) -> None:
 
 
 @pytest.mark.parametrize("model", RESPONSES)
-def test_examples_of_responses_are_valid(model: type[Part]) -> None:
+def test_examples_of_responses_are_valid(model: type[ResponseModel]) -> None:
     """Every example of a response has all fields of one, and no others."""
     (example,) = model.model_json_schema(mode="serialization")["examples"]
     assert model.model_validate(example).model_dump() == example
@@ -88,7 +88,7 @@ def test_every_field_is_documented(model: type[BaseModel]) -> None:
     plain |= {"architecture", "dtype", "device", "bos_token_id", "end_token_ids", "results"}
     plain |= {"boundary", "sequences"}
     for name, field in model.model_fields.items():
-        assert field.description or (issubclass(model, Part) and name in plain), name
+        assert field.description or (issubclass(model, ResponseModel) and name in plain), name
 
 
 @pytest.mark.anyio

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import BoundaryReport, CandidateJoin, CandidateScore, ScoreResponse
-from app.scoring.boundary_report import Score, policy_requests, score_policies, with_details
+from app.scoring.boundary_report import (
+    Score,
+    attach_report,
+    policy_requests,
+    score_under_each_policy,
+)
 from app.service import ScoringService
 from model_runtime import InvalidQuery, PathTooLong, Tokenizer
 from tests.app.fake_engine import FakeEngine, ToyTokenizer
@@ -78,7 +83,7 @@ def test_starts_and_merges_are_those_of_whole_texts(context: str, candidate: str
         policy="joint", start_token=1, shift_bytes=0, context_tokens=len(alone), bos_added=False
     )
     result = CandidateScore.model_construct(index=0, error=None, logprob=-1.0)
-    [detailed] = with_details(LLAMA, FakeEngine().info, request, boundary, [result], {})
+    [detailed] = attach_report(LLAMA, FakeEngine().info, request, boundary, [result], {})
     assert detailed.join is not None
     ends = [sum(len(LLAMA.token_bytes(one)) for one in whole[: n + 1]) for n in range(len(whole))]
     assert detailed.join.merged is (len(context.encode()) not in ends)
@@ -195,7 +200,7 @@ async def test_the_reply_says_what_all_policies_took() -> None:
         replies.append(await scoring(engine)(request))
         return replies[-1]
 
-    reply, _ = await score_policies(watched, asked(timeout_ms=60_000))
+    reply, _ = await score_under_each_policy(watched, asked(timeout_ms=60_000))
     assert len(replies) == 3
     for name in ("scored_tokens", "cached_tokens", "computed_tokens", "reused_scores"):
         assert getattr(reply.usage, name) == sum(getattr(one.usage, name) for one in replies)

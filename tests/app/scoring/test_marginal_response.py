@@ -12,8 +12,8 @@ from app.schemas.bounds import MAX_MARGINAL_PATHS
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import CandidateScore
 from app.scoring.marginal_plan import MarginalPlan, plan_marginal
-from app.scoring.marginal_response import _probability_bounds, marginal_scores, read_marginal
-from app.scoring.response import ScoreAnswer
+from app.scoring.marginal_response import _probability_bounds, build_marginal, marginal_scores
+from app.scoring.response import ScoreBody
 from model_runtime import (
     ChainruleError,
     DeadlineExceeded,
@@ -40,11 +40,11 @@ def plan(engine: FakeEngine, *candidates: str | list[int], **body: Any) -> Margi
     return plan_marginal(engine.tokenizer, engine.info, request)  # type: ignore[arg-type]
 
 
-async def answer(engine: FakeEngine, *candidates: str | list[int], **body: Any) -> ScoreAnswer:
+async def answer(engine: FakeEngine, *candidates: str | list[int], **body: Any) -> ScoreBody:
     """What comes back of it."""
     planned = plan(engine, *candidates, **body)
     outcome = await engine.decode(planned.search, RequestOptions())
-    return read_marginal(engine.info, planned, outcome.value)
+    return build_marginal(engine.info, planned, outcome.value)
 
 
 async def score(

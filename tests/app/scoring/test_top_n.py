@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from model_runtime import Outcome, RequestOptions
+from model_runtime import RequestOptions, RequestOutput
 from model_runtime.decoding.top_n import top_candidates
 from tests.app.calls import call, refusal, score_with
 from tests.app.fake_engine import FakeEngine
@@ -175,13 +175,13 @@ async def test_too_many_candidates_for_a_full_report_are_refused(
 class HastyEngine(FakeEngine):
     """An engine whose time is up as soon as a search has anything to give."""
 
-    async def decode(self, search: Any, options: RequestOptions) -> Outcome[Any]:
+    async def decode(self, search: Any, options: RequestOptions) -> RequestOutput[Any]:
         answered = 0
         while not search.done and not search.give_up():
             queries = search.queries()
             answered += len(queries)
             search.advance([self.answer(query) for query in queries])
-        return Outcome(search.result(), answered, 0, 1, 0, queue_s=0.0, model_s=0.0)
+        return RequestOutput(search.result(), answered, 0, 1, 0, queue_s=0.0, model_s=0.0)
 
 
 @pytest.mark.parametrize("temperature", [0.001, 1.0])

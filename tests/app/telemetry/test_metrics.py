@@ -171,7 +171,7 @@ async def test_a_signal_belongs_to_no_request(lines: list[dict[str, object]]) ->
     try:
         with server.capture_signals(), request_scope("r9"):
             signal.raise_signal(signal.SIGTERM)
-            while not lifecycle.is_over:
+            while not lifecycle.is_terminal:
                 await asyncio.sleep(0)
     finally:
         for sig, handler in before.items():

@@ -17,9 +17,9 @@ from model_runtime.attention import plain as products
 from model_runtime.attention.interface import ATTENTION_NAME
 from model_runtime.attention.path_attention import Kernel
 from model_runtime.attention.span_groups import UNSEEN
-from model_runtime.batching.batch import Work
+from model_runtime.batching.batch import QueryProgress
 from model_runtime.batching.planner import plan
-from model_runtime.kernels.precision import keep_products_exact
+from model_runtime.kernels.precision import disable_reduced_precision
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.types import LogprobQuery
@@ -213,7 +213,9 @@ def test_a_forward_off_the_cpu_fits_together(kind: str, dtype: torch.dtype) -> N
         model = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION_NAME)
     runner = ModelRunner(model.eval(), 1 << 20, dtype)
     context = tuple(range(100 if kind == "gpt2" else 300))
-    work = [Work(LogprobQuery((*context, i, i), len(context)), len(context)) for i in range(5)]
+    work = [
+        QueryProgress(LogprobQuery((*context, i, i), len(context)), len(context)) for i in range(5)
+    ]
     batch = plan(work, PrefixCache(400), 4096)
     with torch.inference_mode():
         hidden, _ = runner._forward(batch)
@@ -238,7 +240,7 @@ def test_nothing_is_rounded_to_tf32() -> None:
     before = matmul.fp32_precision, matmul.allow_bf16_reduced_precision_reduction
     try:
         matmul.fp32_precision = "tf32"
-        keep_products_exact()
+        disable_reduced_precision()
         assert matmul.fp32_precision == "ieee" and not matmul.allow_tf32
         assert not matmul.allow_bf16_reduced_precision_reduction
         assert torch.get_float32_matmul_precision() == "highest"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model_runtime.attention.span_groups import UNSEEN, SpanGroup, group_spans
-from model_runtime.batching.batch import Batch, Work
+from model_runtime.batching.batch import Batch, QueryProgress
 from model_runtime.batching.block_sizes import BLOCK_SIZE, KEY_STEP
 from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
@@ -25,7 +25,9 @@ def planned(rng: random.Random, paths: int) -> Batch:
         cut = rng.choice([1, 31, 32, 63, 64, 65, 127, 128, 200, 256, 321])
         tail = [rng.randrange(50) for _ in range(rng.randint(1, 90))]
         queries.append(LogprobQuery((*trunk[:cut], *tail), cut))
-    return plan([Work(query, query.score_from) for query in queries], PrefixCache(9_000), 9_000)
+    return plan(
+        [QueryProgress(query, query.score_from) for query in queries], PrefixCache(9_000), 9_000
+    )
 
 
 def indices(index: slice | torch.Tensor) -> list[int]:
@@ -96,7 +98,7 @@ def test_heights_are_multiples_of_eight_and_keys_of_a_step() -> None:
 def test_candidates_behind_one_context_share_its_far_span() -> None:
     """The keys of a shared context are read once for all rows behind it, and in place."""
     context = tuple(range(256))
-    work = [Work(LogprobQuery((*context, 300 + i, 400 + i), 256), 256) for i in range(20)]
+    work = [QueryProgress(LogprobQuery((*context, 300 + i, 400 + i), 256), 256) for i in range(20)]
     cache = PrefixCache(2_000)
     spans = group_spans(plan(work, cache, 4_096), 1, None, CPU)
     shared = [each for each in spans if not each.near and each.keys == 192]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.batching import planner
-from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.batching.trie import ROWS_PER_TOKEN, fed_tokens, rows_cost
 from model_runtime.kv_cache.prefix_cache import PrefixCache
@@ -42,25 +42,25 @@ def answer_all(
     asked: list[LogprobQuery], cache: PrefixCache, runner: SymbolicRunner, budget: int
 ) -> tuple[list[LogprobResult], list[Batch]]:
     """Run to the end, checking the cache after every step; fails when a batch does nothing."""
-    waiting = {i: Work(query, query.score_from) for i, query in enumerate(asked)}
+    waiting = {i: QueryProgress(query, query.score_from) for i, query in enumerate(asked)}
     results = {i: LogprobResult() for i in waiting}
     batches: list[Batch] = []
     while waiting:
         order = list(waiting)
         batch = plan([waiting[i] for i in order], cache, budget, BLOCK)
-        assert batch.extents and batch.extents[0].work_index == 0
+        assert batch.query_slices and batch.query_slices[0].work_index == 0
         assert len(batch.token_ids) <= budget
-        assert sum(len(e.rows) for e in batch.extents) <= ROWS_PER_TOKEN * budget
-        answers = assemble(batch, runner.run(batch))
+        assert sum(len(e.rows) for e in batch.query_slices) <= ROWS_PER_TOKEN * budget
+        answers = results_from_output(batch, runner.run(batch))
         cache.commit(batch)
         cache.check()
         batches.append(batch)
-        for extent, answer in zip(batch.extents, answers, strict=True):
-            i = order[extent.work_index]
+        for query_slice, answer in zip(batch.query_slices, answers, strict=True):
+            i = order[query_slice.work_index]
             assert isinstance(answer, LogprobResult)
-            results[i] = results[i].then(answer)
-            waiting[i] = Work(asked[i], extent.rows.stop)
-            if extent.complete:
+            results[i] = results[i].concat(answer)
+            waiting[i] = QueryProgress(asked[i], query_slice.rows.stop)
+            if query_slice.complete:
                 del waiting[i]
     return [results[i] for i in range(len(asked))], batches
 
@@ -95,10 +95,10 @@ def test_shared_prefixes_are_fed_once() -> None:
     """Candidates behind one context cost the context once and their own tokens but the last."""
     context = tuple(range(200))
     asked = [LogprobQuery((*context, 300, i, 400), 200) for i in range(4)]
-    batch = plan([Work(q, 200) for q in asked], PrefixCache(1000), 4096)
+    batch = plan([QueryProgress(q, 200) for q in asked], PrefixCache(1000), 4096)
     assert len(batch.token_ids) == 200 + 1 + 4 == fed_tokens(asked)
     assert len(batch.head_rows) == 1 + 1 + 4
-    assert [extent.computed_tokens for extent in batch.extents] == [202, 1, 1, 1]
+    assert [query_slice.computed_tokens for query_slice in batch.query_slices] == [202, 1, 1, 1]
 
 
 def test_a_cached_context_costs_only_the_row_that_is_asked() -> None:
@@ -112,11 +112,11 @@ def test_a_cached_context_costs_only_the_row_that_is_asked() -> None:
 def test_the_same_query_twice_is_computed_once() -> None:
     """A duplicate adds neither a token nor a head row."""
     query = LogprobQuery(tuple(range(50)), 40)
-    batch = plan([Work(query, 40), Work(query, 40)], PrefixCache(1000), 4096)
+    batch = plan([QueryProgress(query, 40), QueryProgress(query, 40)], PrefixCache(1000), 4096)
     assert (len(batch.token_ids), len(batch.head_rows)) == (49, 10)
-    assert batch.extents[1].computed_tokens == 0
+    assert batch.query_slices[1].computed_tokens == 0
     assert len(batch.gather_ids) == 10
-    assert batch.extents[0].gathers == batch.extents[1].gathers
+    assert batch.query_slices[0].gathers == batch.query_slices[1].gathers
 
 
 def test_rows_of_a_shared_prefix_are_answered_together() -> None:
@@ -154,16 +154,16 @@ def test_work_behind_the_last_row_of_a_batch_is_not_looked_at() -> None:
     """What planning takes is bounded by the batch, not by what waits."""
     looked_at: list[int] = []
 
-    class Watched(list[Work]):
-        def __iter__(self) -> Iterator[Work]:
+    class Watched(list[QueryProgress]):
+        def __iter__(self) -> Iterator[QueryProgress]:
             for index, item in enumerate(super().__iter__()):
                 looked_at.append(index)
                 yield item
 
     asked = beginning_one_another(200)
-    batch = plan(Watched(Work(q, 1) for q in asked), PrefixCache(1000), 200)
-    assert sum(len(extent.rows) for extent in batch.extents) == ROWS_PER_TOKEN * 200
-    assert len(looked_at) <= len(batch.extents) + 1 < len(asked)
+    batch = plan(Watched(QueryProgress(q, 1) for q in asked), PrefixCache(1000), 200)
+    assert sum(len(query_slice.rows) for query_slice in batch.query_slices) == ROWS_PER_TOKEN * 200
+    assert len(looked_at) <= len(batch.query_slices) + 1 < len(asked)
 
 
 def test_works_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_works_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "MOST_WORK", 8)
     asked = [LogprobQuery((7, 8, i), 2) for i in range(20)]
     results, batches = answer_all(asked, PrefixCache(1000), SymbolicRunner(BLOCK), 16)
-    assert [len(batch.extents) for batch in batches] == [8, 8, 4]
+    assert [len(batch.query_slices) for batch in batches] == [8, 8, 4]
     for query, result in zip(asked, results, strict=True):
         assert result.logprobs == (fake_logprob("", (7, 8), query.tokens[2]),)
 
@@ -190,12 +190,16 @@ def test_what_one_candidate_wants_of_a_shared_row_all_get() -> None:
         LogprobQuery((7, 1, 2, 3), 1, (5, 6), top_k=2),
         LogprobQuery((7, 1, 2), 1, (), top_k=4, summary=True),
     ]
-    batch = plan([Work(q, 1) for q in asked], PrefixCache(100), 64)
+    batch = plan([QueryProgress(q, 1) for q in asked], PrefixCache(100), 64)
     assert batch.top_k == [4, 4, 4, 2]
     assert batch.summaries == [True, True, True, False]
     gathers = list(zip(batch.gather_head, batch.gather_ids, strict=True))
     assert gathers == [(0, 1), (1, 2), (2, 3), (3, 5), (3, 6)]
-    assert [extent.gathers for extent in batch.extents] == [(0, 1), (0, 1, 2, 3, 4), (0, 1)]
+    assert [query_slice.gathers for query_slice in batch.query_slices] == [
+        (0, 1),
+        (0, 1, 2, 3, 4),
+        (0, 1),
+    ]
 
 
 def test_a_path_that_fills_the_cache_can_be_scored_again() -> None:
@@ -209,8 +213,8 @@ def test_a_path_that_fills_the_cache_can_be_scored_again() -> None:
 def test_work_beyond_the_budget_waits_in_order() -> None:
     """The query at the budget's edge is cut, and none behind it overtakes it."""
     asked = [LogprobQuery(tuple(range(first, first + 40)), 1) for first in (0, 100, 200)]
-    batch = plan([Work(q, 1) for q in asked], PrefixCache(1000), 50)
-    assert [(e.work_index, e.rows, e.complete) for e in batch.extents] == [
+    batch = plan([QueryProgress(q, 1) for q in asked], PrefixCache(1000), 50)
+    assert [(e.work_index, e.rows, e.complete) for e in batch.query_slices] == [
         (0, range(1, 40), True),
         (1, range(1, 12), False),
     ]
@@ -220,16 +224,16 @@ def test_work_beyond_the_budget_waits_in_order() -> None:
 def test_equal_suffixes_behind_different_contexts_stay_apart(salt: str) -> None:
     """A node is its whole path: the same candidate behind another context is another node."""
     asked = [LogprobQuery((1, 9, 9, 9), 1), LogprobQuery((2, 9, 9, 9), 1, cache_salt=salt)]
-    batch = plan([Work(q, 1) for q in asked], PrefixCache(100), 4096)
+    batch = plan([QueryProgress(q, 1) for q in asked], PrefixCache(100), 4096)
     assert list(batch.token_ids) == [1, 9, 9, 2, 9, 9]
 
 
 def test_an_abandoned_batch_leaves_the_cache_as_it_was() -> None:
     """Slots of a batch that failed are free again, and nothing of it is matched later."""
     cache = PrefixCache(100)
-    work = [Work(LogprobQuery(tuple(range(50)), 40), 40)]
+    work = [QueryProgress(LogprobQuery(tuple(range(50)), 40), 40)]
     plan(work, cache, 4096)
-    cache.abandon()
+    cache.rollback()
     cache.check()
     assert cache.used == 0
     assert len(plan(work, cache, 4096).token_ids) == 49

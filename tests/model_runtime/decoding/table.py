@@ -13,7 +13,13 @@ from model_runtime.decoding.base import SearchStrategy
 from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.hypothesis import Hypothesis
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.types import Choice, LogprobQuery, LogprobResult, RankedLogprob, TokenLogprob
+from model_runtime.types import (
+    LogprobQuery,
+    LogprobResult,
+    RankedLogprob,
+    TokenLogprob,
+    TopKSelection,
+)
 
 R = TypeVar("R")
 
@@ -61,7 +67,7 @@ def answer(query: LogprobQuery, table: NextLogprobs) -> LogprobResult:
     return LogprobResult(top=top, choices=choose(row, query.choice) if query.choice else ())
 
 
-def choose(row: Sequence[TokenLogprob], choice: Choice) -> tuple[RankedLogprob, ...]:
+def choose(row: Sequence[TokenLogprob], choice: TopKSelection) -> tuple[RankedLogprob, ...]:
     """What a choice lists of all tokens of a row, most probable first."""
     assert choice.count >= 1
     assert choice.allowed is None or len(choice.allowed) > 0

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from model_runtime.batching.batch import Extent
+from model_runtime.batching.batch import QuerySlice
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.hypothesis import DecodingResult
@@ -24,7 +24,13 @@ from model_runtime.errors import (
     TokenIdOutOfRange,
 )
 from model_runtime.tokenization.tokenizer import Tokenizer
-from model_runtime.types import Answer, LogprobResult, Outcome, RankedLogprob, RequestOptions
+from model_runtime.types import (
+    LogprobResult,
+    QueryResult,
+    RankedLogprob,
+    RequestOptions,
+    RequestOutput,
+)
 from tests.model_runtime.fake_model import FakeModel, Gate, ask, paths
 from tests.model_runtime.on_loop import on_loop
 from tests.model_runtime.test_engine import INFO, VOCAB, FakeCache
@@ -35,10 +41,10 @@ PROMPT = (1, 2)
 class Successor(FakeModel):
     """After every token its successor, sure by a half."""
 
-    def answer(self, extent: Extent) -> Answer:
-        if extent.query.choice is None:
-            return super().answer(extent)
-        token = (extent.query.tokens[-1] + 1) % VOCAB
+    def answer(self, query_slice: QuerySlice) -> QueryResult:
+        if query_slice.query.choice is None:
+            return super().answer(query_slice)
+        token = (query_slice.query.tokens[-1] + 1) % VOCAB
         return LogprobResult(choices=(RankedLogprob(token, -0.5, 1),))
 
 
@@ -78,7 +84,7 @@ def held(model: FakeModel, prompt: tuple[int, ...] = PROMPT) -> int:
     return sum(any(p[: len(prompt)] == prompt for p in paths(batch)) for batch in model.ran)
 
 
-Item = GeneratedToken | Outcome[DecodingResult]
+Item = GeneratedToken | RequestOutput[DecodingResult]
 
 
 @on_loop
@@ -88,7 +94,7 @@ async def test_tokens_come_in_order_and_then_the_outcome() -> None:
         items: list[Item] = [item async for item in engine.stream(greedy(3))]
         plain = await engine.decode(greedy(3))
     *tokens, outcome = items
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, RequestOutput)
     assert outcome.value == plain.value
     (found,) = outcome.value.hypotheses
     generated = [token for token in tokens if isinstance(token, GeneratedToken)]

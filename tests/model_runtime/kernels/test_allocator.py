@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, resource, threading
-from model_runtime.kernels.allocator import keep_freed_memory
+from model_runtime.kernels.allocator import tune_malloc
 
 SIZE = 100 << 20
 libc = ctypes.CDLL(None)
@@ -32,7 +32,7 @@ def work():
     allocate()
     print(faults())
 
-if {keep} and not keep_freed_memory():
+if {keep} and not tune_malloc():
     raise SystemExit("mallopt refused")
 thread = threading.Thread(target=work)
 thread.start()

@@ -9,14 +9,14 @@ from transformers.pytorch_utils import Conv1D
 
 from model_runtime.errors import UnsupportedModel
 from model_runtime.kernels.linear import (
+    FusedLinearSlice,
     PackedLinear,
-    PartOfProduct,
     RoundedLinear,
     check_products,
     forget_products,
-    lay_out_linears,
+    pack_linears,
 )
-from model_runtime.kernels.threads import Threads
+from model_runtime.kernels.threads import ThreadLimiter
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def product_in_double(x: Tensor, layer: nn.Linear) -> Tensor:
 def test_packed_products_are_exact(rows: int, bias: bool) -> None:
     """For any number of rows, one included, and any leading shape."""
     layer, x = nn.Linear(96, 80, bias=bias), torch.randn(1, rows, 96)
-    packed = PackedLinear(layer.weight.detach(), layer.bias, torch.float32, Threads())
+    packed = PackedLinear(layer.weight.detach(), layer.bias, torch.float32, ThreadLimiter())
     torch.testing.assert_close(packed(x).double(), product_in_double(x, layer), rtol=0, atol=1e-5)
 
 
@@ -54,7 +54,7 @@ def test_packed_bfloat16_equals_rounded_where_the_cpu_has_it() -> None:
     except UnsupportedModel:
         pytest.skip("this CPU has no bfloat16 products")
     weight, bias, x = torch.randn(80, 96), torch.randn(80), torch.randn(5, 96)
-    packed = PackedLinear(weight, bias, torch.bfloat16, Threads())(x)
+    packed = PackedLinear(weight, bias, torch.bfloat16, ThreadLimiter())(x)
     rounded = RoundedLinear(weight, bias, torch.bfloat16)(x)
     torch.testing.assert_close(packed, rounded, rtol=2**-7, atol=2**-6)
 
@@ -65,7 +65,7 @@ def test_every_linear_layer_is_laid_out_whichever_way_its_weight_lies() -> None:
     x = torch.randn(3, 16)
     with torch.no_grad():
         want = model["b"](model["a"](x))
-    lay_out_linears(model, CPU, torch.float32, Threads())
+    pack_linears(model, CPU, torch.float32, ThreadLimiter())
     assert isinstance(model["a"], PackedLinear)
     torch.testing.assert_close(model["b"](model["a"](x)), want)
 
@@ -90,8 +90,8 @@ def test_layers_of_one_input_are_one_product(bias: tuple[bool, bool, bool]) -> N
     inputs = [torch.randn(1, 7, 32), torch.randn(1, 2, 32), torch.randn(1, 2, 32)]
     with torch.no_grad():
         want = [module(x) for x in inputs]
-    lay_out_linears(module, CPU, torch.float32, Threads())
-    assert isinstance(module.q_proj, PartOfProduct)
+    pack_linears(module, CPU, torch.float32, ThreadLimiter())
+    assert isinstance(module.q_proj, FusedLinearSlice)
     for x, expected in zip(inputs, want, strict=True):
         torch.testing.assert_close(module(x), expected)
 
@@ -99,14 +99,14 @@ def test_layers_of_one_input_are_one_product(bias: tuple[bool, bool, bool]) -> N
 def test_layers_with_and_without_a_bias_stay_apart() -> None:
     """Only layers of one form are put together."""
     module = Attention((True, False, True))
-    lay_out_linears(module, CPU, torch.float32, Threads())
+    pack_linears(module, CPU, torch.float32, ThreadLimiter())
     assert isinstance(module.q_proj, PackedLinear)
 
 
 def test_a_shared_product_keeps_nothing_after_its_last_part() -> None:
     """The next forward of an equal input computes anew, and memory is not held between."""
     module = Attention((False,) * 3)
-    lay_out_linears(module, CPU, torch.float32, Threads())
+    pack_linears(module, CPU, torch.float32, ThreadLimiter())
     x = torch.randn(4, 32)
     first = module(x)
     x.mul_(2.0)
@@ -116,7 +116,7 @@ def test_a_shared_product_keeps_nothing_after_its_last_part() -> None:
 def test_what_a_failed_forward_left_is_forgotten() -> None:
     """A product whose parts were not all taken is let go of, and not given to the next forward."""
     module = Attention((False,) * 3)
-    lay_out_linears(module, CPU, torch.float32, Threads())
+    pack_linears(module, CPU, torch.float32, ThreadLimiter())
     x = torch.randn(4, 32)
     first = module.q_proj(x)
     forget_products(module)

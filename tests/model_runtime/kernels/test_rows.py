@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model_runtime.kernels.rows import put, row_index, take
+from model_runtime.kernels.rows import read_rows, row_index, write_rows
 
 CPU = torch.device("cpu")
 
@@ -15,8 +15,8 @@ def test_rows_are_read_and_written_by_their_numbers(rows: list[int]) -> None:
     """take() gives the rows in order and put() changes no other."""
     tensor = torch.arange(12.0).view(6, 2)
     index = row_index(rows, CPU)
-    assert torch.equal(take(tensor, index), tensor[torch.tensor(rows)])
-    put(tensor, index, torch.full((len(rows), 2), -1.0))
+    assert torch.equal(read_rows(tensor, index), tensor[torch.tensor(rows)])
+    write_rows(tensor, index, torch.full((len(rows), 2), -1.0))
     changed = (tensor == -1.0).all(1).nonzero().squeeze(1).tolist()
     assert changed == sorted(set(rows))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model_runtime.batching.batch import Batch, KeySpan
-from model_runtime.kernels.threads import FEW_ROWS, SMALL_BATCH, SMALL_KEYS, Threads
+from model_runtime.kernels.threads import FEW_ROWS, SMALL_BATCH, SMALL_KEYS, ThreadLimiter
 
 
 def batch_of(rows: int, keys: int = 1) -> Batch:
@@ -29,41 +29,41 @@ def count(request: pytest.FixtureRequest) -> Iterator[int]:
 
 def test_small_batches_run_on_one_thread(count: int) -> None:
     """All threads are there for a large batch, and again after a small one."""
-    threads = Threads()
-    with threads.of_batch(batch_of(SMALL_BATCH)):
+    threads = ThreadLimiter()
+    with threads.for_batch(batch_of(SMALL_BATCH)):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == count
-    with threads.of_batch(batch_of(SMALL_BATCH + 1)):
+    with threads.for_batch(batch_of(SMALL_BATCH + 1)):
         assert torch.get_num_threads() == count
 
 
 def test_products_of_some_rows_wake_all_threads(count: int) -> None:
     """One of two threads does a product of few rows; of more threads all do."""
-    threads = Threads()
-    with threads.of_batch(batch_of(SMALL_BATCH)):
-        with threads.of_product(FEW_ROWS + 1):
+    threads = ThreadLimiter()
+    with threads.for_batch(batch_of(SMALL_BATCH)):
+        with threads.for_product(FEW_ROWS + 1):
             assert torch.get_num_threads() == count
         assert torch.get_num_threads() == 1
-        with threads.of_product(FEW_ROWS):
+        with threads.for_product(FEW_ROWS):
             assert torch.get_num_threads() == (1 if count == 2 else count)
         assert torch.get_num_threads() == 1
-    with threads.of_product(FEW_ROWS):
+    with threads.for_product(FEW_ROWS):
         assert torch.get_num_threads() == count
 
 
 def test_a_batch_over_many_keys_is_not_small(count: int) -> None:
     """Attention to that many keys is worth all threads, however few the rows."""
-    with Threads().of_batch(batch_of(2, SMALL_KEYS // 2)):
+    with ThreadLimiter().for_batch(batch_of(2, SMALL_KEYS // 2)):
         assert torch.get_num_threads() == 1
-    with Threads().of_batch(batch_of(2, SMALL_KEYS // 2 + 1)):
+    with ThreadLimiter().for_batch(batch_of(2, SMALL_KEYS // 2 + 1)):
         assert torch.get_num_threads() == count
 
 
 def test_a_failed_forward_leaves_the_threads_as_they_were(count: int) -> None:
     """Whatever is raised inside."""
-    threads = Threads()
-    with pytest.raises(KeyError), threads.of_batch(batch_of(1)), threads.of_product(SMALL_BATCH):
+    threads = ThreadLimiter()
+    with pytest.raises(KeyError), threads.for_batch(batch_of(1)), threads.for_product(SMALL_BATCH):
         raise KeyError
     assert torch.get_num_threads() == count
-    with threads.of_product(1):
+    with threads.for_product(1):
         assert torch.get_num_threads() == count

@@ -8,15 +8,15 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_runtime.batching.batch import Batch, Work
+from model_runtime.batching.batch import Batch, QueryProgress
 from model_runtime.batching.planner import plan
 from model_runtime.batching.trie import fed_tokens
-from model_runtime.decoding.base import AskOnce
+from model_runtime.decoding.base import SingleRound
 from model_runtime.errors import ForwardFailed
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.scheduling.batcher import Batcher
-from model_runtime.scheduling.request import Job
-from model_runtime.types import Answer, LogprobQuery, Outcome, Priority, RequestOptions
+from model_runtime.scheduling.request import EngineRequest
+from model_runtime.types import LogprobQuery, Priority, QueryResult, RequestOptions, RequestOutput
 from tests.model_runtime.chain import Chain
 from tests.model_runtime.fake_model import FakeModel, ask, expected, paths
 
@@ -30,10 +30,10 @@ class CachedModel(FakeModel):
         super().__init__()
         self.cache = PrefixCache(slots + 1)
 
-    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+    def plan(self, work: Sequence[QueryProgress], budget: int) -> Batch:
         return plan(work, self.cache, budget)
 
-    def run(self, batch: Batch) -> Sequence[Answer]:
+    def run(self, batch: Batch) -> Sequence[QueryResult]:
         answers = super().run(batch)
         self.cache.commit(batch, answers)
         self.cache.check()
@@ -41,7 +41,7 @@ class CachedModel(FakeModel):
 
     def release(self, batch: Batch) -> None:
         super().release(batch)
-        self.cache.abandon()
+        self.cache.rollback()
         self.cache.check()
 
 
@@ -49,16 +49,16 @@ def batcher_on(model: FakeModel, budget: int) -> Batcher:
     return Batcher(model.forward, budget, clock=lambda: 0.0)
 
 
-def job(queries: list[LogprobQuery], priority: Priority) -> Job:
-    search = AskOnce(queries, cost=fed_tokens(queries))
-    return Job(search, RequestOptions(priority), arrival=0.0)
+def job(queries: list[LogprobQuery], priority: Priority) -> EngineRequest:
+    search = SingleRound(queries, cost=fed_tokens(queries))
+    return EngineRequest(search, RequestOptions(priority), arrival=0.0)
 
 
-def run_to_end(batcher: Batcher, turns: int) -> dict[Job, object]:
+def run_to_end(batcher: Batcher, turns: int) -> dict[EngineRequest, object]:
     """How each job ended; an error if that takes more turns."""
-    ends: dict[Job, object] = {}
+    ends: dict[EngineRequest, object] = {}
     for _ in range(turns):
-        ends |= dict(batcher.settle())
+        ends |= dict(batcher.collect_finished())
         if batcher.idle:
             return ends
         batcher.forward()
@@ -85,7 +85,7 @@ def test_requests_that_evict_each_other_all_end(
     ends = run_to_end(batcher, turns=20 * LONGEST * len(jobs))
     for item, query in zip(jobs, queries, strict=True):
         end = ends[item]
-        assert isinstance(end, Outcome)
+        assert isinstance(end, RequestOutput)
         assert end.value == (expected(query),)
 
 
@@ -113,7 +113,7 @@ def test_decodes_that_evict_each_other_all_end(
     asked = [ask(*[50 + i] * size, score_from=size - 1) for i, size in enumerate(scores)]
     longest = max([*(search.cost for search in searches), *scores])
     batcher = batcher_on(CachedModel(slots=longest + spare), budget)
-    jobs = [Job(search, RequestOptions(), float(i)) for i, search in enumerate(searches)]
+    jobs = [EngineRequest(search, RequestOptions(), float(i)) for i, search in enumerate(searches)]
     jobs += [job([query], Priority.BULK) for query in asked]
     for item in jobs:
         batcher.admit(item)
@@ -126,7 +126,7 @@ def test_decodes_that_evict_each_other_all_end(
 
 
 def value_of(end: object) -> object:
-    assert isinstance(end, Outcome), end
+    assert isinstance(end, RequestOutput), end
     return end.value
 
 
@@ -173,7 +173,7 @@ def test_the_cache_survives_failures_and_departures(
         forwards = len(model.ran) + len(model.released)
         for index, limit in leaves.items():
             if index < len(jobs) and forwards >= limit:
-                jobs[index].gone = True
+                jobs[index].cancelled = True
         if any(path[0] == poison for path in paths(batch)):
             raise ValueError("poison")
 
@@ -189,6 +189,6 @@ def test_the_cache_survives_failures_and_departures(
 
 def may_end(end: object, queries: list[LogprobQuery], poison: int | None) -> bool:
     """The right answers, or a failure where there is a reason for one."""
-    if isinstance(end, Outcome):
+    if isinstance(end, RequestOutput):
         return end.value == tuple(expected(query) for query in queries)
     return type(end) is ForwardFailed and poison in {query.tokens[0] for query in queries}

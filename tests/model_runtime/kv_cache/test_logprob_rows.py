@@ -17,7 +17,7 @@ from model_runtime.kv_cache.logprob_rows import (
     MOST_TOP,
     ROW_BYTES,
     SCORED_BYTES,
-    KeptRows,
+    LogprobRowCache,
     row_budget,
 )
 from model_runtime.kv_cache.prefix_cache import PrefixCache
@@ -135,21 +135,21 @@ def test_scores_are_not_kept_unless_asked(tiny_folder: TinyFolder) -> None:
 
 def test_a_slot_that_is_given_away_forgets() -> None:
     """What was known of a slot ends with it."""
-    rows, query = KeptRows(1 << 20), LogprobQuery((1, 2, 3), 1, (), 1, keep=3)
+    rows, query = LogprobRowCache(1 << 20), LogprobQuery((1, 2, 3), 1, (), 1, keep=3)
     top = ((TokenLogprob(2, -0.5),), (TokenLogprob(3, -0.25),))
     answer = LogprobResult((-0.5, -0.25), (1, 1), top=top)
-    rows.keep((7, 8), query, 1, answer)
-    assert rows.recall((7, 8), query, 1) == answer
-    rows.forget((7,))
-    assert rows.recall((7, 8), query, 1) == LogprobResult()
-    assert rows.recall((8,), query, 2).logprobs == (-0.25,)
+    rows.insert((7, 8), query, 1, answer)
+    assert rows.lookup((7, 8), query, 1) == answer
+    rows.invalidate((7,))
+    assert rows.lookup((7, 8), query, 1) == LogprobResult()
+    assert rows.lookup((8,), query, 2).logprobs == (-0.25,)
     assert len(rows) == 1
 
 
 LARGE_VOCABULARY = 250_000
 
 
-def keep_rows(rows: KeptRows, slots: range, top: int, scored: int) -> None:
+def keep_rows(rows: LogprobRowCache, slots: range, top: int, scored: int) -> None:
     """So many listed and scored tokens in each row, with ids and ranks as large ones have them."""
     rng = random.Random(top)
 
@@ -160,7 +160,7 @@ def keep_rows(rows: KeptRows, slots: range, top: int, scored: int) -> None:
         for _ in range(scored):
             listed = tuple(TokenLogprob(token_id(), rng.random()) for _ in range(top))
             answer = LogprobResult((rng.random(),), (token_id(),), top=(listed,))
-            rows.keep((slot,), LogprobQuery((1, token_id()), 1, (), top, keep=2), 1, answer)
+            rows.insert((slot,), LogprobQuery((1, token_id()), 1, (), top, keep=2), 1, answer)
 
 
 def traced(work: Callable[[], object]) -> int:
@@ -181,7 +181,7 @@ def traced(work: Callable[[], object]) -> int:
 @pytest.mark.parametrize("count", [90, 175])
 def test_counted_bytes_are_those_that_are_taken(top: int, scored: int, count: int) -> None:
     """Never fewer than there are, and not many more, however full the tables happen to be."""
-    rows = KeptRows(1 << 30)
+    rows = LogprobRowCache(1 << 30)
     taken = traced(lambda: keep_rows(rows, range(1000, 1000 + count), top, scored))
     assert taken <= rows.bytes <= 1.5 * taken
 
@@ -189,12 +189,12 @@ def test_counted_bytes_are_those_that_are_taken(top: int, scored: int, count: in
 def test_rows_of_a_large_vocabulary_stay_within_their_bytes() -> None:
     """Ten times as many as fit: those kept last are there, the others are gone from memory."""
     bound = 200_000
-    rows = KeptRows(bound)
+    rows = LogprobRowCache(bound)
     taken = traced(lambda: keep_rows(rows, range(1000, 2000), MOST_TOP, 1))
     assert taken <= bound
     assert 0.9 * bound < rows.bytes <= bound
     assert 50 < len(rows) < 200
-    rows.forget(range(1000, 2000))
+    rows.invalidate(range(1000, 2000))
     assert (len(rows), rows.bytes) == (0, 0)
 
 
@@ -202,20 +202,20 @@ def test_of_a_path_that_is_too_long_the_beginning_is_kept() -> None:
     """Rows behind one that is not known could not be recalled."""
     path = tuple(range(1, 8))
     answer = LogprobResult((-1.0,) * 6, (1,) * 6)
-    rows = KeptRows(3 * (ROW_BYTES + SCORED_BYTES))
-    rows.keep(range(10, 16), prompt(path, 0), 1, answer)
-    assert len(rows.recall(range(10, 16), prompt(path, 0), 1).logprobs) == 3
+    rows = LogprobRowCache(3 * (ROW_BYTES + SCORED_BYTES))
+    rows.insert(range(10, 16), prompt(path, 0), 1, answer)
+    assert len(rows.lookup(range(10, 16), prompt(path, 0), 1).logprobs) == 3
 
 
 def test_what_was_recalled_outlives_what_was_not() -> None:
     """Age counts from the last use."""
     answer, query = LogprobResult((-1.0,), (1,)), LogprobQuery((1, 2), 1, keep=2)
-    rows = KeptRows(2 * (ROW_BYTES + SCORED_BYTES))
-    rows.keep((7,), query, 1, answer)
-    rows.keep((8,), query, 1, answer)
-    rows.recall((7,), query, 1)
-    rows.keep((9,), query, 1, answer)
-    assert [bool(rows.recall((slot,), query, 1).ranks) for slot in (7, 8, 9)] == [True, False, True]
+    rows = LogprobRowCache(2 * (ROW_BYTES + SCORED_BYTES))
+    rows.insert((7,), query, 1, answer)
+    rows.insert((8,), query, 1, answer)
+    rows.lookup((7,), query, 1)
+    rows.insert((9,), query, 1, answer)
+    assert [bool(rows.lookup((slot,), query, 1).ranks) for slot in (7, 8, 9)] == [True, False, True]
 
 
 @on_loop
@@ -236,11 +236,11 @@ async def test_an_engine_bounds_and_tells_what_it_keeps(tiny_folder: TinyFolder)
 
 def test_what_one_row_keeps_is_bounded() -> None:
     """However many paths go on from one token, few of their tokens are kept, the last ones."""
-    rows = KeptRows(1 << 20)
+    rows = LogprobRowCache(1 << 20)
     answer = LogprobResult((-1.0,), (1,))
     for token in range(10 * MOST_SCORED):
-        rows.keep((7,), LogprobQuery((1, token), 1, keep=2), 1, answer)
+        rows.insert((7,), LogprobQuery((1, token), 1, keep=2), 1, answer)
     asked = [LogprobQuery((1, token), 1, keep=2) for token in range(10 * MOST_SCORED)]
-    known = [bool(rows.recall((7,), query, 1).logprobs) for query in asked]
+    known = [bool(rows.lookup((7,), query, 1).logprobs) for query in asked]
     assert sum(known) <= MOST_SCORED
     assert known[-1]

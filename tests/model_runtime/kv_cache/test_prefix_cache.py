@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_runtime.batching.batch import Batch, KeptPath
+from model_runtime.batching.batch import Batch, CachedPath
 from model_runtime.batching.trie import TokenTrie, TrieNode
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.types import LogprobQuery, LogprobResult
@@ -17,7 +17,7 @@ from model_runtime.types import LogprobQuery, LogprobResult
 Path = tuple[str, tuple[int, ...]]
 
 
-def batch_keeping(kept: list[KeptPath]) -> Batch:
+def batch_keeping(kept: list[CachedPath]) -> Batch:
     """A batch that has run, of which only the kept paths matter."""
     return Batch(**{part.name: () for part in fields(Batch)} | {"kept": tuple(kept)})
 
@@ -27,10 +27,10 @@ def slots_of(cache: PrefixCache, salt: str, tokens: tuple[int, ...]) -> list[int
     return cache.match(salt, tokens, len(tokens)).slots()
 
 
-def lend(cache: PrefixCache, salt: str, tokens: tuple[int, ...]) -> KeptPath:
+def lend(cache: PrefixCache, salt: str, tokens: tuple[int, ...]) -> CachedPath:
     """Match a path and allocate what is missing of it, as a planner does."""
     found = slots_of(cache, salt, tokens)
-    return KeptPath(salt, tokens, (*found, *cache.allocate(len(tokens) - len(found))))
+    return CachedPath(salt, tokens, (*found, *cache.allocate(len(tokens) - len(found))))
 
 
 def keep(cache: PrefixCache, *paths: Path) -> None:
@@ -80,7 +80,7 @@ class Bracket:
     def __init__(self, slots: int) -> None:
         self.cache = PrefixCache(slots)
         self.lent: set[int] = set()
-        self.paths: list[KeptPath] = []
+        self.paths: list[CachedPath] = []
         self.matched: dict[Path, list[int]] = {}
         self.kept: dict[Path, int] = {}
 
@@ -99,7 +99,7 @@ class Bracket:
         missing = len(path[1]) - len(self.matched[path])
         if missing <= self.cache.room:
             slots = (*self.matched[path], *self._allocate(missing))
-            self.paths.append(KeptPath(*path, slots))
+            self.paths.append(CachedPath(*path, slots))
 
     def fill(self) -> None:
         self._allocate(self.cache.room)
@@ -118,7 +118,7 @@ class Bracket:
 
     def abandon(self) -> None:
         """The run failed: what it may have written over is gone."""
-        self.cache.abandon()
+        self.cache.rollback()
         assert self.lent.isdisjoint(contents(self.cache).values())
         self.kept = contents(self.cache)
         self.begin()
@@ -183,13 +183,13 @@ def test_rows_outlive_a_plan_that_is_given_up() -> None:
     query = LogprobQuery((1, 2, 3, 4), 1, keep=4)
     keep(cache, ("", query.tokens))
     slots = slots_of(cache, "", query.tokens)
-    cache._rows.keep(slots[:3], query, 1, LogprobResult((-1.0, -2.0, -3.0), (1, 2, 3)))
+    cache._rows.insert(slots[:3], query, 1, LogprobResult((-1.0, -2.0, -3.0), (1, 2, 3)))
     cache.begin()
     cache.allocate(4)
     cache.begin()
     assert cache.recall(slots[:3], query, 1).ranks == (1, 2, 3)
     cache.allocate(4)
-    cache.abandon()
+    cache.rollback()
     assert cache.recall(slots[:3], query, 1) == LogprobResult()
 
 
@@ -223,7 +223,7 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     assert cached(cache, "a", (1, 2, 3, 4)) == 4
     cache.begin()
     cache.allocate(4)
-    cache.abandon()
+    cache.rollback()
     assert [cached(cache, salt, (1, 2, 3, 4)) for salt in "abc"] == [4, 0, 4]
 
 
@@ -238,7 +238,7 @@ def test_a_leaf_loses_no_more_than_is_needed(wanted: int, left: tuple[int, int])
     cache.begin()
     cache.allocate(wanted)
     cache.check()
-    cache.abandon()
+    cache.rollback()
     assert cache.used == 6 - wanted
     assert (cached(cache, "", old), cached(cache, "", young)) == left
 
@@ -249,7 +249,7 @@ def test_an_old_parent_goes_before_a_younger_leaf() -> None:
     keep(cache, ("old", (1, 2, 3)), ("old", (1, 2, 4)), ("young", (5, 6)))
     cache.begin()
     cache.allocate(4)
-    cache.abandon()
+    cache.rollback()
     assert (cached(cache, "old", (1, 2)), cached(cache, "young", (5, 6))) == (0, 2)
 
 
@@ -267,7 +267,7 @@ def test_what_is_matched_between_two_evictions_stays(path: tuple[int, ...], spar
     assert not {slot for _ in range(room) for slot in cache.allocate(1)} & set(found)
     with pytest.raises(RuntimeError, match="more than room"):
         cache.allocate(1)
-    cache.abandon()
+    cache.rollback()
     assert [cached(cache, salt, (1, 2, 3, 4)) for salt in "abc"] == [0, spared, 0]
 
 

@@ -175,7 +175,7 @@ def test_weights_beyond_the_limit_are_refused_before_they_are_read(
     class SmallMemory:
         total = 1000
 
-    monkeypatch.setattr(model_loader, "Memory", SmallMemory)
+    monkeypatch.setattr(model_loader, "AvailableMemory", SmallMemory)
     assert "weights" in refusal(folder, ModelLoadError)
 
 

@@ -12,7 +12,7 @@ import transformers
 
 from model_runtime.config import EngineConfig
 from model_runtime.errors import UnsupportedModel
-from model_runtime.runner.served_model import ServedModel
+from model_runtime.runner.served_model import ModelBackend
 from tests.tiny_models import TINY_VOCAB, tiny_tokenizer
 
 _COMMON: dict[str, Any] = {"vocab_size": TINY_VOCAB, "hidden_size": 64, "pad_token_id": None}
@@ -99,9 +99,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return made
 
 
-def load(folder: Path, **settings: Any) -> ServedModel:
+def load(folder: Path, **settings: Any) -> ModelBackend:
     """Load on the CPU, as an engine does."""
-    return ServedModel.load(EngineConfig(model=str(folder), device="cpu", **settings))
+    return ModelBackend.load(EngineConfig(model=str(folder), device="cpu", **settings))
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -132,7 +132,7 @@ def test_an_unknown_failure_names_the_model_first(
     def fail(*_: object) -> None:
         raise AttributeError("no attribute\n'heads'")
 
-    monkeypatch.setattr("model_runtime.runner.served_model.take_sample", fail)
+    monkeypatch.setattr("model_runtime.runner.served_model.compute_reference", fail)
     kind = "falcon"
     with pytest.raises(UnsupportedModel) as caught:
         load(folder(kind), runner="padded")

@@ -6,12 +6,17 @@ import pytest
 from transformers import BartConfig, BartForCausalLM
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batching.batch import Work, assemble
+from model_runtime.batching.batch import QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.errors import UnsupportedModel
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.loading import self_check as numeric_error
-from model_runtime.loading.self_check import Sample, check_cached, check_company, take_sample
+from model_runtime.loading.self_check import (
+    ReferenceSample,
+    check_batch_invariance,
+    check_cached,
+    compute_reference,
+)
 from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.types import LogprobQuery, LogprobResult, ModelInfo
 from tests.tiny_models import tiny_model
@@ -21,7 +26,7 @@ INFO = ModelInfo("m", "f", "TinyForCausalLM", "float32", "cpu", 64, 64, None, ()
 
 def test_the_error_is_the_largest_and_the_root_of_the_mean_square() -> None:
     """Of as many tokens as were computed."""
-    sample = Sample((1, 2, 3, 4), (-1.0, -2.0, -3.0))
+    sample = ReferenceSample((1, 2, 3, 4), (-1.0, -2.0, -3.0))
     assert sample.error_of((-1.003, -2.004), INFO) == pytest.approx(
         (0.004, 0.0125**0.5 / 31.622777)
     )
@@ -30,18 +35,18 @@ def test_the_error_is_the_largest_and_the_root_of_the_mean_square() -> None:
 def test_more_than_rounding_is_refused() -> None:
     """A forward that is wrong is not reported as an error bar."""
     with pytest.raises(UnsupportedModel, match="its own reference"):
-        Sample((1, 2), (-1.0,)).error_of((-1.5,), INFO)
+        ReferenceSample((1, 2), (-1.0,)).error_of((-1.5,), INFO)
     with pytest.raises(UnsupportedModel, match="its own reference"):
-        Sample((1, 2), (-1.0,)).error_of((float("nan"),), INFO)
+        ReferenceSample((1, 2), (-1.0,)).error_of((float("nan"),), INFO)
 
 
 def test_a_large_model_is_compared_with_its_own_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its error stays unknown, a wrong forward is refused, and its attention is put back."""
     model = tiny_model("llama")
     model.set_attn_implementation(ATTENTION_NAME)
-    exact = take_sample(model, 40)
+    exact = compute_reference(model, 40)
     monkeypatch.setattr(numeric_error, "LARGEST_MODEL_BYTES", 0)
-    sample = take_sample(model, 40)
+    sample = compute_reference(model, 40)
     assert model.config._attn_implementation == ATTENTION_NAME
     assert sample.logprobs == pytest.approx(exact.logprobs, abs=1e-4)
     assert (exact.exact, sample.exact) == (True, False)
@@ -66,16 +71,16 @@ def test_a_decoder_that_ignores_positions_is_caught() -> None:
         attn_implementation=ATTENTION_NAME,
     )  # fmt: skip
     runner = ModelRunner(BartForCausalLM(config).eval(), 1 << 20)
-    path, fork = Sample(tuple(7 * i % 64 for i in range(40)), ()).paths(40)
+    path, fork = ReferenceSample(tuple(7 * i % 64 for i in range(40)), ()).paths(40)
     (alone,) = logprobs(runner, fork)
     _, together = logprobs(runner, path, fork)
     with pytest.raises(UnsupportedModel, match="beside another path"):
-        check_company(alone, together, INFO)
+        check_batch_invariance(alone, together, INFO)
 
 
 def logprobs(runner: ModelRunner, *paths: tuple[int, ...]) -> list[tuple[float, ...]]:
     """Of whole paths in one batch."""
-    work = [Work(LogprobQuery(path, 1), 1) for path in paths]
+    work = [QueryProgress(LogprobQuery(path, 1), 1) for path in paths]
     batch = plan(work, PrefixCache(200), 4096)
-    answers = assemble(batch, runner.run(batch))
+    answers = results_from_output(batch, runner.run(batch))
     return [answer.logprobs for answer in answers if isinstance(answer, LogprobResult)]

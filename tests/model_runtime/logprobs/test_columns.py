@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from model_runtime.logprobs.columns import RankedTokens
+from model_runtime.logprobs.columns import TokenColumns
 from model_runtime.types import RankedLogprob
 
 ROW = (RankedLogprob(7, -0.5, 1), RankedLogprob(3, -1.0, 2), RankedLogprob(9, -1.0, 2))
-COLUMNS = RankedTokens([7, 3, 9], [-0.5, -1.0, -1.0], [1, 2, 2])
+COLUMNS = TokenColumns([7, 3, 9], [-0.5, -1.0, -1.0], [1, 2, 2])
 
 
 def test_columns_read_like_the_tuple_of_their_tokens() -> None:
@@ -22,7 +22,7 @@ def test_columns_read_like_the_tuple_of_their_tokens() -> None:
 
 def test_other_tokens_are_not_equal() -> None:
     """One rank that differs, one token less, or no tokens at all."""
-    assert RankedTokens([7, 3, 9], [-0.5, -1.0, -1.0], [1, 2, 3]) != ROW
+    assert TokenColumns([7, 3, 9], [-0.5, -1.0, -1.0], [1, 2, 3]) != ROW
     assert COLUMNS[:2] != ROW
     assert COLUMNS != 3
-    assert not RankedTokens([], [], [])
+    assert not TokenColumns([], [], [])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model_runtime.batching.batch import Work, assemble
+from model_runtime.batching.batch import QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.errors import NonFiniteLogits
 from model_runtime.kv_cache.prefix_cache import PrefixCache
@@ -21,7 +21,7 @@ from model_runtime.logprobs import log_partition as row_partitions
 from model_runtime.logprobs.log_partition import log_partitions_of_rows
 from model_runtime.logprobs.reduce import reduce_head_rows
 from model_runtime.logprobs.set_mass import row_sums
-from model_runtime.runner.unbatched_runner import PaddedModelRunner
+from model_runtime.runner.unbatched_runner import UnbatchedModelRunner
 from model_runtime.types import LogprobQuery, LogprobResult
 from tests.conftest import TinyFolder
 from tests.offline import Offline, eager_model
@@ -38,10 +38,10 @@ def asks(path: tuple[int, ...], *temperatures: float, top_k: int = 0) -> Logprob
 
 def reduce(logits: Tensor, queries: Sequence[LogprobQuery]) -> list[LogprobResult]:
     """Answers to queries on paths of one token, whose id is the row of ``logits`` they read."""
-    batch = plan([Work(query, 1) for query in queries], PrefixCache(256), 4096)
+    batch = plan([QueryProgress(query, 1) for query in queries], PrefixCache(256), 4096)
     rows = [batch.token_ids[row] for row in batch.head_rows]
     output = reduce_head_rows(logits[rows], lambda hidden: hidden, batch, logits.shape[1])
-    return assemble(batch, output)  # type: ignore[return-value]
+    return results_from_output(batch, output)  # type: ignore[return-value]
 
 
 def defined(logits: Tensor, temperature: float) -> float:
@@ -186,9 +186,9 @@ def test_the_default_model_says_the_same_in_a_crowd(real_model: Offline) -> None
 def test_the_plain_runner_tempers_alike(tiny_folder: TinyFolder) -> None:
     """Within rounding what path attention says."""
     query = asks(tuple(range(3, 40)), 0.5, 2.0)
-    runner = PaddedModelRunner(eager_model(tiny_folder("llama")), 128)
-    batch = runner.plan([Work(query, query.score_from)], 64)
-    (plain,) = assemble(batch, runner.run(batch))
+    runner = UnbatchedModelRunner(eager_model(tiny_folder("llama")), 128)
+    batch = runner.plan([QueryProgress(query, query.score_from)], 64)
+    (plain,) = results_from_output(batch, runner.run(batch))
     (fast,) = Offline(tiny_folder("llama")).answer([query])
     assert isinstance(plain, LogprobResult)
     assert plain.log_partitions == pytest.approx(fast.log_partitions, abs=1e-4)

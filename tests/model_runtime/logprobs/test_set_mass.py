@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model_runtime.batching.batch import Work, assemble
+from model_runtime.batching.batch import QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.errors import NonFiniteLogits, TokenIdOutOfRange
 from model_runtime.kv_cache.prefix_cache import PrefixCache
@@ -20,8 +20,8 @@ from model_runtime.loading.reference import reference_logprobs
 from model_runtime.logprobs import set_mass as row_masses
 from model_runtime.logprobs.reduce import reduce_head_rows
 from model_runtime.logprobs.set_mass import MANY, ids_of, masses_of_rows
-from model_runtime.runner.unbatched_runner import PaddedModelRunner
-from model_runtime.scheduling.query_validation import QueryLimits
+from model_runtime.runner.unbatched_runner import UnbatchedModelRunner
+from model_runtime.scheduling.query_validation import QueryValidator
 from model_runtime.token_set import TokenSet
 from model_runtime.types import LogprobQuery, LogprobResult
 from tests.conftest import TinyFolder
@@ -38,10 +38,10 @@ def asks(path: tuple[int, ...], *masses: TokenSet, targets: tuple[int, ...] = ()
 
 def reduce(logits: Tensor, queries: Sequence[LogprobQuery]) -> list[LogprobResult]:
     """Answers to queries on paths of one token, whose id is the row of ``logits`` they read."""
-    batch = plan([Work(query, 1) for query in queries], PrefixCache(256), 4096)
+    batch = plan([QueryProgress(query, 1) for query in queries], PrefixCache(256), 4096)
     rows = [batch.token_ids[row] for row in batch.head_rows]
     output = reduce_head_rows(logits[rows], lambda hidden: hidden, batch, logits.shape[1])
-    return assemble(batch, output)  # type: ignore[return-value]
+    return results_from_output(batch, output)  # type: ignore[return-value]
 
 
 def weighed(logits: Tensor, tokens: TokenSet) -> float:
@@ -171,9 +171,9 @@ def test_the_plain_runner_weighs_alike(tiny_folder: TinyFolder) -> None:
     """Within rounding what path attention says, and to the bit what it says of the tokens."""
     path, thirds = tuple(range(3, 40)), TokenSet.of(range(0, TINY_VOCAB, 3), TINY_VOCAB)
     query = asks(path, thirds, TokenSet.of((9,), TINY_VOCAB), targets=(9,))
-    runner = PaddedModelRunner(eager_model(tiny_folder("llama")), 128)
-    batch = runner.plan([Work(query, query.score_from)], 64)
-    (plain,) = assemble(batch, runner.run(batch))
+    runner = UnbatchedModelRunner(eager_model(tiny_folder("llama")), 128)
+    batch = runner.plan([QueryProgress(query, query.score_from)], 64)
+    (plain,) = results_from_output(batch, runner.run(batch))
     (fast,) = Offline(tiny_folder("llama")).answer([query])
     assert isinstance(plain, LogprobResult)
     assert plain.masses == pytest.approx(fast.masses, abs=1e-4)
@@ -182,7 +182,7 @@ def test_the_plain_runner_weighs_alike(tiny_folder: TinyFolder) -> None:
 
 def test_impossible_masses_are_refused() -> None:
     """Before anything is computed: without the row that they are of, or of other vocabularies."""
-    limits = QueryLimits(vocab_size=4, max_model_len=9, capacity=7)
+    limits = QueryValidator(vocab_size=4, max_model_len=9, capacity=7)
     mass = TokenSet.of((1, 2), 4)
     error = limits.check(LogprobQuery((1, 2), 1, masses=(mass,)))
     assert error is not None and error.param == "masses"

@@ -1,4 +1,4 @@
-"""What a ``Choice`` lists: against definitions on random logits, and on real tiny models."""
+"""What a ``TopKSelection`` lists: against definitions on random logits, and on real tiny models."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model_runtime.batching.batch import Work, assemble
+from model_runtime.batching.batch import QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.errors import NonFiniteLogits
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.loading.reference import reference_logprobs
 from model_runtime.logprobs.reduce import reduce_head_rows
 from model_runtime.logprobs.top_k import NARROWEST, top_tokens
-from model_runtime.scheduling.query_validation import QueryLimits
+from model_runtime.scheduling.query_validation import QueryValidator
 from model_runtime.token_set import TokenSet
-from model_runtime.types import Choice, LogprobQuery, LogprobResult, RankedLogprob, TokenLogprob
+from model_runtime.types import (
+    LogprobQuery,
+    LogprobResult,
+    RankedLogprob,
+    TokenLogprob,
+    TopKSelection,
+)
 from tests.conftest import TinyFolder
 from tests.offline import Offline, eager_model
 from tests.tiny_models import TINY_VOCAB
@@ -30,21 +36,21 @@ WIDE = 3 * NARROWEST + 5
 """A vocabulary that is searched block by block."""
 
 
-def asks(path: tuple[int, ...], choice: Choice | None, **also: object) -> LogprobQuery:
+def asks(path: tuple[int, ...], choice: TopKSelection | None, **also: object) -> LogprobQuery:
     """A choice after a path."""
     return LogprobQuery(path, len(path), (), choice=choice, **also)  # type: ignore[arg-type]
 
 
 def reduce(logits: Tensor, queries: Sequence[LogprobQuery]) -> list[LogprobResult]:
     """Answers to queries on paths of one token, whose id is the row of ``logits`` they read."""
-    works = [Work(query, 1) for query in queries]
+    works = [QueryProgress(query, 1) for query in queries]
     batch = plan(works, PrefixCache(256), 4096)
     rows = [batch.token_ids[row] for row in batch.head_rows]
     output = reduce_head_rows(logits[rows], lambda hidden: hidden, batch, logits.shape[1])
-    return assemble(batch, output)  # type: ignore[return-value]
+    return results_from_output(batch, output)  # type: ignore[return-value]
 
 
-def listed(logits: Tensor, choice: Choice) -> tuple[RankedLogprob, ...]:
+def listed(logits: Tensor, choice: TopKSelection) -> tuple[RankedLogprob, ...]:
     """The definition: one row, one token after the other."""
     row: list[float] = logits.tolist()
     logprobs: list[float] = (logits - logits.expand(2, -1).logsumexp(-1)[0]).tolist()
@@ -65,7 +71,7 @@ def random_logits(seed: int, rows: int, vocab_size: int, *, ties: bool) -> Tenso
 
 
 @st.composite
-def choices(draw: st.DrawFn) -> Choice:
+def choices(draw: st.DrawFn) -> TopKSelection:
     """Few or many tokens, of all, of nearly all, of half, or of a few."""
     ids = range(TINY_VOCAB)
     few = st.frozensets(st.sampled_from(ids), min_size=1, max_size=20).map(tuple)
@@ -77,7 +83,7 @@ def choices(draw: st.DrawFn) -> Choice:
             few,
         )
     )
-    return Choice(
+    return TopKSelection(
         count=draw(st.sampled_from((1, 2, 9, 40, TINY_VOCAB + 1))),
         floor=draw(st.sampled_from((None, -4.0, -9.5, 0.0))),
         allowed=None if kept is None else TokenSet.of(kept, TINY_VOCAB),
@@ -91,7 +97,7 @@ def choices(draw: st.DrawFn) -> Choice:
     ties=st.booleans(),
 )
 def test_each_choice_is_listed_by_the_definition(
-    seed: int, asked: list[tuple[int, Choice]], ties: bool
+    seed: int, asked: list[tuple[int, TopKSelection]], ties: bool
 ) -> None:
     """Several choices of a row and several rows in a batch: each as if it were alone."""
     logits = random_logits(seed, 4, TINY_VOCAB, ties=ties)
@@ -119,7 +125,7 @@ def test_allowed_tokens_of_a_wide_row_have_their_ranks_in_all_of_it(count: int) 
     logits = random_logits(count, 2, WIDE, ties=False)
     sets = [range(3, 60, 9), range(0, WIDE, 3), [i for i in range(WIDE) if i % 700]]
     for ids in sets:
-        choice = Choice(count, allowed=TokenSet.of(ids, WIDE))
+        choice = TopKSelection(count, allowed=TokenSet.of(ids, WIDE))
         results = reduce(logits, [asks((0,), choice), asks((1,), choice)])
         for row, result in zip(logits, results, strict=True):
             ranks = [1 + int((row > row[token.id]).sum()) for token in result.choices]
@@ -132,7 +138,7 @@ def test_a_broken_row_fails_its_own_choice_alone() -> None:
     """A NaN among the logits is an error of the path it stands on, not of its neighbours."""
     logits = random_logits(3, 3, TINY_VOCAB, ties=False)
     logits[1, 7] = math.nan
-    own = [Choice(2), Choice(1, allowed=TokenSet.of((4, 5), TINY_VOCAB))]
+    own = [TopKSelection(2), TopKSelection(1, allowed=TokenSet.of((4, 5), TINY_VOCAB))]
     results = reduce(logits, [asks((row,), choice) for choice in own for row in range(3)])
     for number, result in enumerate(results):
         row, choice = number % 3, own[number // 3]
@@ -145,7 +151,7 @@ def test_a_broken_row_fails_its_own_choice_alone() -> None:
 def test_nothing_above_the_floor_is_no_error() -> None:
     """A choice may list nothing."""
     logits = random_logits(5, 1, TINY_VOCAB, ties=False)
-    (result,) = reduce(logits, [asks((0,), Choice(9, floor=-1e-9))])
+    (result,) = reduce(logits, [asks((0,), TopKSelection(9, floor=-1e-9))])
     assert result.choices == ()
 
 
@@ -155,7 +161,9 @@ def test_choices_agree_with_the_reference(kind: str, tiny_folder: TinyFolder) ->
     path = tuple(random.Random(7).sample(range(TINY_VOCAB), 30))
     half = TokenSet.of(range(1, TINY_VOCAB, 2), TINY_VOCAB)
     offline = Offline(tiny_folder(kind))
-    free, odd = offline.answer([asks(path, Choice(TINY_VOCAB)), asks(path, Choice(50, -9.0, half))])
+    free, odd = offline.answer(
+        [asks(path, TopKSelection(TINY_VOCAB)), asks(path, TopKSelection(50, -9.0, half))]
+    )
     truth = reference_logprobs(eager_model(tiny_folder(kind), torch.float64), path)[-1].tolist()
     assert len(free.choices) == TINY_VOCAB
     for token in free.choices:
@@ -168,7 +176,7 @@ def test_choices_agree_with_the_reference(kind: str, tiny_folder: TinyFolder) ->
 def test_numbers_are_those_of_the_same_ids_asked_by_name(tiny_folder: TinyFolder) -> None:
     """Log-prob and rank of a listed token are, to the bit, those of a target and of the top k."""
     path, ids = (5, 6, 7), tuple(range(TINY_VOCAB))
-    query = LogprobQuery(path, 3, ids, top_k=9, choice=Choice(TINY_VOCAB))
+    query = LogprobQuery(path, 3, ids, top_k=9, choice=TopKSelection(TINY_VOCAB))
     (result,) = Offline(tiny_folder("smollm")).answer([query])
     named = zip(ids, result.target_logprobs, result.target_ranks, strict=True)
     assert sorted(result.choices) == [RankedLogprob(*token) for token in named]
@@ -181,7 +189,7 @@ def test_a_choice_is_the_same_alone_and_in_company(tiny_folder: TinyFolder) -> N
     trunk = tuple(rng.randrange(TINY_VOCAB) for _ in range(150))
     allowed = [None, TokenSet.of(range(0, 99, 7), TINY_VOCAB), TokenSet.of((3, 8), TINY_VOCAB)]
     queries = [
-        asks(trunk[:cut], Choice(count, floor, ids))
+        asks(trunk[:cut], TopKSelection(count, floor, ids))
         for cut in (1, 40, 65, 150)
         for count, floor, ids in zip((1, 70, 3), (None, -8.0, None), allowed, strict=True)
     ]
@@ -193,20 +201,20 @@ def test_a_choice_is_the_same_alone_and_in_company(tiny_folder: TinyFolder) -> N
 @pytest.mark.parametrize(
     ("choice", "targets", "param"),
     [
-        (Choice(0), (), "count"),
-        (Choice(1, floor=math.nan), (), "floor"),
-        (Choice(1, floor=-math.inf), (), "floor"),
-        (Choice(1, allowed=TokenSet.of((), 4)), (), "allowed"),
-        (Choice(1, allowed=TokenSet.of((4,), 5)), (), None),
-        (Choice(1, allowed=TokenSet.of((2,), 3)), (), None),
-        (Choice(1), None, "choice"),
+        (TopKSelection(0), (), "count"),
+        (TopKSelection(1, floor=math.nan), (), "floor"),
+        (TopKSelection(1, floor=-math.inf), (), "floor"),
+        (TopKSelection(1, allowed=TokenSet.of((), 4)), (), "allowed"),
+        (TopKSelection(1, allowed=TokenSet.of((4,), 5)), (), None),
+        (TopKSelection(1, allowed=TokenSet.of((2,), 3)), (), None),
+        (TopKSelection(1), None, "choice"),
     ],
 )
 def test_an_impossible_choice_is_refused(
-    choice: Choice, targets: tuple[int, ...] | None, param: str | None
+    choice: TopKSelection, targets: tuple[int, ...] | None, param: str | None
 ) -> None:
     """Before anything is computed, by the field at fault."""
-    limits = QueryLimits(vocab_size=4, max_model_len=9, capacity=7)
+    limits = QueryValidator(vocab_size=4, max_model_len=9, capacity=7)
     error = limits.check(LogprobQuery((1, 2), 1, targets, choice=choice))
     assert error is not None and error.param == param
-    assert limits.check(LogprobQuery((1, 2), 1, (), choice=Choice(9, -1.0))) is None
+    assert limits.check(LogprobQuery((1, 2), 1, (), choice=TopKSelection(9, -1.0))) is None

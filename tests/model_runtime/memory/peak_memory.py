@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.batching.batch import Batch, Work
+from model_runtime.batching.batch import Batch, QueryProgress
 from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.memory.estimate import ModelShape, batch_bytes
@@ -79,7 +79,9 @@ def main(kind: str) -> None:
 
 
 def plan_all(runner: ModelRunner, queries: list[LogprobQuery]) -> Batch:
-    return plan([Work(q, q.score_from) for q in queries], PrefixCache(runner.slots), 1 << 20)
+    return plan(
+        [QueryProgress(q, q.score_from) for q in queries], PrefixCache(runner.slots), 1 << 20
+    )
 
 
 def run(runner: ModelRunner, queries: list[LogprobQuery]) -> None:

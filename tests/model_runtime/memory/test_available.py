@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from model_runtime.memory.available import Memory
+from model_runtime.memory.available import AvailableMemory
 
 MIB = 1 << 20
 MEMINFO = "MemTotal:       1024 kB\nMemFree:  1 kB\nMemAvailable:    512 kB\nHugePages_Total: 0\n"
 
 
-def tree(root: Path, files: dict[str, object]) -> Memory:
+def tree(root: Path, files: dict[str, object]) -> AvailableMemory:
     """Memory over a root that holds these files."""
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{content}\n")
-    return Memory(root)
+    return AvailableMemory(root)
 
 
 def version_2(folder: str, limit: object, used: int, cached: int = 0) -> dict[str, object]:
@@ -53,7 +53,7 @@ def test_without_a_group_the_machine_is_the_limit(tmp_path: Path) -> None:
 
 def test_where_nothing_is_known_nothing_is_said(tmp_path: Path) -> None:
     """No such files, as off Linux: no limit, no number that looks like one."""
-    memory = Memory(tmp_path)
+    memory = AvailableMemory(tmp_path)
     assert (memory.total, memory.free(), memory.resident()) == (None, None, 0)
 
 
@@ -105,7 +105,7 @@ def test_what_the_process_has_is_counted_in_pages(tmp_path: Path, statm: str, pa
 
 def test_this_machine_can_be_read() -> None:
     """On the machine that runs the tests the numbers hang together."""
-    memory = Memory()
+    memory = AvailableMemory()
     free = memory.free()
     if memory.total is None or free is None:
         pytest.skip("this machine tells nothing about its memory")

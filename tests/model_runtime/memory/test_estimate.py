@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_runtime.batching.batch import Work
+from model_runtime.batching.batch import QueryProgress
 from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.memory.estimate import ModelShape, batch_bytes, largest_batch_bytes
@@ -76,7 +76,7 @@ def test_no_batch_is_larger_than_the_largest(
         for context in contexts
         for length in candidates
     ]
-    batch = plan([Work(q, q.score_from) for q in queries], PrefixCache(5000), budget)
+    batch = plan([QueryProgress(q, q.score_from) for q in queries], PrefixCache(5000), budget)
     assert batch_bytes(shape, batch) <= largest_batch_bytes(shape, budget, path=220)
 
 

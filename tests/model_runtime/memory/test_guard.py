@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_runtime.batching.batch import Batch, Work
+from model_runtime.batching.batch import Batch, QueryProgress
 from model_runtime.batching.planner import plan
 from model_runtime.errors import ModelLoadError, OutOfMemory
 from model_runtime.kv_cache.logprob_rows import row_budget
 from model_runtime.kv_cache.prefix_cache import PrefixCache
-from model_runtime.memory.available import Memory
+from model_runtime.memory.available import AvailableMemory
 from model_runtime.memory.estimate import ModelShape, batch_bytes, largest_batch_bytes
-from model_runtime.memory.guard import RETRY_AFTER_S, BatchRoom
+from model_runtime.memory.guard import RETRY_AFTER_S, MemoryGuard
 from model_runtime.scheduling.oom_backoff import SMALLEST_BUDGET
 from model_runtime.types import LogprobQuery
 
@@ -23,7 +23,7 @@ SHAPE = ModelShape(
 )
 
 
-class FakeMemory(Memory):
+class FakeMemory(AvailableMemory):
     """Says what a test tells it."""
 
     def __init__(self, free: int | None, resident: int = 0) -> None:
@@ -46,9 +46,9 @@ class Bench:
     def __init__(self, memory: FakeMemory) -> None:
         self.now = 0.0
         self.memory = memory
-        self.room = BatchRoom(SHAPE, memory, clock=lambda: self.now)
+        self.room = MemoryGuard(SHAPE, memory, clock=lambda: self.now)
         self.cache = PrefixCache(10_000)
-        self.work = [Work(LogprobQuery(tuple(range(9000)), 9000, ()), 9000)]
+        self.work = [QueryProgress(LogprobQuery(tuple(range(9000)), 9000, ()), 9000)]
 
     def fit(self, budget: int = 4096) -> Batch:
         return self.room.fit(lambda tokens: plan(self.work, self.cache, tokens), budget)
@@ -109,7 +109,7 @@ OLD = tuple(range(10_000, 19_999))
 def full_bench() -> Bench:
     """A bench whose cache holds nothing but one path."""
     bench = Bench(FakeMemory(None))
-    work, bench.work = bench.work, [Work(LogprobQuery((*OLD, 0), len(OLD), ()), len(OLD))]
+    work, bench.work = bench.work, [QueryProgress(LogprobQuery((*OLD, 0), len(OLD), ()), len(OLD))]
     bench.cache.commit(bench.fit(len(OLD)))
     bench.work = work
     bench.now += 2.0
@@ -198,9 +198,9 @@ def test_the_less_is_free_the_newer_is_the_reading(times: int, good_s: float) ->
 def test_a_start_that_cannot_end_well_is_refused() -> None:
     """Storage, kept rows and the largest batch must fit; the message names what to lower."""
     batch = largest_batch_bytes(SHAPE, 4096, 8192)
-    room = BatchRoom(SHAPE, FakeMemory(batch + 500 * MIB + row_budget(500 * MIB)))
+    room = MemoryGuard(SHAPE, FakeMemory(batch + 500 * MIB + row_budget(500 * MIB)))
     room.check_start(500 * MIB, 4096, 8192)
     with pytest.raises(ModelLoadError, match=r"kv_cache_bytes.*max_batch_tokens") as caught:
         room.check_start(501 * MIB, 4096, 8192)
     assert "\n" not in str(caught.value)
-    BatchRoom(SHAPE, FakeMemory(None)).check_start(1 << 60, 4096, 8192)
+    MemoryGuard(SHAPE, FakeMemory(None)).check_start(1 << 60, 4096, 8192)

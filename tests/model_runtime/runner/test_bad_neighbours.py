@@ -26,7 +26,7 @@ from model_runtime.errors import (
     PathTooLong,
     TokenIdOutOfRange,
 )
-from model_runtime.types import Answer, LogprobQuery
+from model_runtime.types import LogprobQuery, QueryResult
 from tests.conftest import TinyFolder
 from tests.crowd import LIMIT_S, ask, started, watch_forwards
 from tests.random_requests import DecodeRequest, Request, ScoreRequest
@@ -35,7 +35,7 @@ from tests.tiny_models import TINY_KINDS, TINY_VOCAB, tiny_model, tiny_tokenizer
 POISON = 2
 """An id whose embedding is not finite in a poisoned model. The start-up sample lacks it."""
 
-Told = tuple[Answer, ...] | DecodingResult | ChainruleError
+Told = tuple[QueryResult, ...] | DecodingResult | ChainruleError
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def test_a_path_that_is_not_finite_fails_alone(
     met, seen = meeting(), watch_forwards(monkeypatch)
     culprits = [met.culprit(POISON, 7, 8), met.culprit(9, POISON)]
     assert same_without(tmp_path, met.good, culprits) == [NonFiniteLogits.__name__] * 4
-    company = [len(it.batch.extents) for it in seen if it.holds(*culprits[0].queries)]
+    company = [len(it.batch.query_slices) for it in seen if it.holds(*culprits[0].queries)]
     assert max(company) > 1, "the culprit had no neighbours"
 
 
@@ -250,8 +250,8 @@ def test_whoever_breaks_forwards_fails_alone(
     culprit = met.culprit(7, 8)
 
     def fail(batch: Batch, output: BatchOutput) -> BatchOutput:
-        if any(extent.query in culprit.queries for extent in batch.extents):
-            failed.append(len(batch.extents))
+        if any(query_slice.query in culprit.queries for query_slice in batch.query_slices):
+            failed.append(len(batch.query_slices))
             raise failure(batch)
         return output
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
 from model_runtime.attention.interface import ATTENTION_NAME, Decoded
-from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.errors import NonFiniteLogits
 from model_runtime.kv_cache.prefix_cache import PrefixCache
@@ -151,7 +151,7 @@ def test_padding_leaves_every_other_slot_alone(tiny_folder: TinyFolder) -> None:
         keys.nan_to_num_()  # what was never written may be anything
     before = [keys.clone() for keys in storage._keys]
     query = LogprobQuery(random_path(random.Random(5), 6), 6, targets=(1,))
-    batch = plan([Work(query, 6)], offline.cache, 64)
+    batch = plan([QueryProgress(query, 6)], offline.cache, 64)
     offline.runner.run(batch)
     others = [slot for slot in range(64) if slot not in batch.slots]
     assert bucket_of(batch) == Bucket(8, 64) and len(batch.slots) == 6
@@ -170,10 +170,10 @@ def test_a_token_that_is_not_finite_fails_its_own_path_alone(tmp_path: Path) -> 
     astray = LogprobQuery((*trunk[:50], 2, *trunk[50:]), 58, ())
     (want,) = InSteps(tmp_path, Tape()).answer([good])
     offline = InSteps(tmp_path, Tape())
-    batch = plan([Work(astray, 58), Work(good, 57)], offline.cache, 128)
+    batch = plan([QueryProgress(astray, 58), QueryProgress(good, 57)], offline.cache, 128)
     output = offline.runner.run(batch)
     assert output.bad_slots == {batch.slots[batch.token_ids.index(2)]}
-    failed, answer = assemble(batch, output)
+    failed, answer = results_from_output(batch, output)
     assert isinstance(failed, NonFiniteLogits)
     assert answer == want
 
@@ -182,7 +182,9 @@ def test_buckets_are_powers_of_two_that_hold_the_batch() -> None:
     """Rows and keys are rounded up, so that few shapes are recorded."""
     cache = PrefixCache(4000)
     for length in (1, 2, 3, 64, 65, 200, 300):
-        batch = plan([Work(LogprobQuery((5,) * length, length, targets=(1,)), length)], cache, 4096)
+        batch = plan(
+            [QueryProgress(LogprobQuery((5,) * length, length, targets=(1,)), length)], cache, 4096
+        )
         bucket = bucket_of(batch)
         assert bucket.rows // 2 < len(batch.token_ids) <= bucket.rows
         assert bucket.keys == 64 or bucket.keys // 2 < length <= bucket.keys

@@ -130,10 +130,10 @@ def test_a_crowd_changes_no_bit_of_the_default_model(
 Condition = Callable[[Batch], bool]
 
 CONDITIONS: Mapping[str, Condition] = {
-    "company": lambda batch: len(batch.extents) > 1,
-    "chunks": lambda batch: not all(extent.complete for extent in batch.extents),
+    "company": lambda batch: len(batch.query_slices) > 1,
+    "chunks": lambda batch: not all(query_slice.complete for query_slice in batch.query_slices),
     "threads": lambda batch: torch.get_num_threads() == 2,
-    "cached context": lambda batch: len(batch.token_ids) < batch.extents[0].query.score_from,
+    "cached context": lambda batch: len(batch.token_ids) < batch.query_slices[0].query.score_from,
     "many rows": lambda batch: len(batch.token_ids) > 200,
 }
 
@@ -177,7 +177,7 @@ def test_every_kind_of_fact_is_compared(
     """A rank, an entropy, a top k, a log-partition that differ in company are conflicts."""
 
     def fault(batch: Batch, output: BatchOutput) -> BatchOutput:
-        return falsified(output, field) if len(batch.extents) > 1 else output
+        return falsified(output, field) if len(batch.query_slices) > 1 else output
 
     watch_forwards(monkeypatch, fault)
     crowd = Crowd(tiny_folder("llama"), 0, count=6)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, OpenAIGPTConfig
 
 from model_runtime.attention import span_groups as groups
-from model_runtime.batching.batch import Work
+from model_runtime.batching.batch import QueryProgress
 from model_runtime.batching.planner import plan
 from model_runtime.errors import UnsupportedModel
 from model_runtime.kernels import linear
@@ -163,7 +163,7 @@ def test_a_model_with_attention_of_its_own_is_refused() -> None:
         ModelRunner(model, 1 << 20)
     model._supports_attention_backend = True
     runner = ModelRunner(model, 1 << 20)
-    batch = plan([Work(LogprobQuery((1, 2, 3), 1), 1)], PrefixCache(20), 4096)
+    batch = plan([QueryProgress(LogprobQuery((1, 2, 3), 1), 1)], PrefixCache(20), 4096)
     with pytest.raises(UnsupportedModel, match="attention"):
         runner.run(batch)
 

@@ -13,7 +13,7 @@ from model_runtime.config import EngineConfig
 from model_runtime.engine import Engine
 from model_runtime.kernels import linear
 from model_runtime.kernels.linear import PackedLinear
-from model_runtime.kernels.threads import Threads
+from model_runtime.kernels.threads import ThreadLimiter
 from model_runtime.runner import row_layout
 from model_runtime.runner.row_layout import RowLayout, choose_layout, keeps_bits
 from tests.conftest import TinyFolder
@@ -24,7 +24,7 @@ HEADS = Heads(2, 16)
 def packed(dtype: torch.dtype = torch.float32, bias: bool = False) -> PackedLinear:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn((80, 96), generator=generator)
-    return PackedLinear(weight, torch.ones(80) if bias else None, dtype, Threads())
+    return PackedLinear(weight, torch.ones(80) if bias else None, dtype, ThreadLimiter())
 
 
 def changing(is_bad: Callable[[int], bool]) -> Callable[..., Tensor]:

@@ -30,15 +30,15 @@ from transformers import (
     RwkvConfig,
 )
 
-from model_runtime.batching.batch import Batch, Work, assemble
+from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.engine import Engine
 from model_runtime.errors import OutOfMemory, UnsupportedModel
 from model_runtime.loading.reference import reference_logprobs
-from model_runtime.runner.unbatched_runner import PaddedModelRunner
-from model_runtime.scheduling.forward import Forward
+from model_runtime.runner.unbatched_runner import UnbatchedModelRunner
+from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import LogprobQuery, LogprobResult, ModelInfo
 from tests.model_runtime.on_loop import on_loop
@@ -98,8 +98,8 @@ def model_of(shape: str) -> PreTrainedModel:
 
 
 @cache
-def runner_of(shape: str) -> PaddedModelRunner:
-    return PaddedModelRunner(model_of(shape), LONGEST)
+def runner_of(shape: str) -> UnbatchedModelRunner:
+    return UnbatchedModelRunner(model_of(shape), LONGEST)
 
 
 def exact(shape: str, tokens: Sequence[int]) -> torch.Tensor:
@@ -109,13 +109,13 @@ def exact(shape: str, tokens: Sequence[int]) -> torch.Tensor:
     return reference_logprobs(model, tokens)
 
 
-def answer(runner: PaddedModelRunner, queries: Sequence[LogprobQuery]) -> list[LogprobResult]:
+def answer(runner: UnbatchedModelRunner, queries: Sequence[LogprobQuery]) -> list[LogprobResult]:
     """All results, in as many batches as it takes; each batch holds the first open query."""
     results = []
     for index, query in enumerate(queries):
-        batch = runner.plan([Work(q, q.score_from) for q in queries[index:]], budget=1)
-        (result,) = assemble(batch, runner.run(batch))
-        assert batch.extents[0].query == query and batch.extents[0].complete
+        batch = runner.plan([QueryProgress(q, q.score_from) for q in queries[index:]], budget=1)
+        (result,) = results_from_output(batch, runner.run(batch))
+        assert batch.query_slices[0].query == query and batch.query_slices[0].complete
         assert isinstance(result, LogprobResult)
         results.append(result)
     return results
@@ -159,11 +159,11 @@ def test_a_path_is_fed_whole_whatever_the_budget_is() -> None:
     """One path a batch; work that follows waits, and rows answered before are not repeated."""
     runner = runner_of("llama")
     query = LogprobQuery(random_path(3, 40), 10, (5,))
-    batch = runner.plan([Work(query, 30), Work(query, 10)], budget=3)
-    (rest,) = assemble(batch, runner.run(batch))
+    batch = runner.plan([QueryProgress(query, 30), QueryProgress(query, 10)], budget=3)
+    (rest,) = results_from_output(batch, runner.run(batch))
     (whole,) = answer(runner, [query])
     assert tuple(batch.token_ids) == query.tokens
-    assert len(batch.extents) == 1 and batch.extents[0].work_index == 0
+    assert len(batch.query_slices) == 1 and batch.query_slices[0].work_index == 0
     assert isinstance(rest, LogprobResult)
     assert rest.logprobs == pytest.approx(whole.logprobs[20:], abs=1e-5)
     assert rest.target_logprobs == pytest.approx(whole.target_logprobs, abs=1e-5)
@@ -180,7 +180,7 @@ def test_the_longest_path_fits() -> None:
 def test_a_batch_of_another_planner_is_refused() -> None:
     """Rows of several paths would be read as one sequence."""
     runner = runner_of("llama")
-    batch = runner.plan([Work(LogprobQuery((1, 2, 3), 1), 1)], budget=9)
+    batch = runner.plan([QueryProgress(LogprobQuery((1, 2, 3), 1), 1)], budget=9)
     with pytest.raises(RuntimeError, match="one whole path"):
         runner.run(replace(batch, positions=[0, 0]))
 
@@ -193,7 +193,7 @@ def test_a_model_that_sees_later_tokens_is_refused() -> None:
     )  # fmt: skip
     model = randomized(BertLMHeadModel(config))
     with pytest.raises(UnsupportedModel, match="BertLMHeadModel is not causal"):
-        PaddedModelRunner(model, LONGEST)
+        UnbatchedModelRunner(model, LONGEST)
 
 
 def test_a_model_that_cannot_run_is_refused_in_one_line() -> None:
@@ -201,14 +201,14 @@ def test_a_model_that_cannot_run_is_refused_in_one_line() -> None:
     model = copy.deepcopy(model_of("opt, positions of its own"))
     with pytest.raises(UnsupportedModel, match="OPTForCausalLM cannot run a plain forward") as e:
         model.model.decoder.embed_positions = torch.nn.Identity()
-        PaddedModelRunner(model, LONGEST)
+        UnbatchedModelRunner(model, LONGEST)
     assert "\n" not in str(e.value)
 
 
 def test_too_little_memory_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batcher knows out of memory by its name."""
-    runner = PaddedModelRunner(model_of("llama"), LONGEST)
-    batch = runner.plan([Work(LogprobQuery((1, 2, 3), 1), 1)], budget=9)
+    runner = UnbatchedModelRunner(model_of("llama"), LONGEST)
+    batch = runner.plan([QueryProgress(LogprobQuery((1, 2, 3), 1), 1)], budget=9)
 
     def fail(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("no memory")
@@ -225,9 +225,9 @@ async def test_an_engine_scores_and_decodes_with_it() -> None:
     info = ModelInfo("m", "f", "Mamba", "float32", "cpu", VOCAB, LONGEST, None, (), 1)
 
     def run(batch: Batch) -> Sequence[object]:
-        return assemble(batch, runner.run(batch))
+        return results_from_output(batch, runner.run(batch))
 
-    forward = Forward(runner.plan, run, lambda _batch: None)
+    forward = ForwardPipeline(runner.plan, run, lambda _batch: None)
     engine = Engine(
         EngineConfig(max_batch_tokens=32), info, cast(Tokenizer, None), forward, runner.cache
     )

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_runtime.batching.batch import Batch, Extent, Work
+from model_runtime.batching.batch import Batch, QueryProgress, QuerySlice
 from model_runtime.batching.trie import fed_tokens
-from model_runtime.decoding.base import AskOnce, SearchStrategy
+from model_runtime.decoding.base import SearchStrategy, SingleRound
 from model_runtime.errors import (
     ChainruleError,
     DeadlineExceeded,
@@ -24,11 +24,11 @@ from model_runtime.errors import (
     RequestTooLarge,
 )
 from model_runtime.scheduling.batcher import Batcher
-from model_runtime.scheduling.forward import Forward
+from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.scheduling.memory_wait import LONGEST_PAUSE_S, LONGEST_WAIT_S
 from model_runtime.scheduling.oom_backoff import SMALLEST_BUDGET
-from model_runtime.scheduling.request import Job
-from model_runtime.types import Answer, LogprobQuery, Outcome, Priority, RequestOptions
+from model_runtime.scheduling.request import EngineRequest
+from model_runtime.types import LogprobQuery, Priority, QueryResult, RequestOptions, RequestOutput
 from tests.model_runtime.chain import Chain
 from tests.model_runtime.fake_model import FakeModel, ask, expected, paths
 from tests.model_runtime.giver import Giver
@@ -44,7 +44,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.batcher = Batcher(self.model.forward, self.budget, clock=lambda: self.now)
-        self.ends: dict[Job, Outcome[object] | ChainruleError] = {}
+        self.ends: dict[EngineRequest, RequestOutput[object] | ChainruleError] = {}
 
     def submit(
         self,
@@ -52,9 +52,9 @@ class Bench:
         search: SearchStrategy[object] | None = None,
         priority: Priority = Priority.INTERACTIVE,
         timeout_s: float | None = None,
-    ) -> Job:
-        search = search or AskOnce(queries, cost=fed_tokens(queries))
-        job = Job(search, RequestOptions(priority, timeout_s), self.now)
+    ) -> EngineRequest:
+        search = search or SingleRound(queries, cost=fed_tokens(queries))
+        job = EngineRequest(search, RequestOptions(priority, timeout_s), self.now)
         self.batcher.admit(job)
         return job
 
@@ -66,7 +66,7 @@ class Bench:
         self.settle()
 
     def settle(self) -> None:
-        self.ends |= dict(self.batcher.settle())
+        self.ends |= dict(self.batcher.collect_finished())
 
     def finish(self) -> None:
         """Turns until nothing is in hand."""
@@ -76,9 +76,9 @@ class Bench:
             self.turn()
         raise TimeoutError("the work never ends")
 
-    def value(self, job: Job) -> object:
+    def value(self, job: EngineRequest) -> object:
         end = self.ends[job]
-        return end.value if isinstance(end, Outcome) else end
+        return end.value if isinstance(end, RequestOutput) else end
 
     def pay_for_time(self) -> None:
         """From now on each forward takes a millisecond a token."""
@@ -231,7 +231,7 @@ def test_a_search_ends_with_what_it_raises_on_purpose() -> None:
     refusal = InvalidQuery("no way on")
 
     class Refusing(Chain):
-        def advance(self, answers: Sequence[Answer]) -> None:
+        def advance(self, answers: Sequence[QueryResult]) -> None:
             raise refusal
 
     bench = Bench()
@@ -245,8 +245,8 @@ def test_a_query_that_fails_is_told_to_its_search_and_nobody_else() -> None:
     error = NonFiniteLogits("nan")
 
     class Flawed(FakeModel):
-        def answer(self, extent: Extent) -> Answer:
-            return error if extent.query.tokens[0] == 6 else super().answer(extent)
+        def answer(self, query_slice: QuerySlice) -> QueryResult:
+            return error if query_slice.query.tokens[0] == 6 else super().answer(query_slice)
 
     bench = Bench(model=Flawed())
     job, neighbour = bench.submit(ask(5, 1), ask(6, 1)), bench.submit(ask(7, 1))
@@ -259,7 +259,7 @@ def test_a_path_that_the_planner_cannot_place_fails_alone() -> None:
     """Work that gets nothing although it is first can never fit; the rest goes on."""
 
     class SmallCache(FakeModel):
-        def plan(self, work: Sequence[Work], budget: int) -> Batch:
+        def plan(self, work: Sequence[QueryProgress], budget: int) -> Batch:
             fitting = next((i for i, w in enumerate(work) if w.query.last_row > 10), len(work))
             return super().plan(work[:fitting], budget)
 
@@ -320,10 +320,10 @@ def test_a_search_with_nothing_to_give_ends_like_any_other() -> None:
     bench.batcher.forward()
     assert [len(search.told) for search in (queued, begun)] == [0, 0]
     bench.now = 5.0
-    queued_answer = bench.batcher.settle()
+    queued_answer = bench.batcher.collect_finished()
     assert {finished.job for finished in queued_answer} == set(late)
     ends = {finished.job: finished.end for finished in queued_answer}
-    assert isinstance(ends[late[0]], Outcome)
+    assert isinstance(ends[late[0]], RequestOutput)
     assert type(ends[late[1]]) is DeadlineExceeded
 
 
@@ -344,9 +344,9 @@ def test_who_has_left_is_dropped_before_compute_and_within_a_step() -> None:
     """A request that nobody waits for is not run, or not run on, and reports to nobody."""
     bench = Bench()
     queued, running = bench.submit(ask(1, 1)), bench.submit(search=Chain((2,), rounds=50))
-    queued.gone = True
+    queued.cancelled = True
     bench.turn()
-    running.gone = True
+    running.cancelled = True
     bench.finish()
     assert bench.model.seen == {(2,)}
     assert len(bench.model.ran) == 1
@@ -358,7 +358,7 @@ def test_one_of_two_merged_requests_leaves() -> None:
     bench = Bench(budget=4)
     leaving, staying = bench.submit(ask(*range(9))), bench.submit(ask(*range(8)))
     bench.turn()
-    leaving.gone = True
+    leaving.cancelled = True
     bench.finish()
     assert bench.value(staying) == (expected(ask(*range(8))),)
 
@@ -388,7 +388,7 @@ def test_a_failing_plan_is_narrowed_down_too() -> None:
     """A planner that raises on one request ends that request alone."""
 
     class Picky(FakeModel):
-        def plan(self, work: Sequence[Work], budget: int) -> Batch:
+        def plan(self, work: Sequence[QueryProgress], budget: int) -> Batch:
             if any(item.query.tokens[0] == 3 for item in work):
                 raise ValueError("cannot plan this")
             return super().plan(work, budget)
@@ -405,7 +405,7 @@ def test_who_leaves_while_a_failure_is_narrowed_down_is_not_tried() -> None:
     jobs = [bench.submit(ask(i, 1)) for i in range(4)]
 
     def on_run(batch: Batch) -> None:
-        jobs[3].gone = True
+        jobs[3].cancelled = True
         if len(paths(batch)) > 1:
             raise ValueError("only one at a time")
 
@@ -540,7 +540,7 @@ class CrampedModel(FakeModel):
         self.refused = 0
         self._extra = extra or {}
 
-    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+    def plan(self, work: Sequence[QueryProgress], budget: int) -> Batch:
         batch = super().plan(work, budget)
         while self._needed(batch) > self.free:
             if len(batch.token_ids) <= SMALLEST_BUDGET:
@@ -628,7 +628,7 @@ def test_who_waits_for_memory_may_leave_or_run_out_of_time() -> None:
     late, leaving = bench.submit(ask(1, 1), timeout_s=1.0), bench.submit(ask(2, 2))
     for _ in range(4):
         bench.turn()
-    leaving.gone = True
+    leaving.cancelled = True
     bench.finish()
     assert type(bench.ends[late]) is DeadlineExceeded
     assert leaving not in bench.ends
@@ -674,10 +674,10 @@ def test_a_shortage_that_passes_changes_no_answer(
 def test_answers_that_do_not_match_the_batch_stop_everything() -> None:
     """A wrong number of answers is a bug that must not be served as somebody's score."""
     model = FakeModel()
-    crooked = Forward(model.plan, lambda batch: model.run(batch)[1:], model.release)
+    crooked = ForwardPipeline(model.plan, lambda batch: model.run(batch)[1:], model.release)
     batcher = Batcher(crooked, 64, clock=lambda: 0.0)
-    batcher.admit(Job(AskOnce([ask(1, 2)], cost=1), RequestOptions(), 0.0))
-    batcher.settle()
+    batcher.admit(EngineRequest(SingleRound([ask(1, 2)], cost=1), RequestOptions(), 0.0))
+    batcher.collect_finished()
     with pytest.raises(ValueError, match="zip"):
         batcher.forward()
 
@@ -714,7 +714,7 @@ def test_small_requests_are_never_stuck_behind_a_huge_one() -> None:
     bench = Bench()
     bench.pay_for_time()
     huge = bench.submit(ask(*range(3000)))
-    waiting: dict[Job, int] = {}
+    waiting: dict[EngineRequest, int] = {}
     for turn in range(1000):
         waiting[bench.submit(ask(5000 + turn, *range(24)))] = turn
         bench.turn()
@@ -734,7 +734,7 @@ def test_a_huge_request_gets_through_an_overload_of_small_ones() -> None:
         for i in range(3):
             bench.submit(ask(5000 + turn, i, *range(24)))
         bench.turn()
-    assert isinstance(bench.ends[huge], Outcome)
+    assert isinstance(bench.ends[huge], RequestOutput)
 
 
 @settings(deadline=None)
@@ -745,7 +745,7 @@ def test_a_huge_request_gets_through_an_overload_of_small_ones() -> None:
 def test_both_classes_get_their_share(interactive: list[int], bulk: list[int]) -> None:
     """While both wait, three tokens to one, to within a batch; afterwards all the rest."""
     bench = Bench(budget=32)
-    jobs: dict[int, Job] = {}
+    jobs: dict[int, EngineRequest] = {}
     for priority, sizes in ((Priority.INTERACTIVE, interactive), (Priority.BULK, bulk)):
         for size in sizes:
             first = len(jobs)
@@ -753,8 +753,8 @@ def test_both_classes_get_their_share(interactive: list[int], bulk: list[int]) -
     fed = dict.fromkeys(Priority, 0)
     while not bench.batcher.idle:
         bench.turn()
-        for extent in bench.model.ran[-1].extents:
-            fed[jobs[extent.query.tokens[0]].priority] += extent.computed_tokens
+        for query_slice in bench.model.ran[-1].query_slices:
+            fed[jobs[query_slice.query.tokens[0]].priority] += query_slice.computed_tokens
         left = {job.priority for job in jobs.values() if job not in bench.ends}
         if len(left) == 2:
             assert abs(fed[Priority.INTERACTIVE] / 3 - fed[Priority.BULK]) <= 32
@@ -769,7 +769,7 @@ def test_interactive_work_does_not_wait_for_a_flood_of_bulk_work() -> None:
     for i in range(20):
         job = bench.submit(ask(i, *range(10)))
         bench.turn()
-        assert isinstance(bench.ends[job], Outcome)
+        assert isinstance(bench.ends[job], RequestOutput)
 
 
 # The books.
@@ -817,6 +817,6 @@ def test_the_outcome_tells_waiting_from_running() -> None:
     bench.now = 2.0
     bench.finish()
     end = bench.ends[job]
-    assert isinstance(end, Outcome)
+    assert isinstance(end, RequestOutput)
     assert (end.queue_s, end.model_s) == (2.0, pytest.approx(0.004))
     assert (end.computed_tokens, end.cached_tokens, end.batches, end.shared_batches) == (4, 0, 1, 0)

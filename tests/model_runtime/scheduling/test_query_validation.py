@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_runtime.scheduling.query_validation import QueryLimits
+from model_runtime.scheduling.query_validation import QueryValidator
 from model_runtime.types import LogprobQuery
 
 IDS = st.integers(-1, 4)
 
 
-def limits() -> QueryLimits:
-    return QueryLimits(vocab_size=4, max_model_len=9, capacity=7)
+def limits() -> QueryValidator:
+    return QueryValidator(vocab_size=4, max_model_len=9, capacity=7)
 
 
 @given(

@@ -11,12 +11,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from model_runtime.batching.batch import Extent
+from model_runtime.batching.batch import QuerySlice
 from model_runtime.batching.trie import fed_tokens
-from model_runtime.decoding.base import AskOnce
+from model_runtime.decoding.base import SingleRound
 from model_runtime.errors import ForwardFailed, NonFiniteLogits
-from model_runtime.scheduling.request import QUERIES_AT_ONCE, STEP_TOKENS, Ask, Job
-from model_runtime.types import Answer, LogprobQuery, LogprobResult, RequestOptions
+from model_runtime.scheduling.request import (
+    QUERIES_AT_ONCE,
+    STEP_TOKENS,
+    EngineRequest,
+    PendingQuery,
+)
+from model_runtime.types import LogprobQuery, LogprobResult, QueryResult, RequestOptions
 from tests.model_runtime.chain import Chain
 from tests.model_runtime.fake_model import ask, expected
 from tests.model_runtime.giver import Giver
@@ -24,8 +29,8 @@ from tests.model_runtime.giver import Giver
 QUERY = ask(*range(20), score_from=3, targets=(1, 2))
 
 
-def extent(query: LogprobQuery, rows: range) -> Extent:
-    return Extent(0, query, rows, 0, (0,) * len(rows), (), 0)
+def query_slice(query: LogprobQuery, rows: range) -> QuerySlice:
+    return QuerySlice(0, query, rows, 0, (0,) * len(rows), (), 0)
 
 
 def job(
@@ -33,29 +38,31 @@ def job(
     cost: int | None = None,
     timeout_s: float | None = None,
     cache_salt: str = "",
-) -> Job:
-    search = AskOnce(queries, cost=fed_tokens(queries) if cost is None else cost)
-    return Job(search, RequestOptions(timeout_s=timeout_s, cache_salt=cache_salt), arrival=100.0)
+) -> EngineRequest:
+    search = SingleRound(queries, cost=fed_tokens(queries) if cost is None else cost)
+    return EngineRequest(
+        search, RequestOptions(timeout_s=timeout_s, cache_salt=cache_salt), arrival=100.0
+    )
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(3, 20)))
 def test_parts_join_to_the_whole_answer(cuts: list[int]) -> None:
     """However the rows are cut, and with chunks that answer none, the answer is the same."""
-    item = Ask(QUERY)
+    item = PendingQuery(QUERY)
     for stop in [*sorted(cuts), 21]:
         assert item.answer is None
         rows = range(item.work.next_row, stop)
-        item.take(extent(QUERY, rows), expected(QUERY, rows))
+        item.add_part(query_slice(QUERY, rows), expected(QUERY, rows))
         assert item.work.next_row == max(3, stop)
     assert item.answer == expected(QUERY)
 
 
 def test_an_error_ends_the_query() -> None:
     """A part that fails is the answer, whatever came before it."""
-    item, error = Ask(QUERY), NonFiniteLogits("nan")
-    item.take(extent(QUERY, range(3, 5)), expected(QUERY, range(3, 5)))
-    item.take(extent(QUERY, range(5, 9)), error)
+    item, error = PendingQuery(QUERY), NonFiniteLogits("nan")
+    item.add_part(query_slice(QUERY, range(3, 5)), expected(QUERY, range(3, 5)))
+    item.add_part(query_slice(QUERY, range(5, 9)), error)
     assert item.answer is error
 
 
@@ -101,8 +108,8 @@ def test_the_bill_adds_up() -> None:
     """Tokens that the first round needed and nobody fed for it were there already."""
     mine = job(QUERY, ask(0, 1, 99))
     assert mine.advance(now=100.0) is None
-    mine.record(computed_tokens=6, shared=True, began=103.0)
-    mine.record(computed_tokens=2, shared=False, began=104.0)
+    mine.add_usage(computed_tokens=6, shared=True, began=103.0)
+    mine.add_usage(computed_tokens=2, shared=False, began=104.0)
     for item in mine.asks:
         item.answer = expected(item.work.query)
     outcome = mine.advance(now=107.0)
@@ -123,7 +130,7 @@ def test_long_work_is_due_later_with_each_chunk() -> None:
     """What was fed already postpones what is left, so others get in between."""
     mine = job(QUERY)
     before = mine.virtual_deadline(0.1)
-    mine.record(computed_tokens=7, shared=False, began=100.0)
+    mine.add_usage(computed_tokens=7, shared=False, began=100.0)
     assert mine.virtual_deadline(0.1) == pytest.approx(before + 0.7)
 
 
@@ -137,7 +144,7 @@ class Wide:
     def queries(self) -> Sequence[LogprobQuery]:
         return [LogprobQuery((0, i), score_from=2, targets=()) for i in range(10)]
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         pass
 
     def result(self) -> None:
@@ -146,38 +153,38 @@ class Wide:
 
 def test_a_search_with_a_budget_above_its_cost_is_not_taken_for_an_evicted_one() -> None:
     """It has overrun when more was fed than its queries need, not when it goes on for long."""
-    mine = Job(Wide(), RequestOptions(), arrival=100.0)
+    mine = EngineRequest(Wide(), RequestOptions(), arrival=100.0)
     for fed in (11, 10, 10):
         mine.advance(now=100.0)
-        mine.record(fed, shared=False, began=100.0)
+        mine.add_usage(fed, shared=False, began=100.0)
         for item in mine.asks:
             item.answer = expected(item.work.query)
     assert mine.usage.computed_tokens == 31
-    assert not mine.overrun
-    mine.record(1, shared=False, began=100.0)
-    assert mine.overrun
+    assert not mine.lost_cached_work
+    mine.add_usage(1, shared=False, began=100.0)
+    assert mine.lost_cached_work
 
 
 def test_work_that_was_fed_more_than_it_costs_has_overrun() -> None:
     """A request that asks once needs no more than its cost, so more means eviction."""
     mine = job(QUERY)
     mine.advance(now=100.0)
-    mine.record(20, shared=False, began=100.0)
-    assert not mine.overrun
-    mine.record(1, shared=False, began=100.0)
-    assert mine.overrun
+    mine.add_usage(20, shared=False, began=100.0)
+    assert not mine.lost_cached_work
+    mine.add_usage(1, shared=False, began=100.0)
+    assert mine.lost_cached_work
 
 
 def test_what_is_given_up_has_its_bill() -> None:
     """The outcome of a search that gives is billed like any other."""
-    mine = Job(Giver((1, 2, 3), rounds=9), RequestOptions(), arrival=100.0)
-    assert mine.give_up(now=100.0) is None
+    mine = EngineRequest(Giver((1, 2, 3), rounds=9), RequestOptions(), arrival=100.0)
+    assert mine.finish_early(now=100.0) is None
     mine.advance(now=100.0)
-    mine.record(computed_tokens=2, shared=True, began=103.0)
-    assert mine.give_up(now=104.0) is None
+    mine.add_usage(computed_tokens=2, shared=True, began=103.0)
+    assert mine.finish_early(now=104.0) is None
     (item,) = mine.asks
     item.answer = expected(item.work.query)
-    outcome = mine.give_up(now=105.0)
+    outcome = mine.finish_early(now=105.0)
     assert outcome is not None
     assert outcome.value == (item.answer,)
     assert (outcome.computed_tokens, outcome.cached_tokens, outcome.batches) == (2, 1, 1)
@@ -195,9 +202,9 @@ def test_expected_tokens_shrink_as_chunks_are_fed() -> None:
     mine = job(QUERY)
     mine.advance(now=100.0)
     assert mine.expected_tokens == 20
-    mine.record(computed_tokens=15, shared=False, began=100.0)
+    mine.add_usage(computed_tokens=15, shared=False, began=100.0)
     assert mine.expected_tokens == 5
-    mine.record(computed_tokens=15, shared=False, began=100.0)
+    mine.add_usage(computed_tokens=15, shared=False, began=100.0)
     assert mine.expected_tokens == 1
 
 
@@ -215,13 +222,13 @@ class Rounds(Chain):
 def test_a_round_of_many_paths_is_no_step() -> None:
     """Few paths are a step, more are work like any other; a first round never is a step."""
     for count, steps in ((1, 1), (STEP_TOKENS, STEP_TOKENS), (STEP_TOKENS + 1, 0)):
-        search = Job(Rounds(count), RequestOptions(), arrival=0.0)
+        search = EngineRequest(Rounds(count), RequestOptions(), arrival=0.0)
         search.advance(now=0.0)
-        assert search.steps == 0
+        assert search.decode_tokens == 0
         for ask_ in search.asks:
             ask_.answer = LogprobResult()
         search.advance(now=1.0)
-        assert search.steps == steps
+        assert search.decode_tokens == steps
 
 
 def test_a_large_round_is_asked_in_parts() -> None:
@@ -236,7 +243,7 @@ def test_a_large_round_is_asked_in_parts() -> None:
         asked.append([item.work.query.tokens for item in mine.asks])
         for item in mine.asks:
             item.answer = expected(item.work.query)
-        mine.record(computed_tokens=20, shared=False, began=100.0)
+        mine.add_usage(computed_tokens=20, shared=False, began=100.0)
         outcome = mine.advance(now=101.0)
     assert [len(part) for part in asked] == [QUERIES_AT_ONCE, QUERIES_AT_ONCE, 5]
     assert [path for part in asked for path in part] == sorted(paths)
@@ -247,14 +254,14 @@ def test_a_large_round_is_asked_in_parts() -> None:
 class SlowReader(Giver):
     """Reads its answers in three parts."""
 
-    def advance_gradually(self, answers: Sequence[Answer]) -> Iterator[None]:
+    def advance_gradually(self, answers: Sequence[QueryResult]) -> Iterator[None]:
         yield from [None] * 2
         self.advance(answers)
 
 
 def test_answers_are_read_in_parts() -> None:
     """In between nothing is asked, and then the next round is; what is given up is read first."""
-    mine = Job(SlowReader((1, 2), rounds=3), RequestOptions(), arrival=0.0)
+    mine = EngineRequest(SlowReader((1, 2), rounds=3), RequestOptions(), arrival=0.0)
     mine.advance(now=0.0)
     for reading in (True, True, False):
         for item in mine.asks:
@@ -263,6 +270,6 @@ def test_answers_are_read_in_parts() -> None:
         assert (mine.is_reading, bool(mine.open_asks)) == (reading, not reading)
     (item,) = mine.asks
     item.answer = LogprobResult()
-    outcome = mine.give_up(now=0.0)
+    outcome = mine.finish_early(now=0.0)
     assert outcome is not None
     assert outcome.value == (LogprobResult(), LogprobResult())

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_runtime.batching.batch import Batch, Work
-from model_runtime.decoding.base import AskOnce
+from model_runtime.batching.batch import Batch, QueryProgress
+from model_runtime.decoding.base import SingleRound
 from model_runtime.errors import (
     DeadlineExceeded,
     EngineDied,
@@ -31,12 +31,12 @@ from model_runtime.scheduling import memory_wait
 from model_runtime.scheduling import scheduler as scheduler_module
 from model_runtime.scheduling.scheduler import Scheduler
 from model_runtime.scheduling.watchdog import LOOKS, Watchdog
-from model_runtime.types import Answer, LogprobQuery, Outcome, Priority, RequestOptions
+from model_runtime.types import LogprobQuery, Priority, QueryResult, RequestOptions, RequestOutput
 from tests.model_runtime.fake_model import FakeModel, Gate, ask, expected, paths
 from tests.model_runtime.giver import Giver
 from tests.model_runtime.on_loop import on_loop
 
-Answers = Outcome[tuple[Answer, ...]]
+Answers = RequestOutput[tuple[QueryResult, ...]]
 
 
 def scheduler_of(
@@ -66,7 +66,7 @@ def submit(
     scheduler: Scheduler, *queries: LogprobQuery, cost: int = 10, timeout_s: float | None = None
 ) -> asyncio.Task[Answers]:
     """A client's task. It has submitted as soon as the event loop has had a turn."""
-    search = AskOnce(queries, cost=cost)
+    search = SingleRound(queries, cost=cost)
     return asyncio.create_task(scheduler.submit(search, RequestOptions(timeout_s=timeout_s)))
 
 
@@ -93,7 +93,7 @@ class Endless:
     def queries(self) -> Sequence[LogprobQuery]:
         return [ask(9, 9)]
 
-    def advance(self, answers: Sequence[Answer]) -> None:
+    def advance(self, answers: Sequence[QueryResult]) -> None:
         pass
 
     def result(self) -> None:
@@ -204,11 +204,11 @@ async def test_bulk_work_cannot_keep_interactive_work_out() -> None:
     gate = Gate()
     async with running(scheduler_of(FakeModel(gate.hold), queue_tokens=100)) as scheduler:
         bulk = RequestOptions(Priority.BULK)
-        search = AskOnce([ask(1, 1)], cost=75)
+        search = SingleRound([ask(1, 1)], cost=75)
         task = asyncio.create_task(scheduler.submit(search, bulk))
         await at(gate)
         with pytest.raises(EngineOverloaded):
-            await scheduler.submit(AskOnce([ask(2, 2)], cost=1), bulk)
+            await scheduler.submit(SingleRound([ask(2, 2)], cost=1), bulk)
         gate.open()
         await submit(scheduler, ask(3, 3), cost=25)
         await task
@@ -252,7 +252,7 @@ async def test_a_search_that_can_give_is_not_waited_for_forever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A forward that outlasts the deadline by too much ends it like any other."""
-    monkeypatch.setattr(scheduler_module, "HAND_OVER_S", 0.01)
+    monkeypatch.setattr(scheduler_module, "ANYTIME_GRACE_S", 0.01)
     gate = Gate()
     async with running(scheduler_of(FakeModel(gate.hold))) as scheduler:
         search = Giver((1,), rounds=900)
@@ -269,7 +269,7 @@ async def test_a_search_that_can_give_is_not_waited_for_forever(
 async def test_nothing_is_kept_of_a_finished_request() -> None:
     """An answered request is forgotten at once, however long its timeout still runs."""
     async with running(scheduler_of(FakeModel())) as scheduler:
-        search = AskOnce([ask(1, 1)], cost=10)
+        search = SingleRound([ask(1, 1)], cost=10)
         await scheduler.submit(search, RequestOptions(timeout_s=1000))
         kept = weakref.ref(search)
         del search
@@ -287,7 +287,7 @@ async def test_nothing_is_kept_of_requests_that_time_out_during_a_forward() -> N
         first, kept = submit(scheduler, ask(1, 1)), []
         await at(gate)
         for i in range(200):
-            search = AskOnce([ask(2, i)], cost=900)
+            search = SingleRound([ask(2, i)], cost=900)
             kept.append(weakref.ref(search))
             with pytest.raises(DeadlineExceeded):
                 await scheduler.submit(search, RequestOptions(timeout_s=0.0))
@@ -317,7 +317,7 @@ async def test_nothing_is_kept_of_requests_that_are_cancelled_during_a_forward()
     async with running(scheduler_of(model)) as scheduler:
         first = submit(scheduler, ask(1, 1))
         await at(gate)
-        searches = [AskOnce([ask(2, i)], cost=4) for i in range(200)]
+        searches = [SingleRound([ask(2, i)], cost=4) for i in range(200)]
         kept = [weakref.ref(search) for search in searches]
         tasks = [asyncio.create_task(scheduler.submit(search)) for search in searches]
         await turn()
@@ -523,7 +523,7 @@ class FullModel(FakeModel):
         self.free = threading.Event()
         self.refused = threading.Semaphore(0)
 
-    def plan(self, work: Sequence[Work], budget: int) -> Batch:
+    def plan(self, work: Sequence[QueryProgress], budget: int) -> Batch:
         if not self.free.is_set():
             self.refused.release()
             raise OutOfMemory("no room", retry_after_s=1.0)
@@ -642,7 +642,7 @@ def test_a_loop_that_is_gone_ends_the_thread_quietly() -> None:
 
     async def begin() -> Coroutine[Any, Any, Answers]:
         scheduler.start()
-        request = scheduler.submit(AskOnce([ask(1, 1)], cost=10))
+        request = scheduler.submit(SingleRound([ask(1, 1)], cost=10))
         request.send(None)
         await at(gate)
         return request

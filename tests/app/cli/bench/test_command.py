@@ -17,7 +17,7 @@ import pytest
 from app.cli.bench.load import Load
 from app.cli.bench.sender import TIMEOUT, Record, Sent
 from app.cli.main import main
-from tests.app.cli.command_line import complaint, printed, rows
+from tests.app.cli.command_line import field_error, printed, rows
 
 URL = ("--url", "http://far.example/")
 MODEL = ("--model", "m")
@@ -32,7 +32,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[Load]:
         loads.append(load)
         return record(load)
 
-    monkeypatch.setattr("app.cli.bench.command.play", play)
+    monkeypatch.setattr("app.cli.bench.command.run_load", play)
     return loads
 
 
@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_written_is_known_before(
     """Nobody waits for numbers that have nowhere to go."""
     pytest.importorskip("matplotlib")
     path = tmp_path / "missing" / "file"
-    said = complaint(capsys, "bench", *URL, *MODEL, flag, str(path), status=2)
+    said = field_error(capsys, "bench", *URL, *MODEL, flag, str(path), status=2)
     assert said == f"cannot write {path}: No such file or directory"
     assert played == []
 
@@ -173,7 +173,7 @@ def test_without_the_extra_nothing_is_sent(
 ) -> None:
     """A plot that cannot be drawn is known before the first request."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert "chainrule[plot]" in complaint(capsys, "bench", *URL, "--plot", "x.png", status=2)
+    assert "chainrule[plot]" in field_error(capsys, "bench", *URL, "--plot", "x.png", status=2)
     assert played == []
 
 
@@ -184,7 +184,7 @@ def test_an_unfit_file_of_bodies_is_refused(
     """Nothing is sent; a bad line is named by its number."""
     file = tmp_path / "bodies.jsonl"
     file.write_text(text)
-    said = complaint(capsys, "bench", *URL, "--body", str(file), status=2)
+    said = field_error(capsys, "bench", *URL, "--body", str(file), status=2)
     assert "line 2 of" in said if "{" in text else "holds no line" in said
     assert played == []
 
@@ -227,7 +227,7 @@ def test_a_header_that_would_be_two_is_refused(
     played: list[Load], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No line break reaches the server."""
-    said = complaint(capsys, "bench", *URL, *MODEL, "--header", "X: a\r\nY: b", status=2)
+    said = field_error(capsys, "bench", *URL, *MODEL, "--header", "X: a\r\nY: b", status=2)
     assert said == "--header: X holds what a header cannot hold"
     assert played == []
 
@@ -237,7 +237,7 @@ def test_nobody_there_is_one_line_and_status_1(
 ) -> None:
     """Found out before any load is made."""
     argv = ("bench", "--url", "http://127.0.0.1:1")
-    assert "nobody answers at http://127.0.0.1:1" in complaint(capsys, *argv, status=1)
+    assert "nobody answers at http://127.0.0.1:1" in field_error(capsys, *argv, status=1)
     assert played == []
 
 

@@ -19,7 +19,7 @@ def sent(due: float, done: float, outcome: str = "200", **changes: object) -> Se
         "sent_s": due,
         "done_s": done,
         "lag_s": 0.0,
-        "capped": False,
+        "connection_limited": False,
         "outcome": outcome,
     }
     return Sent(**fields | changes)  # type: ignore[arg-type]
@@ -68,7 +68,12 @@ def test_a_late_generator_is_told_from_a_slow_server() -> None:
 
 def test_waits_for_a_connection_are_counted() -> None:
     """So that nobody takes a cap for the server's own limit."""
-    assert measure(LOAD, Record([sent(1.0, 1.1, capped=True), sent(1.0, 1.1)])).capped == 1
+    assert (
+        measure(
+            LOAD, Record([sent(1.0, 1.1, connection_limited=True), sent(1.0, 1.1)])
+        ).connection_limited
+        == 1
+    )
 
 
 @given(

@@ -45,7 +45,7 @@ async def test_arrivals_do_not_wait_for_answers() -> None:
 
     record = await send_all(at(0.0, 0.0, 0.0), send, 8, 10.0)
     assert most == 3
-    assert not any(one.capped for one in record.sent)
+    assert not any(one.connection_limited for one in record.sent)
 
 
 async def test_waiting_for_a_connection_is_latency() -> None:
@@ -55,7 +55,7 @@ async def test_waiting_for_a_connection_is_latency() -> None:
     latencies = [one.latency_s for one in record.sent]
     for number, latency in enumerate(latencies, 1):
         assert latency >= 0.9 * (number * SLOW_S) - 0.002
-    assert [one.capped for one in record.sent] == [False, True, True]
+    assert [one.connection_limited for one in record.sent] == [False, True, True]
     # Waiting for the server is no lateness of the sender.
     assert all(one.lag_s < one.latency_s for one in record.sent)
 
@@ -107,7 +107,7 @@ async def test_the_first_words_of_each_failure_are_kept() -> None:
         return next(answers)
 
     record = await send_all(at(0.0, 0.001, 0.002, 0.003), send, 8, 10.0)
-    assert record.said == {"500": "first", "429": "slow down"}
+    assert record.error_samples == {"500": "first", "429": "slow down"}
     assert record.outcomes() == {"500": 2, "429": 1, "200": 1}
     assert [one.ok for one in record.sent] == [False, False, False, True]
 
@@ -154,7 +154,7 @@ async def test_over_http(status: str, outcome: str, said: dict[str, str]) -> Non
     async with server:
         record: Record = await send_share(load(port), 0)
     assert set(record.outcomes()) == {outcome}
-    assert record.said == said
+    assert record.error_samples == said
     assert len(heads) == len(record.sent) == len(list(load(port).arrivals(0)))
     assert heads[0].startswith("POST /v1/next_token HTTP/1.1\r\n")
     assert "x-extra: yes" in heads[0].lower()

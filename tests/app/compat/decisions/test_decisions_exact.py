@@ -65,7 +65,7 @@ async def test_the_numbers_are_those_of_the_native_route(
     request = DecisionRequest.model_validate({"input": INPUT, "questions": QUESTIONS})
     plan = plan_decisions(request, Clock(), engine.tokenizer, engine.info)
     first = 0
-    for count, one in zip(plan.meaning, answer["answers"], strict=True):
+    for count, one in zip(plan.plan, answer["answers"], strict=True):
         query = plan.queries[first]
         rendered = engine.tokenizer.decode(query.tokens[: query.score_from])
         content = rendered.split("<|im_start|>user\n")[1].split("<|im_end|>")[0]

@@ -12,7 +12,7 @@ import pytest
 from app.compat.openai import admission_retry as patience
 from app.compat.openai import admission_retry as waiting_line
 from app.compat.openai import service as completion_service
-from app.compat.openai.admission_retry import Patience, WaitingLine
+from app.compat.openai.admission_retry import AdmissionRetry, WaitQueue
 from app.requests.deadline import Deadline
 from model_runtime import DeadlineExceeded, EngineOverloaded, Priority
 from tests.app.compat.openai.completion_calls import PATH, choice_of, complete, pieces_of
@@ -53,16 +53,17 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def waiting(line: WaitingLine, room: Room, names: str) -> list[asyncio.Task[str]]:
+def waiting(line: WaitQueue, room: Room, names: str) -> list[asyncio.Task[str]]:
     """One request for each name."""
     return [
-        asyncio.create_task(Patience(Deadline(None), line).ask(room.question(n))) for n in names
+        asyncio.create_task(AdmissionRetry(Deadline(None), line).ask(room.question(n)))
+        for n in names
     ]
 
 
 async def test_only_the_first_of_a_line_asks() -> None:
     """Whoever comes later asks when it is their turn, in the order in which they came."""
-    line, room = WaitingLine(), Room()
+    line, room = WaitQueue(), Room()
     tasks = waiting(line, room, "a")
     await settle()
     tasks += waiting(line, room, "bc")
@@ -76,7 +77,7 @@ async def test_only_the_first_of_a_line_asks() -> None:
 
 async def test_whoever_leaves_makes_way() -> None:
     """A request that is cancelled while it waits, first or not, keeps nobody from getting in."""
-    line, room = WaitingLine(), Room()
+    line, room = WaitQueue(), Room()
     tasks = waiting(line, room, "a")
     await settle()
     tasks += waiting(line, room, "bc")
@@ -91,7 +92,7 @@ async def test_whoever_leaves_makes_way() -> None:
 
 async def test_what_takes_long_is_in() -> None:
     """A question that is not turned away at once does not hold up the next one."""
-    line, room = WaitingLine(), Room()
+    line, room = WaitQueue(), Room()
     never = asyncio.Event()
 
     async def long() -> None:
@@ -100,10 +101,10 @@ async def test_what_takes_long_is_in() -> None:
             raise EngineOverloaded("the queue is full", retry_after_s=0.0)
         await never.wait()
 
-    task = asyncio.create_task(Patience(Deadline(None), line).ask(long))
+    task = asyncio.create_task(AdmissionRetry(Deadline(None), line).ask(long))
     await settle()
     room.is_there = True
-    assert await Patience(Deadline(None), line).ask(room.question("next")) == "next"
+    assert await AdmissionRetry(Deadline(None), line).ask(room.question("next")) == "next"
     never.set()
     await task
 
@@ -112,14 +113,14 @@ async def test_a_line_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond so many requests, or so many tokens of them, one is turned away without asking."""
     monkeypatch.setattr(waiting_line, "MAX_WAITING", 2)
     monkeypatch.setattr(waiting_line, "MAX_WAITING_TOKENS", 10)
-    line, room = WaitingLine(), Room()
+    line, room = WaitQueue(), Room()
     with line.place(11):
-        late = Patience(Deadline(None), line)
+        late = AdmissionRetry(Deadline(None), line)
         late.tokens = 1
         with pytest.raises(EngineOverloaded, match="1 requests wait"):
             await late.ask(room.question("late"))
     with line.place(), line.place(), pytest.raises(EngineOverloaded, match="2 requests wait"):
-        await Patience(Deadline(None), line).ask(room.question("late"))
+        await AdmissionRetry(Deadline(None), line).ask(room.question("late"))
     assert room.asked == []
     assert len(line) == 0
 
@@ -127,10 +128,10 @@ async def test_a_line_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_waiting_in_line_ends_with_the_deadline() -> None:
     """A request whose turn does not come in time has run out of it, and has left the line: room
     there may have been, for others."""
-    line, room = WaitingLine(), Room()
+    line, room = WaitQueue(), Room()
     with line.place():
         with pytest.raises(DeadlineExceeded):
-            await Patience(Deadline.within(0.02), line).ask(room.question("late"))
+            await AdmissionRetry(Deadline.within(0.02), line).ask(room.question("late"))
         assert len(line) == 1
     assert room.asked == []
 
@@ -140,25 +141,25 @@ async def test_waiting_in_line_ends_with_the_patience(
     monkeypatch: pytest.MonkeyPatch, seconds: float | None
 ) -> None:
     """Where the request's time is not over, it is the server that had no room."""
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.02)
-    line, room = WaitingLine(), Room()
+    monkeypatch.setattr(patience, "MAX_WAIT_S", 0.02)
+    line, room = WaitQueue(), Room()
     line.retry_after_s = 3.0
     with line.place(), pytest.raises(EngineOverloaded, match="no room") as refusal:
-        await Patience(Deadline.within(seconds), line).ask(room.question("late"))
+        await AdmissionRetry(Deadline.within(seconds), line).ask(room.question("late"))
     assert refusal.value.retry_after_s == 3.0
     assert room.asked == []
 
 
 async def test_who_cannot_ask_again_in_time_is_turned_away_at_once() -> None:
     """The queue was full whenever it asked, and has no room before its time ends."""
-    line, room = WaitingLine(), Room()
+    line, room = WaitQueue(), Room()
 
     async def full() -> None:
         room.asked.append("late")
         raise EngineOverloaded("the queue is full", retry_after_s=7.0)
 
     with pytest.raises(EngineOverloaded) as refusal:
-        await Patience(Deadline.within(0.9), line).ask(full)
+        await AdmissionRetry(Deadline.within(0.9), line).ask(full)
     assert refusal.value.retry_after_s == 7.0
     assert room.asked == ["late", "late"]
     assert len(line) == 0

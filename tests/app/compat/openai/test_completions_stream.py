@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.compat.openai import sse as completion_stream
-from app.compat.openai.searches import merged
+from app.compat.openai.searches import interleave
 from model_runtime import EngineOverloaded, NonFiniteLogits, RequestTooLarge
 from tests.app.compat.openai.completion_calls import PATH, complete, glued, pieces_of, refused
 from tests.app.conftest import client_of, shell_app
@@ -72,7 +72,7 @@ async def test_what_fails_before_the_first_piece_has_its_status(
     client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal is no stream; one for want of room comes when waiting has not helped."""
-    monkeypatch.setattr("app.compat.openai.admission_retry.PATIENCE_S", 0.2)
+    monkeypatch.setattr("app.compat.openai.admission_retry.MAX_WAIT_S", 0.2)
     await refused(client, prompt="", stream=True)
     engine.refusal = EngineOverloaded("the queue is full", retry_after_s=2)
     response = await client.post(PATH, json={"prompt": "it is", "stream": True})
@@ -104,12 +104,12 @@ async def test_streams_are_merged_and_closed_together() -> None:
         finally:
             closed.append(name)
 
-    events = [event async for event in merged([count("a", 2), count("b", 3)])]
+    events = [event async for event in interleave([count("a", 2), count("b", 3)])]
     assert sorted(events) == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     assert sorted(closed) == ["a", "b"]
     closed.clear()
     with pytest.raises(NonFiniteLogits):
-        async for _ in merged([count("a", 10_000), count("b", 0, NonFiniteLogits("nan"))]):
+        async for _ in interleave([count("a", 10_000), count("b", 0, NonFiniteLogits("nan"))]):
             pass
     assert sorted(closed) == ["a", "b"]
 
@@ -125,7 +125,7 @@ async def test_a_reader_that_leaves_closes_all_streams() -> None:
         finally:
             closed.append(name)
 
-    async with aclosing(merged([count("a"), count("b")])) as events:
+    async with aclosing(interleave([count("a"), count("b")])) as events:
         assert await anext(events) == (0, 0)
     assert sorted(closed) == ["a", "b"]
 
@@ -162,13 +162,13 @@ async def test_large_pieces_are_written_off_the_loop(
     body: dict[str, Any] = {"prompt": "it is", "echo": True, "logprobs": 5, "max_tokens": 2}
     choices = [piece["choices"] for piece in await pieces_of(client, **body)]
     written: list[str] = []
-    write = completion_stream.to_json_in_pieces
+    write = completion_stream.dump_json_chunked
 
     def watched(piece: Any) -> bytes:
         written.append(threading.current_thread().name)
         return write(piece)
 
-    monkeypatch.setattr(completion_stream, "to_json_in_pieces", watched)
+    monkeypatch.setattr(completion_stream, "dump_json_chunked", watched)
     monkeypatch.setattr(completion_stream, "LARGE", 11)
     assert [piece["choices"] for piece in await pieces_of(client, **body)] == choices
     assert written[0] != threading.current_thread().name

@@ -13,8 +13,8 @@ from app.compat.clock import CHUNK_CHARS, CHUNK_TEXTS, Clock
 from app.compat.rerank.config import RerankDefaults
 from app.compat.rerank.plan import plan_rerank
 from app.compat.rerank.request import PromptOptions
-from app.compat.rerank.rerank_query import RerankQuestion
-from app.compat.rerank.truncation import cuts_of, shortened
+from app.compat.rerank.rerank_query import RerankQuery
+from app.compat.rerank.truncation import truncate, truncations
 from model_runtime import DeadlineExceeded, InvalidQuery, Tokenizer
 from tests.app.compat.rerank.rerank_calls import PLAIN, message, reply, reranking, scores
 from tests.app.fake_engine import BOS, END, FakeEngine, ToyTokenizer
@@ -163,7 +163,7 @@ def test_a_text_without_tokens_is_named(place: str, fields: dict[str, Any]) -> N
     tokenizer = Tokenizer(tiny_tokenizer("llama", vocab_size=30))
     body = {"query": "a", "documents": ["a"], "template": PLAIN} | fields
     prompt = RerankDefaults().prompt(PromptOptions(template=body["template"]))
-    question = RerankQuestion([body["query"]], body["documents"], "documents")
+    question = RerankQuery([body["query"]], body["documents"], "documents")
     with pytest.raises(InvalidQuery) as caught:
         plan_rerank(prompt, question, Clock(), tokenizer, FakeEngine().info)
     assert caught.value.param == place
@@ -176,19 +176,19 @@ def test_a_cut_leaves_no_half_character() -> None:
     text = "\N{SNOWMAN}a\N{SNOWMAN}"
     ids = tokenizer.encode(text)
     assert len(ids) == 7
-    assert list(cuts_of(tokenizer, text, ids, 6, "right"))[:4] == ["\N{SNOWMAN}a"] * 3 + [
+    assert list(truncations(tokenizer, text, ids, 6, "right"))[:4] == ["\N{SNOWMAN}a"] * 3 + [
         "\N{SNOWMAN}"
     ]
-    assert next(cuts_of(tokenizer, text, ids, 6, "left")) == "a\N{SNOWMAN}"
-    assert list(cuts_of(tokenizer, text, ids, -1, "right")) == []
+    assert next(truncations(tokenizer, text, ids, 6, "left")) == "a\N{SNOWMAN}"
+    assert list(truncations(tokenizer, text, ids, -1, "right")) == []
 
 
 def test_a_cut_adds_no_space() -> None:
     """The space that SentencePiece puts first is no part of the document."""
     tokenizer = Tokenizer(sentencepiece_tokenizer())
     ids = tokenizer.encode("is a b")
-    assert next(cuts_of(tokenizer, "is a b", ids, 2, "right")) == "is "
-    assert next(cuts_of(tokenizer, "is a b", ids, 1, "left")) == "b"
+    assert next(truncations(tokenizer, "is a b", ids, 2, "right")) == "is "
+    assert next(truncations(tokenizer, "is a b", ids, 1, "left")) == "b"
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5, 100])
@@ -196,7 +196,7 @@ def test_a_shortened_text_has_no_more_tokens_than_asked(tokens: int) -> None:
     """It is the beginning of the text, tokenized anew."""
     tokenizer = Tokenizer(tiny_tokenizer("llama"))
     text = "The capital of France is Paris \N{SNOWMAN}"
-    whole, cut = shortened(tokenizer, ["a", text], tokens, Clock())
+    whole, cut = truncate(tokenizer, ["a", text], tokens, Clock())
     assert whole == "a"
     assert text.startswith(cut)
     assert len(tokenizer.encode(cut)) <= tokens

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
-from app.http.active_requests import Ending, Handler
+from app.http.active_requests import ActiveRequest, CancelReason
 from tests.app.conftest import client_of, shell_app
 from tests.app.stub_engine import StubEngine
 
@@ -131,11 +131,11 @@ async def test_a_handler_ends_when_its_client_leaves(engine: StubEngine) -> None
         before = asyncio.all_tasks()
         request = asyncio.create_task(app(post(b'{"seconds": 60}'), leaver.receive, send))
         await until(lambda: engine.working)
-        assert len(app.state.lifecycle.in_flight) == 1
+        assert len(app.state.lifecycle.active_requests) == 1
         leaver.left.set()
         await request
         assert (engine.working, engine.finished) == (0, 0)
-        assert len(app.state.lifecycle.in_flight) == 0
+        assert len(app.state.lifecycle.active_requests) == 0
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == before
     assert sent == []
@@ -178,27 +178,27 @@ async def test_cancellation_from_outside_is_passed_on(engine: StubEngine) -> Non
         with pytest.raises(asyncio.CancelledError):
             await request
         assert engine.working == 0
-        assert len(app.state.lifecycle.in_flight) == 0
+        assert len(app.state.lifecycle.active_requests) == 0
 
 
 async def test_the_servers_cancellation_is_not_taken_for_the_clients() -> None:
     """When the client leaves and the server cancels as well, the server's wish is passed on."""
     passed_on: list[bool] = []
-    handlers: list[Handler] = []
+    handlers: list[ActiveRequest] = []
 
     async def handle() -> None:
         task = asyncio.current_task()
         assert task is not None
-        handlers.append(Handler(task))
+        handlers.append(ActiveRequest(task))
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            passed_on.append(not handlers[-1].swallow())
+            passed_on.append(not handlers[-1].owns_cancellation())
 
     for also_cancelled in (False, True):
         task = asyncio.create_task(handle())
         await asyncio.sleep(0)
-        handlers[-1].end(Ending.CLIENT_LEFT)
+        handlers[-1].cancel(CancelReason.CLIENT_LEFT)
         if also_cancelled:
             task.cancel()
         await task
@@ -261,7 +261,7 @@ async def test_a_stream_stops_when_its_client_leaves(engine: StubEngine) -> None
     async with app.router.lifespan_context(app):
         await app(post(b"{}", path="/stream"), leaver.receive, send)
         assert 3 <= engine.finished < 10
-        assert len(app.state.lifecycle.in_flight) == 0
+        assert len(app.state.lifecycle.active_requests) == 0
 
 
 async def test_a_draining_server_refuses_new_work_and_finishes_the_old(engine: StubEngine) -> None:
@@ -280,7 +280,7 @@ async def test_a_draining_server_refuses_new_work_and_finishes_the_old(engine: S
         assert (await client.get("/health")).json()["status"] == "draining"
         assert (await client.get("/metrics")).status_code == 200
         assert (await early).status_code == 200
-        await until(lambda: app.state.lifecycle.is_over)
+        await until(lambda: app.state.lifecycle.is_terminal)
         assert app.state.lifecycle.exit_code == 0
 
 
@@ -325,7 +325,7 @@ async def test_an_engine_that_does_not_stop_is_left_behind() -> None:
         async with asyncio.timeout(3):
             await app.state.lifecycle.stop(0.0)
         assert (await running).status_code == 503
-    assert app.state.lifecycle.leaves_threads_behind
+    assert app.state.lifecycle.has_abandoned_threads
     assert app.state.lifecycle.exit_code == 0
 
 
@@ -338,6 +338,6 @@ async def test_an_engine_that_dies_while_draining_is_a_failure(engine: StubEngin
         app.state.lifecycle.request_stop(60.0)
         await asyncio.sleep(0)
         engine.die()
-        await until(lambda: app.state.lifecycle.is_over)
+        await until(lambda: app.state.lifecycle.is_terminal)
         assert app.state.lifecycle.exit_code == 1
         running.cancel()

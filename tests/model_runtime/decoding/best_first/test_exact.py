@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model_runtime.decoding.base import Interruptible
+from model_runtime.decoding.base import AnytimeStrategy
 from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.best_first import best_first, row_queries
 from model_runtime.decoding.best_first.best_first import HELD_EXPANSIONS, WIDENED
@@ -206,7 +206,7 @@ def test_a_query_that_fails_ends_the_search_with_its_error() -> None:
 def test_it_can_be_interrupted_and_others_cannot() -> None:
     """Once it has looked at anything it has something to give."""
     search = search_of(DecodingLimits(4), 6)
-    assert isinstance(search, Interruptible)
+    assert isinstance(search, AnytimeStrategy)
     assert not search.give_up()
     assert not search.done
     step(search, random_table(1, 6))
@@ -216,7 +216,7 @@ def test_it_can_be_interrupted_and_others_cannot() -> None:
         GreedySearch(PROMPT, DecodingLimits(2), vocab_size=3),
         BeamSearch(PROMPT, DecodingLimits(2), vocab_size=3, num_beams=2),
     ):
-        assert not isinstance(other, Interruptible)
+        assert not isinstance(other, AnytimeStrategy)
 
 
 def test_what_it_costs_is_known_before_it_runs() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 
-from model_runtime.decoding.best_first.k_best import KBest
-from model_runtime.decoding.hypothesis_path import Prefix
+from model_runtime.decoding.best_first.k_best import TopK
+from model_runtime.decoding.hypothesis_path import PartialHypothesis
 
 
-def path(*tokens: int) -> Prefix:
-    return Prefix(tokens, len(tokens))
+def path(*tokens: int) -> PartialHypothesis:
+    return PartialHypothesis(tokens, len(tokens))
 
 
 def test_any_order_of_arrival_gives_the_same_places() -> None:
@@ -23,7 +23,7 @@ def test_any_order_of_arrival_gives_the_same_places() -> None:
         (-3.0, path(0)),
     ]
     for order in itertools.permutations(offers):
-        best = KBest(3)
+        best = TopK(3)
         for score, prefix in order:
             best.offer(score, prefix)
         assert [found.prefix.tokens for found in best.found] == [(3,), (1,), (2,)]
@@ -31,7 +31,7 @@ def test_any_order_of_arrival_gives_the_same_places() -> None:
 
 def test_while_a_place_is_free_everything_possible_is_wanted() -> None:
     """What has no probability is not possible; once full only what is better is wanted."""
-    best = KBest(1)
+    best = TopK(1)
     assert best.wants(-1e300)
     assert not best.wants(-math.inf)
     best.offer(-math.inf, path(1))
@@ -44,7 +44,7 @@ def test_while_a_place_is_free_everything_possible_is_wanted() -> None:
 
 def test_a_floor_lets_in_what_reaches_it() -> None:
     """And nothing below, though places are free; it is complete until all are taken."""
-    best = KBest(2, floor=-2.0)
+    best = TopK(2, floor=-2.0)
     assert best.wants(-2.0)
     assert not best.wants(-2.1)
     best.offer(-2.1, path(1))
@@ -59,6 +59,6 @@ def test_a_floor_lets_in_what_reaches_it() -> None:
 
 def test_without_a_floor_nothing_is_missing() -> None:
     """Only the best are wanted, so taking every place leaves nothing out."""
-    best = KBest(1)
+    best = TopK(1)
     best.offer(-1.0, path(1))
     assert best.complete

@@ -75,9 +75,9 @@ def test_match_does_not_depend_on_tokenization(
 def test_states_of_different_branches_do_not_disturb_each_other() -> None:
     """Pushing returns a new state and leaves the old one as it was."""
     root = StopStrings((b"ab",), lambda token_id: b"abc"[token_id : token_id + 1])
-    stem = root.push(0)
-    left, right = stem.push(1), stem.push(2)
-    assert (left.span, right.span, stem.span, root.span) == ((0, 2), None, None, None)
+    node = root.push(0)
+    left, right = node.push(1), node.push(2)
+    assert (left.span, right.span, node.span, root.span) == ((0, 2), None, None, None)
 
 
 def test_match_inside_one_token_and_across_several() -> None:

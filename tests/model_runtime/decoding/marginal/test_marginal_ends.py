@@ -16,7 +16,7 @@ from model_runtime.errors import (
     NonFiniteLogits,
     PathTooLong,
 )
-from model_runtime.types import Answer
+from model_runtime.types import QueryResult
 from tests.model_runtime.decoding.marginal.spelling_world import World
 from tests.model_runtime.decoding.table import PROMPT, random_table
 
@@ -26,7 +26,7 @@ def test_a_failed_query_ends_its_candidate_alone() -> None:
     world = World((b"a", b"b", b"ab"), random_table(6, 5))
     search = world.search(MarginalCandidate(b"aa"), MarginalCandidate(b"bb"))
     while not search.done:
-        answers: list[Answer] = [
+        answers: list[QueryResult] = [
             NonFiniteLogits("broken") if query.tokens[-1] == 0 else world.answer(query)
             for query in search.queries()
         ]

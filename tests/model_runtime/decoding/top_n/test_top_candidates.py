@@ -25,7 +25,13 @@ from model_runtime.decoding.top_n.top_candidates import (
 )
 from model_runtime.errors import ChainruleError, ForwardFailed, InvalidQuery, NonFiniteLogits
 from model_runtime.normalization import log_sum, tie_groups, total
-from model_runtime.types import Answer, LogprobQuery, LogprobResult, RankedLogprob, TokenLogprob
+from model_runtime.types import (
+    LogprobQuery,
+    LogprobResult,
+    QueryResult,
+    RankedLogprob,
+    TokenLogprob,
+)
 from tests.model_runtime.decoding.table import PROMPT, NextLogprobs, choose, random_table
 
 VOCAB = 24
@@ -63,7 +69,7 @@ def _top(row: Sequence[float], count: int) -> list[TokenLogprob]:
     return [TokenLogprob(token_id, row[token_id]) for token_id in best]
 
 
-def tell_or_fail(query: LogprobQuery, table: NextLogprobs) -> Answer:
+def tell_or_fail(query: LogprobQuery, table: NextLogprobs) -> QueryResult:
     """The same; a scored token of probability 0 has none, as in the runtime."""
     answer = tell(query, table)
     return NonFiniteLogits("zero") if -math.inf in answer.logprobs else answer
@@ -201,7 +207,7 @@ def test_an_answer_that_fails_fails_those_behind_it_alone() -> None:
     search = TopCandidates(PROMPT, candidates, 800, vocab_size=VOCAB)
     broken = ForwardFailed("this one")
     while not search.done:
-        answers: list[Answer] = [
+        answers: list[QueryResult] = [
             broken if query.tokens[len(PROMPT) :][:1] == (3,) else tell(query, table)
             for query in search.queries()
         ]
