@@ -127,7 +127,7 @@ class Counters:
             "parsers": PARSING_THREADS - self._state.parser._free._value,
             "requests": stats.queued_requests,
             "tokens": stats.queued_tokens,
-            "queries": self._state.service._scores.in_flight if self._state.service else 0,
+            "queries": self._state.service._scores.inflight_queries if self._state.service else 0,
             "places": sum(map(len, lines._lines.values())) if lines else 0,
             "tasks": [task.get_name() for task in asyncio.all_tasks() - self._tasks],
         }
