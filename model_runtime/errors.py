@@ -26,17 +26,31 @@ ChainruleError
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class ChainruleError(Exception):
     """Base of everything the runtime raises on purpose."""
 
 
 class InvalidQuery(ChainruleError):
-    """The query cannot be answered as it was put. ``param`` names the field at fault."""
+    """The query cannot be answered as it was put.
 
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
+    As text it is ``param: reason``, or the reason alone where no one field is at fault.
+
+    Attributes:
+        reason: what is wrong, without the field's name.
+        param: the field at fault, such as ``candidates.3``.
+    """
+
+    def __init__(self, reason: str, param: str | None = None) -> None:
+        super().__init__(reason if param is None else f"{param}: {reason}")
+        self.reason = reason
         self.param = param
+
+    def at(self, param: str) -> Self:
+        """The same error of another field: of the one that the caller knows it by."""
+        return type(self)(self.reason, param)
 
 
 class TokenIdOutOfRange(InvalidQuery):

@@ -168,7 +168,7 @@ def probabilities(scores: Sequence[float | None], temperature: float = 1.0) -> l
         InvalidQuery: the temperature is not a positive finite number.
     """
     if not (math.isfinite(temperature) and temperature > 0):
-        raise InvalidQuery("temperature must be a positive number", param="temperature")
+        raise InvalidQuery("must be a positive number", param="temperature")
     best = max(_present(scores), default=0.0)
     weights = [None if s is None else math.exp((s - best) / temperature) for s in scores]
     mass = math.fsum(_present(weights))

@@ -87,14 +87,13 @@ class EvidenceCollector:
         tokens = sum(len(path) + self._request.append_eos for path in parts.paths.values())
         if tokens > MAX_AUDIT_TOKENS:
             raise InvalidQuery(
-                f"candidates: {tokens} scored tokens are too many to audit; {MAX_AUDIT_TOKENS} "
-                "are the most",
+                f"{tokens} scored tokens are too many to audit; {MAX_AUDIT_TOKENS} are the most",
                 "candidates",
             )
         fed = tokens * (len(parts.prefix) + parts.longest)
         if fed > MAX_AUDIT_CONTEXT_TOKENS:
             raise InvalidQuery(
-                f"candidates: {tokens} scored tokens behind {len(parts.prefix)} are too many to "
+                f"{tokens} scored tokens behind {len(parts.prefix)} are too many to "
                 f"audit; their product may be {MAX_AUDIT_CONTEXT_TOKENS}",
                 "candidates",
             )

@@ -26,13 +26,8 @@ def unwrap_results(
     for index, answer in enumerate(answers):
         check_wanted()
         if isinstance(answer, InvalidQuery):
-            raise with_param(answer, place(index))
+            raise answer.at(place(index))
         if isinstance(answer, ChainruleError):
             raise answer
         found.append(answer)
     return found
-
-
-def with_param(error: InvalidQuery, param: str) -> InvalidQuery:
-    """The same error, about the field ``param``."""
-    return type(error)(f"{param}: {error}", param)

@@ -31,7 +31,7 @@ class UnsupportedFields(BaseModel):
             return body
         for name in cls.noop_values.keys() & body.keys():
             if body[name] is not None and not _is_one_of(body[name], cls.noop_values[name]):
-                raise InvalidQuery(f"{name}: this is not served here; leave it out", name)
+                raise InvalidQuery("this is not served here; leave it out", name)
         return {name: value for name, value in body.items() if name not in cls.noop_values}
 
 

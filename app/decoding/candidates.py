@@ -140,4 +140,4 @@ def _path(
 
 
 def _refuse(param: str, message: str) -> NoReturn:
-    raise InvalidQuery(f"{param}: {message}", param)
+    raise InvalidQuery(message, param)

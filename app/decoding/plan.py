@@ -115,13 +115,13 @@ def attributed_to_constraint(request: DecodeRequest) -> Iterator[None]:
         unnamed = type(error) in (InvalidQuery, NothingFollows) and error.param is None
         if not unnamed or request.constraint is None:
             raise
-        raise type(error)(f"{request.constraint}: {error}", request.constraint) from error
+        raise error.at(request.constraint) from error
 
 
 def _ended(request: DecodeRequest, ends: frozenset[int]) -> bool:
     """Whether an end token finishes what the constraint allows."""
     if request.append_eos and not ends:
-        raise InvalidQuery("append_eos: no token ends a sequence here", param="append_eos")
+        raise InvalidQuery("no token ends a sequence here", param="append_eos")
     return request.constraint is not None and request.append_eos is not False and bool(ends)
 
 
@@ -133,7 +133,7 @@ def _max_tokens(
     wanted = request.token_limit
     if prefix_tokens + wanted > info.max_model_len:
         raise PathTooLong(
-            f"max_tokens: {prefix_tokens} tokens of context and {wanted} more are too many; the "
+            f"{prefix_tokens} tokens of context and {wanted} more are too many; the "
             f"model takes {info.max_model_len}",
             param="max_tokens",
         )
@@ -148,7 +148,7 @@ def _stop(tokenizer: Tokenizer, request: DecodeRequest, shift_bytes: int) -> Sto
 def _grammar(tokenizer: Tokenizer, request: DecodeRequest, *, ended: bool) -> Constraint:
     if not grammar_installed():
         param = "json_schema" if request.regex is None else "regex"
-        raise MissingExtra(f"{param} needs the grammar extra", param)
+        raise MissingExtra("this needs the grammar extra", param)
     if request.regex is not None:
         return Grammar.compile_regex(tokenizer, request.regex, end=ended)
     return Grammar.compile_json_schema(tokenizer, request.json_schema or {}, end=ended)

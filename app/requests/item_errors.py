@@ -21,5 +21,4 @@ def with_candidate_index(error: ChainruleError, index: int) -> ChainruleError:
     """The error, naming candidate ``index`` where the candidate is what is wrong."""
     if not isinstance(error, InvalidQuery):
         return error
-    param = f"candidates.{index}"
-    return type(error)(f"{param}: {error}", param=param)
+    return error.at(f"candidates.{index}")

@@ -64,7 +64,7 @@ def check_ids(param: str, token_ids: Sequence[int], info: ModelInfo) -> None:
         if not 0 <= token_id < info.vocab_size:
             place = f"{param}.{index}"
             raise TokenIdOutOfRange(
-                f"{place}: {token_id} is no token id; ids run from 0 to {info.vocab_size - 1}",
+                f"{token_id} is no token id; ids run from 0 to {info.vocab_size - 1}",
                 place,
             )
 
@@ -74,7 +74,7 @@ def check_context(prefix_tokens: int, info: ModelInfo, *, room: int) -> None:
     limit = info.max_model_len - room
     if prefix_tokens > limit:
         raise PathTooLong(
-            f"context: {prefix_tokens} tokens are too many; here the model takes {limit}",
+            f"{prefix_tokens} tokens are too many; here the model takes {limit}",
             param="context",
         )
 
@@ -86,13 +86,12 @@ def check_entries(positions: int, request: LogprobsRequest) -> None:
     param = "token_logprobs" if request.token_logprobs else "top_logprobs"
     if positions > MAX_TOKEN_ENTRIES:
         raise InvalidQuery(
-            f"{param}: {positions} tokens are too many to list; a response may list "
-            f"{MAX_TOKEN_ENTRIES}",
+            f"{positions} tokens are too many to list; a response may list {MAX_TOKEN_ENTRIES}",
             param,
         )
     if positions * request.top_logprobs > MAX_TOP_ENTRIES:
         raise InvalidQuery(
-            f"top_logprobs: {positions} positions x {request.top_logprobs} are too many to list; "
+            f"{positions} positions x {request.top_logprobs} are too many to list; "
             f"a response may list {MAX_TOP_ENTRIES}",
             "top_logprobs",
         )
@@ -102,11 +101,10 @@ def check_report(request: ScoreRequest) -> None:
     """Raise ``InvalidQuery`` where a response would report too many candidates in full."""
     count = len(request.candidates)
     if request.compact and request.lists_tokens:
-        raise InvalidQuery("compact: columns have no place for tokens", "compact")
+        raise InvalidQuery("columns have no place for tokens", "compact")
     if count > MAX_RESULTS and not request.compact:
         raise InvalidQuery(
-            f"candidates: {count} are too many to report in full, {MAX_RESULTS} at most; "
-            "set compact",
+            f"{count} are too many to report in full, {MAX_RESULTS} at most; set compact",
             "candidates",
         )
 
@@ -116,7 +114,7 @@ def check_scored(request: ScoreRequest, tokens: int) -> None:
     if tokens > MAX_SCORED_TOKENS:
         param = "candidates" if request.start_token is None else "start_token"
         raise InvalidQuery(
-            f"{param}: {tokens} tokens of {len(request.candidates)} candidates are too many to "
+            f"{tokens} tokens of {len(request.candidates)} candidates are too many to "
             f"score; a request may have {MAX_SCORED_TOKENS}",
             param,
         )
@@ -126,7 +124,7 @@ def check_paths(tokens: int) -> None:
     """Raise ``InvalidQuery`` where candidates with their contexts are too many tokens to hold."""
     if tokens > MAX_PATH_TOKENS:
         raise InvalidQuery(
-            f"candidates: with their contexts they are {tokens} tokens; a request may have "
+            f"with their contexts they are {tokens} tokens; a request may have "
             f"{MAX_PATH_TOKENS}; send fewer at a time with start_token pinned, or set top_n",
             "candidates",
         )
@@ -137,7 +135,7 @@ def check_prefixes(paths: Sequence[Sequence[int] | None]) -> None:
     pairs = prefix_pairs(paths)
     if pairs > MAX_PREFIX_PAIRS:
         raise InvalidQuery(
-            f"candidates: {pairs} pairs of them begin one another; a response may list "
+            f"{pairs} pairs of them begin one another; a response may list "
             f"{MAX_PREFIX_PAIRS}; set compact, or send fewer",
             "candidates",
         )
@@ -158,7 +156,7 @@ def check_joined_chars(tokenizer: Tokenizer, context: object, candidates: Sequen
     joined = len(repeated) * len(candidates)
     if joined > MAX_JOINED_CHARS:
         raise InvalidQuery(
-            f"candidates: {len(candidates)} of them, each tokenized behind {len(repeated)} "
+            f"{len(candidates)} of them, each tokenized behind {len(repeated)} "
             f"characters of the context, exceed {MAX_JOINED_CHARS} characters in all; send fewer "
             "at a time (to /v1/score with start_token pinned), or token ids",
             "candidates",
@@ -167,4 +165,4 @@ def check_joined_chars(tokenizer: Tokenizer, context: object, candidates: Sequen
 
 def _check_count(param: str, count: int, limit: int) -> None:
     if count > limit:
-        raise InvalidQuery(f"{param}: {count} is more than this server allows, {limit}", param)
+        raise InvalidQuery(f"{count} is more than this server allows, {limit}", param)

@@ -87,9 +87,7 @@ def _chat_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[int, .
     for index, message in enumerate(messages):
         tokenizer.check_text(message.content, f"context.{index}.content")
     if sum(len(message.content) for message in messages) > MAX_CHAT_CHARS:
-        raise InvalidQuery(
-            f"context: messages hold more than {MAX_CHAT_CHARS} characters", "context"
-        )
+        raise InvalidQuery(f"messages hold more than {MAX_CHAT_CHARS} characters", "context")
     turns = [
         {"role": message.role, "content": hidden.hide(tokenizer, message.content)}
         for message in messages
@@ -129,4 +127,4 @@ def _render(tokenizer: Tokenizer, turns: Sequence[dict[str, str]]) -> str:
     try:
         return tokenizer.render_chat(turns)
     except InvalidQuery as error:
-        raise InvalidQuery(str(error), param="context") from error
+        raise error.at("context") from error

@@ -60,6 +60,5 @@ def _prefix(
     except InvalidQuery as error:
         if error.param is not None and not error.param.startswith("context"):
             raise
-        reason = str(error).removeprefix("context: ")
-        raise type(error)(f"{param}: {reason}", param=param) from error
+        raise error.at(param) from error
     return prefix

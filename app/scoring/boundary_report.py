@@ -55,7 +55,7 @@ def policy_requests(request: ScoreRequest) -> dict[str, ScoreRequest]:
     for param in ("top_n", "compact"):
         if getattr(request, param):
             raise InvalidQuery(
-                f"boundary_detail: {param} leaves no place for a report of each candidate",
+                f"{param} leaves no place for a report of each candidate",
                 "boundary_detail",
             )
     policies = ("joint", "separate", "marginal") if _is_text(request) else ("separate", "marginal")
@@ -138,7 +138,7 @@ def _attribute(error: ChainruleError, policy: str, request: ScoreRequest) -> Cha
     set_by_caller = request.max_expansions is not None
     if not isinstance(error, InvalidQuery) or (error.param == "max_expansions" and set_by_caller):
         return error
-    return type(error)(f"boundary_detail: under {policy}, {error}", "boundary_detail")
+    return type(error)(f"under {policy}, {error.reason}", "boundary_detail")
 
 
 def _scores_nothing(error: ChainruleError) -> bool:

@@ -82,7 +82,7 @@ def plan_marginal(tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest) 
     _refuse_settings(request)
     check_report(request)
     if request.append_eos and not info.end_token_ids:
-        raise InvalidQuery("append_eos: this model has no end token", "append_eos")
+        raise InvalidQuery("this model has no end token", "append_eos")
     budget = request.max_expansions or DEFAULT_MARGINAL_EXPANSIONS
     _check_budget(len(request.candidates), budget)
     joined = _context(tokenizer, info, request)
@@ -121,14 +121,14 @@ def _refuse_settings(request: ScoreRequest) -> None:
     for param, given in unfit.items():
         if given:
             raise InvalidQuery(
-                f"{param}: boundary marginal is summed over many tokenizations and has none", param
+                "boundary marginal is summed over many tokenizations and has none", param
             )
 
 
 def _check_budget(candidates: int, budget: int) -> None:
     if candidates * budget > MAX_MARGINAL_PATHS:
         raise InvalidQuery(
-            f"max_expansions: {candidates} candidates x {budget} token paths exceed "
+            f"{candidates} candidates x {budget} token paths exceed "
             f"{MAX_MARGINAL_PATHS} in all; send fewer candidates, or less to spend on each",
             "max_expansions",
         )

@@ -138,7 +138,7 @@ def _only(ids: list[int], index: int) -> int:
 
 def _not_one_token(index: int, reason: str) -> InvalidQuery:
     param = f"labels.{index}"
-    return InvalidQuery(f"{param}: {reason}, not one token; use /v1/score for it", param=param)
+    return InvalidQuery(f"{reason}, not one token; use /v1/score for it", param=param)
 
 
 def _top_k(request: NextTokenRequest, max_top: int) -> int:
@@ -179,7 +179,7 @@ def _until_mass(
             return tokens[:count]
     if not capped:
         raise InvalidQuery(
-            f"top_p: the {len(tokens)} most probable tokens hold {mass:.6f} of the mass; a "
+            f"the {len(tokens)} most probable tokens hold {mass:.6f} of the mass; a "
             "response lists no more, so ask for less, or give top_k as well",
             "top_p",
         )

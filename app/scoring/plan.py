@@ -188,7 +188,7 @@ def plan_score(
 
 def _end_ids(info: ModelInfo) -> tuple[int, ...]:
     if not info.end_token_ids:
-        raise InvalidQuery("append_eos: this model has no end token", param="append_eos")
+        raise InvalidQuery("this model has no end token", param="append_eos")
     return info.end_token_ids
 
 

@@ -194,13 +194,11 @@ class BeamSearch:
 
 def _check_beams(num_beams: int, num_return_sequences: int) -> None:
     if num_beams < 1:
-        raise InvalidQuery("num_beams must be at least 1", param="num_beams")
+        raise InvalidQuery("must be at least 1", param="num_beams")
     if not 1 <= num_return_sequences <= num_beams:
-        raise InvalidQuery(
-            "num_return_sequences must lie in 1 .. num_beams", param="num_return_sequences"
-        )
+        raise InvalidQuery("must lie in 1 .. num_beams", param="num_return_sequences")
 
 
 def _check_early_stopping(early_stopping: object) -> None:
     if not isinstance(early_stopping, bool) and early_stopping != "never":
-        raise InvalidQuery('early_stopping must be true, false or "never"', param="early_stopping")
+        raise InvalidQuery('must be true, false or "never"', param="early_stopping")

@@ -45,11 +45,11 @@ class DecodingLimits:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise InvalidQuery("max_tokens must be at least 1", param="max_tokens")
+            raise InvalidQuery("must be at least 1", param="max_tokens")
         if not 0 <= self.min_tokens <= self.max_tokens:
-            raise InvalidQuery("min_tokens must lie in 0 .. max_tokens", param="min_tokens")
+            raise InvalidQuery("must lie in 0 .. max_tokens", param="min_tokens")
         if self.top_logprobs < 0:
-            raise InvalidQuery("top_logprobs must not be negative", param="top_logprobs")
+            raise InvalidQuery("must not be negative", param="top_logprobs")
 
     def masked_ids(self, length: int) -> frozenset[int]:
         """The ids that may not follow ``length`` generated tokens."""

@@ -65,9 +65,9 @@ class QueryValidator:
 
     def _check_extras(self, query: LogprobQuery) -> InvalidQuery | None:
         if not 0 <= query.top_k <= self.vocab_size:
-            return InvalidQuery(f"top_k must lie in 0 .. {self.vocab_size}", param="top_k")
+            return InvalidQuery(f"must lie in 0 .. {self.vocab_size}", param="top_k")
         if query.keep is not None and query.keep < 0:
-            return InvalidQuery("keep must not be negative", param="keep")
+            return InvalidQuery("must not be negative", param="keep")
         return self._check_choice(query) or self._check_masses(query) or _check_temperatures(query)
 
     def _check_choice(self, query: LogprobQuery) -> InvalidQuery | None:
@@ -107,7 +107,7 @@ def _check_rows(query: LogprobQuery) -> InvalidQuery | None:
     if not query.tokens:
         return InvalidQuery("a token path needs at least one token")
     if not 1 <= query.score_from <= len(query.tokens):
-        return InvalidQuery(f"score_from must lie in 1 .. {len(query.tokens)}", param="score_from")
+        return InvalidQuery(f"must lie in 1 .. {len(query.tokens)}", param="score_from")
     if query.score_from > query.last_row:
         return InvalidQuery("the query scores no token and asks for no next one")
     return None

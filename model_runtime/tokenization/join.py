@@ -216,7 +216,7 @@ def _start(paths: Sequence[CandidatePath | InvalidQuery], end: int, pinned: int 
         return least
     if not 1 <= pinned <= least:
         raise InvalidQuery(
-            f"start_token must lie between 1 and {least}, the least start of the candidates",
+            f"must lie between 1 and {least}, the least start of the candidates",
             "start_token",
         )
     return pinned

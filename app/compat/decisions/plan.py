@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from itertools import chain, islice
 
-from app.compat.clock import Clock
 from app.compat.decisions.prompts import (
     ChatFrame,
     option_texts,
@@ -33,6 +32,8 @@ from app.compat.decisions.response import (
     PredicateAnswer,
     ScoreAnswer,
 )
+from app.requests.encoding import encode_in_chunks
+from app.requests.worker_threads import check_wanted
 from app.schemas.bounds import MAX_PATH_TOKENS
 from app.scoring.token_paths import PathQueries
 from model_runtime import (
@@ -51,7 +52,7 @@ Ids = tuple[int, ...]
 
 
 def plan_decisions(
-    request: DecisionRequest, clock: Clock, tokenizer: Tokenizer, info: ModelInfo
+    request: DecisionRequest, tokenizer: Tokenizer, info: ModelInfo
 ) -> PathQueries[list[int]]:
     """One query for each option, in order. Its meaning is how many each question has.
 
@@ -64,12 +65,12 @@ def plan_decisions(
     shared = turn.before + _encoded(tokenizer, shared_text(request), "input")
     if len(shared) >= info.max_model_len:
         raise PathTooLong(
-            f"input: {len(shared)} tokens are too many; the model takes {info.max_model_len} with "
+            f"{len(shared)} tokens are too many; the model takes {info.max_model_len} with "
             "question and answer",
             "input",
         )
-    prompts = [shared + own + turn.after for own in _questions(tokenizer, request.questions, clock)]
-    options = _options(tokenizer, turn, request.questions, clock)
+    prompts = [shared + own + turn.after for own in _questions(tokenizer, request.questions)]
+    options = _options(tokenizer, turn, request.questions)
     counts = list(map(len, options))
     scored = sum(len(ids) for ids in chain.from_iterable(options))
     _check_paths(sum(len(one) * count for one, count in zip(prompts, counts, strict=True)) + scored)
@@ -108,23 +109,23 @@ def _encoded(tokenizer: Tokenizer, text: str, param: str) -> Ids:
     return tuple(tokenizer.encode(text))
 
 
-def _questions(tokenizer: Tokenizer, questions: Sequence[Question], clock: Clock) -> list[Ids]:
+def _questions(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[Ids]:
     texts = [question_text(question) for question in questions]
     for index, text in enumerate(texts):
-        clock.check()
+        check_wanted()
         tokenizer.check_text(text, f"questions.{index}")
-    return list(map(tuple, clock.encode(tokenizer, texts)))
+    return list(map(tuple, encode_in_chunks(tokenizer, texts)))
 
 
 def _options(
-    tokenizer: Tokenizer, turn: ChatFrame, questions: Sequence[Question], clock: Clock
+    tokenizer: Tokenizer, turn: ChatFrame, questions: Sequence[Question]
 ) -> list[list[Ids]]:
     """The scored tokens of each option, without the end that ``targets`` ask for."""
     texts = [option_texts(question) for question in questions]
     if turn.end_ids is None:
         _refuse_line_breaks(texts)
     flat = [turn.option_prefix + text for text in chain.from_iterable(texts)]
-    encoded = iter(clock.encode(tokenizer, flat))
+    encoded = iter(encode_in_chunks(tokenizer, flat))
     return [[(*next(encoded), *turn.option_suffix) for _ in those] for those in texts]
 
 
@@ -133,7 +134,7 @@ def _refuse_line_breaks(texts: Sequence[Sequence[str]]) -> None:
         if any("\n" in text for text in those):
             param = f"questions.{index}"
             raise InvalidQuery(
-                f"{param}: an option holds a line break, which is what ends an answer of a model "
+                "an option holds a line break, which is what ends an answer of a model "
                 "without a chat template",
                 param,
             )
@@ -142,7 +143,7 @@ def _refuse_line_breaks(texts: Sequence[Sequence[str]]) -> None:
 def _check_paths(tokens: int) -> None:
     if tokens > MAX_PATH_TOKENS:
         raise InvalidQuery(
-            f"questions: their options with the prompts before them are {tokens} tokens; a "
+            f"their options with the prompts before them are {tokens} tokens; a "
             f"request may have {MAX_PATH_TOKENS}",
             "questions",
         )

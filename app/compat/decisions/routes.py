@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 
 from fastapi import APIRouter, Request, Response
 
 from app.compat.batch_result import unwrap_results
-from app.compat.clock import Clock
 from app.compat.decisions.plan import plan_decisions, question_of, read_decisions
 from app.compat.decisions.request import DecisionRequest
 from app.compat.decisions.response import (
@@ -20,7 +18,6 @@ from app.compat.decisions.response import (
 from app.dependencies import ServiceDependency
 from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, json_reply
-from app.requests.limits import Limits
 from app.schemas.response import Usage
 from app.scoring.token_paths import PathScores
 
@@ -41,8 +38,7 @@ async def decide(request: DecisionRequest, service: ServiceDependency, http: Req
     options of the question. They say how the model weighs these options against each other, and
     nothing of how likely it is to answer with none of them. The input is computed once.
     """
-    clock = Clock.of(request, cast(Limits, http.app.state.limits))
-    plan = partial(plan_decisions, request, clock)
+    plan = partial(plan_decisions, request)
     serving_options = request.serving_options
     found = await service.score_paths(serving_options, plan)
     answer = await service.use_tokenizer(serving_options, lambda *_: _response(request, found))

@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from app.compat.clock import Clock
 from app.compat.generative_scoring.label_schemas import GenerativeScoringRequest, LabelRequest
+from app.requests.encoding import encode_in_chunks
 from app.requests.limits import check_ids
+from app.requests.worker_threads import check_wanted
 from app.schemas.bounds import MAX_JOINED_CHARS, MAX_LABEL_SCORES, MAX_PATH_TOKENS
 from app.scoring.token_paths import PathQueries
 from model_runtime import (
@@ -31,9 +32,7 @@ from model_runtime import (
 Ids = tuple[int, ...]
 
 
-def plan_labels(
-    request: LabelRequest, clock: Clock, tokenizer: Tokenizer, info: ModelInfo
-) -> PathQueries[None]:
+def plan_labels(request: LabelRequest, tokenizer: Tokenizer, info: ModelInfo) -> PathQueries[None]:
     """One query for each item: the labels behind it.
 
     Raises:
@@ -44,19 +43,17 @@ def plan_labels(
     labels = tuple(request.label_token_ids)
     check_ids("label_token_ids", labels, info)
     _check_scores(len(request.items), len(labels))
-    _check_parts(request, clock, tokenizer, info)
+    _check_parts(request, tokenizer, info)
     separate = isinstance(request, GenerativeScoringRequest)
     if separate or not isinstance(request.query, str):
-        paths = _put_together(request, clock, tokenizer)
+        paths = _put_together(request, tokenizer)
     else:
-        paths = _joined(request, request.query, clock, tokenizer)
+        paths = _joined(request, request.query, tokenizer)
     if isinstance(request.query, str) and getattr(request, "add_special_tokens", True):
         paths = list(map(tokenizer.with_prefix, paths))
     for index, path in enumerate(paths):
         if not path:
-            raise InvalidQuery(
-                f"items.{index}: there is nothing before the label", f"items.{index}"
-            )
+            raise InvalidQuery("there is nothing before the label", f"items.{index}")
     # What all items share will be wanted again; an item behind it will not.
     keep = _shared(min(paths), max(paths))
     if isinstance(request, GenerativeScoringRequest) and not request.apply_softmax:
@@ -93,18 +90,16 @@ def _shared(first: Ids, last: Ids) -> int:
 def _check_scores(items: int, labels: int) -> None:
     if items * labels > MAX_LABEL_SCORES:
         raise InvalidQuery(
-            f"label_token_ids: {labels} of them behind {items} items are {items * labels} scores; "
+            f"{labels} of them behind {items} items are {items * labels} scores; "
             f"a request may have {MAX_LABEL_SCORES}; send fewer items or labels",
             "label_token_ids",
         )
 
 
-def _check_parts(
-    request: LabelRequest, clock: Clock, tokenizer: Tokenizer, info: ModelInfo
-) -> None:
+def _check_parts(request: LabelRequest, tokenizer: Tokenizer, info: ModelInfo) -> None:
     parts = [("query", request.query), *_named(request.items)]
     for param, part in parts:
-        clock.check()
+        check_wanted()
         if isinstance(part, str):
             tokenizer.check_text(part, param)
         else:
@@ -115,19 +110,19 @@ def _named(items: Sequence[str | list[int]]) -> Iterator[tuple[str, str | list[i
     return ((item_field(index), item) for index, item in enumerate(items))
 
 
-def _put_together(request: LabelRequest, clock: Clock, tokenizer: Tokenizer) -> list[Ids]:
+def _put_together(request: LabelRequest, tokenizer: Tokenizer) -> list[Ids]:
     """The ids of query and item, one behind the other."""
-    encode = _encoder(request, clock, tokenizer)
+    encode = _encoder(request, tokenizer)
     (query,) = _ids([request.query], encode)
     items = _ids(request.items, encode)
     _check_size(len(query) + len(item) for item in items)
     return [item + query if request.item_first else query + item for item in items]
 
 
-def _joined(request: LabelRequest, query: str, clock: Clock, tokenizer: Tokenizer) -> list[Ids]:
+def _joined(request: LabelRequest, query: str, tokenizer: Tokenizer) -> list[Ids]:
     """The ids of both texts as one."""
     items = [item for item in request.items if isinstance(item, str)]
-    encode = _encoder(request, clock, tokenizer)
+    encode = _encoder(request, tokenizer)
     if request.item_first:
         _check_chars(sum(map(len, items)) + len(query) * len(items))
         return _ids([item + query for item in items], encode)
@@ -142,9 +137,9 @@ def _joined(request: LabelRequest, query: str, clock: Clock, tokenizer: Tokenize
 
 
 def _encoder(
-    request: LabelRequest, clock: Clock, tokenizer: Tokenizer
+    request: LabelRequest, tokenizer: Tokenizer
 ) -> Callable[[Sequence[str]], list[list[int]]]:
-    return lambda texts: clock.encode(tokenizer, texts, parse_special=request.parse_special)
+    return lambda texts: encode_in_chunks(tokenizer, texts, parse_special=request.parse_special)
 
 
 def _ids(
@@ -160,7 +155,7 @@ def _ids(
 def _check_chars(characters: int) -> None:
     if characters > MAX_JOINED_CHARS:
         raise InvalidQuery(
-            f"items: joined with the query they are {characters} characters to tokenize; a "
+            f"joined with the query they are {characters} characters to tokenize; a "
             f"request may have {MAX_JOINED_CHARS}; send fewer, or token ids",
             "items",
         )
@@ -170,6 +165,6 @@ def _check_size(lengths: Iterable[int]) -> None:
     tokens = sum(lengths)
     if tokens > MAX_PATH_TOKENS:
         raise InvalidQuery(
-            f"items: with the query they are {tokens} tokens; a request may have {MAX_PATH_TOKENS}",
+            f"with the query they are {tokens} tokens; a request may have {MAX_PATH_TOKENS}",
             "items",
         )

@@ -8,7 +8,6 @@ from typing import cast
 from fastapi import APIRouter, Request, Response
 
 from app.compat.batch_result import unwrap_results
-from app.compat.clock import Clock
 from app.compat.generative_scoring.label_plan import (
     first_probability,
     item_field,
@@ -94,13 +93,12 @@ def check_count(http: Request, field: str, count: int) -> None:
     """Raise ``InvalidQuery`` for more items than the operator allows candidates."""
     limit = limits_of(http).max_candidates
     if count > limit:
-        raise InvalidQuery(f"{field}: {count} is more than this server allows, {limit}", field)
+        raise InvalidQuery(f"{count} is more than this server allows, {limit}", field)
 
 
 async def _asked(request: LabelRequest, service: ScoringService, http: Request) -> PathScores[None]:
     check_count(http, "items", len(request.items))
-    clock = Clock.of(request, limits_of(http))
-    return await service.score_paths(request, partial(plan_labels, request, clock))
+    return await service.score_paths(request, partial(plan_labels, request))
 
 
 def _score_list(request: GenerativeScoringRequest, found: PathScores[None]) -> ScoreList:

@@ -12,8 +12,7 @@ from typing import cast
 
 from fastapi import Request
 
-from app.compat.clock import Clock
-from app.compat.generative_scoring.label_routes import check_count, limits_of, scoring_usage
+from app.compat.generative_scoring.label_routes import check_count, scoring_usage
 from app.compat.generative_scoring.label_schemas import ItemScore, ScoreList
 from app.compat.generative_scoring.pair_schemas import PairRequest
 from app.compat.rerank.config import RerankDefaults, RerankPrompt
@@ -44,19 +43,17 @@ async def pair_scores(request: PairRequest, service: ScoringService, http: Reque
     )
     check_count(http, request.SECOND, len(question.documents))
     prompt = cast(RerankDefaults, http.app.state.rerank).prompt(request)
-    clock = Clock.of(request, limits_of(http))
-    found = await service.score_paths(request, partial(_plan, prompt, question, clock))
+    found = await service.score_paths(request, partial(_plan, prompt, question))
     return await service.use_tokenizer(request, lambda *_: _score_list(request, prompt, found))
 
 
 def _plan(
     prompt: RerankPrompt,
     question: RerankQuery,
-    clock: Clock,
     tokenizer: Tokenizer,
     info: ModelInfo,
 ) -> PathQueries[RerankPlan]:
-    plan = plan_rerank(prompt, question, clock, tokenizer, info)
+    plan = plan_rerank(prompt, question, tokenizer, info)
     # That API counts the queries, too.
     return replace(plan, prompt_tokens=plan.plan.tokens)
 

@@ -159,18 +159,16 @@ def _begun(
     if not request.add_bos:
         return tuple(ids)
     if tokenizer.bos_token_id is None:
-        raise InvalidQuery("add_bos: this model's tokenizer has no BOS to add", "add_bos")
+        raise InvalidQuery("this model's tokenizer has no BOS to add", "add_bos")
     return (tokenizer.bos_token_id, *ids)
 
 
 def _check_length(request: CompletionRequest, param: str, length: int, info: ModelInfo) -> None:
     if length == 0:
-        raise InvalidQuery(
-            f"{param}: an empty prompt needs a first token; set add_bos, or send one", param
-        )
+        raise InvalidQuery("an empty prompt needs a first token; set add_bos, or send one", param)
     if length + request.max_tokens > info.max_model_len:
         raise PathTooLong(
-            f"{param}: {length} tokens and max_tokens {request.max_tokens} are too many; the "
+            f"{length} tokens and max_tokens {request.max_tokens} are too many; the "
             f"model takes {info.max_model_len}",
             param,
         )
@@ -181,13 +179,13 @@ def _check_choices(request: CompletionRequest) -> None:
     choices = len(request.prompts) * request.n
     if choices > MAX_RESULTS:
         raise InvalidQuery(
-            f"n: {len(request.prompts)} prompts x {request.n} are too many choices; a response "
+            f"{len(request.prompts)} prompts x {request.n} are too many choices; a response "
             f"may have {MAX_RESULTS}",
             "n",
         )
     if choices * request.max_tokens > MAX_COMPLETION_TOKENS:
         raise InvalidQuery(
-            f"max_tokens: {choices} choices x {request.max_tokens} are too many tokens; a "
+            f"{choices} choices x {request.max_tokens} are too many tokens; a "
             f"response may have {MAX_COMPLETION_TOKENS}",
             "max_tokens",
         )
@@ -198,7 +196,7 @@ def _check_echoes(request: CompletionRequest, paths: Sequence[PromptPath]) -> No
     shown = request.n * sum(len(path.content) for path in paths) if request.echo else 0
     if shown > MAX_ECHO_BYTES:
         raise InvalidQuery(
-            f"echo: {shown} bytes are too many to show; a response may show {MAX_ECHO_BYTES}",
+            f"{shown} bytes are too many to show; a response may show {MAX_ECHO_BYTES}",
             "echo",
         )
 
@@ -209,22 +207,21 @@ def _check_entries(request: CompletionRequest, limits: Limits, paths: Sequence[P
         return
     if request.logprobs > limits.max_top_logprobs:
         raise InvalidQuery(
-            f"logprobs: {request.logprobs} is more than this server allows, "
-            f"{limits.max_top_logprobs}",
+            f"{request.logprobs} is more than this server allows, {limits.max_top_logprobs}",
             "logprobs",
         )
     echoed = sum(len(path.ids) for path in paths) if request.echo else 0
     generated = request.n * request.max_tokens
     if generated > MAX_TOKEN_ENTRIES or generated * request.logprobs > MAX_TOP_ENTRIES:
         raise InvalidQuery(
-            f"logprobs: {generated} tokens x {request.logprobs} are too many to list behind one "
+            f"{generated} tokens x {request.logprobs} are too many to list behind one "
             f"prompt; {MAX_TOP_ENTRIES} may be, or {MAX_TOKEN_ENTRIES} tokens alone",
             "logprobs",
         )
     positions = request.n * echoed + len(paths) * generated
     if positions * max(1, request.logprobs) > MAX_COMPLETION_ENTRIES:
         raise InvalidQuery(
-            f"logprobs: {positions} tokens x {max(1, request.logprobs)} are too many to list; a "
+            f"{positions} tokens x {max(1, request.logprobs)} are too many to list; a "
             f"response may list {MAX_COMPLETION_ENTRIES}",
             "logprobs",
         )

@@ -61,7 +61,7 @@ async def run_searches(
     for path, reply in zip(paths, found, strict=True):
         if len(reply.sequences) < request.n:
             raise InvalidQuery(
-                f"n: {path.param} has {len(reply.sequences)} completions and no more", "n"
+                f"{path.param} has {len(reply.sequences)} completions and no more", "n"
             )
     return found
 
@@ -143,7 +143,7 @@ def located(error: ChainruleError, request: CompletionRequest, path: PromptPath)
         param = "n" if request.best_of is None else "best_of"
     else:
         param = path.param
-    return type(error)(f"{param}: {error}", param=param)
+    return error.at(param)
 
 
 async def interleave(

@@ -94,9 +94,7 @@ def _chat_ids(messages: list[Message], tokenizer: Tokenizer, info: ModelInfo) ->
         context = ContextRequest.model_validate({"context": [m.model_dump() for m in messages]})
         content = parse_prompt(tokenizer, info, context).content
     except InvalidQuery as error:
-        param = (error.param or "messages").replace("context", "messages", 1)
-        message = str(error).removeprefix("context: ")
-        raise type(error)(f"{param}: {message}", param) from error
+        raise error.at((error.param or "messages").replace("context", "messages", 1)) from error
     return [token_id for token_id in content if isinstance(token_id, int)]
 
 

@@ -68,8 +68,7 @@ class RerankDefaults:
             # An instruction that no request would ever see is refused like a request's own.
             defaults.prompt(PromptOptions(instruction=defaults.instruction))
         except InvalidQuery as error:
-            words = str(error).partition(": ")[2]
-            raise SettingsError(f"{_setting(error.param or 'template')}: {words}") from None
+            raise SettingsError(f"{_setting(error.param or 'template')}: {error.reason}") from None
         return defaults
 
     def prompt(self, asked: PromptOptions) -> RerankPrompt:
@@ -136,31 +135,29 @@ def _text_of(setting: str) -> str:
 def _parsed(named: str, mode: Mode) -> Template:
     builtin = BUILTIN.get(named)
     if builtin is not None and builtin.mode != mode:
-        raise InvalidQuery(
-            f"template: {named} is for mode {builtin.mode}, not for {mode}", "template"
-        )
+        raise InvalidQuery(f"{named} is for mode {builtin.mode}, not for {mode}", "template")
     if builtin is None and "{" not in named:
         raise InvalidQuery(
-            f"template: no built-in one has this name, there are {', '.join(BUILTIN)}; and a "
+            f"no built-in one has this name, there are {', '.join(BUILTIN)}; and a "
             "template of your own has placeholders",
             "template",
         )
     try:
         return Template.parse(builtin.text if builtin else named, mode)
     except TemplateError as error:
-        raise InvalidQuery(f"template: {error}", "template") from error
+        raise InvalidQuery(str(error), "template") from error
 
 
 def _instruction(template: Template, named: str, asked: str | None, default: str | None) -> str:
     if not template.takes_instruction:
         if asked is not None:
-            raise InvalidQuery("instruction: the template has no {instruction}", "instruction")
+            raise InvalidQuery("the template has no {instruction}", "instruction")
         return ""
     builtin = BUILTIN.get(named)
     own = builtin.instruction if builtin else None
     found = next((one for one in (asked, default, own) if one is not None), None)
     if found is None:
-        raise InvalidQuery("instruction: the template wants one, and none is set", "instruction")
+        raise InvalidQuery("the template wants one, and none is set", "instruction")
     return found
 
 
@@ -172,10 +169,10 @@ def _labels(
 ) -> tuple[str, str] | None:
     if mode != "yes_no":
         if asked is not None or default is not None:
-            raise InvalidQuery("labels: only mode yes_no has them", "labels")
+            raise InvalidQuery("only mode yes_no has them", "labels")
         return None
     builtin = BUILTIN.get(named)
     found = asked or default or (builtin.labels if builtin else None)
     if found is None:
-        raise InvalidQuery("labels: a template of your own needs them named", "labels")
+        raise InvalidQuery("a template of your own needs them named", "labels")
     return found

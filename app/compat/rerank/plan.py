@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.compat.clock import Clock
 from app.compat.rerank.config import RerankPrompt
 from app.compat.rerank.prompts import PromptPath, PromptPaths, common
 from app.compat.rerank.rerank_query import RerankQuery, document_texts
 from app.compat.rerank.template_tokens import Ids
 from app.compat.rerank.templates import Mode, Slot
 from app.compat.rerank.truncation import truncate
+from app.requests.worker_threads import check_wanted
 from app.schemas.bounds import MAX_RERANK_BYTES
 from app.scoring.token_paths import PathQueries
 from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, Tokenizer
@@ -44,7 +44,6 @@ class RerankPlan:
 def plan_rerank(
     prompt: RerankPrompt,
     question: RerankQuery,
-    clock: Clock,
     tokenizer: Tokenizer,
     info: ModelInfo,
 ) -> PathQueries[RerankPlan]:
@@ -56,8 +55,8 @@ def plan_rerank(
     """
     _check_control(tokenizer, prompt)
     targets = _label_ids(tokenizer, prompt.labels)
-    documents, cut = _read_documents(tokenizer, prompt, question, clock)
-    prompts = PromptPaths(tokenizer, prompt, question, clock)
+    documents, cut = _read_documents(tokenizer, prompt, question)
+    prompts = PromptPaths(tokenizer, prompt, question)
     paths = prompts.of(range(len(documents)), documents)
     long = [index for index, path in enumerate(paths) if len(path.tokens) > info.max_model_len]
     for index, path in prompts.truncated_to_fit(long, documents, paths, info.max_model_len):
@@ -83,16 +82,8 @@ def _check_control(tokenizer: Tokenizer, prompt: RerankPrompt) -> None:
         ids = tokenizer.encode(text, parse_special=True)
         if len(ids) != 1 or ids[0] not in tokenizer.control_ids:
             raise InvalidQuery(
-                f"template: it needs the token {text}, which this model does not have", "template"
+                f"it needs the token {text}, which this model does not have", "template"
             )
-
-
-def _check_text(tokenizer: Tokenizer, text: str, param: str) -> None:
-    try:
-        tokenizer.check_text(text, param)
-    except InvalidQuery as error:
-        # Cohere's and Jina's errors have no place for the field but the message.
-        raise InvalidQuery(f"{param}: {error}", param) from error
 
 
 def _label_ids(tokenizer: Tokenizer, labels: tuple[str, str] | None) -> tuple[int, ...]:
@@ -100,40 +91,40 @@ def _label_ids(tokenizer: Tokenizer, labels: tuple[str, str] | None) -> tuple[in
     ids: list[int] = []
     for index, label in enumerate(labels or ()):
         param = f"labels.{index}"
-        _check_text(tokenizer, label, param)
+        tokenizer.check_text(label, param)
         encoded = tokenizer.encode(label)
         if len(encoded) != 1:
             raise InvalidQuery(
-                f"{param}: {label!r} is {len(encoded)} tokens here; a label is exactly one", param
+                f"{label!r} is {len(encoded)} tokens here; a label is exactly one", param
             )
         ids += encoded
     if len(set(ids)) != len(ids):
-        raise InvalidQuery("labels: both are the same token", "labels")
+        raise InvalidQuery("both are the same token", "labels")
     return tuple(ids)
 
 
 def _read_documents(
-    tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuery, clock: Clock
+    tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuery
 ) -> tuple[list[str], list[int]]:
     """The documents, cut as the caller wants them, and the indices of those that were."""
     documents = document_texts(question.documents, question.rank_fields)
     _check_size(prompt, question, documents)
     for piece in prompt.template.pieces:
         if not isinstance(piece, Slot):
-            _check_text(tokenizer, piece, "template")
-    _check_text(tokenizer, prompt.instruction, "instruction")
+            tokenizer.check_text(piece, "template")
+    tokenizer.check_text(prompt.instruction, "instruction")
     for index, query in enumerate(question.queries):
-        clock.check()
-        _check_text(tokenizer, query, question.query_param(index))
+        check_wanted()
+        tokenizer.check_text(query, question.query_param(index))
     for index, document in enumerate(documents):
-        clock.check()
-        _check_text(tokenizer, document, f"{question.field}.{index}")
+        check_wanted()
+        tokenizer.check_text(document, f"{question.field}.{index}")
     limit = question.max_tokens
     if limit is None:
         return documents, []
     # A token stands for a byte at least.
     long = [index for index, document in enumerate(documents) if len(document.encode()) > limit]
-    short = truncate(tokenizer, [documents[index] for index in long], limit, clock)
+    short = truncate(tokenizer, [documents[index] for index in long], limit)
     cut = [index for index, text in zip(long, short, strict=True) if text != documents[index]]
     for index, text in zip(long, short, strict=True):
         documents[index] = text
@@ -150,7 +141,7 @@ def _check_size(prompt: RerankPrompt, question: RerankQuery, documents: Sequence
     size = sum(len(document.encode()) + around for document in documents) + queries
     if size > MAX_RERANK_BYTES:
         raise InvalidQuery(
-            f"{question.field}: with the prompt around each of them they are {size} bytes; a "
+            f"with the prompt around each of them they are {size} bytes; a "
             f"request may have {MAX_RERANK_BYTES}",
             question.field,
         )
@@ -160,10 +151,10 @@ def _check_scored(paths: Sequence[PromptPath], question: RerankQuery) -> None:
     for index, path in enumerate(paths):
         if path.start == 0:
             param = f"{question.field}.{index}"
-            raise InvalidQuery(f"{param}: nothing stands before the query", param)
+            raise InvalidQuery("nothing stands before the query", param)
         if path.start == len(path.tokens):
             param = question.query_param(index)
-            raise InvalidQuery(f"{param}: it has no tokens", param)
+            raise InvalidQuery("it has no tokens", param)
 
 
 def _queries(

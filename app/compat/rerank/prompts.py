@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from app.compat.clock import Clock
 from app.compat.rerank.config import RerankPrompt
 from app.compat.rerank.rerank_query import RerankQuery
 from app.compat.rerank.template_tokens import (
@@ -17,6 +16,7 @@ from app.compat.rerank.template_tokens import (
 )
 from app.compat.rerank.templates import Slot
 from app.compat.rerank.truncation import truncations
+from app.requests.encoding import encode_in_chunks
 from model_runtime import PathTooLong, Tokenizer
 
 
@@ -36,12 +36,9 @@ class PromptPath:
 class PromptPaths:
     """The prompts of one request."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuery, clock: Clock
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuery) -> None:
         self._tokenizer = tokenizer
         self._question = question
-        self._clock = clock
         self._instruction = prompt.instruction
         self._scored = prompt.labels is None
         self._head, self._end = segments_of(tokenizer, prompt.template)
@@ -56,7 +53,7 @@ class PromptPaths:
             }
             for index, document in zip(indices, documents, strict=True)
         ]
-        heads = encode_segments(self._tokenizer, self._head, fillings, self._clock)
+        heads = encode_segments(self._tokenizer, self._head, fillings)
         wholes = self._behind(heads, self._end, fillings)
         if not self._scored:
             return [PromptPath(whole, len(whole)) for whole in wholes]
@@ -82,7 +79,7 @@ class PromptPaths:
         question = self._question
         if question.truncate_side is None and indices:
             raise self._too_long(indices[0], paths, limit)
-        encoded = self._clock.encode(self._tokenizer, [documents[index] for index in indices])
+        encoded = encode_in_chunks(self._tokenizer, [documents[index] for index in indices])
         for index, ids in zip(indices, encoded, strict=True):
             left = len(ids) - (len(paths[index].tokens) - limit)
             fitting = self._first_fitting(index, documents[index], ids, left, limit)
@@ -103,14 +100,12 @@ class PromptPaths:
     def _too_long(self, index: int, paths: Sequence[PromptPath], limit: int) -> PathTooLong:
         param = f"{self._question.field}.{index}"
         length = len(paths[index].tokens)
-        return PathTooLong(
-            f"{param}: its prompt has {length} tokens; the model takes {limit}", param
-        )
+        return PathTooLong(f"its prompt has {length} tokens; the model takes {limit}", param)
 
     def _behind(
         self, heads: Sequence[Ids], run: TextSegment, fillings: Sequence[SlotValues]
     ) -> list[Ids]:
-        ends = encode_segments(self._tokenizer, [run], fillings, self._clock)
+        ends = encode_segments(self._tokenizer, [run], fillings)
         return [
             self._tokenizer.with_prefix(head + end) for head, end in zip(heads, ends, strict=True)
         ]

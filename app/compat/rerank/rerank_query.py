@@ -62,11 +62,11 @@ def document_texts(
 def _text(param: str, document: str | Mapping[str, str], rank_fields: Sequence[str] | None) -> str:
     if isinstance(document, str):
         if rank_fields is not None:
-            raise InvalidQuery(f"{param}: rank_fields are of objects, and this is a text", param)
+            raise InvalidQuery("rank_fields are of objects, and this is a text", param)
         return document
     fields = rank_fields or ("text",)
     for field in fields:
         if field not in document:
             place = f"{param}.{field}"
-            raise InvalidQuery(f"{place}: this field is required", place)
+            raise InvalidQuery("this field is required", place)
     return "\n".join(document[field] for field in fields)

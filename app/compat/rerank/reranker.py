@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from app.compat.clock import Clock
 from app.compat.rerank.config import RerankDefaults
 from app.compat.rerank.plan import RerankPlan, plan_rerank
 from app.compat.rerank.request import PromptOptions
@@ -72,10 +71,9 @@ class Reranker:
         count, limit = len(question.documents), self._limits.max_candidates
         if count > limit:
             field = question.field
-            raise InvalidQuery(f"{field}: {count} is more than this server allows, {limit}", field)
+            raise InvalidQuery(f"{count} is more than this server allows, {limit}", field)
         prompt = self._defaults.prompt(options)
-        clock = Clock.of(serving_options, self._limits)
-        plan = partial(plan_rerank, prompt, question, clock)
+        plan = partial(plan_rerank, prompt, question)
         scored = await self._service.score_paths(serving_options, plan)
 
         def read() -> T:

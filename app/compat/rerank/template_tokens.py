@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from app.compat.clock import Clock
 from app.compat.rerank.templates import Slot, Template
+from app.requests.encoding import encode_in_chunks
 from model_runtime import Tokenizer
 
 Ids = tuple[int, ...]
@@ -61,7 +61,7 @@ def segments_of(
 
 
 def encode_segments(
-    tokenizer: Tokenizer, segments: Sequence[Segment], fillings: Sequence[SlotValues], clock: Clock
+    tokenizer: Tokenizer, segments: Sequence[Segment], fillings: Sequence[SlotValues]
 ) -> list[Ids]:
     """The tokens of these segments with each of the fillings in them; equal texts only once.
 
@@ -75,7 +75,9 @@ def encode_segments(
             continue
         texts = [segment.filled(one) for one in fillings]
         distinct = list(dict.fromkeys(texts))
-        encoded = dict(zip(distinct, map(tuple, clock.encode(tokenizer, distinct)), strict=True))
+        encoded = dict(
+            zip(distinct, map(tuple, encode_in_chunks(tokenizer, distinct)), strict=True)
+        )
         paths = [path + encoded[text] for path, text in zip(paths, texts, strict=True)]
     return paths
 

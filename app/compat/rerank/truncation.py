@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from app.compat.clock import Clock
+from app.requests.encoding import encode_in_chunks
 from app.requests.token_details import path_bytes
+from app.requests.worker_threads import check_wanted
 from model_runtime import Tokenizer
 
 Side = Literal["left", "right"]
 
 
-def truncate(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, clock: Clock) -> list[str]:
+def truncate(tokenizer: Tokenizer, texts: Sequence[str], tokens: int) -> list[str]:
     """Each text up to its first ``tokens`` tokens, where it has more of them.
 
     Raises:
@@ -21,15 +22,15 @@ def truncate(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, clock: Clo
     found = list(texts)
     pending = {
         index: truncations(tokenizer, texts[index], ids, tokens, "right")
-        for index, ids in enumerate(clock.encode(tokenizer, texts))
+        for index, ids in enumerate(encode_in_chunks(tokenizer, texts))
         if len(ids) > tokens
     }
     while pending:
         for index, cuts in pending.items():
-            clock.check()
+            check_wanted()
             found[index] = next(cuts)
         # Cut inside a word, the rest of the word may take more tokens than before.
-        again = clock.encode(tokenizer, [found[index] for index in pending])
+        again = encode_in_chunks(tokenizer, [found[index] for index in pending])
         tried = zip(pending.items(), again, strict=True)
         pending = {index: cuts for (index, cuts), ids in tried if len(ids) > tokens}
     return found

@@ -280,4 +280,4 @@ class BestFirstSearch:
 def check_at_least_one(name: str, value: int) -> None:
     """Raise ``InvalidQuery`` for a count below 1."""
     if value < 1:
-        raise InvalidQuery(f"{name} must be at least 1", param=name)
+        raise InvalidQuery("must be at least 1", param=name)

@@ -74,17 +74,17 @@ class ExactSearch(BestFirstSearch):
 def check_can_end(limits: DecodingLimits, feasible: Feasible) -> None:
     """Raise ``InvalidQuery`` where only ended completions count and none can end."""
     if feasible not in ("any", "ended"):
-        raise InvalidQuery('feasible must be "any" or "ended"', param="feasible")
+        raise InvalidQuery('must be "any" or "ended"', param="feasible")
     if feasible == "any":
         return
     if limits.min_tokens == limits.max_tokens and limits.constraint is None:
         raise InvalidQuery(
-            'feasible "ended" needs min_tokens below max_tokens: nothing ends before otherwise',
+            '"ended" needs min_tokens below max_tokens: nothing ends before otherwise',
             param="min_tokens",
         )
     if not limits.end_token_ids and limits.stop is None and limits.constraint is None:
         raise InvalidQuery(
-            'feasible "ended" needs an end token, a stop or a constraint: nothing ends otherwise',
+            '"ended" needs an end token, a stop or a constraint: nothing ends otherwise',
             param="feasible",
         )
 

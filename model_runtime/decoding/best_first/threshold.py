@@ -48,7 +48,7 @@ class ThresholdSearch(BestFirstSearch):
         check_at_least_one("max_results", max_results)
         check_can_end(limits, feasible)
         if not -math.inf < floor <= 0:
-            raise InvalidQuery("threshold must be a probability in (0, 1]", param="threshold")
+            raise InvalidQuery("must be a probability in (0, 1]", param="threshold")
         super().__init__(
             prompt,
             limits,

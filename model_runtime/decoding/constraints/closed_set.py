@@ -127,7 +127,7 @@ class ClosedSet:
 def _check_path(index: int, path: Sequence[int], vocab_size: int) -> None:
     param = f"candidates.{index}"
     if not path:
-        raise InvalidQuery(f"candidate {index} has no token", param=param)
+        raise InvalidQuery("it has no token", param=param)
     if min(path) < 0 or max(path) >= vocab_size:
-        message = f"candidate {index} has a token id outside 0 .. {vocab_size - 1}"
+        message = f"it has a token id outside 0 .. {vocab_size - 1}"
         raise InvalidQuery(message, param=param)

@@ -232,7 +232,7 @@ def _refused(param: str, message: str) -> InvalidQuery:
     message = message.replace("<non-verbose/>", "").split("\n   1 |")[0].rsplit("error: ", 1)[-1]
     if NO_TEXT in message:
         message = "no text matches it"
-    return InvalidQuery(f"{param}: {_one_line(message)}", param=param)
+    return InvalidQuery(_one_line(message), param)
 
 
 def _one_line(message: str) -> str:

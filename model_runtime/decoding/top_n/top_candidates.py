@@ -303,7 +303,7 @@ def _decided(end: CandidateOutcome | None) -> CandidateOutcome:
 
 def _check(candidates: Sequence[RankedCandidate], count: int) -> None:
     if count < 1:
-        raise InvalidQuery("top_n must be at least 1", param="top_n")
+        raise InvalidQuery("must be at least 1", param="top_n")
     if not candidates:
         raise InvalidQuery("there is no candidate", param="candidates")
     for index, candidate in enumerate(candidates):

@@ -13,7 +13,7 @@ from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 
 MANY = 1_000
-"""Texts, more than are tokenized before the clock is asked again."""
+"""Texts, more than are tokenized at once."""
 
 SLOW: list[tuple[str, dict[str, Any]]] = [
     ("/score", {"text_1": "a", "text_2": ["b"] * MANY}),

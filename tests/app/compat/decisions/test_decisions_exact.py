@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.compat.clock import Clock
 from app.compat.decisions.plan import plan_decisions
 from app.compat.decisions.request import DecisionRequest
 from model_runtime import Engine, EngineConfig, probabilities
@@ -63,7 +62,7 @@ async def test_the_numbers_are_those_of_the_native_route(
     """An option's log-probability is /v1/score's of the same chat with its end, to the bit."""
     answer = await decide(client, *QUESTIONS, input=INPUT)
     request = DecisionRequest.model_validate({"input": INPUT, "questions": QUESTIONS})
-    plan = plan_decisions(request, Clock(), engine.tokenizer, engine.info)
+    plan = plan_decisions(request, engine.tokenizer, engine.info)
     first = 0
     for count, one in zip(plan.plan, answer["answers"], strict=True):
         query = plan.queries[first]

@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.compat.clock import Clock
 from app.compat.decisions.plan import plan_decisions
 from app.compat.decisions.request import DecisionRequest
 from model_runtime import Tokenizer
@@ -142,7 +141,7 @@ def test_the_pieces_are_the_tokens_of_the_whole(tiny_folder: TinyFolder, kind: s
             "questions": [predicate(), choice(), score("low", "high")],
         }
     )
-    plan = plan_decisions(request, Clock(), tokenizer, chat_engine().info)
+    plan = plan_decisions(request, tokenizer, chat_engine().info)
     for query in plan.queries:
         prompt = list(query.tokens[: query.score_from])
         assert prompt == tokenizer.encode(tokenizer.decode(prompt), parse_special=True)

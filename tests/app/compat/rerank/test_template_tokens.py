@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app.compat.clock import CHUNK_CHARS, CHUNK_TEXTS, Clock
 from app.compat.rerank.config import RerankDefaults
 from app.compat.rerank.plan import plan_rerank
 from app.compat.rerank.request import PromptOptions
 from app.compat.rerank.rerank_query import RerankQuery
 from app.compat.rerank.truncation import truncate, truncations
-from model_runtime import DeadlineExceeded, InvalidQuery, Tokenizer
+from app.requests.encoding import CHUNK_TEXTS
+from model_runtime import InvalidQuery, Tokenizer
 from tests.app.compat.rerank.rerank_calls import PLAIN, message, reply, reranking, scores
 from tests.app.fake_engine import BOS, END, FakeEngine, ToyTokenizer
 from tests.tiny_models import sentencepiece_tokenizer, tiny_tokenizer
@@ -165,7 +165,7 @@ def test_a_text_without_tokens_is_named(place: str, fields: dict[str, Any]) -> N
     prompt = RerankDefaults().prompt(PromptOptions(template=body["template"]))
     question = RerankQuery([body["query"]], body["documents"], "documents")
     with pytest.raises(InvalidQuery) as caught:
-        plan_rerank(prompt, question, Clock(), tokenizer, FakeEngine().info)
+        plan_rerank(prompt, question, tokenizer, FakeEngine().info)
     assert caught.value.param == place
     assert str(caught.value) == f"{place}: the vocabulary has no token for byte 0x41"
 
@@ -196,7 +196,7 @@ def test_a_shortened_text_has_no_more_tokens_than_asked(tokens: int) -> None:
     """It is the beginning of the text, tokenized anew."""
     tokenizer = Tokenizer(tiny_tokenizer("llama"))
     text = "The capital of France is Paris \N{SNOWMAN}"
-    whole, cut = truncate(tokenizer, ["a", text], tokens, Clock())
+    whole, cut = truncate(tokenizer, ["a", text], tokens)
     assert whole == "a"
     assert text.startswith(cut)
     assert len(tokenizer.encode(cut)) <= tokens
@@ -214,23 +214,6 @@ class SlowTokenizer(ToyTokenizer):
         self.batches += 1
         time.sleep(0.02)
         return super().encode_batch(texts, **settings)
-
-
-def test_a_batch_without_time_is_left_early() -> None:
-    """The clock is asked between parts of a batch, and what is left is not tokenized."""
-    tokenizer: Any = SlowTokenizer()
-    with pytest.raises(DeadlineExceeded):
-        Clock(10).encode(tokenizer, ["a"] * 5 * CHUNK_TEXTS)
-    assert tokenizer.batches <= 1
-
-
-def test_the_parts_of_a_batch_are_all_of_it() -> None:
-    """However many and however long the texts are, each has its own tokens, in order."""
-    tokenizer: Any = SlowTokenizer()
-    texts = ["it is", "x" * (CHUNK_CHARS + 1), "", *["yes"] * CHUNK_TEXTS]
-    assert Clock().encode(tokenizer, texts) == ToyTokenizer().encode_batch(texts)
-    assert tokenizer.batches == 4
-    assert Clock().encode(tokenizer, []) == []
 
 
 @pytest.mark.parametrize("path", [V1, V2, TEI])
