@@ -110,7 +110,7 @@ def test_an_item_error_names_its_field() -> None:
     """A failed candidate's error object carries the message and the field of the exception."""
     found = error_object(TokenIdOutOfRange("the id 9 is not below 8", param="candidates.3"))
     assert found.param == "candidates.3"
-    assert found.message == "the id 9 is not below 8"
+    assert found.message == "candidates.3: the id 9 is not below 8"
     assert found.type == "invalid_request_error"
 
 
