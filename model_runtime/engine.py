@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -148,12 +147,11 @@ class Engine:
             ChainruleError: the whole request failed; the kinds are those of ``Scheduler.submit``.
         """
         self._check_warm()
-        began = time.monotonic()
         large = _is_large(queries)
         errors, strategy = await _off_loop_if(large, self._examine, queries)
         if strategy is None:
             return _nothing_done(tuple(errors.values()))
-        outcome = await self._scheduler.submit(strategy, options.later(time.monotonic() - began))
+        outcome = await self._scheduler.submit(strategy, options)
         if not errors:
             return outcome
         return _with_value(outcome, await _off_loop_if(large, _merged, outcome.value, errors))

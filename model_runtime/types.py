@@ -184,21 +184,15 @@ class RequestOptions:
 
     Attributes:
         priority: class of service.
-        timeout_s: seconds from submission after which it ends in ``DeadlineExceeded``, or, of a
-            search that can, in what it has found.
+        deadline: the time of ``time.monotonic`` at which it ends in ``DeadlineExceeded``, or, of a
+            search that can, in what it has found; None for no end.
         cache_salt: put before that of each of its queries: requests of different salts never
             share computation, neither in the cache nor in a batch.
     """
 
     priority: Priority = Priority.INTERACTIVE
-    timeout_s: float | None = None
+    deadline: float | None = None
     cache_salt: str = ""
-
-    def later(self, seconds: float) -> RequestOptions:
-        """What it wants so many seconds later: the same, with what is left of its time."""
-        if self.timeout_s is None:
-            return self
-        return replace(self, timeout_s=max(0.0, self.timeout_s - seconds))
 
 
 @dataclass(frozen=True, slots=True)

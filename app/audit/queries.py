@@ -135,7 +135,7 @@ class AuditQueries:
         priority, salt = Priority(self._request.priority), f"audit/{self._nonce}-full"
         async with self._turns:
             self.deadline.check()
-            options = RequestOptions(priority, self.deadline.left_s, salt)
+            options = RequestOptions(priority, self.deadline.at, salt)
             outcome = await self._engine.next_token(query, options)
         self.spent.append(
             Usage(

@@ -175,10 +175,10 @@ class CachedScorer:
 
     def _start_call(self, wanted: Wanted, size: int, waiter: Waiter) -> InflightCall:
         """Ask; others may join from now on."""
-        options = waiter.options_now()
-        call = InflightCall(wanted, options, size)
+        waiter.deadline.check()
+        call = InflightCall(wanted, waiter.options, size)
         self._inflight.add(call)
-        call.start(self._run_call(call, options))
+        call.start(self._run_call(call, waiter.options))
         return call
 
     async def _run_call(

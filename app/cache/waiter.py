@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
 
 from app.cache.inflight_call import InflightCall
 from app.requests.deadline import Deadline
@@ -18,7 +17,7 @@ class Waiter:
 
     Attributes:
         options: as given.
-        deadline: by their timeout.
+        deadline: theirs.
         outcomes: of the calls that it started.
         joined: distinct queries that calls of others have answered.
         failed_joins: how often such a call has failed.
@@ -29,14 +28,9 @@ class Waiter:
         self.outcomes: list[RequestOutput[Answers]] = []
         self.joined = 0
         self.failed_joins = 0
-        self.deadline = Deadline.within(options.timeout_s)
+        self.deadline = Deadline(options.deadline)
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
-
-    def options_now(self) -> RequestOptions:
-        """What the engine is told at this moment. Raises ``DeadlineExceeded`` when it is late."""
-        self.deadline.check()
-        return replace(self.options, timeout_s=self.deadline.left_s)
 
     async def wait(self, calls: Iterable[InflightCall], own: InflightCall | None) -> None:
         """Wait for all calls; the failure of its own ends it at once.

@@ -61,6 +61,11 @@ class Deadline:
         return cls(None if seconds is None else time.monotonic() + seconds)
 
     @property
+    def at(self) -> float | None:
+        """As given."""
+        return self._at
+
+    @property
     def left_s(self) -> float | None:
         """Seconds that are left, below 0 when it has passed; None where there is no end."""
         return None if self._at is None else self._at - time.monotonic()

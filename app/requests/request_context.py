@@ -38,14 +38,14 @@ class RequestContext:
         self._tokenized = self._began
 
     def engine_options(self) -> RequestOptions:
-        """What the engine is told, with the time that is left.
+        """What the engine is told.
 
         Raises:
-            DeadlineExceeded: none is.
+            DeadlineExceeded: no time is left.
         """
         self._tokenized = time.perf_counter()
         self.deadline.check()
-        return RequestOptions(self.priority, self.deadline.left_s, self._cache_salt)
+        return RequestOptions(self.priority, self.deadline.at, self._cache_salt)
 
     def search_ended(self) -> None:
         """A search has ended that tells what it has found by the deadline: where that has passed,

@@ -76,7 +76,7 @@ class EngineRequest:
 
     Args:
         strategy: the search, which asks and is told.
-        options: priority and timeout.
+        options: priority and deadline.
         arrival: the clock's seconds at submission.
 
     Attributes:
@@ -94,7 +94,7 @@ class EngineRequest:
         self.priority = options.priority
         self.arrival = arrival
         self.cache_salt = options.cache_salt
-        self.deadline = arrival + (math.inf if options.timeout_s is None else options.timeout_s)
+        self.deadline = math.inf if options.deadline is None else options.deadline
         self.cancelled = False
         self.is_anytime = isinstance(strategy, AnytimeStrategy)
         self._gradual = strategy if isinstance(strategy, Gradual) else None

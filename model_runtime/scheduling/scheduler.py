@@ -19,6 +19,7 @@ one forward, at most two full queues of them are held.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -99,7 +100,7 @@ class Scheduler:
         max_batch_tokens: tokens fed to one forward at most.
         max_queue_tokens: tokens admitted and unfinished at most.
         watchdog: says when the thread is to be given up; None never does.
-        clock: monotonic seconds.
+        clock: seconds of the clock that deadlines are times of.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Scheduler:
         Raises:
             RequestTooLarge, EngineOverloaded: it is not admitted; raised at once.
             EngineNotReady, EngineStopping, EngineDied: no work is taken, or none any more.
-            DeadlineExceeded: the timeout passed before the end, and there was nothing to give.
+            DeadlineExceeded: its deadline passed before the end, and there was nothing to give.
             ForwardFailed: the model or the search failed on this request.
             ChainruleError: whatever else the search raised on purpose.
         """
@@ -173,7 +174,7 @@ class Scheduler:
         self._admission.admit(job.cost, job.priority, speed)
         waiter: asyncio.Future[RequestOutput[R]] = asyncio.get_running_loop().create_future()
         self._waiting[job] = waiter
-        timer = self._set_timer(job, options.timeout_s)
+        timer = self._set_timer(job)
         self._inbox.put(job)
         try:
             return await waiter
@@ -221,13 +222,13 @@ class Scheduler:
         if self._thread is None:
             raise EngineNotReady("the engine has not been started")
 
-    def _set_timer(self, job: EngineRequest, timeout_s: float | None) -> asyncio.TimerHandle | None:
+    def _set_timer(self, job: EngineRequest) -> asyncio.TimerHandle | None:
         """End the job in time, though a long forward may be running."""
-        if timeout_s is None:
+        if job.deadline == math.inf:
             return None
         end = [FinishedRequest(job, DeadlineExceeded("the request's time ran out"))]
-        latest_s = timeout_s + ANYTIME_GRACE_S if job.is_anytime else timeout_s
-        return asyncio.get_running_loop().call_later(latest_s, self._resolve, end)
+        left_s = job.deadline - self._clock() + (ANYTIME_GRACE_S if job.is_anytime else 0.0)
+        return asyncio.get_running_loop().call_later(left_s, self._resolve, end)
 
     def _resolve(self, finished: Iterable[FinishedRequest]) -> None:
         for job, end in finished:

@@ -75,14 +75,15 @@ async def test_tokenizing_leaves_the_event_loop(verb: str, body: dict[str, Any])
 async def test_the_engine_hears_priority_and_deadline(
     engine: FakeEngine, verb: str, body: dict[str, Any]
 ) -> None:
-    """Priority passes through; of the timeout passes what tokenizing has left of it."""
+    """Priority passes through, and the time by which the answer is wanted."""
     service = ScoringService(engine)  # type: ignore[arg-type]
     await ask(service, verb, **body)
     await ask(service, verb, **body, priority="bulk", timeout_ms=5000)
+    now = time.monotonic()
     plain, urgent = engine.options
     assert plain == RequestOptions(Priority.INTERACTIVE, None)
     assert urgent.priority is Priority.BULK
-    assert urgent.timeout_s is not None and 4.0 < urgent.timeout_s < 5.0
+    assert urgent.deadline is not None and 0.0 < now + 5.0 - urgent.deadline < 1.0
 
 
 async def test_the_operators_timeout_holds_where_the_request_names_none(
@@ -92,10 +93,10 @@ async def test_the_operators_timeout_holds_where_the_request_names_none(
     service = ScoringService(engine, Limits(default_timeout_ms=60_000))  # type: ignore[arg-type]
     await ask(service, "next_token", context="a")
     await ask(service, "next_token", context="a", timeout_ms=5000)
-    default, own = (options.timeout_s for options in engine.options)
+    default, own = (options.deadline for options in engine.options)
     assert default is not None and own is not None
-    assert 59.0 < default < 60.0
-    assert 4.0 < own < 5.0
+    assert 54.0 < default - own <= 55.0
+    assert own - time.monotonic() < 5.0
 
 
 async def test_time_that_runs_out_while_tokenizing_is_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -197,7 +198,7 @@ async def test_a_request_costs_its_distinct_tokens() -> None:
         with pytest.raises(RequestTooLarge):
             await engine.score([ask(*[i] * 30) for i in range(3)])
         with pytest.raises(DeadlineExceeded):
-            await engine.score([ask(1, 2)], RequestOptions(timeout_s=0.01))
+            await engine.score([ask(1, 2)], RequestOptions(deadline=time.monotonic() + 0.01))
         gate.open()
         await task
         assert engine.stats().queued_tokens == 0
@@ -220,7 +221,8 @@ async def test_the_time_runs_while_a_request_is_looked_at() -> None:
     async with started(engine_of(FakeModel())) as engine:
         with pytest.MonkeyPatch.context() as patch:
             clock = FakeClock()
-            patch.setattr("model_runtime.engine.time", clock)
+            patch.setattr(engine._scheduler, "_clock", clock.monotonic)
+            patch.setattr(engine._scheduler._batcher, "_clock", clock.monotonic)
             examine = engine._examine
 
             def slow(queries: Sequence[LogprobQuery]) -> object:
@@ -228,9 +230,9 @@ async def test_the_time_runs_while_a_request_is_looked_at() -> None:
                 return examine(queries)
 
             patch.setattr(engine, "_examine", slow)
-            await engine.score([ask(1, 2)], RequestOptions(timeout_s=130.0))
+            await engine.score([ask(1, 2)], RequestOptions(deadline=130.0))
             with pytest.raises(DeadlineExceeded):
-                await engine.score([ask(1, 2)], RequestOptions(timeout_s=60.0))
+                await engine.score([ask(1, 2)], RequestOptions(deadline=130.0))
 
 
 @on_loop

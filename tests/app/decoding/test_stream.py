@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -162,12 +163,12 @@ async def test_a_stream_is_logged_once_it_has_ended(
 async def test_the_engine_hears_how_a_stream_wants_to_be_treated(
     client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    """Priority, salt and what is left of the timeout pass through."""
+    """Priority, salt and the deadline pass through."""
     await stream(client, priority="bulk", timeout_ms=5000, cache_salt="s")
     (options,) = engine.options
     assert (options.priority, options.cache_salt) == (Priority.BULK, "/s")
-    assert options.timeout_s is not None
-    assert 0 < options.timeout_s <= 5
+    assert options.deadline is not None
+    assert 0 < options.deadline - time.monotonic() <= 5
 
 
 async def test_proxies_are_asked_not_to_collect(client: httpx.AsyncClient) -> None:

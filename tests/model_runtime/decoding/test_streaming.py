@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
@@ -149,7 +150,8 @@ async def test_a_deadline_ends_a_stream_between_two_tokens() -> None:
         read: list[Any] = []
         gate.let_one_through()
         with pytest.raises(DeadlineExceeded):
-            async for item in engine.stream(greedy(30), RequestOptions(timeout_s=1.0)):
+            options = RequestOptions(deadline=time.monotonic() + 1.0)
+            async for item in engine.stream(greedy(30), options):
                 read.append(item)
         gate.open()
     assert [token.id for token in read] == [3]

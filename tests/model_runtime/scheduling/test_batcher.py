@@ -51,10 +51,10 @@ class Bench:
         *queries: LogprobQuery,
         search: SearchStrategy[object] | None = None,
         priority: Priority = Priority.INTERACTIVE,
-        timeout_s: float | None = None,
+        deadline: float | None = None,
     ) -> EngineRequest:
         search = search or SingleRound(queries, cost=fed_tokens(queries))
-        job = EngineRequest(search, RequestOptions(priority, timeout_s), self.now)
+        job = EngineRequest(search, RequestOptions(priority, deadline), self.now)
         self.batcher.admit(job)
         return job
 
@@ -136,7 +136,7 @@ def test_an_urgent_deadline_goes_before_short_work() -> None:
     """The request's own deadline counts where it comes before the virtual one."""
     bench = Bench()
     bench.submit(ask(1, 1))
-    bench.submit(ask(2, *range(20)), timeout_s=1e-6)
+    bench.submit(ask(2, *range(20)), deadline=1e-6)
     bench.turn()
     assert [path[0] for path in paths(bench.model.ran[0])] == [2, 1]
 
@@ -278,7 +278,7 @@ def test_a_path_that_the_planner_cannot_place_fails_alone() -> None:
 def test_a_deadline_in_the_queue_keeps_the_request_from_the_model() -> None:
     """What has expired when a batch forms ends there, and the model never sees it."""
     bench = Bench()
-    late, other = bench.submit(ask(1, 1), timeout_s=5.0), bench.submit(ask(2, 2))
+    late, other = bench.submit(ask(1, 1), deadline=5.0), bench.submit(ask(2, 2))
     bench.now = 5.0
     bench.finish()
     assert type(bench.ends[late]) is DeadlineExceeded
@@ -289,7 +289,7 @@ def test_a_deadline_in_the_queue_keeps_the_request_from_the_model() -> None:
 def test_a_deadline_ends_a_running_search() -> None:
     """A search whose time runs out between its rounds stops there."""
     bench = Bench()
-    job = bench.submit(search=Chain((1,), rounds=50), timeout_s=5.0)
+    job = bench.submit(search=Chain((1,), rounds=50), deadline=5.0)
     bench.turn()
     bench.now = 6.0
     bench.finish()
@@ -300,7 +300,7 @@ def test_a_deadline_ends_a_running_search() -> None:
 def test_a_search_that_can_give_answers_at_its_deadline() -> None:
     """What it was told until then is its outcome, the last forward included."""
     bench, search = Bench(), Giver((1,), rounds=50)
-    job = bench.submit(search=search, timeout_s=5.0)
+    job = bench.submit(search=search, deadline=5.0)
     bench.turn()
     bench.batcher.forward()
     assert len(search.told) == 1
@@ -314,7 +314,7 @@ def test_a_search_with_nothing_to_give_ends_like_any_other() -> None:
     """Before its first answer there is nothing, though it could give later."""
     bench = Bench(budget=2)
     queued, begun = Giver((1, 1), rounds=50), Giver((2, 2, 2), rounds=50)
-    late = [bench.submit(search=search, timeout_s=5.0) for search in (queued, begun)]
+    late = [bench.submit(search=search, deadline=5.0) for search in (queued, begun)]
     bench.settle()
     bench.batcher.forward()
     bench.batcher.forward()
@@ -332,7 +332,7 @@ def test_a_search_that_fails_to_give_fails_alone() -> None:
     bench = Bench()
     search = Giver((1,), rounds=50)
     search.give_up = lambda: 1 // 0  # type: ignore[method-assign, assignment]
-    job, other = bench.submit(search=search, timeout_s=5.0), bench.submit(ask(2, 2))
+    job, other = bench.submit(search=search, deadline=5.0), bench.submit(ask(2, 2))
     bench.turn()
     bench.now = 5.0
     bench.finish()
@@ -625,7 +625,7 @@ def test_memory_that_stays_full_fails_all_after_a_while() -> None:
 def test_who_waits_for_memory_may_leave_or_run_out_of_time() -> None:
     """Deadlines are kept and who has left is forgotten, though nothing fits."""
     bench, _ = cramped(0)
-    late, leaving = bench.submit(ask(1, 1), timeout_s=1.0), bench.submit(ask(2, 2))
+    late, leaving = bench.submit(ask(1, 1), deadline=1.0), bench.submit(ask(2, 2))
     for _ in range(4):
         bench.turn()
     leaving.cancelled = True

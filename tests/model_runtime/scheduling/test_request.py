@@ -36,12 +36,12 @@ def query_slice(query: LogprobQuery, rows: range) -> QuerySlice:
 def job(
     *queries: LogprobQuery,
     cost: int | None = None,
-    timeout_s: float | None = None,
+    deadline: float | None = None,
     cache_salt: str = "",
 ) -> EngineRequest:
     search = SingleRound(queries, cost=fed_tokens(queries) if cost is None else cost)
     return EngineRequest(
-        search, RequestOptions(timeout_s=timeout_s, cache_salt=cache_salt), arrival=100.0
+        search, RequestOptions(deadline=deadline, cache_salt=cache_salt), arrival=100.0
     )
 
 
@@ -191,9 +191,9 @@ def test_what_is_given_up_has_its_bill() -> None:
     assert (outcome.queue_s, outcome.model_s) == (3.0, 2.0)
 
 
-def test_a_timeout_comes_before_the_virtual_deadline() -> None:
-    """Work is due at its own deadline at the latest; without a timeout there is none."""
-    assert job(QUERY, cost=10**9, timeout_s=2.0).virtual_deadline(0.1) == 102.0
+def test_a_deadline_comes_before_the_virtual_one() -> None:
+    """Work is due at its own deadline at the latest; without one there is none."""
+    assert job(QUERY, cost=10**9, deadline=102.0).virtual_deadline(0.1) == 102.0
     assert job(QUERY).deadline == math.inf
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -67,7 +68,13 @@ def submit(
 ) -> asyncio.Task[Answers]:
     """A client's task. It has submitted as soon as the event loop has had a turn."""
     search = SingleRound(queries, cost=cost)
-    return asyncio.create_task(scheduler.submit(search, RequestOptions(timeout_s=timeout_s)))
+    options = RequestOptions() if timeout_s is None else within(timeout_s)
+    return asyncio.create_task(scheduler.submit(search, options))
+
+
+def within(seconds: float) -> RequestOptions:
+    """A deadline so many seconds from now."""
+    return RequestOptions(deadline=time.monotonic() + seconds)
 
 
 async def at(gate: Gate) -> None:
@@ -237,7 +244,7 @@ async def test_a_search_that_can_give_is_waited_for_over_its_deadline() -> None:
     gate = Gate()
     async with running(scheduler_of(FakeModel(gate.hold))) as scheduler:
         search = Giver((1,), rounds=900)
-        task = asyncio.create_task(scheduler.submit(search, RequestOptions(timeout_s=0.05)))
+        task = asyncio.create_task(scheduler.submit(search, within(0.05)))
         await at(gate)
         await asyncio.sleep(0.1)
         assert not task.done()
@@ -256,7 +263,7 @@ async def test_a_search_that_can_give_is_not_waited_for_forever(
     gate = Gate()
     async with running(scheduler_of(FakeModel(gate.hold))) as scheduler:
         search = Giver((1,), rounds=900)
-        task = asyncio.create_task(scheduler.submit(search, RequestOptions(timeout_s=0.01)))
+        task = asyncio.create_task(scheduler.submit(search, within(0.01)))
         await at(gate)
         with pytest.raises(DeadlineExceeded):
             await task
@@ -270,7 +277,7 @@ async def test_nothing_is_kept_of_a_finished_request() -> None:
     """An answered request is forgotten at once, however long its timeout still runs."""
     async with running(scheduler_of(FakeModel())) as scheduler:
         search = SingleRound([ask(1, 1)], cost=10)
-        await scheduler.submit(search, RequestOptions(timeout_s=1000))
+        await scheduler.submit(search, within(1000))
         kept = weakref.ref(search)
         del search
         await submit(scheduler, ask(2, 2))
@@ -290,7 +297,7 @@ async def test_nothing_is_kept_of_requests_that_time_out_during_a_forward() -> N
             search = SingleRound([ask(2, i)], cost=900)
             kept.append(weakref.ref(search))
             with pytest.raises(DeadlineExceeded):
-                await scheduler.submit(search, RequestOptions(timeout_s=0.0))
+                await scheduler.submit(search, within(0.0))
         stays = submit(scheduler, ask(3, 3))
         await turn()
         del search

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -293,4 +294,4 @@ async def test_our_own_fields(client: httpx.AsyncClient, engine: FakeEngine) -> 
     for options in engine.options:
         assert options.priority is Priority.BULK
         assert options.cache_salt == "/mine"
-        assert options.timeout_s is not None and 0 < options.timeout_s <= 60
+        assert options.deadline is not None and 0 < options.deadline - time.monotonic() <= 60

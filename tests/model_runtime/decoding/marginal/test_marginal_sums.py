@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -181,7 +182,7 @@ async def test_bounds_come_when_time_runs_out(tiny_folder: TinyFolder) -> None:
             max_model_len=engine.info.max_model_len,
         )
         try:
-            outcome = await engine.decode(search, RequestOptions(timeout_s=1.0))
+            outcome = await engine.decode(search, RequestOptions(deadline=time.monotonic() + 1.0))
         except DeadlineExceeded:
             pytest.skip("this machine was too busy for the first forward")
         (result,) = outcome.value
