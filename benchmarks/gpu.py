@@ -4,8 +4,7 @@
 serving   requests of a 120-token query and 10 items of 180 tokens that arrive at random:
           the most items a second whose p99 latency stays below 500 ms
 R         one context of 256 tokens and 32 candidates of about 16, from a cold cache
-decode    seconds a greedy step behind prompts of 256 tokens, with no scheduler, each kernel
-          launched by itself and small steps as CUDA graphs
+decode    seconds a greedy step behind prompts of 256 tokens, with no scheduler
 ========  ==============================================================================
 
 Nothing is shared between requests or runs but what a request has in common with itself.
@@ -44,7 +43,6 @@ from model_runtime.attention.interface import ATTENTION_NAME
 from model_runtime.batching.batch import QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
-from model_runtime.runner.cuda_graphs import GraphRecorder
 from model_runtime.runner.model_runner import DTYPES, ModelRunner
 
 QUERY, ITEMS, ITEM = 120, 10, 180
@@ -143,12 +141,9 @@ def ranking(ours: InProcess, card: str, runs: int) -> None:
 class Direct:
     """A runner and its cache, stepped by hand: what is left of a step without a scheduler."""
 
-    def __init__(self, config: EngineConfig, *, graphs: bool) -> None:
+    def __init__(self, config: EngineConfig) -> None:
         loaded = load_model(config, ATTENTION_NAME)
-        recorder = GraphRecorder(loaded.model.device) if graphs else None
-        self._runner = ModelRunner(
-            loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype], record_steps=recorder
-        )
+        self._runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
         self._cache = PrefixCache(self._runner.slots)
         self._vocab_size = loaded.info.vocab_size
 
@@ -187,21 +182,17 @@ class Direct:
 def decoding(config: EngineConfig, card: str) -> None:
     """Print seconds a step, by the number of sequences."""
     counts = (1, 8, 32)
-    sides = {"launched": False} | ({"graphs": True} if config.device == "cuda" else {})
     table = Table(
         f"Greedy steps behind cached prompts of {PROMPT}, {NEW} tokens each, on {card}",
-        *("steps", *(f"ms at {count}" for count in counts)),
+        *(f"ms at {count}" for count in counts),
         *(f"tok/s at {count}" for count in counts),
     )
-    for name, graphs in sides.items():
-        direct = Direct(config, graphs=graphs)
-        taken = [direct.step_s(count) for count in counts]
-        table.row(
-            name,
-            *(f"{1e3 * seconds:.2f}" for seconds in taken),
-            *(f"{count / seconds:.0f}" for count, seconds in zip(counts, taken, strict=True)),
-        )
-        del direct
+    direct = Direct(config)
+    taken = [direct.step_s(count) for count in counts]
+    table.row(
+        *(f"{1e3 * seconds:.2f}" for seconds in taken),
+        *(f"{count / seconds:.0f}" for count, seconds in zip(counts, taken, strict=True)),
+    )
 
 
 def main() -> None:

@@ -7,51 +7,13 @@ arguments. ``PathAttention`` travels as one of these.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
-
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from model_runtime.attention.path_attention import PathAttention
 from model_runtime.errors import UnsupportedModel
 
 ATTENTION_NAME = "chainrule_paths"
-
-
-class Attention(Protocol):
-    """What a layer needs of its batch's attention; see ``path_attention``.
-
-    Attributes:
-        layers: which layers have come here.
-        bad: [N] which tokens' keys or values were not finite in one of them; None for no token.
-    """
-
-    layers: set[int]
-    bad: Tensor | None
-
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
-        """Store the new keys and values and return [N, heads, head_dim]."""
-        ...
-
-
-class Decoded(NamedTuple):
-    """What a decoder has made of N tokens.
-
-    Attributes:
-        hidden: [N, hidden_size] final hidden states.
-        bad: of its attention.
-    """
-
-    hidden: Tensor
-    bad: Tensor | None
 
 
 def _attend(
@@ -61,7 +23,7 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    path_attention: Attention | None = None,
+    path_attention: PathAttention | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,

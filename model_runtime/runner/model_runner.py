@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from model_runtime.attention import cpu, cuda
-from model_runtime.attention.interface import Attention, Decoded
+from model_runtime.attention import cuda
 from model_runtime.attention.path_attention import PathAttention
 from model_runtime.attention.row_tiles import Heads
 from model_runtime.batching.batch import Batch, BatchOutput
@@ -29,7 +28,6 @@ from model_runtime.kernels.threads import ThreadLimiter
 from model_runtime.kv_cache.storage import KVShape, KVStorage
 from model_runtime.loading.supported_models import check_supported
 from model_runtime.logprobs.reduce import reduce_head_rows, tile_height
-from model_runtime.runner.cuda_graphs import Record, StepGraphs
 from model_runtime.runner.row_layout import RowLayout, choose_layout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -44,17 +42,11 @@ class ModelRunner:
 
     Attributes:
         slots: tokens that the KV storage holds.
-        rows: how rows are put to the products; bits depend on it. Chosen on CPU alone, and not for
-            recorded steps.
+        rows: how rows are put to the products; bits depend on it. Chosen on CPU alone.
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        kv_bytes: int,
-        product_dtype: torch.dtype = torch.float32,
-        *,
-        record_steps: Record | None = None,
+        self, model: PreTrainedModel, kv_bytes: int, product_dtype: torch.dtype = torch.float32
     ) -> None:
         """Take over a model.
 
@@ -63,8 +55,6 @@ class ModelRunner:
             kv_bytes: bounds the storage of keys and values.
             product_dtype: of the decoder's matrix products. The head, softmax, norms and the
                 residual stay in float32. On CUDA keys and values are stored in it as well.
-            record_steps: small batches run in fixed shapes, recorded by this; None runs them as
-                any other.
         """
         check_supported(model)
         check_products(model.device, product_dtype)
@@ -92,10 +82,6 @@ class ModelRunner:
         self._storage = KVStorage(shape, self.slots, self.device)
         self._kernel = self.rows.attention.kernel() if on_cpu else cuda.attend
         self._progress: Callable[[], None] = lambda: None
-        self._steps: StepGraphs | None = None
-        if record_steps is not None:
-            step_kernel = cpu.attend if on_cpu else cuda.attend
-            self._steps = StepGraphs(self._decode, self._storage, step_kernel, record_steps)
 
     def report_to(self, progress: Callable[[], None]) -> None:
         """What to call from now on for each layer and each tile of the head that is reached."""
@@ -121,13 +107,21 @@ class ModelRunner:
                 raise OutOfMemory(f"a batch of {tokens} tokens is too large") from error
             raise
 
-    def _forward(self, batch: Batch) -> Decoded:
-        if self._steps is not None and self._steps.takes(batch):
-            return self._steps.run(batch)
-        token_ids = torch.tensor([batch.token_ids], device=self.device)
-        positions = torch.tensor([batch.positions], device=self.device)
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Final hidden states, [N, hidden_size], and ``PathAttention.bad``."""
         attention = PathAttention(batch, self._storage, self._attend, self.rows.attention.step)
-        return self._decode(token_ids, positions, attention)
+        output = self._decoder(
+            input_ids=torch.tensor([batch.token_ids], device=self.device),
+            position_ids=torch.tensor([batch.positions], device=self.device),
+            use_cache=False,
+            path_attention=attention,
+        )
+        if len(attention.layers) != self._layers:
+            raise UnsupportedModel(
+                f"{self._name} calls attention of its own: {len(attention.layers)} of its "
+                f"{self._layers} layers attended along the paths"
+            )
+        return output.last_hidden_state[0], attention.bad
 
     def _attend(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         self._progress()
@@ -136,17 +130,6 @@ class ModelRunner:
     def _logits(self, hidden: Tensor) -> Tensor:
         self._progress()
         return self._head(hidden)
-
-    def _decode(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Decoded:
-        output = self._decoder(
-            input_ids=token_ids, position_ids=positions, use_cache=False, path_attention=attention
-        )
-        if len(attention.layers) != self._layers:
-            raise UnsupportedModel(
-                f"{self._name} calls attention of its own: {len(attention.layers)} of its "
-                f"{self._layers} layers attended along the paths"
-            )
-        return Decoded(output.last_hidden_state[0], attention.bad)
 
 
 def _slots_of(batch: Batch, rows: Tensor) -> frozenset[int]:

@@ -13,7 +13,6 @@ from model_runtime.attention.interface import ATTENTION_NAME
 from model_runtime.batching.batch import Batch
 from model_runtime.decoding.base import SearchStrategy
 from model_runtime.kv_cache.prefix_cache import PrefixCache
-from model_runtime.runner.cuda_graphs import GraphRecorder
 from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.types import LogprobQuery
 from tests.offline import Offline
@@ -29,16 +28,12 @@ class OnCard(Offline):
 
     Args:
         dtype: of the products, and of keys and values.
-        graphs: small batches run as CUDA graphs.
     """
 
-    def __init__(
-        self, folder: Path, dtype: torch.dtype = torch.float32, *, graphs: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
         device = torch.device("cuda")
         model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION_NAME)
-        record = GraphRecorder(device) if graphs else None
-        self.runner = ModelRunner(model.eval().to(device), KV_BYTES, dtype, record_steps=record)
+        self.runner = ModelRunner(model.eval().to(device), KV_BYTES, dtype)
         self.cache = PrefixCache(self.runner.slots)
         self.batches: list[Batch] = []
 

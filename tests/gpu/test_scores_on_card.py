@@ -1,4 +1,4 @@
-"""Scores computed on the card against float64, in company, and with and without graphs."""
+"""Scores computed on the card against float64, alone and beside others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ A_TOKEN = {torch.float32: 5e-4, torch.bfloat16: 0.8}
 rounding of products to eight bits shows more than in a trained model."""
 
 IN_COMPANY = {torch.float32: 3e-4, torch.bfloat16: 0.5}
-"""Largest difference that neighbours, chunks and graphs may make, in nats a token: products of
+"""Largest difference that neighbours and chunks may make, in nats a token: products of
 other shapes may add up in another order, and in bfloat16 round another way."""
 
 
@@ -39,15 +39,14 @@ def check_close(got: Sequence[LogprobResult], want: Sequence[LogprobResult], err
         assert one.logprobs == pytest.approx(other.logprobs, abs=error)
 
 
-@pytest.mark.parametrize("graphs", [False, True], ids=["launched", "graphs"])
 @pytest.mark.parametrize("dtype", A_TOKEN, ids=str)
 @pytest.mark.parametrize("kind", TINY_KINDS)
 def test_scores_equal_the_float64_reference(
-    kind: str, dtype: torch.dtype, graphs: bool, tiny_folder: TinyFolder
+    kind: str, dtype: torch.dtype, tiny_folder: TinyFolder
 ) -> None:
     """Every architecture, merged and cut into chunks, is what plain float64 says."""
     queries, folder = forked(kind), tiny_folder(kind)
-    offline = OnCard(folder, dtype, graphs=graphs)
+    offline = OnCard(folder, dtype)
     for budget in (4096, 37):
         for query, result in zip(queries, offline.answer(queries, budget), strict=True):
             assert result.logprobs == pytest.approx(exact(folder, query), abs=A_TOKEN[dtype])
@@ -64,16 +63,6 @@ def test_company_hardly_matters(kind: str, dtype: torch.dtype, tiny_folder: Tiny
     check_close(offline.answer(queries), alone, IN_COMPANY[dtype])
     assert len(offline.batches[-1].query_slices) == len(queries)
     check_close(offline.answer(queries[::-1], 53), alone[::-1], IN_COMPANY[dtype])
-
-
-@pytest.mark.parametrize("kind", TINY_KINDS)
-def test_graphs_change_no_score(kind: str, tiny_folder: TinyFolder) -> None:
-    """Steps replayed from graphs score as steps that are launched one by one."""
-    queries = forked(kind)
-    launched = OnCard(tiny_folder(kind)).answer(queries, 24)
-    offline = OnCard(tiny_folder(kind), graphs=True)
-    for _ in range(2):
-        check_close(offline.answer(queries, 24), launched, IN_COMPANY[torch.float32])
 
 
 def test_float32_is_not_tf32(tiny_folder: TinyFolder) -> None:
