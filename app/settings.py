@@ -10,7 +10,7 @@ import ipaddress
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -31,9 +31,7 @@ from app.environment import (
     variables_of_services,
 )
 from app.schemas.bounds import MAX_BODY_BYTES, MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP
-
-if TYPE_CHECKING:
-    from model_runtime import EngineConfig
+from model_runtime import EngineConfig
 
 logger = logging.getLogger(__name__)
 
@@ -220,9 +218,6 @@ class Settings(BaseSettings):
 
     def engine_config(self) -> EngineConfig:
         """The part of the settings that the engine wants."""
-        # The runtime brings torch, which takes seconds; --help and a bad flag need not wait.
-        from model_runtime import EngineConfig
-
         return EngineConfig(
             model=self.model,
             revision=self.revision,
