@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from app.client.errors import FingerprintMismatch
 from app.client.split.parts import Key, Part
 from app.schemas.response import Timings, Usage
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import CandidateScore, ScoreResponse
+from model_runtime import competition_ranks, probabilities, tie_groups
 
 Found = Sequence[tuple[Part, ScoreResponse]]
 Places = Mapping[Key, Sequence[int]]
@@ -60,13 +60,16 @@ def _results(request: ScoreRequest, places: Places, found: Found) -> list[Candid
         if key in part.owned
     }
     keys = [one if isinstance(one, str) else tuple(one) for one in request.candidates]
-    scores = [by_key[key].score for key in keys]
-    ranks = ranks_of(scores)
-    shares = shares_of(scores, request.temperature)
-    groups = tie_groups_of(scores, [by_key[key].numeric_error for key in keys])
+    results = [by_key[key] for key in keys]
+    scores = [one.score for one in results]
+    ranks = competition_ranks(scores)
+    shares = probabilities(scores, request.temperature)
+    groups: list[int | None] = [None] * len(results)
+    if found[0][1].numeric_error is not None:
+        groups = tie_groups(scores, [one.numeric_error or 0.0 for one in results])
     begun = _begun(places, found)
     return [
-        _moved(by_key[key], index).model_copy(
+        _moved(result, index).model_copy(
             update={
                 "rank": ranks[index],
                 "probability": shares[index],
@@ -74,7 +77,7 @@ def _results(request: ScoreRequest, places: Places, found: Found) -> list[Candid
                 "prefix_of": begun.get(key, []),
             }
         )
-        for index, key in enumerate(keys)
+        for index, (key, result) in enumerate(zip(keys, results, strict=True))
     ]
 
 
@@ -124,60 +127,3 @@ def _usage(results: Sequence[CandidateScore], every: Sequence[ScoreResponse]) ->
 
 def _slowest(every: Sequence[ScoreResponse]) -> Timings:
     return max((answer.timings_ms for answer in every), key=lambda timings: timings.total)
-
-
-def ranks_of(scores: Sequence[float | None]) -> list[int | None]:
-    """1 + the number of strictly better scores; None where there is no score."""
-    places: dict[float, int] = {}
-    for place, score in enumerate(sorted(_present(scores), reverse=True), start=1):
-        places.setdefault(score, place)
-    return [None if score is None else places[score] for score in scores]
-
-
-def shares_of(scores: Sequence[float | None], temperature: float) -> list[float | None]:
-    """Softmax of ``score / temperature`` over the scores that there are."""
-    best = max(_present(scores), default=0.0)
-    weights = [None if one is None else math.exp((one - best) / temperature) for one in scores]
-    mass = math.fsum(_present(weights))
-    return [None if weight is None else weight / mass for weight in weights]
-
-
-def tie_groups_of(
-    scores: Sequence[float | None], errors: Sequence[float | None]
-) -> list[int | None]:
-    """Which neighbours in sorted order are closer than their errors; groups count from 1.
-
-    None for a score that is tied with no other, and for all where an error is not known.
-    """
-    known = {index: error for index, error in enumerate(errors) if error is not None}
-    order = sorted(
-        (index for index, score in enumerate(scores) if score is not None),
-        key=lambda index: -_number(scores[index]),
-    )
-    groups: list[int | None] = [None] * len(scores)
-    if not all(index in known for index in order):
-        return groups
-    largest: dict[float, float] = {}
-    for index in order:
-        score = _number(scores[index])
-        largest[score] = max(largest.get(score, 0.0), known[index])
-    count = 0
-    for better, worse in pairwise(order):
-        high, low = _number(scores[better]), _number(scores[worse])
-        if low != high and low + largest[low] < high - largest[high]:
-            continue
-        if groups[better] is None:
-            count += 1
-            groups[better] = count
-        groups[worse] = groups[better]
-    return groups
-
-
-def _present(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _number(value: float | None) -> float:
-    if value is None:
-        raise RuntimeError("this is a bug: a candidate without a score was put in order")
-    return value

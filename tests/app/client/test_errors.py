@@ -65,9 +65,7 @@ async def test_the_client_complains_as_the_server_does() -> None:
 @pytest.mark.process
 def test_the_client_knows_the_servers_words_without_the_server() -> None:
     """What it takes to start costs neither a web framework nor a model."""
-    program = (
-        "import sys, app.client; print({'fastapi', 'torch', 'model_runtime'} & {*sys.modules})"
-    )
+    program = "import sys, app.client; print({'fastapi', 'torch', 'transformers'} & {*sys.modules})"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
