@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
-from app.cli.backend import Backend
 from app.cli.request_flags import add_context
 from app.cli.single_request import add_flags, run_request
 from app.cli.tables import Cell, Colour, Page, number, quoted
+from app.client import Client
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import (
     AuditedCandidate,
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def audit_command(args: dict[str, Any]) -> int:
     """``chainrule audit``."""
-    return run_request(args, AuditRequest, _put, show)
+    return run_request(args, AuditRequest, _send, show)
 
 
 def show(page: Page, reply: AuditResponse) -> None:
@@ -59,8 +59,8 @@ def show(page: Page, reply: AuditResponse) -> None:
     _show_checks(page, reply)
 
 
-def _put(asker: Backend, fields: dict[str, Any]) -> AuditResponse:
-    return asker.audit(**fields)
+def _send(client: Client, fields: dict[str, Any]) -> AuditResponse:
+    return client.audit(**fields)
 
 
 def _ranked(one: AuditedCandidate) -> list[Cell | str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from typing import Any
 
-from app.cli.backend import Backend
 from app.cli.request_flags import add_context
 from app.cli.single_request import add_flags, run_request
 from app.cli.tables import Cell, Page, number, printable, quoted
+from app.client import Client
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import (
     CertificateReport,
@@ -31,16 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def decode_command(args: dict[str, Any]) -> int:
     """``chainrule decode``."""
 
-    def put(asker: Backend, fields: dict[str, Any]) -> DecodeResponse:
+    def send(client: Client, fields: dict[str, Any]) -> DecodeResponse:
         if not fields.pop("stream", False):
-            return asker.decode(**fields)
-        if args["json"]:
-            return asker.stream(lambda _token: None, **fields)
-        reply = asker.stream(_tell, **fields)
-        sys.stdout.write("\n\n")
-        return reply
+            return client.decode(**fields)
+        with closing(client.stream(**fields)) as events:
+            for event in events:
+                if isinstance(event, DecodeResponse):
+                    break
+                if not args["json"]:
+                    _print_token(event)
+            else:
+                raise RuntimeError("this is a bug: a stream has ended without its result")
+        if not args["json"]:
+            sys.stdout.write("\n\n")
+        return event
 
-    return run_request(args, DecodeRequest, put, show)
+    return run_request(args, DecodeRequest, send, show)
 
 
 def show(page: Page, reply: DecodeResponse) -> None:
@@ -64,7 +71,7 @@ def show(page: Page, reply: DecodeResponse) -> None:
         _show_certificate(page, reply.certificate)
 
 
-def _tell(token: DecodedToken) -> None:
+def _print_token(token: DecodedToken) -> None:
     sys.stdout.write(printable(token.text, keep="\n\t"))
     sys.stdout.flush()
 

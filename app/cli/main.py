@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 
 from app import version
+from app.cli.failure import fail
 from app.cli.lazy_parser import LazyParser
 from app.environment import PREFIX, bound_compiled_products, env_name, let_idle_threads_sleep
 from app.settings import Settings, SettingsError, flag_name, log_ignored_variables
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except SettingsError as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     except BrokenPipeError:
         # Whoever reads has read enough. Python would complain once more as it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,7 +91,7 @@ def serve_command(flags: dict[str, Any]) -> int:
     try:
         return serve(settings)
     except ListenError as error:
-        return _fail(error, 1)
+        return fail(error, 1)
 
 
 def _leave(*_: object) -> None:
@@ -108,7 +109,7 @@ def fetch_command(flags: dict[str, Any]) -> int:
     try:
         folder = fetch_model(settings.model, settings.cache_dir)
     except ModelLoadError as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     sys.stdout.write(f"{folder}\n")
     return 0
 
@@ -123,7 +124,7 @@ def info_command(flags: dict[str, Any]) -> int:
     try:
         info = load_model(settings.engine_config()).info
     except ModelLoadError as error:
-        return _fail(error, 1)
+        return fail(error, 1)
     sys.stdout.write(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
     return 0
 
@@ -216,8 +217,3 @@ def _shown(default: object) -> str:
     if isinstance(default, ByteSize):
         return default.human_readable()
     return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def _fail(error: Exception, status: int) -> int:
-    sys.stderr.write(f"chainrule: error: {' '.join(str(error).split())}\n")
-    return status

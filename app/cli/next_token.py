@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from app.cli.backend import Backend
 from app.cli.request_flags import add_context
 from app.cli.single_request import add_flags, run_request
 from app.cli.tables import Cell, Page, bar, number, percent, quoted
+from app.client import Client
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse, TokenProbability
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def next_command(args: dict[str, Any]) -> int:
     """``chainrule next``."""
-    return run_request(args, NextTokenRequest, _put, show)
+    return run_request(args, NextTokenRequest, _send, show)
 
 
 def show(page: Page, reply: NextTokenResponse) -> None:
@@ -37,8 +37,8 @@ def show(page: Page, reply: NextTokenResponse) -> None:
     page.line(f"entropy {reply.entropy:.4f} nats", "dim")
 
 
-def _put(asker: Backend, fields: dict[str, Any]) -> NextTokenResponse:
-    return asker.next_token(**fields)
+def _send(client: Client, fields: dict[str, Any]) -> NextTokenResponse:
+    return client.next_token(**fields)
 
 
 def _heads(page: Page) -> list[str]:

@@ -66,12 +66,14 @@ def read_text(value: str) -> str:
 
 
 def request_fields(args: dict[str, Any], request: type[Request]) -> dict[str, Any]:
-    """The request's fields among the parsed arguments.
+    """The request's fields among the parsed arguments. ``--local`` has loaded its model by name.
 
     Raises:
         ValueError: what should be JSON is not.
     """
     fields = {name: value for name, value in args.items() if name in request.model_fields}
+    if args["local"]:
+        fields.pop("model", None)
     if args.get(FROM_JSON):
         for name in _TEXTS & fields.keys():
             fields[name] = _parsed(name, fields[name])

@@ -21,6 +21,7 @@ from app.cli.bench.report import Report, measure
 from app.cli.bench.sender import Sent
 from app.cli.bench.table import show
 from app.cli.bench.workers import WorkerDied, run_load
+from app.cli.failure import fail
 from app.cli.server_address import ServerAddress
 from app.cli.tables import Page
 
@@ -50,9 +51,9 @@ def bench_command(given: dict[str, Any]) -> int:
         planned = loads(args, found.url, _headers(args, found), _model(args, found))
         runs = [_run(load, args) for load in planned]
     except (ValueError, NoPlot) as error:
-        return _failed(error, 2)
+        return fail(error, 2)
     except (WorkerDied, ServerUnreachable) as error:
-        return _failed(error, 1)
+        return fail(error, 1)
     _print(args, planned[0], [report for report, _ in runs])
     _save(args, planned, runs)
     return 0 if all(report.ok for report, _ in runs) else 1
@@ -135,8 +136,3 @@ def _print(args: BenchArgs, load: Load, reports: Sequence[Report]) -> None:
     else:
         show(page, _title(args, load), load, reports)
     page.write()
-
-
-def _failed(error: Exception, status: int) -> int:
-    sys.stderr.write(f"chainrule: error: {' '.join(str(error).split())}\n")
-    return status

@@ -12,23 +12,24 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from app.cli.daemon_thread import run_in_daemon_thread
+from app.cli.failure import fail
 from app.cli.request_flags import add_request_flags, request_fields
 from app.cli.score.input import Format, Record, Source
 from app.cli.score.output import FileOutput, OutputError, SidecarPaths, StreamOutput
-from app.cli.score.run import Scorer, ScoreRun
-from app.cli.server_address import ServerAddress, add_address_flags
+from app.cli.score.run import ScoreRun
+from app.cli.server_address import ServerAddress, add_server_flags, find_server
 from app.client import AsyncClient, ClientError, InvalidRequest, Retries
-from app.environment import bound_compiled_products, env_name, let_idle_threads_sleep
 from app.schemas.models import ModelCard
 from app.schemas.score import ScoreRequest
-from app.settings import Settings
 
 EXIT_SOME_FAILED: Final = 3
 """Exit status where every record was read and some could not be scored."""
@@ -85,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_whom_to_ask(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("whom to ask")
-    add_address_flags(group)
+    add_server_flags(group)
     group.add_argument(
         "--retry-for",
         type=_positive,
@@ -93,42 +94,34 @@ def _add_whom_to_ask(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long a server may refuse one line, or be away (600)",
     )
-    group.add_argument(
-        "--local",
-        action="store_true",
-        help="ask no server: load a model here, set up as a server would be by its "
-        f"variables, {env_name('model')} and so on",
-    )
-    group.add_argument(
-        "--model",
-        default=argparse.SUPPRESS,
-        help="the served model's name, as a check; with --local what to load",
-    )
 
 
 def score_command(args: dict[str, Any]) -> int:
     """Run it; the exit status."""
     try:
         fields = _defaults(args)
-        return asyncio.run(_run(args, fields))
+        source = _source(args)
+        with find_server(args) as server:
+            return asyncio.run(_run(args, fields, source, server))
     except InvalidRequest as error:
-        return _fail(error, 2)
+        return fail(error, 2)
     except BrokenPipeError:
         # Whoever reads the results has read enough, which is no failure to tell of.
         raise
     except (ClientError, OutputError, OSError) as error:
-        return _fail(error, 1)
+        return fail(error, 1)
 
 
-async def _run(args: dict[str, Any], fields: dict[str, Any]) -> int:
-    source = _source(args)
-    async with _scorer(args) as (scorer, card):
+async def _run(
+    args: dict[str, Any], fields: dict[str, Any], source: Source, server: ServerAddress
+) -> int:
+    async with _client(server, args["retry_for"]) as (client, card):
         output = await asyncio.to_thread(_output, args, source, fields, card.fingerprint)
         at_once = 1 if source.path is None else READ_AT_ONCE
         job = ScoreRun(fields, args["concurrency"], args["split"], card.fingerprint, at_once)
         try:
             records = await run_in_daemon_thread(output.remaining, source.records())
-            await _write_all(job, scorer, records, output, source)
+            await _write_all(job, client, records, output, source)
         finally:
             output.close()
     return _told(output)
@@ -136,7 +129,7 @@ async def _run(args: dict[str, Any], fields: dict[str, Any]) -> int:
 
 async def _write_all(
     job: ScoreRun,
-    scorer: Scorer,
+    client: AsyncClient,
     records: Iterable[Record],
     output: FileOutput | StreamOutput,
     source: Source,
@@ -146,7 +139,7 @@ async def _write_all(
     with tqdm(
         total=total, initial=output.tally.lines, unit=" lines", disable=not is_shown
     ) as progress:
-        async with aclosing(job.run(scorer, records, output)) as written:
+        async with aclosing(job.run(client, records, output)) as written:
             async for _ in written:
                 progress.update()
                 if output.tally.failed:
@@ -225,8 +218,6 @@ def _defaults(args: dict[str, Any]) -> dict[str, Any]:
         fields = request_fields(args, ScoreRequest)
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
-    if args["local"]:
-        fields.pop("model", None)
     body = {"context": "x", "candidates": ["y"], **fields}
     try:
         ScoreRequest.model_validate(body)
@@ -238,31 +229,18 @@ def _defaults(args: dict[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _scorer(args: dict[str, Any]) -> AsyncGenerator[tuple[Scorer, ModelCard], None]:
-    """Whoever answers, and what answers there."""
-    if args["local"]:
-        settings = Settings.read({name: args[name] for name in ("model",) if name in args})
-        let_idle_threads_sleep()
-        bound_compiled_products()
-        # This brings torch, which takes seconds; whoever asks a server need not wait.
-        from app.cli.score.in_process import local_scorer
-
-        async with local_scorer(settings) as found:
-            yield found
-        return
-    server = ServerAddress.find(args["url"], args["api_key"])
+async def _client(
+    server: ServerAddress, retry_s: int
+) -> AsyncGenerator[tuple[AsyncClient, ModelCard], None]:
+    """A client, and what answers there."""
+    connect = partial(server.client, AsyncClient, httpx.AsyncHTTPTransport)
     # A server that is not there at all should be told of soon.
-    async with AsyncClient(server.url, api_key=server.key, retries=Retries(attempts=3)) as client:
+    async with connect(retries=Retries(attempts=3)) as client:
         (card,) = await client.models()
     patience = Retries(
-        attempts=1_000_000,
-        longest_wait_s=10.0,
-        total_s=float(args["retry_for"]),
-        cuts_attempts=False,
+        attempts=1_000_000, longest_wait_s=10.0, total_s=float(retry_s), cuts_attempts=False
     )
-    async with AsyncClient(
-        server.url, api_key=server.key, timeout_s=ATTEMPT_S, retries=patience
-    ) as client:
+    async with connect(timeout_s=ATTEMPT_S, retries=patience) as client:
         yield client, card
 
 
@@ -286,8 +264,3 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError("it is a number from 1")
     return int(text)
-
-
-def _fail(error: Exception, status: int) -> int:
-    sys.stderr.write(f"chainrule: error: {' '.join(str(error).split())}\n")
-    return status

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.score.input import Record
-from app.client import ApiError, ClientError, FingerprintMismatch, InvalidRequest
+from app.client import ApiError, AsyncClient, ClientError, FingerprintMismatch, InvalidRequest
 from app.client.concurrency import in_order_async
 from app.client.endpoints import build_request
 from app.client.split.split_score import Answer, split_score
@@ -27,13 +27,6 @@ MAX_ID_DEPTH = 100
 
 _NOT_WRITTEN = {"id", "object", "created", "usage", "timings_ms"}
 """What differs between two runs with equal scores."""
-
-
-class Scorer(Protocol):
-    """Whoever answers requests, one at a time or many at once."""
-
-    async def score(self, request: ScoreRequest, /) -> ScoreResponse:
-        """The answer. Raises ``ClientError``."""
 
 
 class ResultWriter(Protocol):
@@ -82,7 +75,7 @@ class ScoreRun:
     read_at_once: int = 1
 
     async def run(
-        self, scorer: Scorer, records: Iterable[Record], sink: ResultWriter
+        self, client: AsyncClient, records: Iterable[Record], sink: ResultWriter
     ) -> AsyncGenerator[None, None]:
         """Write a line for each record, in order; yields after each.
 
@@ -92,7 +85,7 @@ class ScoreRun:
 
         async def work(question: RecordRequest) -> tuple[RecordRequest, Answer]:
             try:
-                return question, await self._answer(scorer, question)
+                return question, await self._answer(client, question)
             except ClientError as error:
                 return question, error
 
@@ -122,13 +115,13 @@ class ScoreRun:
         except InvalidRequest as error:
             return RecordRequest(record.line, name, error)
 
-    async def _answer(self, scorer: Scorer, question: RecordRequest) -> ScoreResponse:
+    async def _answer(self, client: AsyncClient, question: RecordRequest) -> ScoreResponse:
         request = question.request
         if isinstance(request, InvalidRequest):
             raise request
         if self.size is None or len(request.candidates) <= self.size:
-            return await scorer.score(request)
-        return await _in_parts(scorer, request, self.size)
+            return await client.score(request)
+        return await _in_parts(client, request, self.size)
 
     def _write(self, question: RecordRequest, answer: Answer, sink: ResultWriter) -> None:
         head = {"line": question.line, **question.id}
@@ -148,20 +141,20 @@ def _take(source: Iterator[RecordRequest], count: int) -> list[RecordRequest]:
     return list(islice(source, count))
 
 
-async def _in_parts(scorer: Scorer, request: ScoreRequest, size: int) -> ScoreResponse:
+async def _in_parts(client: AsyncClient, request: ScoreRequest, size: int) -> ScoreResponse:
     rounds = split_score(request, size)
     try:
         requests = next(rounds)
         while True:
-            requests = rounds.send([await _tried(scorer, one) for one in requests])
+            requests = rounds.send([await _tried(client, one) for one in requests])
     except StopIteration as end:
         answer: ScoreResponse = end.value
         return answer
 
 
-async def _tried(scorer: Scorer, request: ScoreRequest) -> Answer:
+async def _tried(client: AsyncClient, request: ScoreRequest) -> Answer:
     try:
-        return await scorer.score(request)
+        return await client.score(request)
     except ClientError as error:
         return error
 

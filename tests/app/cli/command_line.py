@@ -33,7 +33,7 @@ def logging_as_before() -> Iterator[None]:
 def answer_locally(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> None:
     """``--local`` loads this engine."""
     found = SimpleNamespace(load=lambda _config: engine)
-    monkeypatch.setattr("app.cli.in_process.Engine", found)
+    monkeypatch.setattr("app.cli.local_server.Engine", found)
 
 
 def answer_with(

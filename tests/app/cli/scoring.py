@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,7 +12,7 @@ import pytest
 
 from app.cli.main import main
 from app.client import AsyncClient
-from tests.app.cli.command_line import logging_as_before
+from tests.app.cli.command_line import answer_locally, logging_as_before
 from tests.app.conftest import shell_app
 from tests.app.fake_engine import FakeEngine
 
@@ -53,17 +52,16 @@ class AppTransport(httpx.ASGITransport):
 def answer_from(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> None:
     """Every server is the app around this engine, and ``--local`` loads it."""
     send_through(monkeypatch, lambda: AppTransport(engine))
-    found = SimpleNamespace(load=lambda _config: engine)
-    monkeypatch.setattr("app.cli.score.in_process.Engine", found)
+    answer_locally(monkeypatch, engine)
 
 
 def send_through(
     monkeypatch: pytest.MonkeyPatch, transport: Callable[[], httpx.AsyncBaseTransport]
 ) -> None:
-    """Every server is reached so."""
+    """Every server is reached so, but for that of ``--local``."""
 
     def client(*args: Any, **options: Any) -> AsyncClient:
-        return AsyncClient(*args, transport=transport(), **options)
+        return AsyncClient(*args, **{"transport": transport(), **options})
 
     monkeypatch.setattr("app.cli.score.command.AsyncClient", client)
 

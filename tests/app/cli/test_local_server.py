@@ -1,0 +1,47 @@
+"""The server of ``--local``."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.cli.local_server import local_server
+from app.settings import Settings
+from tests.app.cli.command_line import answer_locally, logging_as_before, printed
+from tests.app.fake_engine import FakeEngine
+
+
+@pytest.fixture(autouse=True)
+def _law(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_locally(monkeypatch, FakeEngine())
+
+
+def test_it_lives_as_long_as_it_is_needed_and_is_its_users() -> None:
+    """A socket in a folder that nobody else can enter; neither is left, nor the thread."""
+    with logging_as_before():
+        with local_server(Settings()) as path:
+            assert Path(path).parent.stat().st_mode & 0o077 == 0
+            with httpx.Client(transport=httpx.HTTPTransport(uds=path)) as client:
+                assert client.get("http://localhost/v1/models").is_success
+        assert not Path(path).parent.exists()
+        assert "chainrule-server" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CHAINRULE_API_KEYS", "s3cret"),
+        ("CHAINRULE_API_KEY_FILE", "/nowhere"),
+        ("CHAINRULE_HOST", "0.0.0.0"),
+        ("HTTP_PROXY", "http://127.0.0.1:9"),
+    ],
+)
+def test_variables_about_the_way_are_of_no_matter(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever they say of addresses, keys and proxies: nothing leaves the process."""
+    monkeypatch.setenv(name, value)
+    assert '" yes"' in printed(capsys, "next", "it is", "--local")
