@@ -15,6 +15,7 @@ from app.audit.service import AuditService
 from app.http.lifecycle import Lifecycle
 from app.service import ScoringService
 from app.telemetry.metrics import Metrics
+from app.telemetry.request_facts import Facts, facts_of
 from model_runtime import Engine
 
 
@@ -33,6 +34,12 @@ async def get_request_id(request: Request) -> str:
     return cast(str, request.scope["request_id"])
 
 
+async def get_facts(request: Request) -> Facts:
+    """What the access log is told of this request."""
+    return facts_of(request.scope)
+
+
+FactsDependency = Annotated[Facts, Depends(get_facts)]
 LifecycleDependency = Annotated[Lifecycle, Depends(get_lifecycle)]
 MetricsDependency = Annotated[Metrics, Depends(get_metrics)]
 RequestId = Annotated[str, Depends(get_request_id)]
@@ -59,7 +66,8 @@ async def get_service(request: Request, engine: EngineDependency) -> ScoringServ
     if state.service is None:
         state.service = ScoringService(engine, state.limits, state.score_cache)
     service = cast(ScoringService, state.service)
-    return service.for_tenant(_key_digest(request)) if state.keys_apart else service
+    tenant = _key_digest(request) if state.keys_apart else ""
+    return service.for_request(tenant, request.state.arrived)
 
 
 def _key_digest(request: Request) -> str:

@@ -47,7 +47,7 @@ from app.scoring.plan import ScorePlan, plan_score
 from app.scoring.response import ScoreBody, build_scores
 from app.scoring.token_paths import PathQueries, PathScores
 from app.scoring.top_n import top_search
-from app.telemetry.logs import note
+from app.telemetry.request_facts import Facts
 from model_runtime import (
     DecodingResult,
     Engine,
@@ -94,15 +94,20 @@ class ScoringService:
             lambda queries, options: engine.score(queries, options), engine.info.fingerprint, kept
         )
         self._tenant = ""
+        self._arrived: float | None = None
         self._threads = WorkerThreads(max(2, min(MAX_THREADS, os.cpu_count() or 1)))
 
-    def for_tenant(self, tenant: str) -> ScoringService:
-        """The same service; its requests share computation with those of this tenant alone.
+    def for_request(self, tenant: str = "", arrived: float | None = None) -> ScoringService:
+        """The same service, as one request has it.
 
-        The empty name is a tenant like any other, and what every request has by default.
+        Args:
+            tenant: whose computation it shares, and nobody else's. The empty name is a tenant
+                like any other, and what every request has by default.
+            arrived: when the time of its deadline began, in seconds of ``time.monotonic``; None
+                for whenever it asks.
         """
         service = copy(self)
-        service._tenant = tenant
+        service._tenant, service._arrived = tenant, arrived
         return service
 
     async def score(self, request: ScoreRequest, deadline: Deadline | None = None) -> ScoreResponse:
@@ -196,9 +201,13 @@ class ScoringService:
         return await self._decoded(request_context, plan, combine_outputs(outcomes))
 
     async def stream(
-        self, request: DecodeRequest, deadline: Deadline | None = None
+        self, request: DecodeRequest, deadline: Deadline | None = None, facts: Facts | None = None
     ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
-        """Each token of a greedy completion once it is chosen, then what ``decode`` answers."""
+        """Each token of a greedy completion once it is chosen, then what ``decode`` answers.
+
+        ``facts`` are told the tokens so far: whoever reads may leave before the answer.
+        """
+        facts = {} if facts is None else facts
         request_context, plan = await self._plan_decode(request, deadline)
         tokens = TokenStream(self._engine.tokenizer, plan)
         steps = self._engine.stream(plan.greedy, request_context.engine_options())
@@ -209,7 +218,7 @@ class ScoringService:
                         yield await self._decoded(request_context, plan, combine_outputs([step]))
                         continue
                     token = tokens.to_event(step)
-                    note(prompt_tokens=plan.prompt_tokens, scored_tokens=tokens.length)
+                    facts.update(prompt_tokens=plan.prompt_tokens, scored_tokens=tokens.length)
                     yield token
 
     async def score_paths(
@@ -256,7 +265,7 @@ class ScoringService:
 
     def deadline(self, request: ServingOptions) -> Deadline:
         """When the request's time is over."""
-        return self._limits.deadline(request)
+        return self._limits.deadline(request, self._arrived)
 
     @property
     def has_abandoned_threads(self) -> bool:
@@ -282,9 +291,6 @@ class ScoringService:
         self, request: DecodeRequest, deadline: Deadline | None
     ) -> tuple[RequestContext, DecodePlan]:
         request_context = self._open_context(request, deadline)
-        note(strategy="compare" if request.compare else request.strategies[0])
-        if request.stream:
-            note(stream=True)
         return request_context, await self._planned(request_context, request, plan_decode, request)
 
     async def _decoded(
@@ -298,8 +304,6 @@ class ScoringService:
         found = await self._render(
             request_context, large, build_decode_body, self._engine.tokenizer, plan, outcome.value
         )
-        if found.certificate is not None:
-            note(optimal=found.certificate.optimal, expanded=found.certificate.expanded)
         return DecodeResponse(
             sequences=found.sequences,
             certificate=found.certificate,

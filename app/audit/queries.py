@@ -68,7 +68,7 @@ class AuditQueries:
         self._request = request
         self._alternatives = min(ALTERNATIVES, limits.max_top_logprobs, engine.info.vocab_size)
         self._nonce = uuid4().hex
-        self.deadline = limits.deadline(request)
+        self.deadline = service.deadline(request)
         self._turns = asyncio.Semaphore(1)
         self.spent: list[Usage] = []
 

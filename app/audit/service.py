@@ -21,7 +21,6 @@ from app.schemas.audit_response import AuditedCompletion, AuditResponse
 from app.schemas.decode_response import ComparedStrategy
 from app.schemas.response import Usage
 from app.service import ScoringService
-from app.telemetry.logs import note, noted_apart
 from model_runtime import Engine
 
 
@@ -41,7 +40,7 @@ class AuditService:
 
     def deadline(self, request: AuditRequest) -> Deadline:
         """When the request's time is over."""
-        return self._limits.deadline(request)
+        return self._service.deadline(request)
 
     async def audit(self, request: AuditRequest) -> AuditResponse:
         """What the candidates' scores are made of, and whether they are right.
@@ -53,11 +52,9 @@ class AuditService:
         began, created = time.perf_counter(), int(time.time())
         questions = AuditQueries(self._service, self._engine, self._limits, request)
         gathering = EvidenceCollector(questions, self._engine, request)
-        with noted_apart():
-            evidence = await questions.deadline.run_before(gathering.collect())
+        evidence = await questions.deadline.run_before(gathering.collect())
         parts = await self._service.use_tokenizer(request, lambda *_: _explained(evidence))
         usage = _usage(evidence, questions.spent)
-        note(**usage.model_dump(), audit_passed=parts["passed"])
         info = self._engine.info
         return AuditResponse(
             id=f"audit-{uuid4().hex}",

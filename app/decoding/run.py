@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable
 from typing import TypeVar
 
 from app.decoding.plan import DecodePlan
+from app.requests.concurrently import all_of
 from model_runtime import (
     ChainruleError,
     DeadlineExceeded,
@@ -30,21 +31,16 @@ async def run_concurrently(
     Raises:
         ChainruleError: what a search failed with.
     """
-    tasks = [asyncio.create_task(engine.decode(search, options)) for search in plan.searches]
-    try:
-        ends = await asyncio.gather(*map(_end_of, tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
+    ends = await all_of(_end_of(engine.decode(search, options)) for search in plan.searches)
     failures = [end for end in ends if isinstance(end, ChainruleError)]
     if len(failures) == len(ends):
         raise failures[0]
     return [_shown(end) for end in ends]
 
 
-async def _end_of(task: asyncio.Task[T]) -> T | DeadlineExceeded | NothingFollows:
+async def _end_of(search: Awaitable[T]) -> T | DeadlineExceeded | NothingFollows:
     try:
-        return await task
+        return await search
     except (DeadlineExceeded, NothingFollows) as error:
         return error
 

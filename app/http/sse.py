@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.errors.table import error_object, error_row
 from app.schemas.error import ErrorResponse
-from app.telemetry.logs import note
+from app.telemetry.request_facts import Facts, facts_of
 from model_runtime import ChainruleError
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class EventStream(EventSourceResponse, Generic[T]):
         self._rest = rest
         self._names = names
         self._kind = kind
+        self._facts: Facts = {}
         self._lines = self._encoded(first)
         super().__init__(self._lines, headers=HEADERS)
 
@@ -84,6 +85,7 @@ class EventStream(EventSourceResponse, Generic[T]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Starlette would watch for the disconnect in a task of its own; the Lifetime middleware
         # does already, and cancels this one.
+        self._facts = facts_of(scope)
         async with aclosing(self._rest), aclosing(self._lines):
             await self.stream_response(_with_send_timeout(send))
 
@@ -94,7 +96,7 @@ class EventStream(EventSourceResponse, Generic[T]):
                 yield self._event(event)
         except ChainruleError as exc:
             row = error_row(exc)
-            note(error=row.code)
+            self._facts["error"] = row.code
             if row.status >= 500:
                 logger.warning("stream failed", extra={"error": f"{type(exc).__name__}: {exc}"})
             failure = ErrorResponse(error=error_object(exc)).model_dump_json()

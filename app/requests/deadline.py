@@ -15,26 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable
 from typing import Self, TypeVar
 
 from model_runtime import DeadlineExceeded
 
 T = TypeVar("T")
 
-_arrived_var: ContextVar[float | None] = ContextVar("arrived", default=None)
 
-
-@contextmanager
-def arrival() -> Iterator[None]:
-    """Whatever is asked inside belongs to a request that arrives now."""
-    token = _arrived_var.set(time.monotonic())
-    try:
-        yield
-    finally:
-        _arrived_var.reset(token)
+def now() -> float:
+    """Seconds of the clock that deadlines are moments of, ``time.monotonic``."""
+    return time.monotonic()
 
 
 class Deadline:
@@ -48,17 +39,16 @@ class Deadline:
         self._at = at
 
     @classmethod
-    def after(cls, timeout_ms: int | None) -> Self:
-        """So many milliseconds after the request's arrival; from now on where none was noticed."""
+    def after(cls, timeout_ms: int | None, arrived: float | None = None) -> Self:
+        """So many milliseconds after ``arrived``, in seconds of ``time.monotonic``; or from now."""
         if timeout_ms is None:
             return cls(None)
-        arrived = _arrived_var.get()
-        return cls((time.monotonic() if arrived is None else arrived) + timeout_ms / 1000)
+        return cls((now() if arrived is None else arrived) + timeout_ms / 1000)
 
     @classmethod
     def within(cls, seconds: float | None) -> Self:
         """So many seconds from now; None for no end."""
-        return cls(None if seconds is None else time.monotonic() + seconds)
+        return cls(None if seconds is None else now() + seconds)
 
     @property
     def at(self) -> float | None:
@@ -68,7 +58,7 @@ class Deadline:
     @property
     def left_s(self) -> float | None:
         """Seconds that are left, below 0 when it has passed; None where there is no end."""
-        return None if self._at is None else self._at - time.monotonic()
+        return None if self._at is None else self._at - now()
 
     @property
     def passed(self) -> bool:

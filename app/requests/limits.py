@@ -46,9 +46,10 @@ class Limits:
     max_body_bytes: int = MAX_BODY_BYTES
     default_timeout_ms: int | None = None
 
-    def deadline(self, request: ServingOptions) -> Deadline:
-        """When the request's time is over, by its own ``timeout_ms`` where it names one."""
-        return Deadline.after(request.timeout_ms or self.default_timeout_ms)
+    def deadline(self, request: ServingOptions, arrived: float | None = None) -> Deadline:
+        """When the request's time is over, by its own ``timeout_ms`` where it names one; counted
+        from ``arrived``, in seconds of ``time.monotonic``, or from now."""
+        return Deadline.after(request.timeout_ms or self.default_timeout_ms, arrived)
 
     def check(self, request: ServingOptions) -> None:
         """Raise ``InvalidQuery``, naming the field, for a request beyond these bounds."""

@@ -9,7 +9,6 @@ from uuid import uuid4
 from app.requests.deadline import Deadline
 from app.schemas.request import ServingOptions
 from app.schemas.response import Timings, Usage
-from app.telemetry.logs import note
 from model_runtime import ModelInfo, Priority, RequestOptions, RequestOutput
 
 
@@ -71,7 +70,7 @@ class RequestContext:
         prompt_tokens: int,
         scored_tokens: int,
     ) -> dict[str, Any]:
-        """The fields of ``Reply``; what it cost goes into the access log as well."""
+        """The fields of ``BaseResponse``."""
         usage = Usage(
             prompt_tokens=prompt_tokens,
             scored_tokens=scored_tokens,
@@ -79,7 +78,6 @@ class RequestContext:
             computed_tokens=outcome.computed_tokens,
             reused_scores=outcome.reused_scores,
         )
-        note(**usage.model_dump())
         return {
             "id": f"{kind}-{self.id}",
             "created": self.created,

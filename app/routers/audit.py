@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import AuditDependency
+from app.dependencies import AuditDependency, FactsDependency
 from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, json_reply
 from app.schemas.audit import AuditRequest
@@ -18,7 +18,9 @@ router = APIRouter(tags=["audit"], route_class=QueuedRoute, responses=WORK_FAILU
     response_model=AuditResponse,
     summary="What scores are made of, and whether they are right",
 )
-async def audit(request: AuditRequest, service: AuditDependency) -> Response:
+async def audit(
+    request: AuditRequest, service: AuditDependency, facts: FactsDependency
+) -> Response:
     """Take candidates' scores apart and check them.
 
     The answer lists every token with its log-probability, rank, entropy and best alternative;
@@ -27,4 +29,6 @@ async def audit(request: AuditRequest, service: AuditDependency) -> Response:
     asking this server the same thing in other ways. Of ``timings_ms`` only ``total`` covers all
     of these questions, the others are those of the scores; ``usage`` adds up all.
     """
-    return await json_reply(await service.audit(request), service.deadline(request))
+    answer = await service.audit(request)
+    facts.update(answer.usage.model_dump(), audit_passed=answer.passed)
+    return await json_reply(answer, service.deadline(request))

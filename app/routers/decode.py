@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
 from pydantic import TypeAdapter
 
-from app.dependencies import ServiceDependency
+from app.dependencies import FactsDependency, ServiceDependency
 from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, json_reply
 from app.http.sse import EventStream, component, event_schema
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import EVENTS_EXAMPLE, DecodedToken, DecodeResponse
 from app.schemas.error import ErrorResponse
+from app.telemetry.request_facts import Facts
 
 router = APIRouter(tags=["decode"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
@@ -57,13 +60,36 @@ EVENTS: Final[dict[str, Any]] = {
         501: {"model": ErrorResponse, "description": "The server has no grammar compiler"},
     },
 )
-async def decode(request: DecodeRequest, service: ServiceDependency) -> Response:
+async def decode(
+    request: DecodeRequest, service: ServiceDependency, facts: FactsDependency
+) -> Response:
     """Search for the most probable continuations: by greedy or beam search, or exactly, with a
     certificate. All of them can be limited to candidates, a regular expression or a JSON schema.
 
     Every token's log-probability is the model's own, also where others were not allowed.
     """
+    facts["strategy"] = "compare" if request.compare else request.strategies[0]
     if request.stream:
-        return await EventStream.open(service.stream(request), _NAMES, _EVENT)
+        facts["stream"] = True
+        events = _observed(service.stream(request, facts=facts), facts)
+        return await EventStream.open(events, _NAMES, _EVENT)
+    answer = await service.decode(request)
+    _observe(answer, facts)
     # Without the deadline: a search whose time ran out tells what it has found.
-    return await json_reply(await service.decode(request))
+    return await json_reply(answer)
+
+
+async def _observed(
+    events: AsyncGenerator[DecodedToken | DecodeResponse, None], facts: Facts
+) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, DecodeResponse):
+                _observe(event, facts)
+            yield event
+
+
+def _observe(answer: DecodeResponse, facts: Facts) -> None:
+    facts.update(answer.usage.model_dump())
+    if answer.certificate is not None:
+        facts.update(optimal=answer.certificate.optimal, expanded=answer.certificate.expanded)

@@ -17,6 +17,7 @@ from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, json_reply
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import ScoreResponse
+from app.telemetry.request_facts import facts_of
 
 router = APIRouter(tags=["score"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
@@ -114,6 +115,7 @@ async def score(request: ScoreBody, service: ServiceDependency, http: Request) -
     if isinstance(request, PairRequest):
         return await json_reply(await pair_scores(request, service, http), deadline)
     answer = await service.score(request)
+    facts_of(http.scope).update(answer.usage.model_dump())
     return await json_reply(answer) if _of_search(answer) else await json_reply(answer, deadline)
 
 

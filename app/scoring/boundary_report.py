@@ -25,7 +25,6 @@ from app.schemas.score_response import (
     ScoreResponse,
     SplitToken,
 )
-from app.telemetry.logs import note, noted_apart
 from model_runtime import (
     ChainruleError,
     InvalidQuery,
@@ -89,9 +88,7 @@ async def score_in_detail(
     Raises:
         ChainruleError: as ``score_under_each_policy``.
     """
-    with noted_apart():
-        reply, by_policy = await score_under_each_policy(score, request)
-    note(**reply.usage.model_dump())
+    reply, by_policy = await score_under_each_policy(score, request)
 
     def detailed(tokenizer: Tokenizer, info: ModelInfo) -> Detailed:
         return attach_report(tokenizer, info, request, reply.boundary, reply.results, by_policy)

@@ -34,37 +34,18 @@ class _Request:
 
 
 _request_var: ContextVar[_Request | None] = ContextVar("request", default=None)
-_facts_var: ContextVar[dict[str, object] | None] = ContextVar("facts", default=None)
 
 
 @contextmanager
-def request_scope(request_id: str) -> Iterator[dict[str, object]]:
-    """Log lines carry ``request_id`` until the end; yields what ``note`` was told meanwhile."""
-    request, facts = _Request(request_id), dict[str, object]()
-    request_token, facts_token = _request_var.set(request), _facts_var.set(facts)
-    try:
-        yield facts
-    finally:
-        request.ended = True
-        _request_var.reset(request_token)
-        _facts_var.reset(facts_token)
-
-
-def note(**facts: object) -> None:
-    """Add facts, such as token counts, to the access log's line of the current request."""
-    current = _facts_var.get()
-    if current is not None:
-        current.update(facts)
-
-
-@contextmanager
-def noted_apart() -> Iterator[None]:
-    """What is noted inside is of parts of the current request, which notes their sum itself."""
-    token = _facts_var.set(None)
+def request_scope(request_id: str) -> Iterator[None]:
+    """Log lines carry ``request_id`` until the end."""
+    request = _Request(request_id)
+    token = _request_var.set(request)
     try:
         yield
     finally:
-        _facts_var.reset(token)
+        request.ended = True
+        _request_var.reset(token)
 
 
 class JsonFormatter(logging.Formatter):

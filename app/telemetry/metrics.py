@@ -150,7 +150,7 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def observe_facts(self, facts: Mapping[str, object]) -> None:
-        """Count what a request noted about its searches; see ``logs.note``."""
+        """Count what is known of a request's searches."""
         if "strategy" not in facts:
             return
         stream = "true" if facts.get("stream") else "false"

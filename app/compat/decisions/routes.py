@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from app.compat.batch_result import unwrap_results
 from app.compat.decisions.plan import plan_decisions, question_of, read_decisions
@@ -15,7 +15,7 @@ from app.compat.decisions.response import (
     InputTokensDetails,
     OutputTokensDetails,
 )
-from app.dependencies import ServiceDependency
+from app.dependencies import FactsDependency, ServiceDependency
 from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, json_reply
 from app.schemas.response import Usage
@@ -29,7 +29,9 @@ router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_F
     response_model=DecisionResponse,
     summary="Questions about one input, answered by probabilities (OpenAI)",
 )
-async def decide(request: DecisionRequest, service: ServiceDependency, http: Request) -> Response:
+async def decide(
+    request: DecisionRequest, service: ServiceDependency, facts: FactsDependency
+) -> Response:
     """Answer up to 400 questions about one input: how likely a statement is, which option fits,
     which level of a scale.
 
@@ -41,6 +43,7 @@ async def decide(request: DecisionRequest, service: ServiceDependency, http: Req
     plan = partial(plan_decisions, request)
     serving_options = request.serving_options
     found = await service.score_paths(serving_options, plan)
+    facts.update(found.usage.model_dump())
     answer = await service.use_tokenizer(serving_options, lambda *_: _response(request, found))
     return await json_reply(answer, service.deadline(serving_options))
 

@@ -31,6 +31,7 @@ from app.requests.limits import Limits
 from app.schemas.response import Usage
 from app.scoring.token_paths import PathScores
 from app.service import ScoringService
+from app.telemetry.request_facts import facts_of
 from model_runtime import InvalidQuery
 
 router = APIRouter(tags=["score"], route_class=QueuedRoute, responses=WORK_FAILURES)
@@ -98,7 +99,9 @@ def check_count(http: Request, field: str, count: int) -> None:
 
 async def _asked(request: LabelRequest, service: ScoringService, http: Request) -> PathScores[None]:
     check_count(http, "items", len(request.items))
-    return await service.score_paths(request, partial(plan_labels, request))
+    found = await service.score_paths(request, partial(plan_labels, request))
+    facts_of(http.scope).update(found.usage.model_dump())
+    return found
 
 
 def _score_list(request: GenerativeScoringRequest, found: PathScores[None]) -> ScoreList:

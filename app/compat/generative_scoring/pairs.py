@@ -21,6 +21,7 @@ from app.compat.rerank.rerank_query import RerankQuery
 from app.compat.rerank.scores import read_ranking
 from app.scoring.token_paths import PathQueries, PathScores
 from app.service import ScoringService
+from app.telemetry.request_facts import facts_of
 from model_runtime import ModelInfo, Tokenizer
 
 
@@ -44,6 +45,7 @@ async def pair_scores(request: PairRequest, service: ScoringService, http: Reque
     check_count(http, request.SECOND, len(question.documents))
     prompt = cast(RerankDefaults, http.app.state.rerank).prompt(request)
     found = await service.score_paths(request, partial(_plan, prompt, question))
+    facts_of(http.scope).update(found.usage.model_dump())
     return await service.use_tokenizer(request, lambda *_: _score_list(request, prompt, found))
 
 

@@ -11,7 +11,7 @@ from app.compat.openai.request import CompletionRequest
 from app.compat.openai.response import Completion
 from app.compat.openai.service import CompletionService
 from app.compat.openai.sse import EVENTS, CompletionStream
-from app.dependencies import ServiceDependency
+from app.dependencies import FactsDependency, ServiceDependency
 from app.http.json_body import JsonRoute
 from app.http.json_response import WORK_FAILURES, json_reply
 from app.requests.limits import Limits
@@ -19,13 +19,15 @@ from app.requests.limits import Limits
 router = APIRouter(tags=["openai"], route_class=JsonRoute, responses=WORK_FAILURES)
 
 
-async def get_completions(request: Request, service: ServiceDependency) -> CompletionService:
+async def get_completions(
+    request: Request, service: ServiceDependency, facts: FactsDependency
+) -> CompletionService:
     """Completions of what the request's own service answers; all wait in the app's own lines."""
     state = request.app.state
     if not hasattr(state, "completion_lines"):
         state.completion_lines = WaitingLines()
     lines = cast(WaitingLines, state.completion_lines)
-    return CompletionService(service, cast(Limits, state.limits), lines)
+    return CompletionService(service, cast(Limits, state.limits), lines, facts)
 
 
 @router.post(

@@ -14,7 +14,6 @@ from app.compat.openai.request import CompletionRequest
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.service import ScoringService
-from app.telemetry.logs import noted_apart
 from model_runtime import ChainruleError, InvalidQuery
 
 T = TypeVar("T")
@@ -181,11 +180,10 @@ async def _forward_events(
 ) -> None:
     end: Exception | None = None
     try:
-        with noted_apart():
-            for place, stream in unread:
-                async with aclosing(stream):
-                    async for event in stream:
-                        await queue.put((place, event))
+        for place, stream in unread:
+            async with aclosing(stream):
+                async for event in stream:
+                    await queue.put((place, event))
     except Exception as error:  # it belongs to the reader, whatever it is
         end = error
     await queue.put(end)

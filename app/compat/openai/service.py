@@ -33,7 +33,7 @@ from app.schemas.decode_response import DecodeResponse
 from app.schemas.request import ServingOptions
 from app.scoring.token_paths import PathQueries, PathScores
 from app.service import ScoringService
-from app.telemetry.logs import noted_apart
+from app.telemetry.request_facts import Facts
 from model_runtime import ChainruleError, LogprobResult, ModelInfo, Tokenizer
 
 Answers = list[LogprobResult | None]
@@ -47,16 +47,20 @@ class CompletionService:
         service: as the request's tenant has it.
         limits: the operator's bounds.
         lines: where requests wait for room in the queue.
+        facts: what the access log is told of the request.
     """
 
-    def __init__(self, service: ScoringService, limits: Limits, lines: WaitingLines) -> None:
+    def __init__(
+        self, service: ScoringService, limits: Limits, lines: WaitingLines, facts: Facts
+    ) -> None:
+        self._facts = facts
         self._service = service
         self._limits = limits
         self._lines = lines
 
     def deadline(self, request: CompletionRequest) -> Deadline:
         """When the request's time is over."""
-        return self._limits.deadline(request)
+        return self._service.deadline(request)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """All choices, or no answer at all.
@@ -70,17 +74,17 @@ class CompletionService:
         replies: list[DecodeResponse] = []
         if request.max_tokens and not is_one_greedy_token(request):
             paths = scored.plan.paths
-            with noted_apart():
-                replies = await run_searches(self._service, request, paths, retry)
-        return await self._service.use_tokenizer(
-            request, partial(_written, request, scored, _answers(request, scored), replies)
+            replies = await run_searches(self._service, request, paths, retry)
+        written = partial(
+            _written, request, scored, _answers(request, scored), replies, self._facts
         )
+        return await self._service.use_tokenizer(request, written)
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[Completion, None]:
         """The choices piece by piece: an echo first, then each token once it is chosen."""
         retry = self._admission_retry(request)
         scored = await self._scored(request, retry)
-        builder = CompletionBuilder(scored)
+        builder = CompletionBuilder(scored, self._facts)
         writers = await self._service.use_tokenizer(
             request, partial(_piece_writers, request, scored.plan, _answers(request, scored))
         )
@@ -114,8 +118,7 @@ class CompletionService:
             priority=request.priority,
             cache_salt=request.cache_salt,
         )
-        with noted_apart():
-            return await self._service.score_paths(serving_options, plan, retry.ask, retry.deadline)
+        return await self._service.score_paths(serving_options, plan, retry.ask, retry.deadline)
 
 
 def _answers(request: CompletionRequest, scored: PathScores[Plan]) -> Answers:
@@ -135,10 +138,11 @@ def _written(
     scored: PathScores[Plan],
     answers: Answers,
     replies: Sequence[DecodeResponse],
+    facts: Facts,
     tokenizer: Tokenizer,
     info: ModelInfo,
 ) -> Completion:
-    builder = CompletionBuilder(scored)
+    builder = CompletionBuilder(scored, facts)
     choices: list[CompletionChoice] = []
     for place, (path, answer) in enumerate(zip(scored.plan.paths, answers, strict=True)):
         check_wanted()

@@ -14,7 +14,7 @@ from app.compat.openai.response import (
 from app.schemas.decode_response import DecodeResponse
 from app.schemas.response import Usage
 from app.scoring.token_paths import PathScores
-from app.telemetry.logs import note
+from app.telemetry.request_facts import Facts
 
 SPENT: Final = ("cached_tokens", "computed_tokens", "reused_scores")
 """What the parts of an answer have spent is what it has spent."""
@@ -25,12 +25,14 @@ class CompletionBuilder:
 
     Args:
         scored: what was asked first; its id is the answer's.
+        facts: what the access log is told of the request, up to date all the time.
 
     Attributes:
         completion_tokens: generated so far.
     """
 
-    def __init__(self, scored: PathScores[Plan]) -> None:
+    def __init__(self, scored: PathScores[Plan], facts: Facts) -> None:
+        self._facts = facts
         self.completion_tokens = 0
         self._scored = scored
         self._prompt_tokens = sum(len(path.ids) for path in scored.plan.paths)
@@ -50,7 +52,7 @@ class CompletionBuilder:
     def stream(self) -> None:
         """One token, of a search that is added once it has ended."""
         self._streamed += 1
-        self._note()
+        self._observe()
 
     def response(self, choices: list[CompletionChoice]) -> Completion:
         """The whole answer."""
@@ -79,7 +81,7 @@ class CompletionBuilder:
         # What rows were asked of was needed whole, and is in the cache for a search behind it.
         known = max(0, self._asked - self._scored.usage.computed_tokens) if self._asked else None
         cached = self._cached if known is None else known
-        self._note()
+        self._observe()
         return CompletionUsage(
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self.completion_tokens,
@@ -90,12 +92,11 @@ class CompletionBuilder:
     def _spend(self, usage: Usage) -> None:
         for name in SPENT:
             self._spent[name] += getattr(usage, name)
-        self._note()
+        self._observe()
 
-    def _note(self) -> None:
-        """Tell the access log what all of it has cost until now."""
+    def _observe(self) -> None:
         generated = max(self.completion_tokens, self._streamed)
-        note(
+        self._facts.update(
             prompt_tokens=self._prompt_tokens,
             scored_tokens=self._scored.usage.scored_tokens + generated,
             **self._spent,

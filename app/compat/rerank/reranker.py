@@ -18,6 +18,7 @@ from app.requests.limits import Limits
 from app.schemas.request import ServingOptions
 from app.scoring.token_paths import PathScores
 from app.service import ScoringService
+from app.telemetry.request_facts import Facts
 from model_runtime import InvalidQuery
 
 T = TypeVar("T")
@@ -43,9 +44,13 @@ class Reranker:
         service: of the request.
         defaults: the operator's choices.
         limits: the operator's bounds.
+        facts: what the access log is told of the request.
     """
 
-    def __init__(self, service: ScoringService, defaults: RerankDefaults, limits: Limits) -> None:
+    def __init__(
+        self, service: ScoringService, defaults: RerankDefaults, limits: Limits, facts: Facts
+    ) -> None:
+        self._facts = facts
         self._service = service
         self._defaults = defaults
         self._limits = limits
@@ -75,6 +80,7 @@ class Reranker:
         prompt = self._defaults.prompt(options)
         plan = partial(plan_rerank, prompt, question)
         scored = await self._service.score_paths(serving_options, plan)
+        self._facts.update(scored.usage.model_dump())
 
         def read() -> T:
             meaning = scored.plan

@@ -23,7 +23,7 @@ from app.compat.rerank.response import (
     RerankV2Response,
     TeiError,
 )
-from app.dependencies import ServiceDependency
+from app.dependencies import FactsDependency, ServiceDependency
 from app.http.json_body import QueuedRoute
 from app.http.json_response import PIECE, WORK_FAILURES, Failures, json_reply
 from app.requests.limits import Limits
@@ -43,10 +43,12 @@ _TEI_FAILURES: Final[Failures] = {
 router = APIRouter(tags=["rerank"], route_class=QueuedRoute)
 
 
-async def get_reranker(request: Request, service: ServiceDependency) -> Reranker:
+async def get_reranker(
+    request: Request, service: ServiceDependency, facts: FactsDependency
+) -> Reranker:
     """What ranks, as the operator set it up."""
     state = request.app.state
-    return Reranker(service, cast(RerankDefaults, state.rerank), cast(Limits, state.limits))
+    return Reranker(service, cast(RerankDefaults, state.rerank), cast(Limits, state.limits), facts)
 
 
 RerankerDependency = Annotated[Reranker, Depends(get_reranker)]

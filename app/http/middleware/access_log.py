@@ -13,9 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors.table import error_response
 from app.http.middleware.authentication import OPEN_PATHS
-from app.requests.deadline import arrival
+from app.requests.deadline import now
 from app.telemetry.logs import request_scope
 from app.telemetry.metrics import Metrics, route_template
+from app.telemetry.request_facts import open_facts
 
 logger = logging.getLogger("app.access")
 
@@ -46,7 +47,9 @@ class AccessLog:
         request_id = scope["request_id"] = _request_id(scope)
         answer = _Answer(send, request_id)
         began = time.perf_counter()
-        with arrival(), request_scope(request_id) as facts:
+        facts = open_facts(scope)
+        scope["state"]["arrived"] = now()
+        with request_scope(request_id):
             try:
                 await self._run(scope, receive, answer)
             finally:

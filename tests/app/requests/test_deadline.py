@@ -14,7 +14,7 @@ import pytest
 from app.audit import queries as questions
 from app.compat.openai import searches
 from app.requests import deadline
-from app.requests.deadline import Deadline, arrival
+from app.requests.deadline import Deadline
 from app.scoring import candidate_results as outcomes
 from app.scoring.scored_candidate import ScoredCandidate
 from model_runtime import DeadlineExceeded, RequestOptions
@@ -141,10 +141,10 @@ async def test_the_next_request_has_its_own_time(clock: FakeClock) -> None:
 
 def test_a_deadline_counts_from_the_arrival(clock: FakeClock) -> None:
     """From now on where none was noticed; never where there is no limit."""
-    with arrival():
-        clock.now += 3.0
-        assert Deadline.after(5_000).left_s == 2.0
-        assert Deadline.after(5_000).halfway().left_s == 1.0
+    arrived = clock.now
+    clock.now += 3.0
+    assert Deadline.after(5_000, arrived).left_s == 2.0
+    assert Deadline.after(5_000, arrived).halfway().left_s == 1.0
     assert Deadline.after(5_000).left_s == 5.0
     assert Deadline.after(None).left_s is None
     assert Deadline.after(None).halfway().left_s is None

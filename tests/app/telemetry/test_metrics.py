@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.http.lifecycle import Lifecycle
 from app.server import Server
 from app.telemetry.cache_stats import ScoreCacheStats
-from app.telemetry.logs import JsonFormatter, TextFormatter, note, request_scope
+from app.telemetry.logs import JsonFormatter, TextFormatter, request_scope
 from app.telemetry.metrics import Metrics
 from model_runtime import EngineStats
 from tests.app.conftest import client_of, shell_app
@@ -112,13 +112,11 @@ async def test_probes_do_not_fill_the_log(
 
 def test_lines_of_one_request_carry_its_id() -> None:
     """Whatever is logged while a request is handled can be found by its id."""
-    with request_scope("r7") as facts:
-        note(scored_tokens=12)
+    with request_scope("r7"):
         inside = json.loads(JsonFormatter().format(record("x")))
     outside = json.loads(JsonFormatter().format(record("x")))
     assert inside["request_id"] == "r7"
     assert "request_id" not in outside
-    assert facts == {"scored_tokens": 12}
 
 
 class Lines(logging.Handler):
