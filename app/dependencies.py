@@ -29,11 +29,6 @@ async def get_metrics(request: Request) -> Metrics:
     return cast(Metrics, request.app.state.metrics)
 
 
-async def get_request_id(request: Request) -> str:
-    """The id of this request: the caller's own ``X-Request-Id`` where that is sane."""
-    return cast(str, request.scope["request_id"])
-
-
 async def get_facts(request: Request) -> Facts:
     """What the access log is told of this request."""
     return facts_of(request.scope)
@@ -42,7 +37,6 @@ async def get_facts(request: Request) -> Facts:
 FactsDependency = Annotated[Facts, Depends(get_facts)]
 LifecycleDependency = Annotated[Lifecycle, Depends(get_lifecycle)]
 MetricsDependency = Annotated[Metrics, Depends(get_metrics)]
-RequestId = Annotated[str, Depends(get_request_id)]
 
 
 async def get_engine(lifecycle: LifecycleDependency) -> Engine:

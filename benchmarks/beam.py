@@ -25,7 +25,6 @@ def decode(ours: InProcess, prompt: tuple[int, ...]) -> tuple[tuple[int, ...], i
         DecodingLimits(NEW),
         vocab_size=ours.engine.info.vocab_size,
         num_beams=BEAMS,
-        cache_salt="beam",
     )
     (outcome,) = ours.decode([search])
     return outcome.value.hypotheses[0].token_ids, outcome.computed_tokens

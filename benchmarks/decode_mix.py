@@ -27,9 +27,6 @@ from model_runtime.batching.trie import fed_tokens
 STARVED = 2.0
 """Times the median step alone."""
 
-SALT = "decode-mix"
-"""Of the prompts, which are cached from the first run on; every scoring request has its own."""
-
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -57,7 +54,7 @@ class TimedGreedy(GreedySearch):
     """Greedy search that notes when it is told each token."""
 
     def __init__(self, prompt: tuple[int, ...], limits: DecodingLimits, vocab_size: int) -> None:
-        super().__init__(prompt, limits, vocab_size=vocab_size, cache_salt=SALT)
+        super().__init__(prompt, limits, vocab_size=vocab_size)
         self.told: list[float] = []
 
     def advance(self, answers: Sequence[QueryResult]) -> None:

@@ -106,13 +106,12 @@ class Searches:
             vocab_size=self._vocab_size,
             max_expansions=self._max_expansions,
             num_beams=BEAMS,
-            cache_salt=self._ours.fresh_salt(),
         )
 
     def _approximations(
         self, prompt: tuple[int, ...], limits: DecodingLimits
     ) -> tuple[GreedySearch, BeamSearch]:
-        vocab_size, salt = self._vocab_size, self._ours.fresh_salt()
+        vocab_size = self._vocab_size
         beam = BeamSearch(
             prompt,
             limits,
@@ -120,12 +119,11 @@ class Searches:
             num_beams=BEAMS,
             length_penalty=0.0,
             early_stopping="never",
-            cache_salt=salt,
         )
-        return GreedySearch(prompt, limits, vocab_size=vocab_size, cache_salt=salt), beam
+        return GreedySearch(prompt, limits, vocab_size=vocab_size), beam
 
     def _run(self, search: SearchStrategy[DecodingResult]) -> DecodingResult:
-        (outcome,) = self._ours.decode([search])
+        (outcome,) = self._ours.decode([search], self._ours.fresh_salt())
         return outcome.value
 
 

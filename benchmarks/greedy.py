@@ -20,9 +20,6 @@ from model_runtime import DecodingLimits, GreedySearch, fetch_model
 PROMPT, NEW = 256, 32
 """Tokens of a prompt, and tokens generated behind it."""
 
-SALT = "greedy"
-"""Of all runs, so that every prompt is cached from the first one on."""
-
 
 def decode(
     ours: InProcess, prompts: Sequence[tuple[int, ...]]
@@ -30,8 +27,7 @@ def decode(
     """Every completion, and how many tokens were computed for all."""
     vocab_size = ours.engine.info.vocab_size
     searches = [
-        GreedySearch(prompt, DecodingLimits(NEW), vocab_size=vocab_size, cache_salt=SALT)
-        for prompt in prompts
+        GreedySearch(prompt, DecodingLimits(NEW), vocab_size=vocab_size) for prompt in prompts
     ]
     outcomes = ours.decode(searches)
     completions = [outcome.value.hypotheses[0].token_ids for outcome in outcomes]

@@ -16,6 +16,7 @@ from model_runtime import (
     LogprobQuery,
     LogprobResult,
     QueryResult,
+    RequestOptions,
     RequestOutput,
     SearchStrategy,
     total,
@@ -60,12 +61,13 @@ class InProcess:
         return [total(answer.logprobs) for answer in answers]
 
     def decode(
-        self, searches: Sequence[SearchStrategy[DecodingResult]]
+        self, searches: Sequence[SearchStrategy[DecodingResult]], salt: str = ""
     ) -> list[RequestOutput[DecodingResult]]:
         """Every search's outcome; all are submitted at once, a request each."""
+        options = RequestOptions(cache_salt=salt)
 
         async def run() -> list[RequestOutput[DecodingResult]]:
-            return await asyncio.gather(*(self.engine.decode(search) for search in searches))
+            return await asyncio.gather(*(self.engine.decode(s, options) for s in searches))
 
         return self.wait(run())
 

@@ -327,7 +327,7 @@ def _merged(
 
 
 def _nothing_done(errors: tuple[QueryResult, ...]) -> RequestOutput[tuple[QueryResult, ...]]:
-    return RequestOutput(errors, 0, 0, 0, 0, 0.0, 0.0)
+    return RequestOutput(errors, 0, 0, 0.0, 0.0)
 
 
 def _with_value(outcome: RequestOutput[Any], value: R) -> RequestOutput[R]:

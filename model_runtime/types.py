@@ -204,8 +204,6 @@ class RequestOutput(Generic[T]):
         computed_tokens: tokens the model was fed on behalf of this request.
         cached_tokens: tokens it needed that were there already: kept from an earlier
             batch, or computed for a neighbour in the same one.
-        batches: forwards that held a part of this request.
-        shared_batches: those of them that held another request too.
         queue_s: seconds from submission to its first forward.
         model_s: seconds from its first forward to its answer.
         reused_scores: queries that nothing was computed for: their answers were kept, or came
@@ -215,8 +213,6 @@ class RequestOutput(Generic[T]):
     value: T
     computed_tokens: int
     cached_tokens: int
-    batches: int
-    shared_batches: int
     queue_s: float
     model_s: float
     reused_scores: int = 0

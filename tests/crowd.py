@@ -228,7 +228,8 @@ class Crowd:
         """Every query and every search by itself, in a part of the cache where nothing is."""
         for number, request in enumerate(self.requests):  # it grows on the way
             for part, single in enumerate(_singles(request)):
-                answer = await ask(engine, single.salted(f"alone {number}.{part}"))
+                options = RequestOptions(cache_salt=f"alone {number}.{part}")
+                answer = await ask(engine, single, options)
                 self._enter(single, answer, "alone")
                 if isinstance(answer, DecodingResult):
                     self.requests.append(_retold(single, answer))
@@ -244,9 +245,10 @@ class Crowd:
         guests = [*known, *self._random.take(2)]
         tasks: list[asyncio.Task[None]] = []
         for guest in rng.sample(guests, len(guests)):
-            options = RequestOptions(rng.choice(list(Priority)))
-            salted = guest.salted(rng.choice(("", "", "tenant")))
-            tasks.append(asyncio.create_task(self._visit(engine, salted, options, source)))
+            options = RequestOptions(
+                rng.choice(list(Priority)), cache_salt=rng.choice(("", "", "tenant"))
+            )
+            tasks.append(asyncio.create_task(self._visit(engine, guest, options, source)))
             await _forwards(engine, rng.choice((0, 0, 0, 1, 3)), tasks)
         leaver = asyncio.create_task(ask(engine, self._random.decode()))
         await _forwards(engine, 2, tasks)

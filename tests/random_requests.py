@@ -6,7 +6,7 @@ Everything comes from one ``random.Random``, so a seed names a list of requests.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from model_runtime.decoding.base import SearchStrategy
 from model_runtime.decoding.beam import BeamSearch, EarlyStopping
@@ -31,10 +31,6 @@ class ScoreRequest:
 
     queries: tuple[LogprobQuery, ...]
 
-    def salted(self, salt: str) -> ScoreRequest:
-        """The same request in a part of the cache of its own."""
-        return ScoreRequest(tuple(replace(query, cache_salt=salt) for query in self.queries))
-
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
@@ -45,11 +41,6 @@ class DecodeRequest:
     num_beams: int = 1
     length_penalty: float = 1.0
     early_stopping: EarlyStopping = False
-    salt: str = ""
-
-    def salted(self, salt: str) -> DecodeRequest:
-        """The same request in a part of the cache of its own."""
-        return replace(self, salt=salt)
 
     @property
     def name(self) -> tuple[object, ...]:
@@ -59,9 +50,7 @@ class DecodeRequest:
     def search(self, vocab_size: int) -> SearchStrategy[DecodingResult]:
         """A new search: greedy for one beam, else beam search for as many completions."""
         if self.num_beams == 1:
-            return GreedySearch(
-                self.prompt, self.limits, vocab_size=vocab_size, cache_salt=self.salt
-            )
+            return GreedySearch(self.prompt, self.limits, vocab_size=vocab_size)
         return BeamSearch(
             self.prompt,
             self.limits,
@@ -70,7 +59,6 @@ class DecodeRequest:
             num_return_sequences=self.num_beams,
             length_penalty=self.length_penalty,
             early_stopping=self.early_stopping,
-            cache_salt=self.salt,
         )
 
 

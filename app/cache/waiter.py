@@ -63,8 +63,6 @@ class Waiter:
             value=answers,
             computed_tokens=sum(outcome.computed_tokens for outcome in own),
             cached_tokens=sum(outcome.cached_tokens for outcome in own),
-            batches=sum(outcome.batches for outcome in own),
-            shared_batches=sum(outcome.shared_batches for outcome in own),
             queue_s=queue_s,
             model_s=model_s,
             reused_scores=reused,

@@ -51,8 +51,6 @@ def combine_outputs(
         value=tuple(None if end is None else end.value for end in ends),
         computed_tokens=sum(outcome.computed_tokens for outcome in outcomes),
         cached_tokens=sum(outcome.cached_tokens for outcome in outcomes),
-        batches=sum(outcome.batches for outcome in outcomes),
-        shared_batches=sum(outcome.shared_batches for outcome in outcomes),
         queue_s=max(outcome.queue_s for outcome in outcomes),
         model_s=max(outcome.model_s for outcome in outcomes),
     )

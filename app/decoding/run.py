@@ -49,5 +49,5 @@ def _shown(
     end: RequestOutput[DecodingResult] | DeadlineExceeded | NothingFollows,
 ) -> RequestOutput[DecodingResult] | None:
     if isinstance(end, NothingFollows):
-        return RequestOutput(DecodingResult(()), 0, 0, 0, 0, 0.0, 0.0)
+        return RequestOutput(DecodingResult(()), 0, 0, 0.0, 0.0)
     return None if isinstance(end, DeadlineExceeded) else end

@@ -38,10 +38,10 @@ class Ours:
 
     def _greedy(self, request: Request, salt: str) -> Answer:
         """The first search leaves all prompts in the cache; the second is measured."""
-        self._engine.decode(self._searches(request, 1, salt))
-        searches = self._searches(request, request.new_tokens, salt)
+        self._engine.decode(self._searches(request, 1), salt)
+        searches = self._searches(request, request.new_tokens)
         began = time.perf_counter()
-        outcomes = self._engine.decode(searches)
+        outcomes = self._engine.decode(searches, salt)
         seconds = time.perf_counter() - began
         return Answer(seconds, tokens=[list(o.value.hypotheses[0].token_ids) for o in outcomes])
 
@@ -51,17 +51,13 @@ class Ours:
             DecodingLimits(request.new_tokens),
             num_beams=request.num_beams,
             vocab_size=self._vocab_size,
-            cache_salt=salt,
         )
         began = time.perf_counter()
-        (outcome,) = self._engine.decode([search])
+        (outcome,) = self._engine.decode([search], salt)
         seconds = time.perf_counter() - began
         best = outcome.value.hypotheses[0]
         return Answer(seconds, scores=[best.logprob], tokens=[list(best.token_ids)])
 
-    def _searches(self, request: Request, tokens: int, salt: str) -> list[GreedySearch]:
+    def _searches(self, request: Request, tokens: int) -> list[GreedySearch]:
         limits = DecodingLimits(tokens)
-        return [
-            GreedySearch(p, limits, vocab_size=self._vocab_size, cache_salt=salt)
-            for p in request.prompts
-        ]
+        return [GreedySearch(p, limits, vocab_size=self._vocab_size) for p in request.prompts]

@@ -71,7 +71,6 @@ class BeamSearch:
         length_penalty: the exponent in the score; above 0 favours long completions.
         early_stopping: see above.
         vocab_size: rows of the model's head.
-        cache_salt: whom the computation may be shared with.
 
     Raises:
         InvalidQuery: an argument is out of its range; ``param`` names it.
@@ -87,7 +86,6 @@ class BeamSearch:
         num_return_sequences: int = 1,
         length_penalty: float = 1.0,
         early_stopping: EarlyStopping = False,
-        cache_salt: str = "",
     ) -> None:
         limits.check_vocabulary(vocab_size)
         _check_beams(num_beams, num_return_sequences)
@@ -101,7 +99,6 @@ class BeamSearch:
         self._length_penalty = length_penalty
         self._objective = Objective(length_penalty, 1, limits.max_tokens)
         self._early_stopping: EarlyStopping = early_stopping if num_beams > 1 else True
-        self._cache_salt = cache_salt
         # The first step feeds the prompt, each later one a token for every live prefix.
         self.longest_path = len(self._live[0].tokens) + limits.max_tokens
         self.cost = len(self._live[0].tokens) + num_beams * (limits.max_tokens - 1)
@@ -119,10 +116,7 @@ class BeamSearch:
         """What comes next after each live prefix, best prefix first; one query at the start."""
         length = self._live[0].length
         count = self._row_need(length)
-        return [
-            prefix.query(self._limits, count, self._vocab_size, self._cache_salt)
-            for prefix in self._live
-        ]
+        return [prefix.query(self._limits, count, self._vocab_size) for prefix in self._live]
 
     def advance(self, answers: Sequence[QueryResult]) -> None:
         """Extend the live prefixes by one token. Raises what the first failed query raised."""

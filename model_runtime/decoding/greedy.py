@@ -26,25 +26,16 @@ class GreedySearch:
         prompt: token ids; at least one.
         limits: when the completion ends.
         vocab_size: rows of the model's head.
-        cache_salt: whom the prompt's computation may be shared with.
 
     Raises:
         InvalidQuery: the prompt is empty, or the limits leave nothing to choose.
     """
 
-    def __init__(
-        self,
-        prompt: Sequence[int],
-        limits: DecodingLimits,
-        *,
-        vocab_size: int,
-        cache_salt: str = "",
-    ) -> None:
+    def __init__(self, prompt: Sequence[int], limits: DecodingLimits, *, vocab_size: int) -> None:
         limits.check_vocabulary(vocab_size)
         self._prefix = PartialHypothesis.start(prompt, limits)
         self._limits = limits
         self._vocab_size = vocab_size
-        self._cache_salt = cache_salt
         # The last token is generated, never fed.
         self.longest_path = len(self._prefix.tokens) + limits.max_tokens
         self.cost = self.longest_path - 1
@@ -61,7 +52,7 @@ class GreedySearch:
 
     def queries(self) -> Sequence[LogprobQuery]:
         """One query: what comes next."""
-        return (self._prefix.query(self._limits, 1, self._vocab_size, self._cache_salt),)
+        return (self._prefix.query(self._limits, 1, self._vocab_size),)
 
     def advance(self, answers: Sequence[QueryResult]) -> None:
         """Append the best token. Raises what the query failed with."""

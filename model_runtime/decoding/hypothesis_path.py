@@ -83,7 +83,6 @@ class PartialHypothesis:
         limits: DecodingLimits,
         count: int,
         vocab_size: int,
-        cache_salt: str,
         floor: float | None = None,
     ) -> LogprobQuery:
         """Asks for the ``count`` most probable tokens that may come next.
@@ -94,7 +93,6 @@ class PartialHypothesis:
             limits: those that the path was started with.
             count: tokens at most.
             vocab_size: rows of the model's head.
-            cache_salt: whom the computation may be shared with.
             floor: only tokens of at least this log-probability; None for any.
         """
         allowed = limits.allowed(self.length, vocab_size, self.constraint)
@@ -104,7 +102,6 @@ class PartialHypothesis:
             score_from=len(self.tokens),
             targets=(),
             top_k=min(limits.top_logprobs, vocab_size),
-            cache_salt=cache_salt,
             choice=TopKSelection(min(count, vocab_size), floor, allowed) if possible else None,
         )
 

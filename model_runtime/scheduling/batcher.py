@@ -220,7 +220,7 @@ class Batcher:
         shared = len(fed) > 1
         seconds = self._clock() - began
         for job, tokens in fed.items():
-            job.add_usage(tokens, shared, began)
+            job.add_usage(tokens, began)
         self._share.charge(fed)
         self._memory_wait.ran(fed)
         self.throughput.observe(len(batch.token_ids), seconds)

@@ -66,8 +66,6 @@ class Usage:
 
     computed_tokens: int = 0
     cached_tokens: int = 0
-    batches: int = 0
-    shared_batches: int = 0
     first_forward: float | None = None
 
 
@@ -153,12 +151,10 @@ class EngineRequest:
         tokens = self.cost + self.usage.computed_tokens
         return min(self.deadline, self.arrival + seconds_per_token * tokens)
 
-    def add_usage(self, computed_tokens: int, shared: bool, began: float) -> None:
+    def add_usage(self, computed_tokens: int, began: float) -> None:
         """Add a forward that held a part of this request and began at ``began``."""
         usage = self.usage
         usage.computed_tokens += computed_tokens
-        usage.batches += 1
-        usage.shared_batches += shared
         if usage.first_forward is None:
             usage.first_forward = began
 
@@ -243,8 +239,6 @@ class EngineRequest:
             value=self.strategy.result(),
             computed_tokens=usage.computed_tokens,
             cached_tokens=usage.cached_tokens,
-            batches=usage.batches,
-            shared_batches=usage.shared_batches,
             queue_s=began - self.arrival,
             model_s=now - began,
         )

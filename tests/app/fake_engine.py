@@ -307,7 +307,7 @@ class FakeEngine:
 
 
 def _outcome(value: Any, tokens: int) -> RequestOutput[Any]:
-    return RequestOutput(value, tokens, 3, 1, 0, queue_s=0.001, model_s=0.002)
+    return RequestOutput(value, tokens, 3, queue_s=0.001, model_s=0.002)
 
 
 def _rank(row: Any, token_id: int) -> int:

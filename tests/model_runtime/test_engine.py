@@ -157,7 +157,7 @@ async def test_nothing_but_bad_queries_needs_no_work() -> None:
         outcome = await engine.score([ask(5, VOCAB)])
         assert engine.stats().batches == before
     assert type(outcome.value[0]) is TokenIdOutOfRange
-    assert (outcome.computed_tokens, outcome.batches) == (0, 0)
+    assert (outcome.computed_tokens, outcome.model_s) == (0, 0.0)
 
 
 @on_loop

@@ -55,7 +55,6 @@ class BestFirstSearch:
             more of them counts again.
         num_beams: live paths of the beam search.
         width: paths asked in a round, ``num_beams`` where that is more; see ``WIDENED``.
-        cache_salt: whom the computation may be shared with.
 
     Attributes:
         best: the completions found so far.
@@ -79,7 +78,6 @@ class BestFirstSearch:
         max_expansions: int,
         num_beams: int,
         width: int,
-        cache_salt: str,
     ) -> None:
         limits.check_vocabulary(vocab_size)
         check_at_least_one("max_expansions", max_expansions)
@@ -101,7 +99,6 @@ class BestFirstSearch:
             feasible=feasible,
             vocab_size=vocab_size,
             beam_count=num_beams + len(limits.end_token_ids),
-            cache_salt=cache_salt,
         )
         self._frontier = Frontier(objective, best.wants)
         self._left: float | None = None

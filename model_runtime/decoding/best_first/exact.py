@@ -35,7 +35,6 @@ class ExactSearch(BestFirstSearch):
             more of them counts again.
         num_beams: width of the beam search that finds the first completions.
         width: paths asked in a round, ``num_beams`` where that is more; see ``WIDENED``.
-        cache_salt: whom the computation may be shared with.
 
     Raises:
         InvalidQuery: an argument is out of its range; ``param`` names it.
@@ -53,7 +52,6 @@ class ExactSearch(BestFirstSearch):
         max_expansions: int,
         num_beams: int = 4,
         width: int = DEFAULT_WIDTH,
-        cache_salt: str = "",
     ) -> None:
         check_at_least_one("num_return_sequences", num_return_sequences)
         check_can_end(limits, feasible)
@@ -67,7 +65,6 @@ class ExactSearch(BestFirstSearch):
             max_expansions=max_expansions,
             num_beams=num_beams,
             width=width,
-            cache_salt=cache_salt,
         )
 
 

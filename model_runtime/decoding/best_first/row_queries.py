@@ -34,7 +34,6 @@ class ExpansionQueries:
         feasible: whether those that only ``max_tokens`` ends count.
         vocab_size: rows of the model's head.
         beam_count: continuations that a beam search needs of a path.
-        cache_salt: whom the computation may be shared with.
     """
 
     def __init__(
@@ -46,13 +45,11 @@ class ExpansionQueries:
         feasible: Feasible,
         vocab_size: int,
         beam_count: int,
-        cache_salt: str,
     ) -> None:
         self._limits = limits
         self._objective = objective
         self._best = best
         self._vocab_size = vocab_size
-        self._cache_salt = cache_salt
         self._only_ended = feasible == "ended"
         self._first_count = min(vocab_size + 1, max(FIRST_COUNT, beam_count))
         ends = (token_id for token_id in limits.end_token_ids if 0 <= token_id < vocab_size)
@@ -79,9 +76,7 @@ class ExpansionQueries:
 
     def query(self, prefix: PartialHypothesis, count: int) -> LogprobQuery:
         """Asks for the ``count`` best continuations among those that may matter now."""
-        query = prefix.query(
-            self._limits, count, self._vocab_size, self._cache_salt, self._floor(prefix)
-        )
+        query = prefix.query(self._limits, count, self._vocab_size, self._floor(prefix))
         if query.choice is not None and self._ends and self._ends_by_token_only(prefix):
             query = replace(query, choice=replace(query.choice, allowed=self._ends))
         return query

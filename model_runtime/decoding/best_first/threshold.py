@@ -22,8 +22,8 @@ class ThresholdSearch(BestFirstSearch):
     may be 0. Both hold up to the numeric error of the log-probabilities. A ``SearchStrategy``.
 
     Args:
-        prompt, limits, vocab_size, feasible, max_expansions, num_beams, width, cache_salt: as
-            those of ``ExactSearch``.
+        prompt, limits, vocab_size, feasible, max_expansions, num_beams, width: as those of
+            ``ExactSearch``.
         floor: the least log-probability of a completion, in nats; at most 0.
         max_results: completions returned at most.
 
@@ -43,7 +43,6 @@ class ThresholdSearch(BestFirstSearch):
         max_expansions: int,
         num_beams: int = 4,
         width: int = DEFAULT_WIDTH,
-        cache_salt: str = "",
     ) -> None:
         check_at_least_one("max_results", max_results)
         check_can_end(limits, feasible)
@@ -59,5 +58,4 @@ class ThresholdSearch(BestFirstSearch):
             max_expansions=max_expansions,
             num_beams=num_beams,
             width=width,
-            cache_salt=cache_salt,
         )

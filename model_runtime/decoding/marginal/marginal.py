@@ -42,7 +42,6 @@ class MarginalSearch:
         max_expansions: states asked about for each candidate at most.
         max_model_len: tokens of a path at most, the last scored one included.
         ends: ids of which any one is to follow the candidate; None where anything may.
-        cache_salt: whom the computation may be shared with.
 
     Raises:
         InvalidQuery: an argument is out of its range; ``param`` names it.
@@ -58,11 +57,9 @@ class MarginalSearch:
         max_expansions: int,
         max_model_len: int,
         ends: Sequence[int] | None = None,
-        cache_salt: str = "",
     ) -> None:
         _check(prefix, candidates, max_expansions)
         self._prefix = tuple(prefix)
-        self._cache_salt = cache_salt
         # One more token is scored behind a state.
         longest = max_model_len - 1 - len(prefix)
         self._ends = None if ends is None else TokenSet.of(ends, trie.head_rows)
@@ -132,7 +129,6 @@ class MarginalSearch:
             tokens=tokens,
             score_from=len(tokens),
             targets=tuple(step.token_id for step in steps),
-            cache_salt=self._cache_salt,
             masses=() if finishing is None else (finishing,),
         )
 

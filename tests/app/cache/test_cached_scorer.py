@@ -96,7 +96,7 @@ class GatedEngine:
             self.held -= len(queries)
             self.waiting.remove(gate)
         value = tuple(map(answer_to, queries))
-        return RequestOutput(value, 10, 1, 2, 1, queue_s=0.5, model_s=0.25)
+        return RequestOutput(value, 10, 1, queue_s=0.5, model_s=0.25)
 
     def open(self, failure: ChainruleError | None = None) -> None:
         """Let the first one go, or fail."""
@@ -150,9 +150,7 @@ async def test_one_request_is_passed_on_as_it_is() -> None:
     assert outcome.value[0] == LogprobResult((-3.0,))
     assert isinstance(outcome.value[1], InvalidQuery)
     assert outcome.value[2] == LogprobResult((-2.0,))
-    assert replace(outcome, value=None) == RequestOutput(
-        None, 10, 1, 2, 1, queue_s=0.5, model_s=0.25
-    )
+    assert replace(outcome, value=None) == RequestOutput(None, 10, 1, queue_s=0.5, model_s=0.25)
     assert house.engine.options == [RequestOptions(Priority.BULK)]
     assert house.quiet
 
@@ -213,9 +211,7 @@ async def test_kept_answers_ask_nothing() -> None:
     second = await house.enter(query(4), query(3))
     outcome = await second
     assert outcome.value == tuple(reversed((await first).value))
-    assert replace(outcome, value=None) == RequestOutput(
-        None, 0, 0, 0, 0, 0.0, 0.0, reused_scores=2
-    )
+    assert replace(outcome, value=None) == RequestOutput(None, 0, 0, 0.0, 0.0, reused_scores=2)
     assert len(house.engine.asked) == 1
     stats = house.cache.stats()
     assert (stats.hits, stats.misses, stats.shared) == (2, 2, 0)
@@ -532,7 +528,7 @@ async def test_a_real_engine_computes_identical_requests_once(tiny_folder: TinyF
         assert [other.value for other in others] == [plain.value] * 2
         assert [other.computed_tokens for other in others] == [0, 0]
         kept = await scores.score(queries, OPTIONS)
-        assert (kept.value, kept.reused_scores, kept.batches) == (plain.value, 4, 0)
+        assert (kept.value, kept.reused_scores, kept.model_s) == (plain.value, 4, 0.0)
         leaver = asyncio.create_task(scores.score([LogprobQuery((4,) * 40, 1)], OPTIONS))
         await asyncio.sleep(0)
         leaver.cancel()

@@ -181,7 +181,7 @@ class HastyEngine(FakeEngine):
             queries = search.queries()
             answered += len(queries)
             search.advance([self.answer(query) for query in queries])
-        return RequestOutput(search.result(), answered, 0, 1, 0, queue_s=0.0, model_s=0.0)
+        return RequestOutput(search.result(), answered, 0, queue_s=0.0, model_s=0.0)
 
 
 @pytest.mark.parametrize("temperature", [0.001, 1.0])

@@ -147,13 +147,12 @@ def test_beam_with_a_stop_is_finished() -> None:
 def test_asks_once_at_first_and_then_once_per_live_beam() -> None:
     """All beams begin equal, so the first step is one query; no path is asked twice."""
     limits = DecodingLimits(max_tokens=3)
-    search = BeamSearch(PROMPT, limits, vocab_size=8, num_beams=4, cache_salt="me")
+    search = BeamSearch(PROMPT, limits, vocab_size=8, num_beams=4)
     table = random_table(1, 8)
     sizes = []
     while not search.done:
         queries = search.queries()
         assert len({query.tokens for query in queries}) == len(queries)
-        assert {query.cache_salt for query in queries} == {"me"}
         sizes.append(len(queries))
         search.advance([answer(query, table) for query in queries])
     assert sizes == [1, 4, 4]

@@ -153,12 +153,6 @@ def test_cost_is_the_prompt_and_all_but_the_last_token() -> None:
     assert search.cost == len(PROMPT) + 4
 
 
-def test_query_carries_the_cache_salt() -> None:
-    """Computation is shared only within the caller's salt."""
-    search = GreedySearch(PROMPT, DecodingLimits(max_tokens=5), vocab_size=3, cache_salt="me")
-    assert search.queries()[0].cache_salt == "me"
-
-
 def test_failed_query_ends_the_search() -> None:
     """What a query failed with is raised."""
     search = GreedySearch(PROMPT, DecodingLimits(max_tokens=5), vocab_size=3)

@@ -819,4 +819,4 @@ def test_the_outcome_tells_waiting_from_running() -> None:
     end = bench.ends[job]
     assert isinstance(end, RequestOutput)
     assert (end.queue_s, end.model_s) == (2.0, pytest.approx(0.004))
-    assert (end.computed_tokens, end.cached_tokens, end.batches, end.shared_batches) == (4, 0, 1, 0)
+    assert (end.computed_tokens, end.cached_tokens) == (4, 0)

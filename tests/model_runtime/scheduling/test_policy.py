@@ -69,7 +69,7 @@ def test_who_was_evicted_goes_first_and_the_oldest_of_them_leads() -> None:
     share = SchedulingPolicy(BATCH)
     bulk, interactive = jobs(BULK, 3), jobs(INTERACTIVE, 2)
     for job, tokens in ((bulk[1], 7), (bulk[2], 100), (interactive[1], 6)):
-        job.add_usage(tokens, shared=False, began=0.0)
+        job.add_usage(tokens, began=0.0)
     order = share.order([*bulk, *interactive], 1.0)
     assert order == [bulk[1], bulk[2], interactive[0], bulk[0], interactive[1]]
 

@@ -108,15 +108,14 @@ def test_the_bill_adds_up() -> None:
     """Tokens that the first round needed and nobody fed for it were there already."""
     mine = job(QUERY, ask(0, 1, 99))
     assert mine.advance(now=100.0) is None
-    mine.add_usage(computed_tokens=6, shared=True, began=103.0)
-    mine.add_usage(computed_tokens=2, shared=False, began=104.0)
+    mine.add_usage(computed_tokens=6, began=103.0)
+    mine.add_usage(computed_tokens=2, began=104.0)
     for item in mine.asks:
         item.answer = expected(item.work.query)
     outcome = mine.advance(now=107.0)
     assert outcome is not None
     # 20 tokens of QUERY are fed, next-token row included; (0, 1) of the other are among them.
     assert (outcome.computed_tokens, outcome.cached_tokens) == (8, 12)
-    assert (outcome.batches, outcome.shared_batches) == (2, 1)
     assert (outcome.queue_s, outcome.model_s) == (3.0, 4.0)
     assert outcome.value == (expected(QUERY), expected(ask(0, 1, 99)))
 
@@ -130,7 +129,7 @@ def test_long_work_is_due_later_with_each_chunk() -> None:
     """What was fed already postpones what is left, so others get in between."""
     mine = job(QUERY)
     before = mine.virtual_deadline(0.1)
-    mine.add_usage(computed_tokens=7, shared=False, began=100.0)
+    mine.add_usage(computed_tokens=7, began=100.0)
     assert mine.virtual_deadline(0.1) == pytest.approx(before + 0.7)
 
 
@@ -156,12 +155,12 @@ def test_a_search_with_a_budget_above_its_cost_is_not_taken_for_an_evicted_one()
     mine = EngineRequest(Wide(), RequestOptions(), arrival=100.0)
     for fed in (11, 10, 10):
         mine.advance(now=100.0)
-        mine.add_usage(fed, shared=False, began=100.0)
+        mine.add_usage(fed, began=100.0)
         for item in mine.asks:
             item.answer = expected(item.work.query)
     assert mine.usage.computed_tokens == 31
     assert not mine.lost_cached_work
-    mine.add_usage(1, shared=False, began=100.0)
+    mine.add_usage(1, began=100.0)
     assert mine.lost_cached_work
 
 
@@ -169,9 +168,9 @@ def test_work_that_was_fed_more_than_it_costs_has_overrun() -> None:
     """A request that asks once needs no more than its cost, so more means eviction."""
     mine = job(QUERY)
     mine.advance(now=100.0)
-    mine.add_usage(20, shared=False, began=100.0)
+    mine.add_usage(20, began=100.0)
     assert not mine.lost_cached_work
-    mine.add_usage(1, shared=False, began=100.0)
+    mine.add_usage(1, began=100.0)
     assert mine.lost_cached_work
 
 
@@ -180,14 +179,14 @@ def test_what_is_given_up_has_its_bill() -> None:
     mine = EngineRequest(Giver((1, 2, 3), rounds=9), RequestOptions(), arrival=100.0)
     assert mine.finish_early(now=100.0) is None
     mine.advance(now=100.0)
-    mine.add_usage(computed_tokens=2, shared=True, began=103.0)
+    mine.add_usage(computed_tokens=2, began=103.0)
     assert mine.finish_early(now=104.0) is None
     (item,) = mine.asks
     item.answer = expected(item.work.query)
     outcome = mine.finish_early(now=105.0)
     assert outcome is not None
     assert outcome.value == (item.answer,)
-    assert (outcome.computed_tokens, outcome.cached_tokens, outcome.batches) == (2, 1, 1)
+    assert (outcome.computed_tokens, outcome.cached_tokens) == (2, 1)
     assert (outcome.queue_s, outcome.model_s) == (3.0, 2.0)
 
 
@@ -202,9 +201,9 @@ def test_expected_tokens_shrink_as_chunks_are_fed() -> None:
     mine = job(QUERY)
     mine.advance(now=100.0)
     assert mine.expected_tokens == 20
-    mine.add_usage(computed_tokens=15, shared=False, began=100.0)
+    mine.add_usage(computed_tokens=15, began=100.0)
     assert mine.expected_tokens == 5
-    mine.add_usage(computed_tokens=15, shared=False, began=100.0)
+    mine.add_usage(computed_tokens=15, began=100.0)
     assert mine.expected_tokens == 1
 
 
@@ -243,7 +242,7 @@ def test_a_large_round_is_asked_in_parts() -> None:
         asked.append([item.work.query.tokens for item in mine.asks])
         for item in mine.asks:
             item.answer = expected(item.work.query)
-        mine.add_usage(computed_tokens=20, shared=False, began=100.0)
+        mine.add_usage(computed_tokens=20, began=100.0)
         outcome = mine.advance(now=101.0)
     assert [len(part) for part in asked] == [QUERIES_AT_ONCE, QUERIES_AT_ONCE, 5]
     assert [path for part in asked for path in part] == sorted(paths)

@@ -121,7 +121,6 @@ async def test_a_batch_forms_while_the_former_one_runs() -> None:
         outcomes = await asyncio.gather(first, *others)
     assert [len(paths(batch)) for batch in model.ran] == [1, 19]
     assert [outcome.value for outcome in outcomes] == [(expected(ask(i, i)),) for i in range(20)]
-    assert [outcome.shared_batches for outcome in outcomes] == [0] + [1] * 19
 
 
 @on_loop

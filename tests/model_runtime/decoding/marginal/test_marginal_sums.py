@@ -158,7 +158,7 @@ def test_company_changes_no_bit(tiny_folder: TinyFolder, budget: int) -> None:
             ]
             ends = await asyncio.gather(*map(engine.decode, searches(engine, budget)))
             assert [end.value for end in ends] == alone
-            assert any(end.shared_batches for end in ends)
+            assert engine.stats().shared_batches > 0
             assert any(isinstance(one, MarginalResult) and one.exact for one in ends[0].value) or (
                 budget == 20
             )
