@@ -72,6 +72,10 @@ lint: $(VENV)/.ready-dev ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: client-sync
+client-sync: $(VENV)/.ready-dev ## write the sync client from the async one
+	$(BIN)/python -m tests.app.client.write_sync_client
+
 .PHONY: fuzz
 fuzz: $(VENV)/.ready-fuzz ## send a running server what its OpenAPI document allows and forbids (URL)
 	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(URL)/openapi.json --phases coverage $(ARGS)

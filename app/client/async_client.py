@@ -1,22 +1,15 @@
-"""The client for code on an event loop."""
+"""``AsyncClient``. ``make client-sync`` writes ``Client`` from this file."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    Awaitable,
-    Callable,
-    Iterable,
-)
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
 
-from app.client.concurrency import in_order_async
+from app.client.concurrency import AsyncItems, AsyncResults, in_order_async, sleep_async
 from app.client.endpoints import (
     AuditGiven,
     DecodeGiven,
@@ -57,7 +50,22 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """``Client`` on an asyncio event loop: the same arguments, verbs and errors, to be awaited."""
+    """Asks one server. Connections are kept; threads or tasks may share a client.
+
+    Every verb takes its request whole (``ScoreRequest(...)``), as a mapping, or as the request's
+    fields by keyword. ``request_id`` names it in the server's log; by default it gets a new one.
+
+    Args:
+        base_url: of the server, as ``http://127.0.0.1:8000``; ``/v1`` at its end changes nothing.
+            A user's name or password in it is refused, and not repeated in the error.
+        api_key: one of the server's, where it has any.
+        timeout_s: seconds that a single attempt may be without an answer.
+        retries: how persistent to be.
+        transport: what httpx sends through, for tests; None for the network.
+
+    Raises:
+        ClientError: see ``app.client.errors`` for its kinds; every verb raises them.
+    """
 
     def __init__(
         self,
@@ -109,7 +117,7 @@ class AsyncClient:
 
     def stream(
         self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
-    ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
+    ) -> AsyncResults[DecodedToken | DecodeResponse]:
         """Each token of a greedy completion as it is chosen, then what ``decode`` answers.
 
         Once it has begun it is not sent again.
@@ -150,32 +158,40 @@ class AsyncClient:
     @overload
     def score_many(
         self,
-        requests: Iterable[ScoreGiven] | AsyncIterable[ScoreGiven],
+        requests: AsyncItems[ScoreGiven],
         *,
         concurrency: int = ...,
         size: int | None = ...,
         return_errors: Literal[False] = ...,
-    ) -> AsyncGenerator[ScoreResponse, None]: ...
+    ) -> AsyncResults[ScoreResponse]: ...
     @overload
     def score_many(
         self,
-        requests: Iterable[ScoreGiven] | AsyncIterable[ScoreGiven],
+        requests: AsyncItems[ScoreGiven],
         *,
         concurrency: int = ...,
         size: int | None = ...,
         return_errors: Literal[True],
-    ) -> AsyncGenerator[ScoreResponse | ClientError, None]: ...
+    ) -> AsyncResults[ScoreResponse | ClientError]: ...
     def score_many(
         self,
-        requests: Iterable[ScoreGiven] | AsyncIterable[ScoreGiven],
+        requests: AsyncItems[ScoreGiven],
         *,
         concurrency: int = 8,
         size: int | None = None,
         return_errors: bool = False,
-    ) -> AsyncGenerator[Any, None]:
-        """``Client.score_many``; the requests may come from an asynchronous source as well.
+    ) -> AsyncResults[Any]:
+        """The answers in the order of the requests, ``concurrency`` of them in flight.
 
-        Leaving early and closing the generator cancels what is in flight.
+        The requests may be endless: they are read as answers are taken, with at most
+        ``4 * concurrency`` read ahead. Closing the generator early drops what waits. Of what is in
+        flight then, tasks are cancelled, and threads end with their request.
+
+        Args:
+            requests: whole, or as mappings of their fields; for tasks also an asynchronous source.
+            concurrency: requests in flight.
+            size: lists with more candidates are split, as by ``score_split``.
+            return_errors: give what a request failed with in its place, instead of raising it.
         """
         if size is not None:
             check_size(size)
@@ -224,7 +240,7 @@ class AsyncClient:
 
     async def _events(
         self, call: Call[DecodeResponse]
-    ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
+    ) -> AsyncResults[DecodedToken | DecodeResponse]:
         stream = AnswerStream(call)
         async with aclosing(await self._open(call)) as response:
             try:
@@ -268,7 +284,7 @@ async def _drive(
                 told = await attempt(step.timeout_s)
                 continue
             told = None
-            await asyncio.sleep(step.seconds)
+            await sleep_async(step.seconds)
     except StopIteration as end:
         answer: HttpResponse = end.value
         return answer

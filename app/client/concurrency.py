@@ -2,11 +2,14 @@
 
 A slow one holds up the results behind it, but for a while not the work: up to four times N
 pieces are read ahead. The input is read only as fast as results are taken, so it may be endless.
+
+For threads and for an event loop: this is all that the two clients do differently.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -17,31 +20,41 @@ from collections.abc import (
     Generator,
     Iterable,
 )
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+Items: TypeAlias = Iterable[T]
+Results: TypeAlias = Generator[R, None, None]
+AsyncItems: TypeAlias = Iterable[T] | AsyncIterable[T]
+AsyncResults: TypeAlias = AsyncGenerator[R, None]
+
 AHEAD = 4
 """Pieces that are read ahead, for each that is in flight."""
 
+_cancelled: ContextVar[threading.Event | None] = ContextVar("_cancelled", default=None)
+"""Set once nobody wants the results of this thread's work any more; None outside of a pool."""
 
-def ordered_map(
-    items: Iterable[T],
-    work: Callable[[T], R],
-    concurrency: int,
-    stop: Callable[[], None] = lambda: None,
-) -> Generator[R, None, None]:
+
+def ordered_map(items: Items[T], work: Callable[[T], R], concurrency: int) -> Results[R]:
     """``work`` of each item, on threads. What it raises is raised in its place, and ends it all.
+
+    When it ends early, what has not begun is dropped, and what is in flight is waited for, but
+    for its ``sleep``.
 
     Args:
         items: read in the caller's thread, when a result is asked for.
         work: done by ``concurrency`` threads.
         concurrency: at least 1.
-        stop: called when no more results are wanted: what runs should end soon.
     """
-    pool = ThreadPoolExecutor(check_concurrency(concurrency), thread_name_prefix="chainrule")
+    outer = _cancelled.get()
+    cancelled = outer or threading.Event()
+    pool = ThreadPoolExecutor(
+        check_concurrency(concurrency), "chainrule", _cancelled.set, (cancelled,)
+    )
     window: deque[Future[R]] = deque()
     try:
         for item in items:
@@ -53,15 +66,23 @@ def ordered_map(
     finally:
         # What waits goes first: a thread that is told to stop would begin it.
         pool.shutdown(wait=False, cancel_futures=True)
-        stop()
+        if outer is None:
+            cancelled.set()
         pool.shutdown(wait=True)
 
 
+def sleep(seconds: float) -> None:
+    """Wait. Raises ``CancelledError`` once the ``ordered_map`` that this is work of has ended."""
+    if (_cancelled.get() or threading.Event()).wait(seconds):
+        raise CancelledError
+
+
+sleep_async = asyncio.sleep
+
+
 async def in_order_async(
-    items: Iterable[T] | AsyncIterable[T],
-    work: Callable[[T], Awaitable[R]],
-    concurrency: int,
-) -> AsyncGenerator[R, None]:
+    items: AsyncItems[T], work: Callable[[T], Awaitable[R]], concurrency: int
+) -> AsyncResults[R]:
     """The same with tasks. When it ends early, what is in flight is cancelled."""
     gate = asyncio.Semaphore(check_concurrency(concurrency))
 
@@ -100,7 +121,7 @@ def check_concurrency(concurrency: int) -> int:
     return concurrency
 
 
-async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
+async def _each(items: AsyncItems[T]) -> AsyncResults[T]:
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

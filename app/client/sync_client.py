@@ -1,16 +1,15 @@
-"""The client for code that waits for its answers."""
+"""``Client``, written from ``async_client.py`` by ``make client-sync``."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
 
-from app.client.concurrency import ordered_map
+from app.client.concurrency import Items, Results, ordered_map, sleep
 from app.client.endpoints import (
     AuditGiven,
     DecodeGiven,
@@ -24,7 +23,7 @@ from app.client.endpoints import (
     next_token_call,
     score_call,
 )
-from app.client.errors import ClientError, ConnectionFailed
+from app.client.errors import ClientError
 from app.client.retry import (
     Attempt,
     AttemptResult,
@@ -48,12 +47,10 @@ from app.schemas.score import ScoreRequest
 from app.schemas.score_response import ScoreResponse
 
 T = TypeVar("T")
-Wait = Callable[[float], bool]
-"""Waits so many seconds; True where whoever asked has gone meanwhile."""
 
 
 class Client:
-    """Asks one server. Connections are kept; threads may share a client.
+    """Asks one server. Connections are kept; threads or tasks may share a client.
 
     Every verb takes its request whole (``ScoreRequest(...)``), as a mapping, or as the request's
     fields by keyword. ``request_id`` names it in the server's log; by default it gets a new one.
@@ -120,7 +117,7 @@ class Client:
 
     def stream(
         self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
-    ) -> Generator[DecodedToken | DecodeResponse, None, None]:
+    ) -> Results[DecodedToken | DecodeResponse]:
         """Each token of a greedy completion as it is chosen, then what ``decode`` answers.
 
         Once it has begun it is not sent again.
@@ -161,84 +158,78 @@ class Client:
     @overload
     def score_many(
         self,
-        requests: Iterable[ScoreGiven],
+        requests: Items[ScoreGiven],
         *,
         concurrency: int = ...,
         size: int | None = ...,
         return_errors: Literal[False] = ...,
-    ) -> Generator[ScoreResponse, None, None]: ...
+    ) -> Results[ScoreResponse]: ...
     @overload
     def score_many(
         self,
-        requests: Iterable[ScoreGiven],
+        requests: Items[ScoreGiven],
         *,
         concurrency: int = ...,
         size: int | None = ...,
         return_errors: Literal[True],
-    ) -> Generator[ScoreResponse | ClientError, None, None]: ...
+    ) -> Results[ScoreResponse | ClientError]: ...
     def score_many(
         self,
-        requests: Iterable[ScoreGiven],
+        requests: Items[ScoreGiven],
         *,
         concurrency: int = 8,
         size: int | None = None,
         return_errors: bool = False,
-    ) -> Generator[Any, None, None]:
+    ) -> Results[Any]:
         """The answers in the order of the requests, ``concurrency`` of them in flight.
 
         The requests may be endless: they are read as answers are taken, with at most
-        ``4 * concurrency`` read ahead. Leaving the loop early cancels what waits; it ends when the
-        requests that are in flight have ended.
+        ``4 * concurrency`` read ahead. Closing the generator early drops what waits. Of what is in
+        flight then, tasks are cancelled, and threads end with their request.
 
         Args:
-            requests: whole, or as mappings of their fields.
+            requests: whole, or as mappings of their fields; for tasks also an asynchronous source.
             concurrency: requests in flight.
             size: lists with more candidates are split, as by ``score_split``.
             return_errors: give what a request failed with in its place, instead of raising it.
         """
         if size is not None:
             check_size(size)
-        halt = threading.Event()
 
         def work(given: ScoreGiven) -> Answer:
             try:
                 request = build_request(ScoreRequest, given, {})
                 if size is None or len(request.candidates) <= size:
-                    return self._ask(score_call(request), halt.wait)
-                return self._run_rounds(split_score(request, size), 1, halt.wait)
+                    return self._ask(score_call(request))
+                return self._run_rounds(split_score(request, size), 1)
             except ClientError as error:
                 if return_errors:
                     return error
                 raise
 
-        return ordered_map(requests, work, concurrency, halt.set)
+        return ordered_map(requests, work, concurrency)
 
-    def _run_rounds(
-        self, rounds: Rounds, concurrency: int, wait: Wait | None = None
-    ) -> ScoreResponse:
-        """Ask what the rounds ask for, until they are done or whoever asked is interrupted."""
+    def _run_rounds(self, rounds: Rounds, concurrency: int) -> ScoreResponse:
+        """Ask what the rounds ask for, until they are done."""
 
-        def attempt(wait: Wait, request: ScoreRequest) -> Answer:
+        def attempt(request: ScoreRequest) -> Answer:
             try:
-                return self._ask(score_call(request), wait)
+                return self._ask(score_call(request))
             except ClientError as error:
                 return error
 
         try:
             requests = next(rounds)
             while True:
-                halt = threading.Event()
-                work = partial(attempt, wait or halt.wait)
-                answers = ordered_map(requests, work, concurrency, halt.set)
+                answers = ordered_map(requests, attempt, concurrency)
                 requests = rounds.send(list(answers))
         except StopIteration as end:
             answer: ScoreResponse = end.value
             return answer
 
-    def _ask(self, call: Call[T], wait: Wait | None = None) -> T:
+    def _ask(self, call: Call[T]) -> T:
         steps = exchange(call, self._options.retries)
-        answer = _drive(steps, partial(self._attempt, call), wait or _sleep, call)
-        return read_answer(call, answer)
+        return read_answer(call, _drive(steps, partial(self._attempt, call)))
 
     def _attempt(self, call: Call[T], left_s: float) -> AttemptResult:
         try:
@@ -247,9 +238,7 @@ class Client:
             return unanswered(call, error)
         return answered(response, response.content)
 
-    def _events(
-        self, call: Call[DecodeResponse]
-    ) -> Generator[DecodedToken | DecodeResponse, None, None]:
+    def _events(self, call: Call[DecodeResponse]) -> Results[DecodedToken | DecodeResponse]:
         stream = AnswerStream(call)
         with closing(self._open(call)) as response:
             try:
@@ -274,16 +263,14 @@ class Client:
             except httpx.HTTPError as error:
                 return unanswered(call, error)
 
-        _drive(exchange(call, self._options.retries), attempt, _sleep, call)
+        _drive(exchange(call, self._options.retries), attempt)
         return begun[0]
 
     def _request(self, call: Call[T], left_s: float) -> httpx.Request:
         return self._http.build_request(**self._options.request(call, left_s))
 
 
-def _drive(
-    steps: Exchange, attempt: Callable[[float], AttemptResult], wait: Wait, call: Call[T]
-) -> HttpResponse:
+def _drive(steps: Exchange, attempt: Callable[[float], AttemptResult]) -> HttpResponse:
     told: AttemptResult = None
     try:
         while True:
@@ -292,12 +279,7 @@ def _drive(
                 told = attempt(step.timeout_s)
                 continue
             told = None
-            if wait(step.seconds):
-                raise ConnectionFailed("nobody waits for it any more", request_id=call.request_id)
+            sleep(step.seconds)
     except StopIteration as end:
         answer: HttpResponse = end.value
         return answer
-
-
-def _sleep(seconds: float) -> bool:
-    return threading.Event().wait(seconds)

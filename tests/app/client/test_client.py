@@ -27,6 +27,7 @@ from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.schemas.score import ScoreRequest
 from model_runtime import EngineOverloaded, ForwardFailed
 from tests.app.calls import NO, YES, log
+from tests.app.client.write_sync_client import SOURCE, TARGET, to_sync
 from tests.app.fake_engine import FakeEngine
 from tests.app.in_process import ONCE, URL, async_client_over, client_over
 
@@ -43,6 +44,11 @@ def test_every_verb() -> None:
         assert client.audit(**ASKED).passed is not None
         assert client.models()[0].id == "org/toy"
         assert client.health()["status"] == "ready"
+
+
+def test_the_sync_client_is_written_from_the_async_one() -> None:
+    """``make client-sync`` would change nothing."""
+    assert TARGET.read_text() == to_sync(SOURCE.read_text())
 
 
 @pytest.mark.anyio

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.client import Client, ClientError, InvalidRequest, Retries
-from app.client.concurrency import AHEAD, in_order_async, ordered_map
+from app.client.concurrency import AHEAD, in_order_async, ordered_map, sleep
 from app.schemas.score_response import ScoreResponse
 from tests.app.in_process import async_client_over, client_over
 
@@ -86,12 +86,31 @@ async def test_order_and_number_in_flight_on_a_loop() -> None:
 def test_an_endless_input_is_read_as_results_are_taken() -> None:
     """No more than a few pieces are read ahead, and leaving early ends the work."""
     read: list[int] = []
-    stopped: list[bool] = []
-    results = ordered_map(counted(read), Meter(), 2, lambda: stopped.append(True))
+    results = ordered_map(counted(read), Meter(), 2)
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert len(read) <= 5 + AHEAD * 2
     results.close()
-    assert stopped == [True]
+
+
+def test_what_sleeps_is_woken_when_nobody_wants_it() -> None:
+    """Also in a pool within a pool, which ends with the outer one; elsewhere a sleep is a sleep."""
+    together = threading.Barrier(3)
+
+    def work(item: int) -> int:
+        if item:
+            together.wait(20)
+            sleep(3600)
+        return item
+
+    def pool_of(item: int) -> int:
+        if item:
+            return sum(ordered_map([0, item], work, 2))
+        return together.wait(20) * 0
+
+    results = ordered_map(range(3), pool_of, 3)
+    assert next(results) == 0
+    results.close()
+    sleep(0.001)
 
 
 @pytest.mark.anyio
