@@ -86,11 +86,6 @@ def bound_compiled_products() -> None:
         os.environ.setdefault(name, count)
 
 
-def terminal_wants_colour() -> bool:
-    """Whether a terminal may be coloured: see no-color.org; a dumb one shows the codes."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def _is_of_a_service(name: str, value: str) -> bool:
     name = name.upper()
     of_a_port = name.startswith(PREFIX) and name.endswith("_PORT")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from app.cli.request_flags import add_context
 from app.cli.single_request import add_flags, run_request
-from app.cli.tables import Cell, Colour, Page, number, quoted
+from app.cli.tables import Cell, Page, number, quoted
 from app.client import Client
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import (
@@ -20,7 +20,7 @@ from app.schemas.audit_response import (
     RankedScore,
 )
 
-_VERDICTS: Final[dict[bool | None, tuple[str, Colour]]] = {
+_VERDICTS: Final[dict[bool | None, tuple[str, str]]] = {
     True: ("passed", "green"),
     False: ("FAILED", "red"),
     None: ("not checked", "yellow"),
@@ -54,7 +54,7 @@ def show(page: Page, reply: AuditResponse) -> None:
         _show_pair(page, pair)
     for favourite in (reply.among_candidates, reply.among_completions):
         if favourite is not None:
-            page.line(favourite.explanation, *(("yellow",) if favourite.loses else ()))
+            page.line(favourite.explanation, "yellow" if favourite.loses else "")
     _show_completions(page, reply.completions)
     _show_checks(page, reply)
 
@@ -63,14 +63,14 @@ def _send(client: Client, fields: dict[str, Any]) -> AuditResponse:
     return client.audit(**fields)
 
 
-def _ranked(one: AuditedCandidate) -> list[Cell | str]:
+def _ranked(one: AuditedCandidate) -> list[Cell]:
     name = quoted(one.text)
     if one.ranking is None:
         message = "" if one.error is None else one.error.message
-        return [name, *[""] * 6, Cell(message, "red")]
+        return [name, *[""] * 6, (message, "red")]
     sums = one.ranking.sum
     return [
-        Cell(name, *(("bold", "green") if sums.rank == 1 else ())),
+        (name, "bold green" if sums.rank == 1 else ""),
         *(text for view in (sums, one.ranking.mean, one.ranking.per_byte) for text in _place(view)),
         "",
     ]
@@ -89,16 +89,16 @@ def _show_tokens(page: Page, one: AuditedCandidate) -> None:
     )
 
 
-def _token(token: AuditedToken) -> list[Cell | str]:
+def _token(token: AuditedToken) -> list[Cell]:
     other = token.alternative
     rank = "" if token.rank is None else str(token.rank)
     return [
         quoted(token.text),
         number(token.logprob),
         number(token.cumulative),
-        Cell(rank, *(() if rank == "1" else ("yellow",))),
+        (rank, "" if rank == "1" else "yellow"),
         number(token.entropy),
-        Cell("" if other is None else f"{quoted(other.text)} {other.logprob:.4f}", "dim"),
+        ("" if other is None else f"{quoted(other.text)} {other.logprob:.4f}", "dim"),
     ]
 
 
@@ -116,7 +116,7 @@ def _show_completions(page: Page, completions: list[AuditedCompletion]) -> None:
         ["search", "finds", ">logprob", ">above best", ">search error", "reason"],
         [
             [
-                Cell(one.strategy, "bold"),
+                (one.strategy, "bold"),
                 "" if one.text is None else quoted(one.text),
                 number(one.logprob),
                 number(one.above_best_candidate),
@@ -133,9 +133,9 @@ def _show_checks(page: Page, reply: AuditResponse) -> None:
     page.table(["check", "", "what was found"], [_check(check) for check in reply.checks])
     page.line()
     word, colour = _VERDICTS[reply.passed]
-    page.line(f"audit {word}", "bold", colour)
+    page.line(f"audit {word}", f"bold {colour}")
 
 
-def _check(check: Check) -> list[Cell | str]:
+def _check(check: Check) -> list[Cell]:
     word, colour = _VERDICTS[check.passed]
-    return [check.name, Cell(word, colour), check.detail]
+    return [check.name, (word, colour), check.detail]

@@ -76,10 +76,10 @@ def _print_token(token: DecodedToken) -> None:
     sys.stdout.flush()
 
 
-def _sequence(one: DecodedSequence) -> list[Cell | str]:
+def _sequence(one: DecodedSequence) -> list[Cell]:
     return [
         str(one.index),
-        Cell(quoted(one.text), *(("bold", "green") if one.index == 0 else ())),
+        (quoted(one.text), "bold green" if one.index == 0 else ""),
         str(len(one.token_ids)),
         number(one.logprob),
         number(one.score),
@@ -97,27 +97,27 @@ def _show_tokens(page: Page, sequence: DecodedSequence, tokens: list[TokenDetail
     )
 
 
-def _token(token: TokenDetail) -> list[Cell | str]:
+def _token(token: TokenDetail) -> list[Cell]:
     others = ", ".join(f"{quoted(top.text, 20)} {top.logprob:.4f}" for top in token.top_logprobs)
     rank = "" if token.rank is None else str(token.rank)
     return [
         quoted(token.text),
-        Cell(str(token.id), "dim"),
+        (str(token.id), "dim"),
         number(token.logprob),
-        Cell(rank, *(() if rank == "1" else ("yellow",))),
-        Cell(others, "dim"),
+        (rank, "" if rank == "1" else "yellow"),
+        (others, "dim"),
     ]
 
 
-def _compared(entry: ComparedStrategy) -> list[Cell | str]:
+def _compared(entry: ComparedStrategy) -> list[Cell]:
     error = entry.search_error
     text = "" if entry.sequence is None else quoted(entry.sequence.text)
-    colour = () if error is None else (("green",) if error == 0 else ("yellow",))
+    colour = "green" if error == 0 else "yellow"
     return [
-        Cell(entry.strategy, "bold"),
+        (entry.strategy, "bold"),
         text,
         number(entry.total),
-        Cell(number(error), *colour),
+        (number(error), colour),
         entry.reason or "",
     ]
 

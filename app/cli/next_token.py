@@ -42,16 +42,23 @@ def _send(client: Client, fields: dict[str, Any]) -> NextTokenResponse:
 
 
 def _heads(page: Page) -> list[str]:
-    return [">rank", "token", ">id", ">logprob", ">probability", *([""] if page.coloured else ())]
+    return [
+        ">rank",
+        "token",
+        ">id",
+        ">logprob",
+        ">probability",
+        *([""] if page.is_terminal else ()),
+    ]
 
 
-def _row(page: Page, token: TokenProbability) -> list[Cell | str]:
-    row: list[Cell | str] = [
+def _row(page: Page, token: TokenProbability) -> list[Cell]:
+    row: list[Cell] = [
         str(token.rank),
-        Cell(quoted(token.text), *(("bold", "green") if token.rank == 1 else ())),
-        Cell(str(token.id), "dim"),
+        (quoted(token.text), "bold green" if token.rank == 1 else ""),
+        (str(token.id), "dim"),
         number(token.logprob),
         percent(token.probability),
     ]
-    # Where nobody looks at colours, a program or a file may be reading: there bars are noise.
-    return [*row, Cell(bar(token.probability), "cyan")] if page.coloured else row
+    # Elsewhere a program or a file may be reading: there bars are noise.
+    return [*row, (bar(token.probability), "cyan")] if page.is_terminal else row

@@ -10,34 +10,21 @@ import json
 import math
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, TextIO
+from typing import Final, TextIO
 
-from app.environment import terminal_wants_colour
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-Colour = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
+Cell = str | tuple[str, str]
+"""A text, or a text and its style in rich's words, as "bold green"."""
 
-_CODES: Final[dict[Colour, str]] = {
-    "bold": "1",
-    "dim": "2",
-    "red": "31",
-    "green": "32",
-    "yellow": "33",
-    "cyan": "36",
-}
 LONGEST: Final = 60
 """Columns that a quoted text takes at most."""
-LEAST: Final = 8
-"""Columns that a text is left, however narrow the terminal; numbers are never cut."""
-
-
-class Cell:
-    """A text and its colours."""
-
-    def __init__(self, text: str, *colours: Colour) -> None:
-        self.text = printable(text)
-        self.colours = colours
+UNCUT: Final = 1_000_000
+"""Columns of whatever is no terminal."""
 
 
 class Page:
@@ -45,91 +32,60 @@ class Page:
 
     Args:
         out: where they go.
-        coloured: whether they may hold colours; null asks whether ``out`` is a terminal.
 
     On a terminal a table's texts are cut so that its rows fit; elsewhere nothing is.
     """
 
-    def __init__(self, out: TextIO | None = None, coloured: bool | None = None) -> None:
+    def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
-        self._room = shutil.get_terminal_size().columns if self._out.isatty() else None
-        self.coloured = (
-            self._out.isatty() and terminal_wants_colour() if coloured is None else coloured
+        self.is_terminal = self._out.isatty()
+        width, height = shutil.get_terminal_size() if self.is_terminal else (UNCUT, 1)
+        self._console = Console(
+            file=self._out,
+            width=width,
+            height=height,
+            markup=False,
+            emoji=False,
+            highlight=False,
         )
-        self._lines: list[str] = []
+        self._console.begin_capture()
 
-    def paint(self, text: str, *colours: Colour) -> str:
-        """The text in these colours, where there are any."""
-        if not (self.coloured and colours and text):
-            return text
-        return f"\x1b[{';'.join(_CODES[colour] for colour in colours)}m{text}\x1b[0m"
-
-    def line(self, text: str = "", *colours: Colour) -> None:
+    def line(self, text: str = "", style: str = "") -> None:
         """One line."""
-        self._lines.append(self.paint(printable(text), *colours))
+        self._console.print(Text(printable(text), style), soft_wrap=True)
 
-    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Cell | str]]) -> None:
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """Rows under heads. A head that begins with ``>`` is of a column of numbers."""
-        cells = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
-        names = [head.removeprefix(">") for head in heads]
-        widths = [
-            max(_width(name), *(_width(row[place].text) for row in cells), 0)
-            for place, name in enumerate(names)
-        ]
-        right = [head.startswith(">") for head in heads]
-        if self._room is not None:
-            widths = fitted(widths, right, self._room)
-        self._row([Cell(name, "bold") for name in names], widths, right)
-        for row in cells:
-            self._row(row, widths, right)
+        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+        for head in heads:
+            is_number = head.startswith(">")
+            table.add_column(
+                printable(head.removeprefix(">")),
+                justify="right" if is_number else "left",
+                no_wrap=is_number,
+            )
+        for row in rows:
+            table.add_row(*map(_text, row))
+        self._console.print(table, crop=False)
 
     def write(self) -> None:
         """Print all lines. What the output's encoding lacks is spelled out."""
-        text = "".join(f"{line}\n" for line in self._lines)
+        lines = self._console.end_capture().splitlines()
+        text = "".join(f"{line.rstrip()}\n" for line in lines)
         encoding = self._out.encoding or "utf-8"
         self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
         self._out.flush()
-        self._lines.clear()
-
-    def _row(self, row: Sequence[Cell], widths: Sequence[int], right: Sequence[bool]) -> None:
-        parts = []
-        for cell, width, to_right in zip(row, widths, right, strict=True):
-            shown = cut(cell.text, width)
-            space = " " * (width - _width(shown))
-            text = self.paint(shown, *cell.colours)
-            parts.append(space + text if to_right else text + space)
-        self._lines.append("  ".join(parts).rstrip())
 
 
-def fitted(widths: Sequence[int], numbers: Sequence[bool], room: int) -> list[int]:
-    """The widths of columns, the widest texts narrowed until all fit, or cannot be narrowed."""
-    found = list(widths)
-    texts = [place for place, is_number in enumerate(numbers) if not is_number]
-    while sum(found) + 2 * (len(found) - 1) > room:
-        widest = max(texts, key=found.__getitem__, default=None)
-        if widest is None or found[widest] <= LEAST:
-            break
-        found[widest] -= 1
-    return found
-
-
-def cut(text: str, width: int) -> str:
-    """The text, or as much of it as fits before an ellipsis."""
-    if _width(text) <= width:
-        return text
-    while text and _width(text) > width - 1:
-        text = text[:-1]
-    return f"{text}…"
+def _text(cell: Cell) -> Text:
+    text, style = (cell, "") if isinstance(cell, str) else cell
+    return Text(printable(text), style, no_wrap=True, overflow="ellipsis")
 
 
 def quoted(text: str, longest: int = LONGEST) -> str:
     """A text as JSON quotes it, cut to ``longest`` columns, safe to print."""
     shown = printable(json.dumps(text, ensure_ascii=False))
-    if _width(shown) <= longest:
-        return shown
-    while _width(shown) > longest - 2:
-        shown = shown[: min(len(shown) - 1, longest - 2)]
-    return shown + '…"'
+    return shown if cell_len(shown) <= longest else set_cell_size(shown, longest - 2) + '…"'
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -158,11 +114,3 @@ def bar(share: float, width: int = 20) -> str:
     eighths = math.floor(8 * width * min(max(share, 0.0), 1.0) + 0.5)
     full, part = divmod(eighths, 8)
     return "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal: wide characters take two, combining ones none."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in text
-    )

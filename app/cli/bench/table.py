@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.cli.bench.load import Load
 from app.cli.bench.report import LATE_MS, SHARES, Report
-from app.cli.tables import Cell, Colour, Page, quoted
+from app.cli.tables import Cell, Page, quoted
 
 
 def show(page: Page, title: str, load: Load, reports: Sequence[Report]) -> None:
@@ -27,10 +27,8 @@ def warnings(load: Load, report: Report) -> list[str]:
     found = []
     failed = {name: count for name, count in report.outcomes.items() if not name.startswith("2")}
     for name, count in failed.items():
-        said = (
-            f": {quoted(report.error_samples[name], 160)}" if name in report.error_samples else ""
-        )
-        found.append(f"{count} x {name}{said}")
+        sample = report.error_samples.get(name)
+        found.append(f"{count} x {name}" + ("" if sample is None else f": {quoted(sample, 160)}"))
     if report.connection_limited:
         found.append(
             f"{report.connection_limited} requests waited because {load.connections} were on their "
@@ -48,20 +46,20 @@ def warnings(load: Load, report: Report) -> list[str]:
     return found
 
 
-def _row(report: Report) -> list[Cell | str]:
+def _row(report: Report) -> list[Cell]:
     all_ok = report.ok == report.sent
-    row: list[Cell | str] = [
+    row: list[Cell] = [
         f"{report.rate:g}",
         str(report.sent),
-        Cell(str(report.ok), *(() if all_ok else ("red",))),
+        (str(report.ok), "" if all_ok else "red"),
         f"{report.achieved:.2f}",
         *(_ms(report.latency_ms.get(name)) for name in SHARES),
     ]
     if report.good is None or report.goodput is None:
         return row
     share = report.good / report.sent if report.sent else 0.0
-    colour: Colour = "green" if share >= 0.99 else "yellow"
-    return [*row, Cell(f"{share:.1%}", colour), f"{report.goodput:.2f}"]
+    colour = "green" if share >= 0.99 else "yellow"
+    return [*row, (f"{share:.1%}", colour), f"{report.goodput:.2f}"]
 
 
 def _ms(value: float | None) -> str:

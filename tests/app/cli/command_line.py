@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -16,6 +17,13 @@ import pytest
 from app.cli.main import main
 from app.client import Client
 from tests.app.fake_engine import FakeEngine
+
+
+class Terminal(io.StringIO):
+    """Says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @contextmanager

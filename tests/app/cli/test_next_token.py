@@ -14,7 +14,14 @@ from app.cli.next_token import show
 from app.cli.tables import Page
 from app.schemas.next_token import NextTokenResponse
 from tests.app.calls import call
-from tests.app.cli.command_line import answer_locally, answer_with, field_error, printed, rows
+from tests.app.cli.command_line import (
+    Terminal,
+    answer_locally,
+    answer_with,
+    field_error,
+    printed,
+    rows,
+)
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 
@@ -24,6 +31,8 @@ EXAMPLE: dict[str, Any] = NextTokenResponse.model_config["json_schema_extra"]["e
 @pytest.fixture(autouse=True)
 def _law(monkeypatch: pytest.MonkeyPatch) -> None:
     answer_locally(monkeypatch, FakeEngine())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
 
 
 def test_the_table_lists_the_best_tokens_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,8 +181,8 @@ def test_a_model_that_is_not_there_is_one_line_and_status_1(
 
 def test_a_terminal_gets_bars_and_colours() -> None:
     """The same table, with a bar as long as the probability behind each row."""
-    out = io.StringIO()
-    page = Page(out, coloured=True)
+    out = Terminal()
+    page = Page(out)
     show(page, NextTokenResponse.model_validate(EXAMPLE))
     page.write()
     assert "\x1b[36m████████████▏" in out.getvalue()

@@ -6,14 +6,8 @@ import io
 
 import pytest
 
-from app.cli.tables import Cell, Page, bar, number, percent, printable, quoted
-
-
-class Terminal(io.StringIO):
-    """Says that it is one."""
-
-    def isatty(self) -> bool:
-        return True
+from app.cli.tables import Page, bar, number, percent, printable, quoted
+from tests.app.cli.command_line import Terminal
 
 
 def test_columns_are_aligned_by_what_they_look_like() -> None:
@@ -28,31 +22,33 @@ def test_columns_are_aligned_by_what_they_look_like() -> None:
 def test_a_table_fits_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """The widest texts are cut and end in an ellipsis; numbers stay, and so do pipes and files."""
     monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
     rows = [["a" * 40, "-12.5", "日" * 20], ["b", "1", "c"]]
     shown = []
     for out in (Terminal(), io.StringIO()):
-        page = Page(out, coloured=False)
+        page = Page(out)
         page.table(["text", ">number", "other"], rows)
         page.write()
         shown.append(out.getvalue())
-    assert shown[0].splitlines()[1] == "aaaaaaaaa…   -12.5  日日日日…"
+    assert shown[0].splitlines()[1] == "aaaaaaaaa…   -12.5  日日日日 …"
     assert shown[0].splitlines()[2] == "b                1  c"
     assert "a" * 40 in shown[1]
     assert "日" * 20 in shown[1]
 
 
-def test_colours_do_not_move_columns() -> None:
+def test_colours_do_not_move_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """The codes take no room."""
-    plain, coloured = io.StringIO(), io.StringIO()
-    for out, wanted in ((plain, False), (coloured, True)):
-        page = Page(out, coloured=wanted)
-        page.table(["a", "b"], [[Cell("x", "red"), Cell("y", "bold", "green")], ["long", "z"]])
+    monkeypatch.setenv("TERM", "xterm")
+    plain, coloured = io.StringIO(), Terminal()
+    for out in (plain, coloured):
+        page = Page(out)
+        page.table(["a", "b"], [[("x", "red"), ("y", "bold green")], ["long", "z"]])
         page.write()
     stripped = coloured.getvalue()
     for code in ("\x1b[31m", "\x1b[1;32m", "\x1b[1m", "\x1b[0m"):
         assert code in stripped
         stripped = stripped.replace(code, "")
-    assert stripped == plain.getvalue()
+    assert [line.rstrip() for line in stripped.splitlines()] == plain.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(
@@ -68,11 +64,17 @@ def test_a_terminal_may_refuse_colours(
     variables: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NO_COLOR with any value but the empty one, and terminals that cannot."""
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name in ("NO_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert Page(Terminal()).coloured is coloured
-    assert not Page(io.StringIO()).coloured
+    shown = []
+    for out in (Terminal(), io.StringIO()):
+        page = Page(out)
+        page.line("x", "red")
+        page.write()
+        shown.append(out.getvalue())
+    assert shown == ["\x1b[31mx\x1b[0m\n" if coloured else "x\n", "x\n"]
 
 
 def test_no_text_drives_the_terminal() -> None:
