@@ -98,6 +98,13 @@ def check_entries(positions: int, request: LogprobsRequest) -> None:
         )
 
 
+def check_unread(tokenizer: Tokenizer, request: ScoreRequest) -> None:
+    """Raise ``InvalidQuery`` for a request that is too large, whatever its tokens are."""
+    check_report(request)
+    if request.boundary not in ("separate", "marginal"):
+        check_joined_chars(tokenizer, request.context, request.candidates)
+
+
 def check_report(request: ScoreRequest) -> None:
     """Raise ``InvalidQuery`` where a response would report too many candidates in full."""
     count = len(request.candidates)
@@ -121,14 +128,32 @@ def check_scored(request: ScoreRequest, tokens: int) -> None:
         )
 
 
-def check_paths(tokens: int) -> None:
-    """Raise ``InvalidQuery`` where candidates with their contexts are too many tokens to hold."""
-    if tokens > MAX_PATH_TOKENS:
-        raise InvalidQuery(
-            f"with their contexts they are {tokens} tokens; a request may have "
-            f"{MAX_PATH_TOKENS}; send fewer at a time with start_token pinned, or set top_n",
-            "candidates",
-        )
+@dataclass(frozen=True, slots=True)
+class ScoreSize:
+    """What the candidates of one request come to.
+
+    Attributes:
+        scored_tokens: of all candidates together, appended ends included.
+        path_tokens: of all token paths that are asked about, contexts included.
+        open_paths: tokens of the candidates that may begin one another, None for one that cannot;
+            none where the answer does not say which do.
+    """
+
+    scored_tokens: int
+    path_tokens: int
+    open_paths: Sequence[Sequence[int] | None]
+
+    def check(self, request: ScoreRequest) -> None:
+        """Raise ``InvalidQuery`` for what is too much to hold, to compute or to answer."""
+        check_scored(request, self.scored_tokens)
+        check_entries(self.scored_tokens, request)
+        check_prefixes(self.open_paths)
+        if self.path_tokens > MAX_PATH_TOKENS:
+            raise InvalidQuery(
+                f"with their contexts they are {self.path_tokens} tokens; a request may have "
+                f"{MAX_PATH_TOKENS}; send fewer at a time with start_token pinned, or set top_n",
+                "candidates",
+            )
 
 
 def check_prefixes(paths: Sequence[Sequence[int] | None]) -> None:

@@ -6,15 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.requests.item_errors import raise_if_failed, with_candidate_index
-from app.requests.limits import (
-    check_context,
-    check_entries,
-    check_joined_chars,
-    check_paths,
-    check_prefixes,
-    check_report,
-    check_scored,
-)
+from app.requests.limits import ScoreSize, check_context, check_scored, check_unread
 from app.requests.prompt import Prompt, parse_prompt
 from app.requests.token_details import path_bytes
 from app.requests.worker_threads import check_wanted
@@ -128,6 +120,20 @@ class ScorePlan:
         return tuple(c for c in self.candidates if isinstance(c, PlannedCandidate))
 
     @property
+    def size(self) -> ScoreSize:
+        """How much work and how large an answer it makes."""
+        scorable = self.scorable
+        scored = sum(candidate.size.tokens for candidate in scorable)
+        normalization = Normalization(self.request.normalization)
+        all_paths = self.request.top_n is None or normalization.has_baseline
+        contexts = (self.joined.prefix, *self.baseline.prefixes) if all_paths else ()
+        return ScoreSize(
+            scored_tokens=scored,
+            path_tokens=sum(len(prefix) * len(scorable) + scored for prefix in contexts),
+            open_paths=() if self.request.compact else self.open_paths,
+        )
+
+    @property
     def open_paths(self) -> list[tuple[int, ...] | None]:
         """The paths of the candidates that may begin others: with an end behind it none does."""
         return [
@@ -152,16 +158,27 @@ class ScorePlan:
 def plan_score(
     tokenizer: Tokenizer, info: ModelInfo, check: Check, request: ScoreRequest
 ) -> ScorePlan:
-    """Tokenize and join; ``check`` says what the engine would refuse.
+    """The request in token ids, within all bounds; its queries are made when they are wanted.
+
+    Args:
+        tokenizer: the model's.
+        info: what is served.
+        check: what the engine would refuse a query with.
+        request: what was asked.
 
     Raises:
         InvalidQuery: a setting or the context is at fault, no candidate can be scored, or one
             cannot and the request is all or nothing.
     """
-    check_report(request)
+    check_unread(tokenizer, request)
+    plan = _parse(tokenizer, info, check, request)
+    plan.size.check(request)
+    return plan
+
+
+def _parse(tokenizer: Tokenizer, info: ModelInfo, check: Check, request: ScoreRequest) -> ScorePlan:
+    """Tokenize the contexts and candidates, and join them where they meet."""
     targets = _end_ids(info) if request.append_eos else None
-    if request.boundary != "separate":
-        check_joined_chars(tokenizer, request.context, request.candidates)
     prompt = parse_prompt(tokenizer, info, request)
     baseline = read_baseline(tokenizer, info, request)
     planner = CandidatePlanner(tokenizer, check, request, prompt, baseline, targets)
@@ -170,20 +187,9 @@ def plan_score(
     check_context(len(joined.prefix), info, room=1)
     candidates = planner.plan(range(len(request.candidates)), joined)
     raise_if_failed(candidates, request.all_or_nothing)
-    if request.start_token is not None:
-        check_scored(request, (joined.context_tokens - request.start_token) * len(candidates))
     if request.start_token is not None or _failed_after_joining(joined, candidates):
-        joined, candidates = planner.replan(candidates, joined.policy)
-    plan = ScorePlan(request, prompt, joined, baseline, tuple(candidates))
-    scored = sum(candidate.size.tokens for candidate in plan.scorable)
-    check_scored(request, scored)
-    check_entries(scored, request)
-    if not request.compact:
-        check_prefixes(plan.open_paths)
-    contexts = (joined.prefix, *baseline.prefixes)
-    if request.top_n is None or Normalization(request.normalization).has_baseline:
-        check_paths(sum(len(prefix) * len(plan.scorable) + scored for prefix in contexts))
-    return plan
+        joined, candidates = planner.replan(candidates, joined)
+    return ScorePlan(request, prompt, joined, baseline, tuple(candidates))
 
 
 def _end_ids(info: ModelInfo) -> tuple[int, ...]:
@@ -243,10 +249,13 @@ class CandidatePlanner:
             for index, candidate in zip(indices, joined.candidates, strict=True)
         ]
 
-    def replan(self, candidates: Sequence[Planned], policy: Boundary) -> tuple[Join, list[Planned]]:
+    def replan(self, candidates: Sequence[Planned], joined: Join) -> tuple[Join, list[Planned]]:
         """The same without those that failed: they must not move the start of the others."""
+        start = self._request.start_token
+        if start is not None:
+            check_scored(self._request, (joined.context_tokens - start) * len(candidates))
         good = [i for i, one in enumerate(candidates) if isinstance(one, PlannedCandidate)]
-        joined = self.join(good, policy, self._request.start_token)
+        joined = self.join(good, joined.policy, start)
         replanned = dict(zip(good, self.plan(good, joined), strict=True))
         return joined, [replanned.get(i, failed) for i, failed in enumerate(candidates)]
 
