@@ -83,7 +83,7 @@ class EventStream(EventSourceResponse, Generic[T]):
         return cls(await anext(events), events, names, kind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Starlette would watch for the disconnect in a task of its own; the Lifetime middleware
+        # Starlette would watch for the disconnect in a task of its own; CancelOnDisconnect
         # does already, and cancels this one.
         self._facts = facts_of(scope)
         async with aclosing(self._rest), aclosing(self._lines):

@@ -2,7 +2,7 @@
 
 A plan is made from text by the family that read the request; the service asks the engine::
 
-    request ── plan ──> queries ── SharedScores ──> answers ── the family ──> response
+    request ── plan ──> queries ── CachedScorer ──> answers ── the family ──> response
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class PathQueries(Generic[T]):
 
     Attributes:
         queries: answered in this order.
-        meaning: whatever the answers are to be read with.
+        plan: whatever the answers are to be read with.
         prompt_tokens: tokens of all contexts, for the usage.
         scored_tokens: tokens whose log-probabilities the answer is made of.
     """
@@ -36,10 +36,10 @@ class PathQueries(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class PathScores(Generic[T]):
-    """What was answered; the other fields are those of ``Reply``.
+    """What was answered; the other fields are those of ``BaseResponse``.
 
     Attributes:
-        meaning: the plan's own.
+        plan: as given.
         answers: one for each query, in order; what failed is an error in its place.
         id: 32 hex digits, to which a family adds its own prefix.
     """
