@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
+from httpx_sse import EventSource, SSEError
 
 from app.client.concurrency import AsyncItems, AsyncResults, in_order_async, sleep_async
 from app.client.endpoints import (
@@ -244,9 +245,11 @@ class AsyncClient:
         stream = AnswerStream(call)
         async with aclosing(await self._open(call)) as response:
             try:
-                async for piece in response.aiter_bytes():
-                    for event in stream.feed(piece):
-                        yield event
+                async for event in EventSource(response).aiter_sse():
+                    if (answer := stream.read(event)) is not None:
+                        yield answer
+            except SSEError as error:
+                raise stream.invalid(f"sent no stream: {error}") from error
             except httpx.HTTPError as error:
                 raise unanswered(call, error).error from error
         stream.end()

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
+from httpx_sse import EventSource, SSEError
 
 from app.client.concurrency import Items, Results, ordered_map, sleep
 from app.client.endpoints import (
@@ -242,8 +243,11 @@ class Client:
         stream = AnswerStream(call)
         with closing(self._open(call)) as response:
             try:
-                for piece in response.iter_bytes():
-                    yield from stream.feed(piece)
+                for event in EventSource(response).iter_sse():
+                    if (answer := stream.read(event)) is not None:
+                        yield answer
+            except SSEError as error:
+                raise stream.invalid(f"sent no stream: {error}") from error
             except httpx.HTTPError as error:
                 raise unanswered(call, error).error from error
         stream.end()

@@ -231,7 +231,9 @@ def test_a_stream_that_breaks_off(rest: bytes, kind: type[ClientError]) -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, content=TOKEN + rest)
+        return httpx.Response(
+            200, headers={"Content-Type": "text/event-stream"}, content=TOKEN + rest
+        )
 
     with client_of(answer, retries=QUICK) as client:
         events = client.stream(context="it is")

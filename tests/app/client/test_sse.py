@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
-from app.client.sse import Event, EventReader
+from app.client import Client, InvalidResponse
+from app.schemas.decode_response import DecodedToken
+from tests.app.in_process import ONCE, URL
 
+HEADERS = {"Content-Type": "text/event-stream; charset=utf-8"}
+TEXT = "caf\N{LATIN SMALL LETTER E WITH ACUTE}\N{LINE SEPARATOR}\x85"
+TOKEN = f'"text":"{TEXT}","logprob":-1,"rank":1,"top_logprobs":[]}}'
 STREAM = (
     ": a comment\n"
-    'event: token\r\ndata: {"a":\r\ndata:  1}\r\n\r\n'
-    "data: caf\N{LATIN SMALL LETTER E WITH ACUTE}\r\rid: 7\n\n"
-    "event: result\ndata\n\n"
-    "event: lost\ndata: x\n"
+    f'event: token\r\ndata: {{"index":0,"id":1,\r\ndata:  {TOKEN}\r\n\r\n'
+    "data: of another kind\r\rid: 7\n\n"
+    f'event:token\rdata:{{"index":1,"id":1,{TOKEN}\n\n'
+    f'event: token\ndata: {{"index":2,"id":1,{TOKEN}\n'
 ).encode()
-EVENTS = [
-    Event("token", '{"a":\n 1}'),
-    Event("message", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
-    Event("result", ""),
-]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_do_not_depend_on_the_cuts(size: int) -> None:
-    """Line ends of all kinds, comments, several data lines; what has no end is no event."""
-    reader = EventReader()
-    found = [
-        event
-        for begin in range(0, len(STREAM), size)
-        for event in reader.feed(STREAM[begin : begin + size])
-    ]
-    assert found == EVENTS
+    """Line ends of all kinds and no others, several data lines; what has no end is no event."""
+    pieces = (STREAM[begin : begin + size] for begin in range(0, len(STREAM), size))
+    answer = httpx.Response(200, headers=HEADERS, content=pieces)
+    with Client(URL, retries=ONCE, transport=httpx.MockTransport(lambda _: answer)) as client:
+        events = client.stream(context="it is")
+        tokens = [next(events), next(events)]
+        with pytest.raises(InvalidResponse, match="before the result"):
+            next(events)
+    found = [(one.index, one.text) for one in tokens if isinstance(one, DecodedToken)]
+    assert found == [(0, TEXT), (1, TEXT)]
+
+
+def test_a_page_is_no_stream() -> None:
+    """A proxy may answer 200 with anything."""
+    answer = httpx.Response(200, html="<html>")
+    with (
+        Client(URL, retries=ONCE, transport=httpx.MockTransport(lambda _: answer)) as client,
+        pytest.raises(InvalidResponse, match="text/html"),
+    ):
+        next(client.stream(context="it is"))

@@ -26,7 +26,7 @@ WORDS = {
     "__aexit__": "__exit__",
     "aclose": "close",
     "aclosing": "closing",
-    "aiter_bytes": "iter_bytes",
+    "aiter_sse": "iter_sse",
     "aread": "read",
     "in_order_async": "ordered_map",
     "sleep_async": "sleep",
