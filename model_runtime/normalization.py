@@ -142,14 +142,6 @@ def log_sum(logprobs: Sequence[float]) -> float:
     return min(0.0, best + math.log(math.fsum(math.exp(logprob - best) for logprob in logprobs)))
 
 
-def perplexity(logprobs: Sequence[float]) -> float:
-    """exp(-s / n); infinite where float64 cannot hold it. Needs at least one log-prob."""
-    try:
-        return math.exp(-total(logprobs) / len(logprobs))
-    except OverflowError:
-        return math.inf
-
-
 def competition_ranks(scores: Sequence[float | None]) -> list[int | None]:
     """1 + the number of strictly better scores: equal scores share a rank (1, 2, 2, 4)."""
     ranks: dict[float, int] = {}

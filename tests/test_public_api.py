@@ -96,7 +96,6 @@ NAMES = [
     "normalized_error",
     "normalized_score",
     "off_mass",
-    "perplexity",
     "prefix_of",
     "prefix_pairs",
     "probabilities",

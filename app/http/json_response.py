@@ -7,13 +7,15 @@ thousand entries the event loop would notice. The bytes are the same as pydantic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass
+from functools import cache
 from itertools import islice
 from typing import Any, Final
 
 from fastapi import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 
 from app.errors.table import ERROR_RESPONSES
@@ -47,7 +49,7 @@ def _entries(value: object) -> Iterator[int]:
 
 def _pieces(value: object) -> Iterator[bytes]:
     if isinstance(value, BaseModel) and is_large(value):
-        for number, (name, field) in enumerate(value):
+        for number, (name, field) in enumerate(_fields(value)):
             yield (b"," if number else b"{") + to_json(name) + b":"
             yield from _pieces(field)
         yield b"}"
@@ -57,10 +59,33 @@ def _pieces(value: object) -> Iterator[bytes]:
             if len(group) == 1:
                 yield from _pieces(group[0])
             else:
-                yield to_json(group, inf_nan_mode="null")[1:-1]
+                yield _written(group)[1:-1]
         yield b"]"
     else:
-        yield to_json(value, inf_nan_mode="null")
+        yield _written(value)
+
+
+def _written(value: object) -> bytes:
+    entries = value if isinstance(value, list) else [value]
+    kind = type(entries[0]) if entries else type(value)
+    if not is_dataclass(kind):
+        return to_json(value, inf_nan_mode="null")
+    # Without its schema pydantic writes every field of a dataclass, those to be left out as well.
+    written = _adapter(kind).dump_json(entries)
+    return written if entries is value else written[1:-1]
+
+
+@cache
+def _adapter(entry: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(list[entry])  # type: ignore[valid-type]
+
+
+def _fields(model: BaseModel) -> Iterator[tuple[str, object]]:
+    """The fields that are not left out of the JSON."""
+    for name, value in model:
+        is_left_out = type(model).model_fields[name].exclude_if
+        if is_left_out is None or not is_left_out(value):
+            yield name, value
 
 
 def _groups(entries: Sequence[object]) -> Iterator[Sequence[object]]:

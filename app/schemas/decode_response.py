@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict
@@ -12,6 +12,8 @@ from app.schemas.decode import Strategy
 from app.schemas.response import (
     PART_CONFIG,
     BaseResponse,
+    OmitEmpty,
+    OmitNone,
     ResponseModel,
     TokenDetail,
     TopLogprob,
@@ -38,11 +40,11 @@ class DecodedSequence(ResponseModel):
     finish_reason: Literal["stop", "length"]
     """``stop``: an end token, a stop token, a stop text, or all of a candidate or of what the
     grammar allows. ``length``: ``max_tokens``."""
-    candidate: int | None
-    """Which of the request's ``candidates`` it is; of equal ones the first. Null without
+    candidate: OmitNone[int] = None
+    """Which of the request's ``candidates`` it is; of equal ones the first. Absent without
     candidates, and where a stop cut one short."""
-    tokens: list[TokenDetail] | None
-    """One entry for each of ``token_ids``; null unless asked for."""
+    tokens: OmitNone[list[TokenDetail]] = None
+    """One entry for each of ``token_ids``; absent unless asked for."""
 
 
 class CertificateReport(ResponseModel):
@@ -52,11 +54,11 @@ class CertificateReport(ResponseModel):
     """The sequences are the best that there are, in this order, and none is missing; with
     ``threshold``, all that are probable enough. False where ``max_expansions`` or the time ran out
     first."""
-    gap: float | None
+    gap: OmitNone[float] = None
     """By how much the score of a completion that is not among the sequences may exceed the last
-    one's; 0 where none can. Null where there are no sequences."""
-    upper_bound: float | None
-    """No completion has a higher score. Null where there is none at all."""
+    one's; 0 where none can. Absent where there are no sequences."""
+    upper_bound: OmitNone[float] = None
+    """No completion has a higher score. Absent where there is none at all."""
     expanded: int
     """Prefixes whose continuations the model was asked about."""
 
@@ -66,16 +68,16 @@ class ComparedStrategy(ResponseModel):
 
     strategy: Strategy
     """One of the request's ``compare``."""
-    sequence: DecodedSequence | None
-    """Its best sequence; null where it found none within its budget or the time."""
-    total: float | None
+    sequence: OmitNone[DecodedSequence] = None
+    """Its best sequence; absent where it found none within its budget or the time."""
+    total: OmitNone[float] = None
     """The sequence's log-probability, in nats."""
-    search_error: float | None
+    search_error: OmitNone[float] = None
     """So many nats the proven optimum's log-probability lies above ``total``: 0 where they are one,
     or closer than the numeric error can tell. A beam search that ranks by another score than the
-    log-probability is measured by the log-probability all the same. Null where ``reason`` says
+    log-probability is measured by the log-probability all the same. Absent where ``reason`` says
     why."""
-    reason: str | None
+    reason: OmitNone[str] = None
     """Why there is no ``search_error``."""
 
 
@@ -86,8 +88,6 @@ _PARIS: Final[dict[str, Any]] = {
     "logprob": -1.75,
     "score": -1.75,
     "finish_reason": "stop",
-    "candidate": None,
-    "tokens": None,
 }
 
 ANSWER_EXAMPLE: Final = example(
@@ -95,8 +95,6 @@ ANSWER_EXAMPLE: Final = example(
     object="decode",
     sequences=[_PARIS],
     certificate={"optimal": True, "gap": 0.0, "upper_bound": -1.75, "expanded": 57},
-    boundary=None,
-    compared=None,
     usage={
         "prompt_tokens": 5,
         "scored_tokens": 3,
@@ -113,13 +111,13 @@ class DecodeResponse(BaseResponse):
     object: Literal["decode"] = "decode"
     sequences: list[DecodedSequence]
     """Best first; empty where nothing was found, and with ``compare``."""
-    certificate: CertificateReport | None
-    """What was proven; null where exact search was not asked for."""
-    boundary: BoundaryReport | None
-    """Where context and candidates met; null without candidates. From ``start_token`` on everything
-    was searched, so ``token_ids`` may begin with the context's last tokens."""
-    compared: list[ComparedStrategy] | None
-    """One entry for each strategy of ``compare``, in its order; else null."""
+    certificate: OmitNone[CertificateReport] = None
+    """What was proven; absent where exact search was not asked for."""
+    boundary: OmitNone[BoundaryReport] = None
+    """Where context and candidates met; absent without candidates. From ``start_token`` on all was
+    searched, so ``token_ids`` may begin with the context's last tokens."""
+    compared: OmitNone[list[ComparedStrategy]] = None
+    """One entry for each strategy of ``compare``, in its order; absent without it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [ANSWER_EXAMPLE]})
 
@@ -139,8 +137,8 @@ class DecodedToken:
     logprob: float
     rank: int
     """1 + the number of tokens that are strictly more probable here."""
-    top_logprobs: list[TopLogprob]
-    """The most probable tokens here, best first; empty when not asked for."""
+    top_logprobs: OmitEmpty[list[TopLogprob]] = field(default_factory=list)
+    """The most probable tokens here, best first; absent unless asked for."""
 
 
 _TOKEN_EXAMPLE: Final = {
@@ -149,7 +147,6 @@ _TOKEN_EXAMPLE: Final = {
     "text": " Paris",
     "logprob": -1.125,
     "rank": 1,
-    "top_logprobs": [],
 }
 
 EVENTS_EXAMPLE: Final = "".join(

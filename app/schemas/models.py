@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
-from app.schemas.response import ResponseModel
+from app.schemas.response import OmitEmpty, OmitNone, ResponseModel
 
 
 class NumericError(ResponseModel):
@@ -88,7 +88,7 @@ class ModelCard(ResponseModel):
                     "created": 1764000000,
                     "owned_by": "chainrule",
                     "fingerprint": "5b1f0c7a9d3e4f62",
-                    "numeric_error": None,
+                    "numeric_error": {"maximum": 1e-5, "rms": 2e-6},
                     "architecture": "LlamaForCausalLM",
                     "parameters": 134515008,
                     "dtype": "float32",
@@ -98,7 +98,6 @@ class ModelCard(ResponseModel):
                     "max_model_len": 8192,
                     "bos_token_id": 1,
                     "end_token_ids": [2],
-                    "warnings": [],
                     "limits": {
                         "max_body_bytes": 8388608,
                         "max_candidates": 131072,
@@ -147,8 +146,8 @@ class ModelCard(ResponseModel):
     owned_by: Literal["chainrule"] = "chainrule"
     fingerprint: str
     """Digest of weights, tokenizer, dtype, code and torch version: the same one, the same bits."""
-    numeric_error: NumericError | None
-    """Null if not measured."""
+    numeric_error: OmitNone[NumericError] = None
+    """Absent if not measured."""
     architecture: str
     parameters: int
     """Number of weights, tied ones once."""
@@ -160,10 +159,12 @@ class ModelCard(ResponseModel):
     """A valid token id is ``0 <= id < vocab_size``."""
     max_model_len: int
     """The longest path of context and continuation, in tokens."""
-    bos_token_id: int | None
+    bos_token_id: OmitNone[int] = None
+    """Absent where the model has none."""
     end_token_ids: list[int]
-    warnings: list[str]
-    """What is odd about the model's files and may not be meant, as the log said at the start."""
+    warnings: OmitEmpty[list[str]] = Field(default_factory=list)
+    """What is odd about the model's files and may not be meant, as the log said at the start;
+    absent where nothing is."""
     limits: LimitsCard
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -9,7 +10,7 @@ from pydantic import ConfigDict, Field
 
 from app.schemas.bounds import MAX_CHOSEN_IDS, MAX_LABEL_CHARS, MAX_LABELS
 from app.schemas.request import ContextRequest, Temperature, TokenId, TopCount
-from app.schemas.response import PART_CONFIG, BaseResponse, example
+from app.schemas.response import PART_CONFIG, BaseResponse, OmitEmpty, OmitImpossible, example
 
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 
@@ -38,7 +39,7 @@ class NextTokenRequest(ContextRequest):
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class TokenProbability:
     """One token of the distribution."""
 
@@ -47,7 +48,8 @@ class TokenProbability:
     id: int
     text: str
     """The token's bytes as UTF-8; bytes that are not valid alone show as U+FFFD."""
-    logprob: float
+    logprob: OmitImpossible = -math.inf
+    """Absent where ``probability`` is 0."""
     probability: float
     """At the request's ``temperature``."""
     rank: int
@@ -60,8 +62,9 @@ class NextTokenResponse(BaseResponse):
     object: Literal["next_token"] = "next_token"
     tokens: list[TokenProbability]
     """The most probable tokens, best first."""
-    chosen: list[TokenProbability]
-    """One entry for each of ``token_ids``, then one for each of ``labels``, in their order."""
+    chosen: OmitEmpty[list[TokenProbability]] = Field(default_factory=list)
+    """One entry for each of ``token_ids``, then one for each of ``labels``, in their order; absent
+    where neither was given."""
     entropy: float
     """Of the whole distribution, in nats."""
     remaining_probability: float
@@ -82,7 +85,6 @@ class NextTokenResponse(BaseResponse):
                             "rank": 1,
                         }
                     ],
-                    chosen=[],
                     entropy=3.25,
                     remaining_probability=0.3934693402873666,
                     usage={

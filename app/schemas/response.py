@@ -1,13 +1,46 @@
-"""What every response shares. Log-probabilities are natural logs; floats round-trip exactly."""
+"""What every response shares. Log-probabilities are natural logs; floats round-trip exactly.
+
+A field that was not asked for, or has no value here, is left out of the JSON, not null; a client
+reads it as None. The shapes of other APIs (``app.compat``) keep the nulls that those APIs have.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from operator import eq, is_, not_
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 PART_CONFIG = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+T = TypeVar("T")
+
+
+def _never_null(schema: dict[str, Any]) -> None:
+    """Say in a field's JSON schema what the JSON holds: the value or nothing, but no null."""
+    present = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
+    schema.update(present[0] if len(present) == 1 else {"anyOf": present})
+    _without_default(schema)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
+OmitNone = Annotated[T | None, Field(exclude_if=partial(is_, None), json_schema_extra=_never_null)]
+"""A field that is absent from the JSON where it is None, which must be its default."""
+
+OmitImpossible = Annotated[
+    float, Field(exclude_if=partial(eq, -math.inf), json_schema_extra=_without_default)
+]
+"""A log-probability that is absent from the JSON where it is minus infinity, which JSON does not
+have and which must be its default."""
+
+OmitEmpty = Annotated[T, Field(exclude_if=not_)]
+"""A field that is absent from the JSON where it is empty or 0, which must be its default."""
 
 
 class ResponseModel(BaseModel):
@@ -56,15 +89,15 @@ class BaseResponse(ResponseModel):
     model: str
     fingerprint: str
     """Digest of weights, tokenizer, dtype, code and torch version: the same one, the same bits."""
-    numeric_error: float | None
-    """Estimated largest error of one token's log-probability against float64; null: unknown."""
+    numeric_error: OmitNone[float] = None
+    """Estimated largest error of one token's log-probability against float64; absent: unknown."""
     usage: Usage
     timings_ms: Timings
 
 
 # A response may list tens of thousands of these; a dataclass is made ten times as fast as a
 # model, and documented and serialized alike.
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class TopLogprob:
     """One of the most probable tokens at a position."""
 
@@ -72,10 +105,11 @@ class TopLogprob:
 
     id: int
     text: str
-    logprob: float
+    logprob: OmitImpossible = -math.inf
+    """Absent where the probability is 0."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class TokenDetail:
     """One token of a scored or generated path."""
 
@@ -86,17 +120,17 @@ class TokenDetail:
     """The token's bytes as UTF-8; bytes that are not valid alone show as U+FFFD."""
     bytes: list[int]
     """The exact bytes the token stands for."""
-    start: int | None
+    start: OmitNone[int] = None
     """Where the token begins: a byte offset in the UTF-8 of the context followed by the text. For
-    token ids and messages the context is the bytes its tokens stand for. Null where the tokenizer
+    token ids and messages the context is the bytes its tokens stand for. Absent where the tokenizer
     has normalized the text, so that no such offset exists."""
-    end: int | None
+    end: OmitNone[int] = None
     """Where it ends, exclusive."""
     logprob: float
-    rank: int | None
-    """1 + the number of tokens that are strictly more probable here; null where not computed."""
-    top_logprobs: list[TopLogprob]
-    """The most probable tokens here, best first; empty when not asked for."""
+    rank: OmitNone[int] = None
+    """1 + the number of tokens that are strictly more probable here; absent where not computed."""
+    top_logprobs: OmitEmpty[list[TopLogprob]] = field(default_factory=list)
+    """The most probable tokens here, best first; absent unless asked for."""
 
 
 def example(**values: Any) -> dict[str, Any]:
@@ -106,6 +140,6 @@ def example(**values: Any) -> dict[str, Any]:
         "created": 1764000000,
         "model": "smollm2-135m-instruct",
         "fingerprint": "5b1f0c7a9d3e4f62",
-        "numeric_error": None,
+        "numeric_error": 1e-5,
         "timings_ms": {"queue": 0.1, "tokenize": 0.2, "model": 30.0, "total": 31.0},
     }

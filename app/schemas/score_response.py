@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from app.schemas.error import ErrorObject
-from app.schemas.response import BaseResponse, ResponseModel, TokenDetail, example
+from app.schemas.response import (
+    BaseResponse,
+    OmitEmpty,
+    OmitNone,
+    ResponseModel,
+    TokenDetail,
+    example,
+)
 
 if TYPE_CHECKING:
     from model_runtime import Join
@@ -26,9 +33,9 @@ class Marginal(ResponseModel):
     """What was not finished is below 2^-32 of what was: the two agree to 1e-9."""
     expanded: int
     """Token paths that the model was asked about."""
-    normalized: str | None
+    normalized: OmitNone[str] = None
     """The candidate as the tokenizer's normalizer writes it (in NFC, for example), whose bytes were
-    summed; null where that is the candidate itself. Every policy scores this text."""
+    summed; absent where that is the candidate itself. Every policy scores this text."""
 
 
 class SplitToken(ResponseModel):
@@ -39,11 +46,11 @@ class SplitToken(ResponseModel):
 
 
 class PolicyScores(ResponseModel):
-    """The candidate's log-probability under each policy; null where it cannot be scored."""
+    """The candidate's log-probability under each policy; absent where it cannot be scored."""
 
-    joint: float | None
-    separate: float | None
-    marginal: Marginal | None
+    joint: OmitNone[float] = None
+    separate: OmitNone[float] = None
+    marginal: OmitNone[Marginal] = None
 
 
 class CandidateJoin(ResponseModel):
@@ -60,56 +67,56 @@ class CandidateJoin(ResponseModel):
 
 
 class CandidateScore(ResponseModel):
-    """One candidate's result. Where ``error`` is given, every number is null."""
+    """One candidate's result. Where there is an ``error`` there is no number."""
 
     index: int
     """Place in the request's ``candidates``."""
-    rank: int | None
-    """1 + the number of candidates with a higher score. Null behind the cut of ``top_n``."""
-    tie_group: int | None
+    rank: OmitNone[int] = None
+    """1 + the number of candidates with a higher score. Absent behind the cut of ``top_n``."""
+    tie_group: OmitNone[int] = None
     """Candidates that share a number, from 1 for the best, cannot be told apart within numeric
-    error. Null for a candidate that stands alone, and where the error is not known."""
-    score: float | None
+    error. Absent for a candidate that stands alone, and where the error is not known."""
+    score: OmitNone[float] = None
     """The log-probability under ``normalization``."""
-    numeric_error: float | None
+    numeric_error: OmitNone[float] = None
     """What the score may be off by: the largest error of a token in the response's
     ``numeric_error``, added up and carried through the normalization. An estimate."""
-    logprob: float | None
+    logprob: OmitNone[float] = None
     """The raw sum: log P(candidate | context)."""
-    token_count: int | None
+    token_count: OmitNone[int] = None
     """Scored tokens, the context's tail and the end included."""
-    tail_tokens: int | None
-    """Scored tokens that lie wholly inside the context's end."""
-    mean_logprob: float | None
+    tail_tokens: OmitEmpty[int] = 0
+    """Scored tokens that lie wholly inside the context's end; absent where there are none."""
+    mean_logprob: OmitNone[float] = None
     """``logprob / token_count``."""
-    logprob_per_char: float | None
-    """``logprob`` per Unicode code point of the candidate alone; null if it has none."""
-    logprob_per_byte: float | None
-    """``logprob`` per UTF-8 byte of the candidate alone; null if it has none."""
-    baseline_logprob: float | None
-    """What ``pmi`` or ``calibrated`` subtracts; null for the others."""
-    perplexity: float | None
-    """``exp(-mean_logprob)``; null where that is beyond the largest float."""
-    probability: float | None
-    """Softmax of ``score / temperature`` over the candidates that could be scored. Null where one
+    logprob_per_char: OmitNone[float] = None
+    """``logprob`` per Unicode code point of the candidate alone; absent unless ``normalization`` is
+    ``per_char``."""
+    logprob_per_byte: OmitNone[float] = None
+    """``logprob`` per UTF-8 byte of the candidate alone; absent if it has none."""
+    baseline_logprob: OmitNone[float] = None
+    """What ``pmi`` or ``calibrated`` subtracts; absent for the others."""
+    probability: OmitNone[float] = None
+    """Softmax of ``score / temperature`` over the candidates that could be scored. Absent where one
     was not scored to the end."""
-    probability_bounds: tuple[float, float] | None
-    """Where ``probability`` lies, the candidates that ``top_n`` left unfinished included."""
-    greedy: bool | None
+    probability_bounds: OmitNone[tuple[float, float]] = None
+    """Where ``probability`` lies, the candidates that ``top_n`` left unfinished included; absent
+    where it is known."""
+    greedy: OmitNone[bool] = None
     """Every scored token is the most probable one at its place."""
-    prefix_of: list[int]
+    prefix_of: OmitEmpty[list[int]] = Field(default_factory=list)
     """Candidates whose token path this one begins: it is never less probable than they are, unless
-    an end is appended."""
-    bound: float | None
+    an end is appended. Absent where there are none."""
+    bound: OmitNone[float] = None
     """Where ``top_n`` left the candidate unfinished: its score is not above this."""
-    marginal: Marginal | None
+    marginal: OmitNone[Marginal] = None
     """Under ``boundary`` ``marginal``; ``logprob`` is then its ``lower``."""
-    join: CandidateJoin | None
-    """How it met the context; null unless asked for."""
-    error: ErrorObject | None
+    join: OmitNone[CandidateJoin] = None
+    """How it met the context; absent unless asked for."""
+    error: OmitNone[ErrorObject] = None
     """Why this candidate could not be scored."""
-    tokens: list[TokenDetail] | None
-    """The scored tokens in order; null unless asked for. The entry that ``append_eos`` adds names
+    tokens: OmitNone[list[TokenDetail]] = None
+    """The scored tokens in order; absent unless asked for. The entry that ``append_eos`` adds names
     the likeliest end token and carries the log of the summed probability of all of them."""
 
 
@@ -152,21 +159,22 @@ class TopReport(ResponseModel):
     out first: then the ranked are the best of what was scored."""
     search: Literal["best_first", "all"]
     """``all``: everything was scored, as ``pmi`` and ``calibrated`` have no bound."""
-    asked: int | None
-    """Token paths that the search asked about; null where it was not needed."""
+    expanded: OmitNone[int] = None
+    """Token paths that the search asked about; absent where it was not needed."""
 
 
 class RankedColumns(ResponseModel):
-    """Ranked candidates, best first; every column has an entry for each."""
+    """Ranked candidates, best first; every column that is there has an entry for each."""
 
     index: list[int]
     rank: list[int]
-    tie_group: list[int | None]
+    tie_group: OmitNone[list[int | None]] = None
+    """Null for a candidate that stands alone; absent where all do."""
     score: list[float]
     logprob: list[float]
-    numeric_error: list[float | None]
-    probability: list[float | None]
-    probability_bounds: list[tuple[float, float] | None]
+    numeric_error: OmitNone[list[float]] = None
+    probability: OmitNone[list[float]] = None
+    probability_bounds: OmitNone[list[tuple[float, float]]] = None
 
 
 class UnrankedColumns(ResponseModel):
@@ -193,29 +201,29 @@ class FailedColumns(ResponseModel):
 
 
 class CompactScores(ResponseModel):
-    """All candidates, a column for each number."""
+    """All candidates, a column for each number; absent are the kinds that there are none of."""
 
     ranked: RankedColumns
-    unranked: UnrankedColumns
-    pruned: PrunedColumns
-    failed: FailedColumns
+    unranked: OmitNone[UnrankedColumns] = None
+    pruned: OmitNone[PrunedColumns] = None
+    failed: OmitNone[FailedColumns] = None
 
 
 class ScoreResponse(BaseResponse):
     """Results in the order of the request's candidates."""
 
     object: Literal["score"] = "score"
-    results: list[CandidateScore]
-    """Empty where ``compact`` was asked for."""
-    compact: CompactScores | None
-    """Null unless asked for."""
-    top: TopReport | None
-    """What ``top_n`` did; null without it."""
-    off_candidate_mass: float | None
+    results: OmitEmpty[list[CandidateScore]] = Field(default_factory=list)
+    """Absent where ``compact`` was asked for."""
+    compact: OmitNone[CompactScores] = None
+    """Absent unless asked for."""
+    top: OmitNone[TopReport] = None
+    """What ``top_n`` did; absent without it."""
+    off_candidate_mass: OmitNone[float] = None
     """1 minus the summed probability of the distinct candidates: what the model gives to all else.
-    Null where a candidate's path begins another's, where the start lies before the context's end,
+    Absent where a candidate's path begins another's, where the start lies before the context's end,
     and where a candidate was not scored to the end."""
-    off_candidate_mass_bounds: tuple[float, float] | None
+    off_candidate_mass_bounds: OmitNone[tuple[float, float]] = None
     """Where it lies, if only unfinished candidates keep it from being known."""
     boundary: BoundaryReport
 
@@ -229,32 +237,17 @@ class ScoreResponse(BaseResponse):
                         {
                             "index": 0,
                             "rank": 1,
-                            "tie_group": None,
                             "score": -1.125,
                             "numeric_error": 1e-5,
                             "logprob": -1.125,
                             "token_count": 1,
-                            "tail_tokens": 0,
                             "mean_logprob": -1.125,
-                            "logprob_per_char": -0.1875,
                             "logprob_per_byte": -0.1875,
-                            "baseline_logprob": None,
-                            "perplexity": 3.080216848918031,
                             "probability": 1.0,
-                            "probability_bounds": None,
                             "greedy": True,
-                            "prefix_of": [],
-                            "bound": None,
-                            "marginal": None,
-                            "join": None,
-                            "error": None,
-                            "tokens": None,
                         }
                     ],
-                    compact=None,
-                    top=None,
                     off_candidate_mass=0.6753475326416503,
-                    off_candidate_mass_bounds=None,
                     boundary={
                         "policy": "joint",
                         "start_token": 5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from app.errors.table import error_object
 from app.schemas.score_response import (
@@ -17,44 +18,53 @@ from app.scoring.ranking import CandidateRanking
 from app.scoring.scored_candidate import ScoredCandidate
 from model_runtime import ChainruleError, Pruned
 
+T = TypeVar("T")
+
 
 def compact_scores(outcomes: Sequence[CandidateResult], ranking: CandidateRanking) -> CompactScores:
     """The ranked best first, the others in the request's order."""
     ranked = set(ranking.best)
+    behind = [i for i, score in enumerate(ranking.scores) if score is not None and i not in ranked]
     pruned = [(i, one.bound) for i, one in enumerate(outcomes) if isinstance(one, Pruned)]
-    others = [
-        (index, score)
-        for index, score in enumerate(ranking.scores)
-        if score is not None and index not in ranked
-    ]
     return CompactScores(
         ranked=_ranked(outcomes, ranking),
-        unranked=UnrankedColumns(index=[i for i, _ in others], score=[s for _, s in others]),
-        pruned=PrunedColumns(index=[i for i, _ in pruned], bound=[b for _, b in pruned]),
+        unranked=UnrankedColumns(index=behind, score=_present(ranking.scores, behind))
+        if behind
+        else None,
+        pruned=PrunedColumns(index=[i for i, _ in pruned], bound=[b for _, b in pruned])
+        if pruned
+        else None,
         failed=_failed(outcomes),
     )
 
 
 def _ranked(outcomes: Sequence[CandidateResult], ranking: CandidateRanking) -> RankedColumns:
-    best = [(i, one) for i in ranking.best if isinstance(one := outcomes[i], ScoredCandidate)]
+    best = ranking.best
+    ties = [ranking.tie_groups[i] for i in best]
     return RankedColumns(
-        index=[i for i, _ in best],
-        rank=[rank for i, _ in best if (rank := ranking.ranks[i]) is not None],
-        tie_group=[ranking.tie_groups[i] for i, _ in best],
-        score=[score for i, _ in best if (score := ranking.scores[i]) is not None],
-        logprob=[scored.logprob for _, scored in best],
-        numeric_error=[ranking.errors[i] for i, _ in best],
-        probability=[ranking.probabilities[i] for i, _ in best],
-        probability_bounds=[ranking.probability_bounds[i] for i, _ in best],
+        index=list(best),
+        rank=_present(ranking.ranks, best),
+        tie_group=ties if any(ties) else None,
+        score=_present(ranking.scores, best),
+        logprob=[one.logprob for i in best if isinstance(one := outcomes[i], ScoredCandidate)],
+        numeric_error=_present(ranking.errors, best) or None,
+        probability=_present(ranking.probabilities, best) or None,
+        probability_bounds=_present(ranking.probability_bounds, best) or None,
     )
 
 
-def _failed(outcomes: Sequence[CandidateResult]) -> FailedColumns:
+def _present(values: Sequence[T | None], indices: Sequence[int]) -> list[T]:
+    return [value for i in indices if (value := values[i]) is not None]
+
+
+def _failed(outcomes: Sequence[CandidateResult]) -> FailedColumns | None:
     failed = [
         (index, error_object(one))
         for index, one in enumerate(outcomes)
         if isinstance(one, ChainruleError)
     ]
+    if not failed:
+        return None
     return FailedColumns(
         index=[index for index, _ in failed],
         code=[error.code for _, error in failed],

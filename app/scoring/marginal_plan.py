@@ -35,13 +35,11 @@ class MarginalPlanned:
 
     Attributes:
         searched: its bytes as the tokenizer normalizes them, and the tokens that are tried first.
-        characters: Unicode code points of the candidate as it was given.
-        size: bytes of it in UTF-8.
+        size: bytes of the candidate as it was given, in UTF-8.
         normalized: its text, where the tokenizer's normalizer changed that.
     """
 
     searched: MarginalCandidate
-    characters: int
     size: int
     normalized: str | None = None
 
@@ -220,15 +218,13 @@ class _Reader:
         own = ids if spells else self._trie.spell(content)
         return MarginalPlanned(
             MarginalCandidate(content, own),
-            len(text),
             len(text.encode()),
             None if normalized == text else normalized,
         )
 
     def _read_ids(self, ids: tuple[int, ...]) -> MarginalPlanned:
         content = path_bytes(self._tokenizer, ids)
-        characters = len(self._tokenizer.decode(ids))
-        return MarginalPlanned(MarginalCandidate(content, ids), characters, len(content))
+        return MarginalPlanned(MarginalCandidate(content, ids), len(content))
 
     def _unfit(self, candidate: MarginalCandidate) -> InvalidQuery | None:
         """What keeps even the tokens that are tried first from being asked about."""

@@ -43,8 +43,6 @@ def build_marginal(
     mass = marginal_off_mass(plan, scores)
     return ScoreBody(
         results=scores,
-        compact=None,
-        top=None,
         off_candidate_mass=mass if isinstance(mass, float) else None,
         off_candidate_mass_bounds=mass if isinstance(mass, tuple) else None,
         scored_tokens=sum(one.expanded for one in results if isinstance(one, MarginalResult)),
@@ -216,18 +214,10 @@ def _scored(
         score=result.lower,
         numeric_error=comparison.errors[index],
         logprob=result.lower,
-        token_count=None,
-        tail_tokens=None,
-        mean_logprob=None,
-        logprob_per_char=result.lower / candidate.characters,
         logprob_per_byte=result.lower / candidate.size,
-        baseline_logprob=None,
-        perplexity=None,
         probability=comparison.probabilities[index],
         probability_bounds=comparison.bounds[index],
-        greedy=None,
         prefix_of=list(comparison.prefix_of[index]),
-        bound=None,
         marginal=Marginal(
             lower=result.lower,
             upper=result.upper,
@@ -235,7 +225,4 @@ def _scored(
             expanded=result.expanded,
             normalized=candidate.normalized,
         ),
-        join=None,
-        error=None,
-        tokens=None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,6 @@ from model_runtime import (
     Pruned,
     Tokenizer,
     TopResult,
-    perplexity,
     prefix_of,
 )
 
@@ -34,11 +32,11 @@ class ScoreBody:
     """See ``ScoreResponse`` for all but ``scored_tokens``: those that log-probs were read of."""
 
     results: list[CandidateScore]
-    compact: CompactScores | None
-    top: TopReport | None
+    scored_tokens: int
     off_candidate_mass: float | None
     off_candidate_mass_bounds: tuple[float, float] | None
-    scored_tokens: int
+    compact: CompactScores | None = None
+    top: TopReport | None = None
 
 
 def build_scores(
@@ -111,7 +109,7 @@ def candidate_scores(
     entries = TokenDetailBuilder(tokenizer, plan) if plan.request.lists_tokens else None
     begun = prefix_of(plan.open_paths)
     return [
-        _scored(index, outcome, ranking, begun[index], entries)
+        _scored(index, outcome, plan, ranking, begun[index], entries)
         if isinstance(outcome, ScoredCandidate)
         else failed_or_pruned(index, outcome, begun[index])
         for index, outcome in enumerate(outcomes)
@@ -121,12 +119,13 @@ def candidate_scores(
 def _scored(
     index: int,
     scored: ScoredCandidate,
+    plan: ScorePlan,
     ranking: CandidateRanking,
     begun: Sequence[int],
     entries: TokenDetailBuilder | None,
 ) -> CandidateScore:
     check_wanted()
-    spread = perplexity(scored.logprobs)
+    per_char = plan.request.normalization == "per_char"
     return CandidateScore(
         index=index,
         rank=ranking.ranks[index],
@@ -137,18 +136,13 @@ def _scored(
         token_count=len(scored.logprobs),
         tail_tokens=scored.planned.tail_tokens,
         mean_logprob=scored.score(Normalization.MEAN),
-        logprob_per_char=scored.score_if_text(Normalization.PER_CHAR),
+        logprob_per_char=ranking.scores[index] if per_char else None,
         logprob_per_byte=scored.score_if_text(Normalization.PER_BYTE),
         baseline_logprob=scored.baseline,
-        perplexity=spread if math.isfinite(spread) else None,
         probability=ranking.probabilities[index],
         probability_bounds=ranking.probability_bounds[index],
         greedy=all(rank == 1 for rank in scored.ranks),
         prefix_of=list(begun),
-        bound=None,
-        marginal=None,
-        join=None,
-        error=None,
         tokens=None if entries is None else entries.of(scored),
     )
 
@@ -157,28 +151,6 @@ def failed_or_pruned(
     index: int, outcome: Pruned | ChainruleError, begun: Sequence[int] = ()
 ) -> CandidateScore:
     """A candidate without a score: its bound, or why it failed; ``begun`` are those it begins."""
-    failed = isinstance(outcome, ChainruleError)
-    return CandidateScore(
-        index=index,
-        rank=None,
-        tie_group=None,
-        score=None,
-        numeric_error=None,
-        logprob=None,
-        token_count=None,
-        tail_tokens=None,
-        mean_logprob=None,
-        logprob_per_char=None,
-        logprob_per_byte=None,
-        baseline_logprob=None,
-        perplexity=None,
-        probability=None,
-        probability_bounds=None,
-        greedy=None,
-        prefix_of=[] if failed else list(begun),
-        bound=outcome.bound if isinstance(outcome, Pruned) else None,
-        marginal=None,
-        join=None,
-        error=error_object(outcome) if isinstance(outcome, ChainruleError) else None,
-        tokens=None,
-    )
+    if isinstance(outcome, ChainruleError):
+        return CandidateScore(index=index, error=error_object(outcome))
+    return CandidateScore(index=index, prefix_of=list(begun), bound=outcome.bound)

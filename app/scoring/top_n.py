@@ -56,5 +56,5 @@ def top_report(request: ScoreRequest, ranked: int, found: TopResult | None) -> T
         pruned=0 if found is None else found.pruned,
         certified=found is None or found.certified,
         search="all" if found is None else "best_first",
-        asked=None if found is None else found.expanded,
+        expanded=None if found is None else found.expanded,
     )

@@ -19,7 +19,6 @@ from model_runtime.normalization import (
     normalized_error,
     normalized_score,
     off_mass,
-    perplexity,
     prefix_of,
     prefix_pairs,
     probabilities,
@@ -117,17 +116,6 @@ def test_the_mass_that_is_left(table: dict[tuple[int, ...], float]) -> None:
 def test_rounding_leaves_no_negative_mass() -> None:
     """Probabilities that sum to a little more than 1 leave nothing."""
     assert off_mass({(1,): math.log(0.5), (2,): math.log(0.5) + 1e-9}) == 0.0
-
-
-def test_perplexity_of_a_uniform_choice_is_its_size() -> None:
-    """Tokens of probability 1/8 have perplexity 8, however many they are."""
-    assert perplexity([math.log(1 / 8)] * 5) == pytest.approx(8)
-    assert perplexity([0.0]) == 1.0
-
-
-def test_perplexity_beyond_float64_is_infinite() -> None:
-    """It overflows to infinity and raises nothing."""
-    assert perplexity([-1e6]) == math.inf
 
 
 def test_equal_scores_share_a_rank_and_leave_a_gap() -> None:

@@ -36,8 +36,6 @@ async def test_greedy_ends_with_an_end_token(client: httpx.AsyncClient, engine: 
             "logprob": log(0.5) + log(0.5),
             "score": log(0.5) + log(0.5),
             "finish_reason": "stop",
-            "candidate": None,
-            "tokens": None,
         }
     ]
     assert answer["id"].startswith("decode-")

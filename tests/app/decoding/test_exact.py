@@ -96,7 +96,7 @@ async def test_greedy_and_beam_prove_nothing(client: httpx.AsyncClient) -> None:
     """There is no certificate where nothing was proven."""
     for strategy in ("greedy", "beam"):
         answer = await call(client, "decode", strategy=strategy)
-        assert answer["certificate"] is answer["compared"] is answer["boundary"] is None
+        assert not answer.keys() & {"certificate", "compared", "boundary"}
 
 
 async def test_strategies_are_compared_by_their_search_error(client: httpx.AsyncClient) -> None:
@@ -109,7 +109,7 @@ async def test_strategies_are_compared_by_their_search_error(client: httpx.Async
     for entry in entries.values():
         assert entry["total"] == entry["sequence"]["logprob"]
         assert entry["search_error"] == best - entry["total"]
-        assert entry["reason"] is None
+        assert "reason" not in entry
     assert entries["greedy"]["search_error"] > 0
     assert entries["exact"]["search_error"] == 0
     assert answer["sequences"] == []
@@ -131,11 +131,11 @@ async def test_strategies_are_compared_by_their_search_error(client: httpx.Async
 async def test_no_search_error_without_a_proof_that_holds(
     client: httpx.AsyncClient, body: dict[str, Any], words: str
 ) -> None:
-    """Where nothing is proven of the same set and the sum, null, and the setting that is why."""
+    """Where nothing is proven of the same set and the sum, none, and the setting that is why."""
     answer = await call(client, "decode", **{"context": "x", "max_tokens": 5, **body})
     for entry in answer["compared"]:
         if entry["strategy"] != "exact":
-            assert entry["search_error"] is None
+            assert "search_error" not in entry
             assert words in entry["reason"]
             assert entry["total"] == entry["sequence"]["logprob"]
 
@@ -190,12 +190,12 @@ async def test_a_strategy_that_is_late_says_so_and_spoils_nothing() -> None:
     body = {"context": "x", "compare": ["greedy", "exact"], "max_tokens": 3}
     async with client_of(shell_app(engine)) as client:
         greedy, exact = (await call(client, "decode", **body))["compared"]
-        assert greedy["sequence"] is greedy["total"] is greedy["search_error"] is None
+        assert greedy.keys() == {"strategy", "reason"}
         assert "timeout_ms" in greedy["reason"]
         assert exact["search_error"] == 0
         engine.late = (ExactSearch,)
         greedy, exact = (await call(client, "decode", **body))["compared"]
-        assert greedy["total"] is not None
+        assert "total" in greedy
         assert "timeout_ms" in greedy["reason"]
         assert "timeout_ms" in exact["reason"]
         engine.late = (GreedySearch, ExactSearch)

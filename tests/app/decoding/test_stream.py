@@ -65,7 +65,6 @@ async def test_a_stream_is_its_tokens_and_then_the_answer(
                 "text": text,
                 "logprob": log(0.5),
                 "rank": 1,
-                "top_logprobs": [],
             },
         )
         for index, (token_id, text) in enumerate([(260, " yes"), (end, "")])

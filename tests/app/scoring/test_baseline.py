@@ -98,10 +98,10 @@ async def test_the_mass_off_the_candidates(client: httpx.AsyncClient) -> None:
 async def test_no_mass_where_it_would_mean_nothing(client: httpx.AsyncClient) -> None:
     """A candidate that begins another one, or a start before the context's end."""
     prefixed = await call(client, "score", candidates=[" no", " no no"])
-    assert prefixed["off_candidate_mass"] is None
+    assert "off_candidate_mass" not in prefixed
     shifted = await call(client, "score", candidates=[YES, "n't"])
     assert shifted["boundary"]["shift_bytes"] > 0
-    assert shifted["off_candidate_mass"] is None
+    assert "off_candidate_mass" not in shifted
 
 
 @pytest.mark.parametrize(

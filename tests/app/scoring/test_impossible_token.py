@@ -10,6 +10,7 @@ import httpx
 import pytest
 from torch import Tensor
 
+from app.schemas.next_token import NextTokenResponse
 from model_runtime import Engine, EngineConfig
 from model_runtime.runner.model_runner import ModelRunner
 from tests.app.conftest import client_of, shell_app
@@ -68,7 +69,7 @@ async def test_a_candidate_with_it_fails_alone(client: httpx.AsyncClient) -> Non
     assert await counted(client) == 0
     mixed = await results(client, good[0], [IMPOSSIBLE], good[1], [7, IMPOSSIBLE, 8], good[2])
     for place in (1, 3):
-        assert mixed[place]["logprob"] is None
+        assert mixed[place].keys() == {"index", "error"}
         assert mixed[place]["error"]["code"] == "non_finite_logits"
     assert [mixed[place]["logprob"] for place in (0, 2, 4)] == [one["logprob"] for one in alone]
     assert await counted(client) == 2
@@ -92,12 +93,13 @@ async def test_a_context_may_hold_it(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_distribution_shows_it_last(client: httpx.AsyncClient) -> None:
-    """JSON has no minus infinity, so its log-probability is null; the others sum to one."""
+    """JSON has no minus infinity, so its log-probability is absent; the others sum to one."""
     answer = await post(client, "next_token", top_k=TINY_VOCAB)
     assert answer.status_code == 200, answer.text
     *others, last = answer.json()["tokens"]
     assert last["id"] == IMPOSSIBLE
-    assert (last["logprob"], last["probability"]) == (None, 0.0)
+    assert "logprob" not in last and last["probability"] == 0.0
+    assert NextTokenResponse.model_validate(answer.json()).tokens[-1].logprob == -math.inf
     assert math.isclose(math.fsum(one["probability"] for one in others), 1.0, rel_tol=1e-4)
     assert await counted(client) == 0
 

@@ -52,11 +52,11 @@ async def test_the_best_are_those_of_scoring_everything(
     body = {"candidates": many(), "normalization": normalization, "append_eos": append_eos}
     everything = (await scored(client, **body))["results"]
     top = await scored(client, **body, top_n=7)
-    ranked = [result for result in top["results"] if result["rank"] is not None]
+    ranked = [result for result in top["results"] if "rank" in result]
     assert len(ranked) == top["top"]["ranked"] >= 7
     for result in ranked:
         whole = everything[result["index"]]
-        for field in ("rank", "score", "logprob", "token_count", "greedy", "perplexity"):
+        for field in ("rank", "score", "logprob", "token_count", "greedy"):
             assert result[field] == whole[field]
     worst = min(result["score"] for result in ranked)
     assert {r["index"] for r in everything if r["score"] > worst} <= {r["index"] for r in ranked}
@@ -67,10 +67,10 @@ async def test_a_pruned_candidate_has_a_bound_and_no_score(client: httpx.AsyncCl
     body = {"candidates": many()}
     everything = (await scored(client, **body))["results"]
     top = await scored(client, **body, top_n=3)
-    pruned = [result for result in top["results"] if result["bound"] is not None]
+    pruned = [result for result in top["results"] if "bound" in result]
     assert len(pruned) == top["top"]["pruned"] > 0
     for result in pruned:
-        assert result["score"] is result["rank"] is result["probability"] is None
+        assert result.keys() <= {"index", "prefix_of", "bound"}
         assert everything[result["index"]]["score"] <= result["bound"] + 1e-12
 
 
@@ -82,7 +82,7 @@ async def test_probabilities_beside_pruned_candidates_are_bounds(client: httpx.A
         top = await scored(client, **body, top_n=3)
         assert top["top"]["pruned"] > 0
         for result in top["results"]:
-            if result["score"] is not None:
+            if "score" in result:
                 low, high = result["probability_bounds"]
                 assert low <= everything[result["index"]]["probability"] * (1 + 1e-12)
                 assert everything[result["index"]]["probability"] <= high * (1 + 1e-12)
@@ -96,10 +96,10 @@ async def test_off_candidate_mass_beside_pruned_candidates_is_bounded(
     whole = (await scored(client, **body))["off_candidate_mass"]
     top = await scored(client, **body, top_n=3)
     low, high = top["off_candidate_mass_bounds"]
-    assert top["off_candidate_mass"] is None
+    assert "off_candidate_mass" not in top
     assert low - 1e-12 <= whole <= high + 1e-12
     nested = await scored(client, candidates=many(), top_n=3)
-    assert nested["off_candidate_mass"] is nested["off_candidate_mass_bounds"] is None
+    assert not any(field.startswith("off_candidate_mass") for field in nested)
 
 
 async def test_differences_are_ranked_by_scoring_everything(client: httpx.AsyncClient) -> None:
@@ -107,17 +107,18 @@ async def test_differences_are_ranked_by_scoring_everything(client: httpx.AsyncC
     body = {"candidates": many(40), "normalization": "pmi", "pmi_context": "x"}
     everything = (await scored(client, **body))["results"]
     top = await scored(client, **body, top_n=2)
-    assert (top["top"]["search"], top["top"]["pruned"], top["top"]["asked"]) == ("all", 0, None)
+    assert (top["top"]["search"], top["top"]["pruned"]) == ("all", 0)
+    assert "expanded" not in top["top"]
     best = sorted(everything, key=lambda result: -result["score"])[: top["top"]["ranked"]]
-    ranked = {r["index"]: r["rank"] for r in top["results"] if r["rank"] is not None}
+    ranked = {r["index"]: r["rank"] for r in top["results"] if "rank" in r}
     assert ranked == {result["index"]: result["rank"] for result in best}
-    assert all(result["probability"] is not None for result in top["results"])
+    assert all("probability" in result for result in top["results"])
 
 
 async def test_ties_at_the_cut_are_all_ranked(client: httpx.AsyncClient) -> None:
     """A candidate that cannot be told from the last one is not cut off beside it."""
     answer = await scored(client, candidates=["q", " is", " is", " is"], top_n=1)
-    assert [result["rank"] for result in answer["results"]] == [None, 1, 1, 1]
+    assert [result.get("rank") for result in answer["results"]] == [None, 1, 1, 1]
     assert answer["top"]["ranked"] == 3
 
 
@@ -125,7 +126,7 @@ async def test_a_bad_candidate_fails_alone_beside_a_search(client: httpx.AsyncCl
     """An empty candidate has its error, by its index; the others are ranked."""
     answer = await scored(client, candidates=["", " is", "q"], top_n=1)
     assert answer["results"][0]["error"]["param"] == "candidates.0"
-    assert [result["rank"] for result in answer["results"]] == [None, 1, None]
+    assert [result.get("rank") for result in answer["results"]] == [None, 1, None]
 
 
 async def test_a_compact_answer_has_the_same_numbers_in_columns(client: httpx.AsyncClient) -> None:
@@ -133,17 +134,14 @@ async def test_a_compact_answer_has_the_same_numbers_in_columns(client: httpx.As
     candidates = [*many(), ""]
     full = await scored(client, candidates=candidates, top_n=5)
     answer = await scored(client, candidates=candidates, top_n=5, compact=True)
-    assert answer["results"] == []
+    assert "results" not in answer
     columns = answer["compact"]
     by_index = {result["index"]: result for result in full["results"]}
     ranked = columns["ranked"]
     assert ranked["score"] == sorted(ranked["score"], reverse=True)
-    assert set(ranked) - {"index"} == {
-        *("rank", "score", "logprob", "tie_group", "numeric_error", "probability"),
-        "probability_bounds",
-    }
+    assert set(ranked) - {"index"} == {"rank", "score", "logprob", "probability_bounds"}
     for field in set(ranked) - {"index"}:
-        assert ranked[field] == [by_index[index][field] for index in ranked["index"]]
+        assert ranked[field] == [by_index[index].get(field) for index in ranked["index"]]
     unranked, pruned = columns["unranked"], columns["pruned"]
     assert unranked["score"] == [by_index[index]["score"] for index in unranked["index"]]
     assert pruned["bound"] == [by_index[index]["bound"] for index in pruned["index"]]
@@ -160,7 +158,8 @@ async def test_a_compact_answer_without_top_n_ranks_everything(client: httpx.Asy
     assert ranked["index"] == [1, 3, 0, 2]
     assert ranked["rank"] == [1, 2, 3, 3]
     assert math.fsum(ranked["probability"]) == pytest.approx(1.0)
-    assert answer["top"] is None
+    assert "top" not in answer
+    assert answer["compact"].keys() == {"ranked"}
 
 
 async def test_too_many_candidates_for_a_full_report_are_refused(
@@ -190,7 +189,7 @@ async def test_a_search_whose_time_is_up_says_so(temperature: float) -> None:
     body = {"context": "it", "candidates": many(), "top_n": 5, "temperature": temperature}
     answer = await score_with(HastyEngine(), **body)
     assert answer["top"]["certified"] is False
-    ranked = [result for result in answer["results"] if result["rank"] is not None]
+    ranked = [result for result in answer["results"] if "rank" in result]
     assert 0 < len(ranked) == answer["top"]["ranked"]
     assert answer["top"]["pruned"] > 0
     for result in ranked:
