@@ -30,7 +30,7 @@ from app.environment import (
     variable,
     variables_of_services,
 )
-from app.schemas.bounds import MAX_BODY_BYTES, MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP
+from app.schemas.bounds import MAX_BODY_BYTES, MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP_LOGPROBS
 from model_runtime import EngineConfig
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     or gets 503 where none is idle."""
     max_candidates: int = Field(MAX_CANDIDATES, ge=1, le=MAX_CANDIDATES)
     """Candidates in one request at most."""
-    max_top_logprobs: int = Field(MAX_TOP, ge=0, le=MAX_TOP)
+    max_top_logprobs: int = Field(MAX_TOP_LOGPROBS, ge=0, le=MAX_TOP_LOGPROBS)
     """Most probable tokens listed at one position at most."""
     default_timeout_ms: int = Field(300_000, ge=1, le=MAX_TIMEOUT_MS)
     """Milliseconds after which a request that names no timeout_ms ends in 504."""

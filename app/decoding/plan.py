@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from app.decoding.candidates import CandidateSet, parse_candidates
 from app.requests.limits import check_context, check_entries, check_ids
 from app.requests.prompt import Prompt, parse_prompt
-from app.schemas.bounds import MAX_ABOVE
+from app.schemas.bounds import MAX_THRESHOLD_SEQUENCES
 from app.schemas.decode import DecodeRequest, Strategy
 from model_runtime import (
     BeamSearch,
@@ -193,7 +193,7 @@ def _exact(
             limits,
             vocab_size=info.vocab_size,
             floor=math.log(request.threshold),
-            max_results=min(request.returned, MAX_ABOVE),
+            max_results=min(request.returned, MAX_THRESHOLD_SEQUENCES),
             feasible=request.feasible,
             max_expansions=request.expansions,
             num_beams=request.beams,

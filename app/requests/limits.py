@@ -15,8 +15,8 @@ from app.schemas.bounds import (
     MAX_RESULTS,
     MAX_SCORED_TOKENS,
     MAX_TOKEN_ENTRIES,
-    MAX_TOP,
     MAX_TOP_ENTRIES,
+    MAX_TOP_LOGPROBS,
 )
 from app.schemas.request import LogprobsRequest, ServingOptions
 from app.schemas.score import ScoreRequest
@@ -42,7 +42,7 @@ class Limits:
     """
 
     max_candidates: int = MAX_CANDIDATES
-    max_top_logprobs: int = MAX_TOP
+    max_top_logprobs: int = MAX_TOP_LOGPROBS
     max_body_bytes: int = MAX_BODY_BYTES
     default_timeout_ms: int | None = None
 

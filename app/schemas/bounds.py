@@ -61,7 +61,7 @@ MAX_LABELS = 256
 MAX_LABEL_CHARS = 1_024
 MAX_CHOSEN_IDS = 1_024
 
-MAX_TOP = 1_000
+MAX_TOP_LOGPROBS = 1_000
 """Most probable tokens listed at one position."""
 
 MAX_TOKEN_ENTRIES = 65_536
@@ -78,10 +78,10 @@ MAX_BEAMS = 512
 MAX_GRAMMAR_BEAMS = 64
 """Beams under a regular expression or a JSON schema, each of which needs a mask of its own."""
 
-MAX_BEST = 64
+MAX_EXACT_SEQUENCES = 64
 """Completions of one exact search that are returned with a proof of their order."""
 
-MAX_ABOVE = 512
+MAX_THRESHOLD_SEQUENCES = 512
 """Completions at or above a probability that one search returns."""
 
 DEFAULT_EXPANSIONS = 4_096

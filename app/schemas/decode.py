@@ -10,9 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from app.schemas.bounds import (
     DEFAULT_EXPANSIONS,
-    MAX_ABOVE,
     MAX_BEAMS,
-    MAX_BEST,
+    MAX_EXACT_SEQUENCES,
     MAX_EXPANSIONS,
     MAX_GRAMMAR_BEAMS,
     MAX_LENGTH_PENALTY,
@@ -20,6 +19,7 @@ from app.schemas.bounds import (
     MAX_STOP_CHARS,
     MAX_STOP_IDS,
     MAX_STOPS,
+    MAX_THRESHOLD_SEQUENCES,
 )
 from app.schemas.conditions import UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.constraint import ConstrainedRequest
@@ -199,7 +199,9 @@ class DecodeRequest(ConstrainedRequest):
     @property
     def returned(self) -> int:
         """Completions of one strategy to return at most."""
-        return self.num_return_sequences or (1 if self.threshold is None else MAX_ABOVE)
+        return self.num_return_sequences or (
+            1 if self.threshold is None else MAX_THRESHOLD_SEQUENCES
+        )
 
     @property
     def expansions(self) -> int:
@@ -281,9 +283,11 @@ class DecodeRequest(ConstrainedRequest):
         if "beam" in strategies and "num_beams" in data:
             if value > (data["num_beams"] or DEFAULT_BEAMS):
                 raise PydanticCustomError("above_num_beams", "Input should be at most num_beams")
-        elif data.get("threshold") is None and value > MAX_BEST:
+        elif data.get("threshold") is None and value > MAX_EXACT_SEQUENCES:
             raise PydanticCustomError(
-                "above_best", "Input should be at most {limit} for exact", {"limit": MAX_BEST}
+                "above_best",
+                "Input should be at most {limit} for exact",
+                {"limit": MAX_EXACT_SEQUENCES},
             )
         return value
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
 
+from app.schemas import bounds
 from app.schemas.response import OmitEmpty, OmitNone, ResponseModel
 
 
@@ -76,6 +77,13 @@ class LimitsCard(ResponseModel):
     """Whether ``regex`` and ``json_schema`` are served."""
 
 
+BOUNDS: Final[dict[str, int]] = {
+    name: getattr(bounds, name.upper()) for name in LimitsCard.model_fields if name != "grammar"
+}
+"""The constants of ``app.schemas.bounds`` by the names that ``LimitsCard`` has for them; an
+operator may have set some of them lower."""
+
+
 class ModelCard(ResponseModel):
     """A served model."""
 
@@ -98,42 +106,7 @@ class ModelCard(ResponseModel):
                     "max_model_len": 8192,
                     "bos_token_id": 1,
                     "end_token_ids": [2],
-                    "limits": {
-                        "max_body_bytes": 8388608,
-                        "max_candidates": 131072,
-                        "max_results": 4096,
-                        "max_choices": 2048,
-                        "max_scored_tokens": 4194304,
-                        "max_path_tokens": 16777216,
-                        "max_text_chars": 1000000,
-                        "max_joined_chars": 16000000,
-                        "max_token_ids": 131072,
-                        "max_top_logprobs": 1000,
-                        "max_token_entries": 65536,
-                        "max_top_entries": 16384,
-                        "max_labels": 256,
-                        "max_calibration_contexts": 16,
-                        "max_marginal_expansions": 16384,
-                        "max_marginal_paths": 65536,
-                        "max_audit_candidates": 16,
-                        "max_audit_tokens": 512,
-                        "max_beams": 512,
-                        "max_expansions": 100000,
-                        "max_exact_sequences": 64,
-                        "max_threshold_sequences": 512,
-                        "max_regex_chars": 8192,
-                        "max_json_schema_chars": 65536,
-                        "max_prompts": 2048,
-                        "max_completion_tokens": 4194304,
-                        "max_completion_entries": 262144,
-                        "max_echo_bytes": 16000000,
-                        "max_documents": 16384,
-                        "max_rerank_bytes": 8388608,
-                        "max_label_scores": 262144,
-                        "max_questions": 400,
-                        "max_options": 255,
-                        "grammar": True,
-                    },
+                    "limits": {**BOUNDS, "grammar": True},
                 }
             ]
         }

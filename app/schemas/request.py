@@ -29,7 +29,7 @@ from app.schemas.bounds import (
     MAX_TIMEOUT_MS,
     MAX_TOKEN_ID,
     MAX_TOKEN_IDS,
-    MAX_TOP,
+    MAX_TOP_LOGPROBS,
 )
 from app.schemas.conditions import Schema
 
@@ -135,7 +135,7 @@ Candidate = Annotated[
     PlainValidator(_read_candidate, json_schema_input_type=Text | CandidateIds),
 ]
 Temperature = Annotated[float, Field(gt=0, le=MAX_TEMPERATURE)]
-TopCount = Annotated[int, Field(ge=0, le=MAX_TOP)]
+TopCount = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
 
 
 class ServingOptions(Request):

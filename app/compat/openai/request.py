@@ -23,7 +23,7 @@ from app.schemas.bounds import (
     MAX_NEW_TOKENS,
     MAX_PROMPTS,
     MAX_SEED,
-    MAX_TOP,
+    MAX_TOP_LOGPROBS,
     MAX_USER_CHARS,
 )
 from app.schemas.conditions import Schema, absent_or, given, when
@@ -123,7 +123,7 @@ class CompletionRequest(UnsupportedFields, ServingOptions):
     """Begin each choice with its prompt; with ``logprobs`` the prompt's tokens are scored too."""
     max_tokens: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS)] = DEFAULT_TOKENS
     """Tokens to generate at most, an end token included. 0 goes with ``echo`` only."""
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """List every token's log-probability, and so many most probable tokens at its place."""
     n: Annotated[int, Field(ge=1, le=MAX_BEAMS)] = 1
     """Choices for each prompt, best first. More than one are found by beam search."""
