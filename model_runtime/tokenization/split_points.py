@@ -1,20 +1,20 @@
-"""Where a text can be cut so that its parts, each tokenized alone, give the tokens of the whole.
+"""Where a text can be split so that its parts, each tokenized alone, give the tokens of the whole.
 
-The places are those between a visible character and a space. ``T(u + v) = T(u) + T(v)`` holds at
+Split points are those between a visible character and a space. ``T(u + v) = T(u) + T(v)`` holds at
 every one of them, whatever ``u`` and ``v`` are, where each step of the tokenizer keeps them apart::
 
-    added tokens    none spells such a place, so none is found across it
+    added tokens    none spells a split point, so none is found across it
     normalizer      a space composes with nothing before it
-    pre-tokenizer   decides what is left of the place by that alone, and splits there (a pattern
-                    does if no match can hold the place: ``read_split_pattern``); or, where it
-                    leaves the two in one piece,
-    merges          no entry of the vocabulary spells such a place, so no merge can go across it,
+    pre-tokenizer   decides what is left of the point by that alone, and splits there (see
+                    ``pretokenizer_patterns``); or, where it leaves the two in one piece,
+    merges          no entry of the vocabulary spells a split point, so no merge can go across it,
                     and merges on one side know nothing of the other
 
-Where a tokenizer puts a space of its own before every text, the place's own space is left out of
+Where a tokenizer puts a space of its own before every text, the point's own space is left out of
 ``v``: ``T("It is") = T("It") + T("is")``.
 
-What is not known to be so is not cut: ``cut_pattern`` knows the steps by name.
+Where this is not known of a tokenizer, its texts are not split: ``split_pattern`` knows the steps
+by name, and patterns by every letter.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
-from model_runtime.tokenization.pretokenizer_regex import read_split_pattern
+from model_runtime.tokenization.pretokenizer_patterns import (
+    MATCH_AT_SPLIT_POINTS,
+    MATCH_BETWEEN_SPLIT_POINTS,
+)
 
-_CUT = re.compile(r"(?<=[!-~\w])(?= )")
-_CUT_WITHOUT_SPACE = re.compile(r"(?<=[!-~\w]) (?=.)", re.DOTALL)
+_SPLIT = re.compile(r"(?<=[!-~\w])(?= )")
+_SPLIT_WITHOUT_SPACE = re.compile(r"(?<=[!-~\w]) (?=.)", re.DOTALL)
 
-_SPELLS_CUT = re.compile(r"[^\s▁][\s▁]")
-_SPELLS_CUT_BYTES = re.compile(rb"[^\s] ")
+_SPELLS_SPLIT_POINT = re.compile(r"[^\s▁][\s▁]")
+_SPELLS_SPLIT_POINT_BYTES = re.compile(rb"[^\s] ")
 
 
 class _Effect(Enum):
-    """What a step of the pre-tokenizer does at a cut."""
+    """What a step of the pre-tokenizer does at a split point."""
 
     SPLITS = auto()
     KEEPS_TOGETHER = auto()
     UNKNOWN = auto()
 
 
-def cut_pattern(spec: Mapping[str, Any], vocabulary: Sequence[bytes]) -> re.Pattern[str] | None:
+def split_pattern(spec: Mapping[str, Any], vocabulary: Sequence[bytes]) -> re.Pattern[str] | None:
     """The pattern whose ``split`` gives such parts of any text; None where none is known.
 
     Args:
@@ -55,9 +58,9 @@ def cut_pattern(spec: Mapping[str, Any], vocabulary: Sequence[bytes]) -> re.Patt
     if not _tokenizes_apart(spec, vocabulary, any(s["type"] == "Replace" for s in normalizers)):
         return None
     if not any(step["type"] == "Prepend" for step in normalizers):
-        return _CUT
-    # A text behind an added token gets a space of its own, too, which the cut would not know of.
-    return None if any(not token["special"] for token in added) else _CUT_WITHOUT_SPACE
+        return _SPLIT
+    # A text behind an added token gets a space of its own, too, which no part would know of.
+    return None if any(not token["special"] for token in added) else _SPLIT_WITHOUT_SPACE
 
 
 def steps_of(part: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
@@ -81,7 +84,7 @@ def _normalizes_apart(step: Mapping[str, Any]) -> bool:
 
 
 def _is_found_apart(token: Mapping[str, Any]) -> bool:
-    if _SPELLS_CUT.search(token["content"]):
+    if _SPELLS_SPLIT_POINT.search(token["content"]):
         return False
     # Control tokens are passed over in text before any of these is looked at.
     return token["special"] or not (token["lstrip"] or token["rstrip"] or token["single_word"])
@@ -126,13 +129,13 @@ def _step_effect(step: Mapping[str, Any], spaces_are_replaced: bool) -> _Effect:
 
 
 def _split_effect(step: Mapping[str, Any]) -> _Effect:
-    kept_apart = step["behavior"] == "Isolated" or (
-        step["behavior"] == "Removed" and step["invert"]
-    )
-    found = read_split_pattern(step["pattern"].get("Regex", ""))
-    if found is None or not kept_apart:
-        return _Effect.UNKNOWN
-    return _Effect.SPLITS if found.takes_spaces else _Effect.KEEPS_TOGETHER
+    pattern = step["pattern"].get("Regex")
+    isolates = step["behavior"] == "Isolated" or (step["behavior"] == "Removed" and step["invert"])
+    if isolates and pattern in MATCH_AT_SPLIT_POINTS:
+        return _Effect.SPLITS
+    if isolates and pattern in MATCH_BETWEEN_SPLIT_POINTS:
+        return _Effect.KEEPS_TOGETHER
+    return _Effect.UNKNOWN
 
 
 def _merges_apart(model: Mapping[str, Any], vocabulary: Sequence[bytes]) -> bool:
@@ -142,4 +145,4 @@ def _merges_apart(model: Mapping[str, Any], vocabulary: Sequence[bytes]) -> bool
         or model.get("end_of_word_suffix")
         or (model.get("fuse_unk") and "▁" not in model["vocab"])
     )
-    return plain and not any(map(_SPELLS_CUT_BYTES.search, vocabulary))
+    return plain and not any(map(_SPELLS_SPLIT_POINT_BYTES.search, vocabulary))

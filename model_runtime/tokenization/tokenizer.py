@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
 from model_runtime.tokenization.folder_json import names_code
-from model_runtime.tokenization.split_points import cut_pattern, steps_of
+from model_runtime.tokenization.split_points import split_pattern, steps_of
 from model_runtime.tokenization.token_bytes import longest_token, uncovered_bytes, vocabulary_bytes
 
 _WRITE_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
@@ -60,7 +60,7 @@ class Tokenizer:
         self._bytes = vocabulary_bytes(spec, self._plain.get_vocab())
         self._uncovered = uncovered_bytes(spec, self._bytes)
         self._longest = longest_token(spec, self._bytes)
-        self._cuts = cut_pattern(spec, self._bytes)
+        self._split = split_pattern(spec, self._bytes)
         self._normalizer = _text_normalizer(spec)
         self.vocab_size = len(self._bytes)
         self.head_rows = self.vocab_size if head_rows is None else head_rows
@@ -177,7 +177,7 @@ class Tokenizer:
             check: called now and then; what it raises ends the work.
         """
         self.check_text("".join(texts))
-        if self._cuts is None or parse_special:
+        if self._split is None or parse_special:
             return self._encode_each(texts, parse_special=parse_special, check=check)
         # One long list: a hundred thousand short ones would be a burden on the collector.
         parts: list[str] = []
@@ -185,7 +185,7 @@ class Tokenizer:
         for piece in _pieces(texts):
             check()
             for text in piece:
-                parts += self._cuts.split(text)
+                parts += self._split.split(text)
                 ends.append(len(parts))
         distinct = list(dict.fromkeys(parts))
         if len(distinct) >= len(texts):
@@ -206,9 +206,9 @@ class Tokenizer:
             text: what other texts are put behind.
             ids: ``encode(text)``.
         """
-        if self._cuts is None:
+        if self._split is None:
             return text
-        end = self._cuts.split(text)[-1]
+        end = self._split.split(text)[-1]
         tail = self.encode(end)
         return end if list(ids[len(ids) - len(tail) :]) == tail else text
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Rust
 
-from model_runtime.tokenization.split_points import cut_pattern
+from model_runtime.tokenization.split_points import split_pattern
 from model_runtime.tokenization.tokenizer import Tokenizer
 from tests.model_runtime.tokenization.tokenizer_kinds import (
     BYTES,
     BYTES_ONLY,
-    DEEPSEEK_PATTERN,
+    DEEPSEEK_PATTERNS,
     DIGITS,
     GPT2_PATTERN,
     LLAMA3_PATTERN,
@@ -44,10 +44,7 @@ CUT: dict[str, Spec] = {
     "llama 3": byte_level(steps(split(LLAMA3_PATTERN), BYTES_ONLY), ignore_merges=True),
     "qwen": byte_level(steps(split(QWEN_PATTERN), BYTES_ONLY), THINK, RUN) | {"normalizer": NFC},
     "o200k": byte_level(steps(split(O200K_PATTERN, "Removed", invert=True), BYTES_ONLY)),
-    "deepseek": byte_level(
-        steps(split(r"\p{N}{1,3}"), split("[一-龥ぁ-ゟ]+"), split(DEEPSEEK_PATTERN), BYTES_ONLY),
-        MASK,
-    ),
+    "deepseek": byte_level(steps(*map(split, DEEPSEEK_PATTERNS), BYTES_ONLY), MASK),
     "bytes without words": byte_level(BYTES_ONLY),
     "llama 2": sentencepiece(None, steps(PREPEND, REPLACE, name="normalizers"), MASK),
     "gemma": sentencepiece(
@@ -71,7 +68,7 @@ NOT_CUT: dict[str, Spec] = {
     "an unknown normalizer": byte_level(BYTES) | {"normalizer": {"type": "Lowercase"}},
     "an unknown pre-tokenizer": byte_level(steps({"type": "Punctuation", "behavior": "Isolated"})),
     "an unknown step behind a split": byte_level(steps(BYTES, split(GPT2_PATTERN))),
-    "a pattern that looks back": byte_level(steps(split(r"(?<=a)\s+|\s+|\S"), BYTES_ONLY)),
+    "an unknown pattern": byte_level(steps(split(r"\p{L}+|\s+"), BYTES_ONLY)),
     "a pattern across spaces": byte_level(steps(split(r"\p{L}+ \p{L}+|\s+"), BYTES_ONLY)),
     "matches that are glued": byte_level(
         steps(split(GPT2_PATTERN, "MergedWithPrevious"), BYTES_ONLY)
@@ -106,7 +103,7 @@ def of_kind(kind: str) -> Tokenizer:
 def cuts(spec: Spec, vocabulary: tuple[bytes, ...] = ()) -> object:
     """What is found for the spec as the library itself writes it."""
     written = json.loads(Rust.from_str(json.dumps(spec)).to_str())
-    return cut_pattern(written, vocabulary)
+    return split_pattern(written, vocabulary)
 
 
 @pytest.mark.parametrize("kind", CUT)
@@ -155,6 +152,22 @@ def test_what_is_not_known_is_not_cut(kind: str) -> None:
     """One step that may look across a place keeps texts whole."""
     crossing = (b"e ", b"s t") if kind == "merges across spaces" else ()
     assert cuts(NOT_CUT[kind], crossing) is None
+
+
+@pytest.mark.parametrize("kind", ["an unknown pattern", "a pattern across spaces"])
+def test_texts_of_an_unknown_pattern_are_tokenized_whole(kind: str) -> None:
+    """Each text of a batch has the tokens that the library gives it, and all of it may change."""
+    ours = tokenizer(NOT_CUT[kind])
+    library = Rust.from_str(json.dumps(NOT_CUT[kind]))
+
+    @some
+    @given(text=TEXT)
+    def check(text: str) -> None:
+        ids = library.encode(text, add_special_tokens=False).ids
+        assert ours.encode_batch([text] * 3) == [ids] * 3
+        assert ours.unstable_suffix(text, ids) == text
+
+    check()
 
 
 def test_a_window_that_does_not_hold_is_not_used() -> None:
