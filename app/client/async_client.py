@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
 from httpx_sse import EventSource, SSEError
+from tenacity import AsyncRetrying
 
+from app.client.call import Call
 from app.client.concurrency import AsyncItems, AsyncResults, in_order_async, sleep_async
 from app.client.endpoints import (
     AuditGiven,
@@ -25,19 +25,10 @@ from app.client.endpoints import (
     score_call,
 )
 from app.client.errors import ClientError
-from app.client.retry import (
-    Attempt,
-    AttemptResult,
-    Call,
-    Exchange,
-    HttpResponse,
-    Retries,
-    exchange,
-    read_answer,
-)
+from app.client.retry import Retries
 from app.client.split.split_score import Answer, Rounds, check_size, split_score
 from app.client.sse import AnswerStream
-from app.client.transport import Options, answered, unanswered
+from app.client.transport import Options, connection_failed, refused
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditResponse
 from app.schemas.decode import DecodeRequest
@@ -229,65 +220,39 @@ class AsyncClient:
             return answer
 
     async def _ask(self, call: Call[T]) -> T:
-        steps = exchange(call, self._options.retries)
-        return read_answer(call, await _drive(steps, partial(self._attempt, call)))
-
-    async def _attempt(self, call: Call[T], left_s: float) -> AttemptResult:
-        try:
-            response = await self._http.send(self._request(call, left_s))
-        except httpx.HTTPError as error:
-            return unanswered(call, error)
-        return answered(response, response.content)
+        return call.answer((await self._send(call)).content)
 
     async def _events(
         self, call: Call[DecodeResponse]
     ) -> AsyncResults[DecodedToken | DecodeResponse]:
         stream = AnswerStream(call)
-        async with aclosing(await self._open(call)) as response:
+        async with aclosing(await self._send(call, stream=True)) as response:
             try:
                 async for event in EventSource(response).aiter_sse():
                     if (answer := stream.read(event)) is not None:
                         yield answer
             except SSEError as error:
-                raise stream.invalid(f"sent no stream: {error}") from error
+                raise call.invalid(f"sent no stream: {error}") from error
             except httpx.HTTPError as error:
-                raise unanswered(call, error).error from error
+                raise connection_failed(call, error) from error
         stream.end()
 
-    async def _open(self, call: Call[T]) -> httpx.Response:
-        """A response that has begun well, its body not read."""
-        begun: list[httpx.Response] = []
+    async def _send(self, call: Call[T], *, stream: bool = False) -> httpx.Response:
+        """The response of the first attempt that succeeds; a stream's body is not read."""
+        retries = self._options.retries
+        async for attempt in AsyncRetrying(sleep=sleep_async, **retries.rules()):
+            with attempt:
+                left_s = retries.left_s(attempt.retry_state)
+                response = await self._attempt(call, left_s, stream)
+        return response
 
-        async def attempt(left_s: float) -> AttemptResult:
-            try:
-                response = await self._http.send(self._request(call, left_s), stream=True)
-                if response.is_success:
-                    begun.append(response)
-                    return answered(response, b"")
-                async with aclosing(response):
-                    return answered(response, await response.aread())
-            except httpx.HTTPError as error:
-                return unanswered(call, error)
-
-        await _drive(exchange(call, self._options.retries), attempt)
-        return begun[0]
-
-    def _request(self, call: Call[T], left_s: float) -> httpx.Request:
-        return self._http.build_request(**self._options.request(call, left_s))
-
-
-async def _drive(
-    steps: Exchange, attempt: Callable[[float], Awaitable[AttemptResult]]
-) -> HttpResponse:
-    told: AttemptResult = None
-    try:
-        while True:
-            step = steps.send(told)
-            if isinstance(step, Attempt):
-                told = await attempt(step.timeout_s)
-                continue
-            told = None
-            await sleep_async(step.seconds)
-    except StopIteration as end:
-        answer: HttpResponse = end.value
-        return answer
+    async def _attempt(self, call: Call[T], left_s: float, stream: bool) -> httpx.Response:
+        request = self._http.build_request(**self._options.request(call, left_s))
+        try:
+            response = await self._http.send(request, stream=stream)
+            if response.is_success or response.status_code in call.also:
+                return response
+            async with aclosing(response):
+                raise refused(call, response, await response.aread())
+        except httpx.HTTPError as error:
+            raise connection_failed(call, error) from error

@@ -14,8 +14,8 @@ from uuid import uuid4
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from app.client.call import Call
 from app.client.errors import InvalidRequest
-from app.client.retry import Call
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditResponse
 from app.schemas.decode import DecodeRequest

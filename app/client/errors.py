@@ -2,16 +2,16 @@
 
 ClientError
 ├── InvalidRequest        a field does not fit; nothing was sent
-├── NoAnswer              no connection, or it was cut, or the time ran out
-├── UnreadableAnswer      an answer, but not the server's own
-├── DifferentModels       parts of one list were answered by different models
+├── ConnectionFailed      no connection, or it was cut, or the time ran out
+├── InvalidResponse       an answer, but not the server's own
+├── FingerprintMismatch   parts of one list were answered by different models
 └── ApiError              the server's own error object
     ├── RequestRefused    4xx: the request is at fault
-    │   ├── AccessDenied  401, 403
+    │   ├── Unauthorized  401, 403
     │   └── Overloaded    429, after the last retry
     └── RequestFailed     5xx
-        ├── Unavailable   503, after the last retry
-        └── OutOfTime     504: the request's own deadline
+        ├── Unavailable        503, after the last retry
+        └── DeadlineExceeded   504: the request's own deadline
 """
 
 from __future__ import annotations
@@ -60,7 +60,15 @@ class InvalidRequest(ClientError):
 
 
 class ConnectionFailed(ClientError):
-    """There was no connection, or it was cut, or the time ran out."""
+    """There was no connection, or it was cut, or the time ran out.
+
+    Attributes:
+        is_retryable: another attempt may succeed.
+    """
+
+    def __init__(self, message: str, *, is_retryable: bool = False, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.is_retryable = is_retryable
 
 
 class InvalidResponse(ClientError):
@@ -77,14 +85,22 @@ class ApiError(ClientError):
     Attributes:
         status: of the response; of an error within a stream or an answer, None.
         type: the kind of error, such as ``invalid_request_error``.
+        retry_after_s: seconds that the server asks to wait; None where it asks nothing.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, type: str | None = None, **rest: Any
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        type: str | None = None,
+        retry_after_s: float | None = None,
+        **rest: Any,
     ) -> None:
         super().__init__(message, **rest)
         self.status = status
         self.type = type
+        self.retry_after_s = retry_after_s
 
 
 class RequestRefused(ApiError):
@@ -138,21 +154,17 @@ class _Body(BaseModel):
     error: _Object
 
 
-def api_error(status: int | None, body: bytes, request_id: str | None) -> ApiError:
+def api_error(
+    status: int | None, body: bytes, request_id: str | None, retry_after_s: float | None = None
+) -> ApiError:
     """The error of a response; of one without an error object, its status and first words."""
-    kind = _kind(status)
     try:
         found = _Body.model_validate_json(body).error
     except ValidationError:
         words = body[:_SHOWN_CHARS].decode(errors="replace").strip()
-        return kind(f"status {status}: {words}", status=status, request_id=request_id)
-    return kind(
-        found.message,
-        status=status,
-        type=found.type,
-        param=found.param,
-        code=found.code,
-        request_id=request_id,
+        found = _Object(message=f"status {status}: {words}")
+    return _kind(status)(
+        **found.model_dump(), status=status, request_id=request_id, retry_after_s=retry_after_s
     )
 
 

@@ -1,149 +1,19 @@
-"""One call from the first attempt to its answer, without any I/O.
-
-``exchange`` is a generator: it asks whoever drives it to send or to wait, and is told what came
-of it. The two clients differ in nothing but how they do these two things::
-
-    exchange                driver
-    ── Attempt(call) ────>  send it
-    <──────── Answered ───  or NoAnswer
-    ── Wait(0.7) ────────>  sleep
-    <──────────── None ───
-    ── Attempt(call) ────>  send it again
-    ...
-    return                  the answer that is not worth another attempt
-"""
+"""When a call is sent again, and how long that waits. Without any I/O: tenacity drives it."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Generic, TypeVar
+from typing import Any
 
-from app.client.errors import ApiError, ConnectionFailed, InvalidResponse, api_error
+from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """What is to be asked.
-
-    Attributes:
-        method, path: of the request.
-        body: JSON; None for none.
-        read: the answer from its bytes. Raises ``ValueError`` for what is none.
-        request_id: sent as ``X-Request-Id``, the same one at every attempt.
-        also: statuses beyond 2xx whose body is an answer as well.
-    """
-
-    method: str
-    path: str
-    body: bytes | None
-    read: Callable[[bytes], T]
-    request_id: str
-    also: frozenset[int] = frozenset()
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Those that belong to this call."""
-        kind = {} if self.body is None else {"Content-Type": "application/json"}
-        return {"X-Request-Id": self.request_id, **kind}
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Send the call; ``timeout_s`` is what is left of its time."""
-
-    timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Do nothing for so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
-    """A whole response; header names in lower case.
-
-    ``body`` is empty where the response is a stream that has begun well: it is read elsewhere.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TransportFailure:
-    """There was no response. ``sent_again`` says whether another attempt makes sense."""
-
-    error: ConnectionFailed
-    sent_again: bool
-
-
-Step = Attempt | Wait
-AttemptResult = HttpResponse | TransportFailure | None
-Exchange = Generator[Step, AttemptResult, HttpResponse]
-
-
-def exchange(
-    call: Call[T], policy: Retries, now: Callable[[], float] = time.monotonic
-) -> Generator[Step, AttemptResult, HttpResponse]:
-    """Attempts until one succeeds; returns its response.
-
-    Raises:
-        NoAnswer, ApiError: what the last attempt failed with.
-    """
-    attempts = Attempts(policy, now)
-    while True:
-        told = yield Attempt(attempts.left_s)
-        if isinstance(told, HttpResponse) and _is_good(call, told):
-            return told
-        error, again, asked_s = _failure(call, told)
-        wait_s = attempts.next_wait_s(asked_s) if again else None
-        if wait_s is None:
-            raise error
-        yield Wait(wait_s)
-
-
-def read_answer(call: Call[T], answered: HttpResponse) -> T:
-    """The answer of a response that ``exchange`` has returned.
-
-    Raises:
-        UnreadableAnswer: it is none of this server.
-    """
-    try:
-        return call.read(answered.body)
-    except ValueError as error:
-        raise InvalidResponse(
-            f"{call.path} was answered with something else: {error}", request_id=call.request_id
-        ) from error
-
-
-def _is_good(call: Call[T], answered: HttpResponse) -> bool:
-    return 200 <= answered.status < 300 or answered.status in call.also
-
-
-def _failure(
-    call: Call[T], told: AttemptResult
-) -> tuple[ApiError | ConnectionFailed, bool, float | None]:
-    """What went wrong, whether to try again, and after how long the server would have it."""
-    if isinstance(told, TransportFailure):
-        return told.error, told.sent_again, None
-    if told is None:
-        raise RuntimeError("this is a bug: an attempt was made and nothing was told of it")
-    request_id = told.headers.get("x-request-id", call.request_id)
-    error = api_error(told.status, told.body, request_id)
-    return error, is_retryable(told.status, error.code), retry_after_s(told.headers)
-
+from app.client.errors import ApiError, ConnectionFailed
 
 LONGEST_ASKED_S = 366 * 86_400.0
 """A server that asks for a longer wait is taken at this: clocks cannot wait for ever."""
@@ -178,6 +48,22 @@ class Retries:
         if self.total_s is not None and self.total_s <= 0:
             raise ValueError("total_s must be positive")
 
+    def rules(self) -> dict[str, Any]:
+        """The arguments of tenacity's ``Retrying``. A wait that ends too late is none."""
+        limit_s = math.inf if self.total_s is None else self.total_s
+        return {
+            "retry": retry_if_exception(is_retryable),
+            "stop": stop_after_attempt(self.attempts) | stop_before_delay(limit_s),
+            "wait": self._wait_s,
+            "reraise": True,
+        }
+
+    def left_s(self, state: RetryCallState) -> float:
+        """Seconds that the next attempt may take; infinite where there is no limit."""
+        if self.total_s is None or not self.cuts_attempts:
+            return math.inf
+        return self.total_s - (time.monotonic() - state.start_time)
+
     def wait_s(self, failed: int, asked_s: float | None, dice: Callable[[], float]) -> float:
         """Seconds to wait after so many failed attempts.
 
@@ -196,52 +82,24 @@ class Retries:
             return backoff
         return asked_s + 0.1 * dice() * min(asked_s, self.longest_wait_s)
 
-
-class Attempts:
-    """How often one call has failed, and what time is left for it.
-
-    Args:
-        policy: how persistent to be.
-        now: seconds on a clock that never goes back, as ``time.monotonic``.
-        dice: numbers in 0..1.
-    """
-
-    def __init__(
-        self,
-        policy: Retries,
-        now: Callable[[], float],
-        dice: Callable[[], float] = random.random,
-    ) -> None:
-        self._policy = policy
-        self._now = now
-        self._dice = dice
-        self._failed = 0
-        self._end = math.inf if policy.total_s is None else now() + policy.total_s
-
-    @property
-    def left_s(self) -> float:
-        """Seconds that an attempt may take; infinite where there is no limit."""
-        return self._end - self._now() if self._policy.cuts_attempts else math.inf
-
-    def next_wait_s(self, asked_s: float | None) -> float | None:
-        """After another failure: seconds to wait before the next attempt; None to give up."""
-        self._failed += 1
-        if self._failed >= self._policy.attempts:
-            return None
-        wait_s = self._policy.wait_s(self._failed, asked_s, self._dice)
-        return wait_s if wait_s < self._end - self._now() else None
+    def _wait_s(self, state: RetryCallState) -> float:
+        error = state.outcome and state.outcome.exception()
+        asked_s = error.retry_after_s if isinstance(error, ApiError) else None
+        return self.wait_s(state.attempt_number, asked_s, random.random)
 
 
-def is_retryable(status: int, code: str | None) -> bool:
-    """Whether another attempt may succeed where this one had ``status``."""
-    return status in _FOR_NOW and code != "deadline_exceeded"
+def is_retryable(error: BaseException) -> bool:
+    """Whether another attempt may succeed where this one failed."""
+    if isinstance(error, ApiError):
+        return error.status in _FOR_NOW and error.code != "deadline_exceeded"
+    return isinstance(error, ConnectionFailed) and error.is_retryable
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """What ``Retry-After`` asks for, in seconds; None where it is missing or makes no sense.
 
     Args:
-        headers: of a response, in lower case.
+        headers: of a response, in lower case or as httpx has them.
         now: what a date is compared with; None for the present.
     """
     value = headers.get("retry-after", "").strip()

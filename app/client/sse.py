@@ -5,8 +5,8 @@ from __future__ import annotations
 from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter
 
-from app.client.errors import InvalidResponse, api_error
-from app.client.retry import Call
+from app.client.call import Call
+from app.client.errors import api_error
 from app.schemas.decode_response import DecodedToken, DecodeResponse
 
 _TOKEN: TypeAdapter[DecodedToken] = TypeAdapter(DecodedToken)
@@ -36,7 +36,7 @@ class AnswerStream:
                     self._is_whole = True
                     return answer
         except ValueError as error:
-            raise self.invalid(f"sent an event that cannot be read: {error}") from error
+            raise self._call.invalid(f"sent an event that cannot be read: {error}") from error
         if event.event == "error":
             raise api_error(None, data, self._call.request_id)
         return None
@@ -44,8 +44,4 @@ class AnswerStream:
     def end(self) -> None:
         """There are no more events. Raises ``InvalidResponse`` where the answer has not come."""
         if not self._is_whole:
-            raise self.invalid("ended its stream before the result")
-
-    def invalid(self, what: str) -> InvalidResponse:
-        """The error for a stream of which ``what`` is to be said."""
-        return InvalidResponse(f"{self._call.path} {what}", request_id=self._call.request_id)
+            raise self._call.invalid("ended its stream before the result")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
 from httpx_sse import EventSource, SSEError
+from tenacity import Retrying
 
+from app.client.call import Call
 from app.client.concurrency import Items, Results, ordered_map, sleep
 from app.client.endpoints import (
     AuditGiven,
@@ -25,19 +25,10 @@ from app.client.endpoints import (
     score_call,
 )
 from app.client.errors import ClientError
-from app.client.retry import (
-    Attempt,
-    AttemptResult,
-    Call,
-    Exchange,
-    HttpResponse,
-    Retries,
-    exchange,
-    read_answer,
-)
+from app.client.retry import Retries
 from app.client.split.split_score import Answer, Rounds, check_size, split_score
 from app.client.sse import AnswerStream
-from app.client.transport import Options, answered, unanswered
+from app.client.transport import Options, connection_failed, refused
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditResponse
 from app.schemas.decode import DecodeRequest
@@ -229,61 +220,37 @@ class Client:
             return answer
 
     def _ask(self, call: Call[T]) -> T:
-        steps = exchange(call, self._options.retries)
-        return read_answer(call, _drive(steps, partial(self._attempt, call)))
-
-    def _attempt(self, call: Call[T], left_s: float) -> AttemptResult:
-        try:
-            response = self._http.send(self._request(call, left_s))
-        except httpx.HTTPError as error:
-            return unanswered(call, error)
-        return answered(response, response.content)
+        return call.answer((self._send(call)).content)
 
     def _events(self, call: Call[DecodeResponse]) -> Results[DecodedToken | DecodeResponse]:
         stream = AnswerStream(call)
-        with closing(self._open(call)) as response:
+        with closing(self._send(call, stream=True)) as response:
             try:
                 for event in EventSource(response).iter_sse():
                     if (answer := stream.read(event)) is not None:
                         yield answer
             except SSEError as error:
-                raise stream.invalid(f"sent no stream: {error}") from error
+                raise call.invalid(f"sent no stream: {error}") from error
             except httpx.HTTPError as error:
-                raise unanswered(call, error).error from error
+                raise connection_failed(call, error) from error
         stream.end()
 
-    def _open(self, call: Call[T]) -> httpx.Response:
-        """A response that has begun well, its body not read."""
-        begun: list[httpx.Response] = []
+    def _send(self, call: Call[T], *, stream: bool = False) -> httpx.Response:
+        """The response of the first attempt that succeeds; a stream's body is not read."""
+        retries = self._options.retries
+        for attempt in Retrying(sleep=sleep, **retries.rules()):
+            with attempt:
+                left_s = retries.left_s(attempt.retry_state)
+                response = self._attempt(call, left_s, stream)
+        return response
 
-        def attempt(left_s: float) -> AttemptResult:
-            try:
-                response = self._http.send(self._request(call, left_s), stream=True)
-                if response.is_success:
-                    begun.append(response)
-                    return answered(response, b"")
-                with closing(response):
-                    return answered(response, response.read())
-            except httpx.HTTPError as error:
-                return unanswered(call, error)
-
-        _drive(exchange(call, self._options.retries), attempt)
-        return begun[0]
-
-    def _request(self, call: Call[T], left_s: float) -> httpx.Request:
-        return self._http.build_request(**self._options.request(call, left_s))
-
-
-def _drive(steps: Exchange, attempt: Callable[[float], AttemptResult]) -> HttpResponse:
-    told: AttemptResult = None
-    try:
-        while True:
-            step = steps.send(told)
-            if isinstance(step, Attempt):
-                told = attempt(step.timeout_s)
-                continue
-            told = None
-            sleep(step.seconds)
-    except StopIteration as end:
-        answer: HttpResponse = end.value
-        return answer
+    def _attempt(self, call: Call[T], left_s: float, stream: bool) -> httpx.Response:
+        request = self._http.build_request(**self._options.request(call, left_s))
+        try:
+            response = self._http.send(request, stream=stream)
+            if response.is_success or response.status_code in call.also:
+                return response
+            with closing(response):
+                raise refused(call, response, response.read())
+        except httpx.HTTPError as error:
+            raise connection_failed(call, error) from error

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from app import version
-from app.client.errors import ConnectionFailed, InvalidRequest
-from app.client.retry import Call, HttpResponse, Retries, TransportFailure
+from app.client.call import Call
+from app.client.errors import ApiError, ConnectionFailed, InvalidRequest, api_error
+from app.client.retry import Retries, retry_after_s
 from app.client.url import server_url
 
 CONNECT_S = 10.0
@@ -78,10 +78,21 @@ class Options:
         }
 
 
-def answered(response: httpx.Response, body: bytes) -> HttpResponse:
-    """A response; of one that is streamed, ``body`` is empty."""
-    headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
-    return HttpResponse(response.status_code, headers, body)
+def refused(call: Call[Any], response: httpx.Response, body: bytes) -> ApiError:
+    """The error that a response tells of."""
+    headers = response.headers
+    request_id = headers.get("x-request-id", call.request_id)
+    return api_error(response.status_code, body, request_id, retry_after_s(headers))
+
+
+def connection_failed(call: Call[Any], error: httpx.HTTPError) -> ConnectionFailed:
+    """A failure on the way."""
+    words = str(error) or type(error).__name__
+    return ConnectionFailed(
+        f"no answer from {_address(error, call)}: {words}",
+        is_retryable=isinstance(error, httpx.TransportError) and not isinstance(error, _FINAL),
+        request_id=call.request_id,
+    )
 
 
 def _address(error: httpx.HTTPError, call: Call[Any]) -> str:
@@ -89,14 +100,3 @@ def _address(error: httpx.HTTPError, call: Call[Any]) -> str:
         return str(error.request.url.copy_with(userinfo=b""))
     except RuntimeError:  # what httpx raises where there is no request to tell of
         return call.path
-
-
-def unanswered(call: Call[Any], error: httpx.HTTPError) -> TransportFailure:
-    """A failure on the way."""
-    words = str(error) or type(error).__name__
-    return TransportFailure(
-        ConnectionFailed(
-            f"no answer from {_address(error, call)}: {words}", request_id=call.request_id
-        ),
-        sent_again=isinstance(error, httpx.TransportError) and not isinstance(error, _FINAL),
-    )

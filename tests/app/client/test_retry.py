@@ -1,134 +1,181 @@
-"""When a call is sent again and how long that waits, without any I/O."""
+"""When a call is sent again and how long that waits."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator
+import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
-from app.client import ApiError, ConnectionFailed, Overloaded, Retries
-from app.client.retry import (
-    LONGEST_ASKED_S,
-    Attempt,
-    AttemptResult,
-    Attempts,
-    Call,
-    HttpResponse,
-    TransportFailure,
-    Wait,
-    exchange,
-    retry_after_s,
+from app.client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Overloaded,
+    Retries,
 )
+from app.client.retry import LONGEST_ASKED_S, retry_after_s
+from tests.app.in_process import URL
 
-CALL: Call[bytes] = Call("POST", "/v1/score", b"{}", bytes, "my-id")
-OK = HttpResponse(200, {}, b"fine")
+OK = httpx.Response(200, json={"status": "ready"})
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 POLICY = Retries(attempts=4, first_wait_s=1.0, longest_wait_s=3.0, total_s=100.0)
 
 
-def error(status: int, code: str = "x", **headers: str) -> HttpResponse:
+def error(status: int, code: str = "x", **headers: str) -> httpx.Response:
     """A response with the server's error object."""
-    body = f'{{"error": {{"message": "no", "type": "t", "param": "p.1", "code": "{code}"}}}}'
-    return HttpResponse(status, headers, body.encode())
+    body = {"error": {"message": "no", "type": "t", "param": "p.1", "code": code}}
+    return httpx.Response(status, headers=headers, json=body)
 
 
-def play(
-    *told: AttemptResult, policy: Retries = POLICY, now: Callable[[], float] = lambda: 0.0
-) -> tuple[HttpResponse, list[float]]:
-    """What an exchange ends with when it is told these things, and how long it waited."""
-    waits: list[float] = []
-    steps: Generator[Any, AttemptResult, HttpResponse] = exchange(CALL, policy, now)
-    answers = iter(told)
-    try:
-        step = next(steps)
-        while True:
-            if isinstance(step, Wait):
-                waits.append(step.seconds)
-                step = steps.send(None)
-            else:
-                assert isinstance(step, Attempt)
-                step = steps.send(next(answers))
-    except StopIteration as end:
-        return end.value, waits
+class Play:
+    """A server that answers one thing after another, and a clock that only waits move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waits: list[float] = []
+        self.limits: list[float | None] = []
+        self.now_s = 0.0
+        self.answer_s = 0.0
+        self._told: list[httpx.Response | Exception] = []
+        monkeypatch.setattr("app.client.sync_client.sleep", self._sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
+
+    def __call__(self, *told: httpx.Response | Exception, policy: Retries = POLICY) -> Any:
+        """What a call ends with when these are its answers, of which none is left over."""
+        self._told = list(told)
+        transport = httpx.MockTransport(self._answer)
+        with Client(URL, retries=policy, timeout_s=1000.0, transport=transport) as client:
+            answer = client.health()
+        assert not self._told
+        return answer
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.limits.append(request.extensions["timeout"]["read"])
+        self.now_s += self.answer_s
+        told = self._told.pop(0)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now_s += seconds
 
 
-def test_a_success_is_not_sent_again() -> None:
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Nothing told yet, and no time gone."""
+    return Play(monkeypatch)
+
+
+def test_a_success_is_not_sent_again(play: Play) -> None:
     """One attempt, no wait."""
-    assert play(OK) == (OK, [])
+    assert play(OK) == {"status": "ready"}
+    assert play.waits == []
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_is_refused_for_now_is_sent_again(status: int) -> None:
-    """A full queue, a server that starts and a proxy's failures pass."""
-    answer, waits = play(error(status), OK)
-    assert answer == OK
-    assert len(waits) == 1
+@pytest.mark.parametrize("status", [429, 502, 504])
+def test_what_is_refused_for_now_is_sent_again(play: Play, status: int) -> None:
+    """A full queue and a proxy's failures pass."""
+    assert play(error(status), OK) == {"status": "ready"}
+    assert len(play.waits) == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 500, 501])
-def test_what_would_fail_again_is_raised_at_once(status: int) -> None:
+def test_what_would_fail_again_is_raised_at_once(play: Play, status: int) -> None:
     """The request or the server's own failure at it is no matter of time."""
     with pytest.raises(ApiError) as caught:
         play(error(status))
     assert (caught.value.status, caught.value.param, caught.value.code) == (status, "p.1", "x")
 
 
-def test_the_servers_own_deadline_is_not_tried_again() -> None:
+def test_the_servers_own_deadline_is_not_tried_again(play: Play) -> None:
     """A request that has used up its time would use it up again; a proxy's 504 is another thing."""
-    with pytest.raises(ApiError):
+    with pytest.raises(DeadlineExceeded):
         play(error(504, code="deadline_exceeded"))
+    assert play.waits == []
 
 
-def test_the_last_failure_is_raised() -> None:
+def test_the_last_failure_is_raised(play: Play) -> None:
     """After the last attempt the error says what that one failed with."""
     with pytest.raises(Overloaded) as caught:
-        play(*[error(503)] * 3, error(429, code="queue_full"))
-    assert caught.value.code == "queue_full"
+        play(*[error(502)] * 3, error(429, code="queue_full", **{"retry-after": "7"}))
+    assert (caught.value.code, caught.value.retry_after_s) == ("queue_full", 7.0)
+    assert len(play.waits) == 3
 
 
-def test_a_lost_connection_is_tried_again_and_a_timeout_is_not() -> None:
+def test_a_lost_connection_is_tried_again_and_a_timeout_is_not(play: Play) -> None:
     """The transport says which of its failures another attempt may mend."""
-    lost = ConnectionFailed("lost")
-    assert play(TransportFailure(lost, sent_again=True), OK)[0] == OK
-    with pytest.raises(ConnectionFailed):
-        play(TransportFailure(lost, sent_again=False))
+    assert play(httpx.ConnectError("lost"), httpx.ReadError("cut"), OK) == {"status": "ready"}
+    with pytest.raises(ConnectionFailed) as caught:
+        play(httpx.ReadTimeout("slow"))
+    assert isinstance(caught.value.__cause__, httpx.ReadTimeout)
+    assert len(play.waits) == 2
 
 
-def test_waits_double_up_to_the_longest() -> None:
+def test_waits_double_up_to_the_longest(play: Play) -> None:
     """Half of a wait is chance: between 1/2 and all of 1, 2, 3 seconds."""
-    _, waits = play(*[error(503)] * 3, OK)
-    assert [
-        low <= wait <= high for wait, low, high in zip(waits, (0.5, 1, 1.5), (1, 2, 3), strict=True)
-    ]
+    play(*[error(502)] * 3, OK)
+    bounds = zip(play.waits, (0.5, 1, 1.5), (1, 2, 3), strict=True)
+    assert all(low <= wait <= high for wait, low, high in bounds)
     assert POLICY.wait_s(1, None, lambda: 0.0) == 0.5
     assert [POLICY.wait_s(n, None, lambda: 1.0) for n in (1, 2, 3, 4, 5000)] == [1, 2, 3, 3, 3]
 
 
-def test_what_the_server_asks_for_is_waited_in_full() -> None:
+def test_what_the_server_asks_for_is_waited_in_full(play: Play) -> None:
     """``Retry-After`` beats the backoff, also where it is longer than the longest wait."""
-    answer, (wait,) = play(error(429, **{"retry-after": "20"}), OK)
-    assert answer == OK
-    assert 20 <= wait <= 20.3
+    play(error(429, **{"retry-after": "20"}), OK)
+    assert 20 <= play.waits[0] <= 20.3
 
 
-def test_what_does_not_fit_into_the_time_is_not_waited_for() -> None:
+def test_what_does_not_fit_into_the_time_is_not_waited_for(play: Play) -> None:
     """A wait that ends behind the total is none: the failure is raised at once."""
     with pytest.raises(Overloaded):
-        play(error(429, **{"retry-after": "101"}), OK)
+        play(error(429, **{"retry-after": "101"}))
+    assert play.waits == []
 
 
-def test_the_time_of_attempts_counts() -> None:
-    """Each attempt is told what is left of the total."""
-    clock = [0.0]
-    attempts = Attempts(POLICY, lambda: clock[0], lambda: 1.0)
-    clock[0] = 40.0
-    assert attempts.left_s == 60.0
-    assert attempts.next_wait_s(None) == 1.0
-    clock[0] = 99.5
-    assert attempts.next_wait_s(None) is None
+def test_the_time_of_attempts_counts(play: Play) -> None:
+    """Each attempt may take what is left of the total; the last may not begin behind it."""
+    play.answer_s = 45.0
+    with pytest.raises(Overloaded):
+        play(error(429, **{"retry-after": "1"}), error(429, **{"retry-after": "10"}))
+    assert play.limits == [100.0, pytest.approx(54, abs=0.2)]
+
+
+def test_a_limit_may_leave_an_attempt_its_whole_time(play: Play) -> None:
+    """Then it only bounds when another one may begin."""
+    play.answer_s = 3.0
+    policy = Retries(total_s=5.0, first_wait_s=0.1, cuts_attempts=False)
+    with pytest.raises(Overloaded):
+        play(error(429), error(429), policy=policy)
+    assert play.limits == [1000.0, 1000.0]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_call_ends_with_its_task(is_refused: bool) -> None:
+    """Whether it waits for an answer or for its next attempt."""
+    is_asked = asyncio.Event()
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        is_asked.set()
+        if not is_refused:
+            await asyncio.Event().wait()
+        return error(429, **{"retry-after": "300"})
+
+    async with AsyncClient(URL, transport=httpx.MockTransport(answer)) as client:
+        call = asyncio.create_task(client.health())
+        await is_asked.wait()
+        await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
 
 @pytest.mark.parametrize(
@@ -163,16 +210,6 @@ def test_a_policy_that_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
     """A mistake shows where it is made."""
     with pytest.raises(ValueError, match=r"must"):
         Retries(**bad)
-
-
-def test_a_limit_may_leave_an_attempt_its_whole_time() -> None:
-    """Then it only bounds when another one may begin."""
-    policy = Retries(total_s=5.0, cuts_attempts=False)
-    steps = exchange(CALL, policy, lambda: 0.0)
-    assert next(steps) == Attempt(math.inf)
-    clock = iter([0.0, 6.0])
-    attempts = Attempts(policy, lambda: next(clock))
-    assert attempts.next_wait_s(None) is None
 
 
 def test_a_date_beyond_all_dates_is_none() -> None:

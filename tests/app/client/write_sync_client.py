@@ -10,9 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import app.client
-
-FOLDER = Path(app.client.__file__).parent
+FOLDER = Path(__file__).parents[3] / "app" / "client"
 SOURCE, TARGET = FOLDER / "async_client.py", FOLDER / "sync_client.py"
 
 HEAD = '"""``Client``, written from ``async_client.py`` by ``make client-sync``."""\n'
@@ -22,6 +20,7 @@ WORDS = {
     "AsyncClient": "Client",
     "AsyncItems": "Items",
     "AsyncResults": "Results",
+    "AsyncRetrying": "Retrying",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "aclose": "close",
@@ -37,7 +36,6 @@ def to_sync(source: str) -> str:
     """The same for code that waits, in the form that ruff gives it."""
     body = source.partition("\n")[2]
     body = re.sub(r"\b(async|await) ", "", body)
-    body = re.sub(r"Awaitable\[([^\[\]]+)\]", r"\1", body)
     body = re.sub(r"\w+", lambda word: WORDS.get(word[0], word[0]), body)
     return _ruff("format", _ruff("check --fix --unsafe-fixes --quiet", HEAD + body))
 
