@@ -11,9 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.cli.bench.http_client import Answer, BadAnswer, Connections
+import aiohttp
+
 from app.cli.bench.load import Load
-from app.cli.bench.sender import Record, Sent, send_all
+from app.cli.bench.sender import Record, Sent, open_session, send_all
 
 KNOWN_EVERY = 8
 """One request in so many is one whose answer is known."""
@@ -74,63 +75,58 @@ def _arrivals(plan: Play) -> Iterator[tuple[float, bytes]]:
 
 
 class _Sender:
-    def __init__(self, plan: Play) -> None:
+    def __init__(self, plan: Play, session: aiohttp.ClientSession) -> None:
         self._known = plan.known
-        self._connections = Connections(plan.load.url, plan.load.headers)
+        self._url = plan.load.url
+        self._session = session
 
     async def send(self, body: bytes) -> tuple[str, str]:
         """The outcome: the status, with what is wrong about the answer if anything is."""
         try:
-            answer = await self._connections.post(body)
-        except (OSError, BadAnswer) as error:
+            async with self._session.post(self._url, data=body) as response:
+                content = await response.read()
+        except aiohttp.ClientError as error:
             return type(error).__name__, str(error)
-        fault = self._fault(body, answer)
-        said = "" if answer.status == 200 and not fault else answer.content.decode(errors="replace")
-        return f"{answer.status}{fault}", said[:300]
+        fault = self._fault(body, response, content)
+        said = "" if response.status == 200 and not fault else content.decode(errors="replace")
+        return f"{response.status}{fault}", said[:300]
 
-    def _fault(self, body: bytes, answer: Answer) -> str:
-        if answer.status == 429:
-            seconds = answer.headers.get(b"retry-after", b"")
+    def _fault(self, body: bytes, response: aiohttp.ClientResponse, content: bytes) -> str:
+        if response.status == 429:
+            seconds = response.headers.get("Retry-After", "")
             return "" if seconds.isdigit() and int(seconds) >= 1 else " without Retry-After"
-        if answer.status != 200:
+        if response.status != 200:
             return ""
-        results = json.loads(answer.content)["results"]
+        results = json.loads(content)["results"]
         expected = self._known.get(body.partition(_OWN)[0] + b"}")
         if expected is not None:
             return "" if results == expected else " with other bits"
         return "" if all(result["error"] is None for result in results) else " with errors"
 
-    def close(self) -> None:
-        self._connections.close()
-
 
 async def _open(plan: Play) -> Record:
-    sender = _Sender(plan)
-    try:
-        load = plan.load
-        return await send_all(_arrivals(plan), sender.send, load.connections, load.timeout_s)
-    finally:
-        sender.close()
+    load = plan.load
+    async with open_session(load) as session:
+        send = _Sender(plan, session).send
+        return await send_all(_arrivals(plan), send, load.connections, load.timeout_s)
 
 
 async def _closed(plan: Play) -> Record:
-    record, sender = Record(), _Sender(plan)
+    record = Record()
     endless = replace(plan, load=replace(plan.load, rate=MOST_A_SECOND))
     bodies = (body for _, body in _arrivals(endless))
     began = time.monotonic()
 
     async def client() -> None:
         while (sent := time.monotonic() - began) < plan.load.end_s:
-            outcome, said = await sender.send(next(bodies))
+            outcome, said = await send(next(bodies))
             done = time.monotonic() - began
             record.sent.append(Sent(sent, sent, done, 0.0, False, outcome))
             if said:
                 record.error_samples.setdefault(outcome, said)
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(plan.clients):
-                tasks.create_task(client())
-    finally:
-        sender.close()
+    async with open_session(plan.load) as session, asyncio.TaskGroup() as tasks:
+        send = _Sender(plan, session).send
+        for _ in range(plan.clients):
+            tasks.create_task(client())
     return record

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
-from app.cli.bench.http_client import BadAnswer, Connections
+import aiohttp
+
 from app.cli.bench.load import Load
 
 Send = Callable[[bytes], Awaitable[tuple[str, str]]]
@@ -101,19 +102,28 @@ async def send_all(
     return record
 
 
+def open_session(load: Load) -> aiohttp.ClientSession:
+    """Connections to the server, as many as are wanted, without limits and habits of their own."""
+    return aiohttp.ClientSession(
+        headers=[("Content-Type", "application/json"), *load.headers],
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(),
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+    )
+
+
 async def send_share(load: Load, process: int) -> Record:
     """Send one process's share of the load."""
-    connections = Connections(load.url, load.headers)
 
     async def send(body: bytes) -> tuple[str, str]:
         try:
-            answer = await connections.post(body)
-        except (OSError, BadAnswer) as error:
+            async with session.post(load.url, data=body, allow_redirects=False) as response:
+                content = await response.read()
+        except aiohttp.ClientError as error:
             return type(error).__name__, str(error)[:SAID_CHARS]
-        said = "" if answer.status < 300 else answer.content.decode(errors="replace")
-        return str(answer.status), said[:SAID_CHARS]
+        said = "" if response.status < 300 else content.decode(errors="replace")
+        return str(response.status), said[:SAID_CHARS]
 
-    try:
+    async with open_session(load) as session:
         return await send_all(load.arrivals(process), send, load.share(process), load.timeout_s)
-    finally:
-        connections.close()
