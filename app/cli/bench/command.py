@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from app.cli.bench.flags import BenchArgs, add_bench_flags, loads
 from app.cli.bench.load import Load
-from app.cli.bench.plot import NoPlot, draw, new_figure
 from app.cli.bench.report import Report, measure
-from app.cli.bench.sender import Sent
 from app.cli.bench.table import show
 from app.cli.bench.workers import WorkerDied, run_load
 from app.cli.failure import fail
@@ -33,9 +32,6 @@ class ServerUnreachable(Exception):
     """The server cannot be reached. The message is one line."""
 
 
-Run = tuple[Report, Sequence[Sent]]
-
-
 def add_arguments(parser: Any) -> None:
     """Give the parser what the command takes."""
     add_bench_flags(parser)
@@ -46,29 +42,28 @@ def bench_command(given: dict[str, Any]) -> int:
     """``chainrule bench``: 0 where at least one request of every run was answered."""
     args = BenchArgs(**given)
     try:
-        _check_files(args)
+        _check_file(args.save)
         found = ServerAddress.find(args.url, args.api_key)
         planned = loads(args, found.url, _headers(args, found), _model(args, found))
-        runs = [_run(load, args) for load in planned]
-    except (ValueError, NoPlot) as error:
+        reports = [_run(load, args) for load in planned]
+    except ValueError as error:
         return fail(error, 2)
     except (WorkerDied, ServerUnreachable) as error:
         return fail(error, 1)
-    _print(args, planned[0], [report for report, _ in runs])
-    _save(args, planned, runs)
-    return 0 if all(report.ok for report, _ in runs) else 1
+    _print(args, planned[0], reports)
+    if args.save is not None:
+        text = json.dumps(_document(planned[0], reports), indent=2, allow_nan=False)
+        args.save.write_text(f"{text}\n", "utf-8")
+    return 0 if all(report.ok for report in reports) else 1
 
 
-def _check_files(args: BenchArgs) -> None:
+def _check_file(path: Path | None) -> None:
     """Raise what would otherwise be raised when the load has been made."""
-    if args.plot is not None:
-        new_figure()
-    for path in (args.save, args.plot):
-        try:
-            if path is not None:
-                path.open("ab").close()
-        except OSError as error:
-            raise ValueError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        if path is not None:
+            path.open("ab").close()
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _headers(args: BenchArgs, found: ServerAddress) -> tuple[tuple[str, str], ...]:
@@ -94,29 +89,18 @@ def _model(args: BenchArgs, found: ServerAddress) -> str | None:
         return None
 
 
-def _run(load: Load, args: BenchArgs) -> Run:
+def _run(load: Load, args: BenchArgs) -> Report:
     seconds = f"{load.warmup_s:g} + {load.duration_s:g} s"
     sys.stderr.write(f"chainrule: {load.rate:g} requests/s for {seconds} ...\n")
-    record = run_load(load)
-    counted = [one for one in record.sent if one.due_s >= load.warmup_s]
-    return measure(load, record, args.slo_ms), counted
-
-
-def _save(args: BenchArgs, planned: Sequence[Load], runs: Sequence[Run]) -> None:
-    if args.save is not None:
-        text = json.dumps(_document(planned, runs), indent=2, allow_nan=False)
-        args.save.write_text(f"{text}\n", "utf-8")
-    if args.plot is not None:
-        draw(args.plot, runs, _title(args, planned[0]))
+    return measure(load, run_load(load), args.slo_ms)
 
 
 def _title(args: BenchArgs, load: Load) -> str:
     return f"{args.shape if args.body is None else args.body.name} at {load.url}"
 
 
-def _document(planned: Sequence[Load], runs: Sequence[Run]) -> dict[str, Any]:
+def _document(load: Load, reports: Sequence[Report]) -> dict[str, Any]:
     """The load and what came of it, without what is secret: headers stay out."""
-    load = planned[0]
     asked = {
         name: getattr(load, name)
         for name in (
@@ -126,7 +110,7 @@ def _document(planned: Sequence[Load], runs: Sequence[Run]) -> dict[str, Any]:
     }
     workload = {name: getattr(load.workload, name) for name in load.workload.__slots__}
     made = {"bodies": len(load.bodies)} if load.bodies else {"workload": workload}
-    return {"load": asked | made, "runs": [report.to_dict() for report, _ in runs]}
+    return {"load": asked | made, "runs": [report.to_dict() for report in reports]}
 
 
 def _print(args: BenchArgs, load: Load, reports: Sequence[Report]) -> None:

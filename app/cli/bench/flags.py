@@ -45,7 +45,6 @@ class BenchArgs:
     seed: int | None
     slo_ms: float | None
     save: Path | None
-    plot: Path | None
     json: bool
 
 
@@ -178,9 +177,6 @@ def _add_results(group: Any) -> None:
         "were due",
     )
     group.add_argument("--save", type=Path, metavar="FILE", help="write all numbers as JSON")
-    group.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw them as PNG; needs the plot extra"
-    )
     group.add_argument("--json", action="store_true", help="print the reports as JSON")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,34 +145,13 @@ def test_json_prints_the_reports(played: list[Load], capsys: pytest.CaptureFixtu
     assert report["kept_up"] is True
 
 
-def test_a_plot_is_drawn(played: list[Load], tmp_path: Path) -> None:
-    """Where it is asked for."""
-    pytest.importorskip("matplotlib")
-    file = tmp_path / "bench.png"
-    assert main(["bench", *URL, *MODEL, "--plot", str(file)]) == 0
-    assert file.read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("flag", ["--save", "--plot"])
 def test_a_file_that_cannot_be_written_is_known_before(
-    flag: str, played: list[Load], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    played: list[Load], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody waits for numbers that have nowhere to go."""
-    pytest.importorskip("matplotlib")
     path = tmp_path / "missing" / "file"
-    said = field_error(capsys, "bench", *URL, *MODEL, flag, str(path), status=2)
+    said = field_error(capsys, "bench", *URL, *MODEL, "--save", str(path), status=2)
     assert said == f"cannot write {path}: No such file or directory"
-    assert played == []
-
-
-def test_without_the_extra_nothing_is_sent(
-    played: list[Load],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """A plot that cannot be drawn is known before the first request."""
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert "chainrule[plot]" in field_error(capsys, "bench", *URL, "--plot", "x.png", status=2)
     assert played == []
 
 
