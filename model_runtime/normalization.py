@@ -19,7 +19,7 @@ part: its rank, probability and tie group are None.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -129,17 +129,29 @@ def are_apart(paths: Sequence[tuple[int, ...]]) -> bool:
     return all(paths[j][: len(paths[i])] != paths[i] for i, j in pairwise(order))
 
 
+def log_sum_exp(logprobs: Iterable[float]) -> float:
+    """Log of the summed probability, rounded once, so that the order does not matter.
+
+    -inf where there is none; a single one comes back unchanged.
+    """
+    present = [logprob for logprob in logprobs if logprob > -math.inf]
+    if not present:
+        return -math.inf
+    best = max(present)
+    return best + math.log(math.fsum(math.exp(logprob - best) for logprob in present))
+
+
 def log_sum(logprobs: Sequence[float]) -> float:
-    """Log of the summed probabilities; a single one comes back unchanged.
+    """``log_sum_exp`` of tokens that exclude each other, such as all end tokens; at most 0.
 
     Raises:
         NonFiniteLogits: all of them are zero.
     """
-    best = max(logprobs)
-    if best == -math.inf:
+    found = log_sum_exp(logprobs)
+    if found == -math.inf:
         raise NonFiniteLogits("the model gave the end no probability at all")
     # float32 log-probs may add up to a little more than everything.
-    return min(0.0, best + math.log(math.fsum(math.exp(logprob - best) for logprob in logprobs)))
+    return min(0.0, found)
 
 
 def competition_ranks(scores: Sequence[float | None]) -> list[int | None]:

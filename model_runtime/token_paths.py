@@ -45,20 +45,25 @@ def _shared(paths: Sequence[tuple[int, ...]], indices: Sequence[int], depth: int
     stop = len(first)
     for index in indices:
         path = paths[index]
-        stop = depth + common_prefix(first, depth, path, depth, min(stop, len(path)))
+        stop = depth + common_prefix(first, path, depth, depth, stop)
         if stop == depth:
             break
     return stop
 
 
 def common_prefix(
-    one: Sequence[int], first: int, other: Sequence[int], second: int, stop: int
+    one: Sequence[int],
+    other: Sequence[int],
+    first: int = 0,
+    second: int = 0,
+    stop: int | None = None,
 ) -> int:
     """How many tokens of ``one`` from ``first`` on equal those of ``other[second:stop]``.
 
     By slices, halved where they differ: a loop takes ten times as long.
     """
-    same, end = 0, max(0, min(len(one) - first, stop - second))
+    last = len(other) if stop is None else min(stop, len(other))
+    same, end = 0, max(0, min(len(one) - first, last - second))
     if one[first : first + end] == other[second : second + end]:
         return end
     while end - same > 1:

@@ -192,7 +192,7 @@ class TokenTrie:
         while depth < stop:
             end = node.start + len(node.tokens)
             if depth < end:
-                depth += common_prefix(node.tokens, depth - node.start, tokens, depth, stop)
+                depth += common_prefix(node.tokens, tokens, depth - node.start, depth, stop)
                 if depth < end:
                     break
                 continue

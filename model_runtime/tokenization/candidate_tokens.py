@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from model_runtime.errors import InvalidQuery
+from model_runtime.token_paths import common_prefix
 from model_runtime.tokenization.tokenizer import Tokenizer
 
 
@@ -49,7 +50,7 @@ def candidate_paths(
             paths.append(candidate)
             continue
         ids = tuple(encoded[window + candidate]) if isinstance(candidate, str) else candidate
-        path = CandidatePath(ids, kept + _common_prefix(ids, tail))
+        path = CandidatePath(ids, kept + common_prefix(ids, tail))
         paths.append(_refusal(path, kept, index) or path)
     return paths
 
@@ -65,10 +66,3 @@ def _refusal(path: CandidatePath, kept: int, index: int) -> InvalidQuery | None:
         message = "the candidate adds no token to the context"
         return InvalidQuery(message, f"candidates.{index}")
     return None
-
-
-def _common_prefix(tokens: tuple[int, ...], before: tuple[int, ...]) -> int:
-    if tokens[: len(before)] == before:
-        return len(before)
-    pairs = zip(tokens, before, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), len(tokens))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from model_runtime.decoding.marginal.cover_states import (
@@ -26,6 +25,7 @@ from model_runtime.decoding.marginal.cover_states import (
 )
 from model_runtime.decoding.marginal.vocabulary_trie import Step, VocabularyTrie
 from model_runtime.errors import ChainruleError
+from model_runtime.normalization import log_sum_exp
 from model_runtime.token_set import TokenSet
 from model_runtime.types import LogprobResult
 
@@ -172,7 +172,7 @@ class Covers:
 
     def defer(self, state: PartialCover) -> None:
         """A state that was taken and will not be asked about."""
-        self._left = log_mass((self._left, state.logprob))
+        self._left = log_sum_exp((self._left, state.logprob))
 
     def close(self) -> None:
         """Forget what will not be asked about, but for its mass."""
@@ -183,12 +183,12 @@ class Covers:
 
     def result(self) -> MarginalResult:
         """What is known so far."""
-        lower = log_mass(self._found)
-        left = log_mass((self._left, *(-key for key, _, _ in self._frontier)))
+        lower = log_sum_exp(self._found)
+        left = log_sum_exp((self._left, *(-key for key, _, _ in self._frontier)))
         return MarginalResult(
             # float32 log-probs may add up to a little more than everything
             lower=min(0.0, lower),
-            upper=min(0.0, log_mass((lower, left))),
+            upper=min(0.0, log_sum_exp((lower, left))),
             exact=left == -math.inf or left <= lower + NEGLIGIBLE,
             expanded=self.expanded,
             longest=self._longest_found,
@@ -200,7 +200,7 @@ class Covers:
         if not self._frontier or not self._found:
             return not self._frontier
         most = -self._frontier[0][0] + math.log(len(self._frontier))
-        return log_mass((self._left, most)) <= max(self._found) + NEGLIGIBLE
+        return log_sum_exp((self._left, most)) <= max(self._found) + NEGLIGIBLE
 
     def _find(self, state: PartialCover, mass: float) -> None:
         total = state.logprob + mass
@@ -226,16 +226,4 @@ class Covers:
         self._frontier.sort()
         dropped = self._frontier[keep:]
         del self._frontier[keep:]
-        self._left = log_mass((self._left, *(-key for key, _, _ in dropped)))
-
-
-def log_mass(logprobs: Iterable[float]) -> float:
-    """Log of the summed probability, rounded once, so that the order does not matter.
-
-    -inf where there is none; a single one comes back unchanged.
-    """
-    present = [logprob for logprob in logprobs if logprob > -math.inf]
-    if not present:
-        return -math.inf
-    most = max(present)
-    return most + math.log(math.fsum(math.exp(logprob - most) for logprob in present))
+        self._left = log_sum_exp((self._left, *(-key for key, _, _ in dropped)))

@@ -11,7 +11,7 @@ A node is a path that begins some candidates. In sorted order these stand side b
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, starmap
 from typing import NamedTuple
 
 from model_runtime.token_paths import common_prefix, path_order
@@ -42,7 +42,7 @@ class CandidateTrie:
         self.paths = [paths[index] for index in self.order]
         unfed = 0 if end else 1
         self._fed = [len(path) - unfed for path in self.paths]
-        self._shared = [0, *(_shared(one, other) for one, other in pairwise(self.paths))]
+        self._shared = [0, *starmap(common_prefix, pairwise(self.paths))]
         shared_fed = [0, *map(min, self._shared[1:], self._fed, self._fed[1:])]
         own = (fed - shared for fed, shared in zip(self._fed, shared_fed, strict=True))
         self._fed_before = [0, *accumulate(own)]
@@ -97,7 +97,3 @@ class CandidateTrie:
             if place == stop or self._shared[place] <= depth:
                 yield self.paths[start][depth], CandidateRange(start, place, depth + 1)
                 start = place
-
-
-def _shared(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    return common_prefix(one, 0, other, 0, len(other))

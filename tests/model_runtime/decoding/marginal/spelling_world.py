@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from model_runtime.decoding.marginal.cover_states import MarginalCandidate
-from model_runtime.decoding.marginal.covers import MarginalResult, log_mass
+from model_runtime.decoding.marginal.covers import MarginalResult
 from model_runtime.decoding.marginal.marginal import MarginalAnswer, MarginalSearch
 from model_runtime.decoding.marginal.vocabulary_trie import VocabularyTrie
+from model_runtime.normalization import log_sum_exp
 from model_runtime.types import LogprobQuery, LogprobResult
 from tests.model_runtime.decoding.table import PROMPT, NextLogprobs, random_table
 
@@ -55,7 +56,7 @@ class World(NamedTuple):
         return LogprobResult(
             target_logprobs=tuple(row[token_id] for token_id in query.targets),
             target_ranks=(1,) * len(query.targets),
-            masses=tuple(log_mass(row[token_id] for token_id in mass) for mass in query.masses),
+            masses=tuple(log_sum_exp(row[token_id] for token_id in mass) for mass in query.masses),
         )
 
     def run(self, search: MarginalSearch) -> tuple[MarginalAnswer, ...]:
@@ -89,7 +90,7 @@ class World(NamedTuple):
 
     def truth(self, content: bytes, *, ended: bool = False) -> float:
         """The log of all covers' summed probability."""
-        return log_mass(self.covers(content, ended=ended))
+        return log_sum_exp(self.covers(content, ended=ended))
 
 
 TEXTS = st.text("ab", min_size=1, max_size=4).map(str.encode)

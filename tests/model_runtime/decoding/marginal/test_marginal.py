@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_runtime.decoding.marginal.cover_states import MarginalCandidate
-from model_runtime.decoding.marginal.covers import WIDTH, MarginalResult, log_mass
+from model_runtime.decoding.marginal.covers import WIDTH, MarginalResult
 from model_runtime.decoding.marginal.marginal import MarginalSearch
+from model_runtime.normalization import log_sum_exp
 from tests.model_runtime.decoding.marginal.spelling_world import ENOUGH, World, candidates, worlds
 from tests.model_runtime.decoding.table import PROMPT, bigrams, random_table
 
@@ -76,8 +77,8 @@ def test_bytes_add_up(data: st.DataObject, world: World) -> None:
     longer = [world.find(MarginalCandidate(content + bytes([byte]))) for byte in b"ab"]
     whole = world.find(MarginalCandidate(content))
     parts = (ended, *longer)
-    assert whole.lower <= log_mass([part.upper for part in parts]) + 1e-9
-    assert whole.upper >= log_mass([part.lower for part in parts]) - 1e-9
+    assert whole.lower <= log_sum_exp([part.upper for part in parts]) + 1e-9
+    assert whole.upper >= log_sum_exp([part.lower for part in parts]) - 1e-9
 
 
 def test_a_hand_written_sum() -> None:

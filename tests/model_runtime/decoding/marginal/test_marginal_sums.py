@@ -12,12 +12,13 @@ import pytest
 
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.marginal.cover_states import MarginalCandidate
-from model_runtime.decoding.marginal.covers import MarginalResult, log_mass
+from model_runtime.decoding.marginal.covers import MarginalResult
 from model_runtime.decoding.marginal.marginal import MarginalSearch
 from model_runtime.decoding.marginal.vocabulary_trie import VocabularyTrie, vocabulary_trie
 from model_runtime.engine import Engine
 from model_runtime.errors import DeadlineExceeded
 from model_runtime.loading.reference import reference_logprobs
+from model_runtime.normalization import log_sum_exp
 from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import LogprobQuery, RequestOptions
 from tests.conftest import TinyFolder
@@ -62,7 +63,7 @@ class World:
         (whole,) = self.find([text])
         (ended,) = self.find([text], ends=self.silent)
         parts = self.find([text + byte for byte in EVERY_BYTE])
-        assert log_mass([ended, *parts]) == pytest.approx(whole, abs=2e-5)
+        assert log_sum_exp([ended, *parts]) == pytest.approx(whole, abs=2e-5)
 
     def check_first(self) -> None:
         """The first byte is some byte, or there is no text at all."""
@@ -70,7 +71,7 @@ class World:
             [LogprobQuery(tuple(self.prefix), len(self.prefix), self.silent)]
         )
         parts = self.find(EVERY_BYTE)
-        assert log_mass([*row.target_logprobs, *parts]) == pytest.approx(0.0, abs=2e-5)
+        assert log_sum_exp([*row.target_logprobs, *parts]) == pytest.approx(0.0, abs=2e-5)
 
 
 def exact(result: object) -> float:
@@ -121,7 +122,7 @@ def test_the_real_model_agrees_with_its_plain_forward(
                 yield from covers((*path, token_id), longer, logprob + row[token_id])
 
     (found,) = world.find([text])
-    assert found == pytest.approx(log_mass(covers((), b"", 0.0)), abs=1e-4)
+    assert found == pytest.approx(log_sum_exp(covers((), b"", 0.0)), abs=1e-4)
 
 
 def searches(engine: Engine, budget: int) -> list[MarginalSearch]:
