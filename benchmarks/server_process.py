@@ -120,7 +120,7 @@ def _clients(  # type: ignore[no-untyped-def]
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             answer = json.loads(response.read())
-            if response.status != 200 or answer["results"][0]["error"] is not None:
+            if response.status != 200 or "error" in answer["results"][0]:
                 with failed.get_lock():
                     failed.value += 1
 

@@ -67,43 +67,45 @@ class CandidateJoin(ResponseModel):
 
 
 class CandidateScore(ResponseModel):
-    """One candidate's result. Where there is an ``error`` there is no number."""
+    """One candidate's result. Each has an index; a scored one has the numbers down to
+    ``numeric_error``, and what stands below only where there is such a thing. One that failed has
+    its ``error`` alone, one that ``top_n`` left unfinished its ``bound``."""
 
     index: int
     """Place in the request's ``candidates``."""
     rank: OmitNone[int] = None
     """1 + the number of candidates with a higher score. Absent behind the cut of ``top_n``."""
-    tie_group: OmitNone[int] = None
-    """Candidates that share a number, from 1 for the best, cannot be told apart within numeric
-    error. Absent for a candidate that stands alone, and where the error is not known."""
     score: OmitNone[float] = None
     """The log-probability under ``normalization``."""
-    numeric_error: OmitNone[float] = None
-    """What the score may be off by: the largest error of a token in the response's
-    ``numeric_error``, added up and carried through the normalization. An estimate."""
     logprob: OmitNone[float] = None
     """The raw sum: log P(candidate | context)."""
     token_count: OmitNone[int] = None
     """Scored tokens, the context's tail and the end included."""
-    tail_tokens: OmitEmpty[int] = 0
-    """Scored tokens that lie wholly inside the context's end; absent where there are none."""
     mean_logprob: OmitNone[float] = None
     """``logprob / token_count``."""
-    logprob_per_char: OmitNone[float] = None
-    """``logprob`` per Unicode code point of the candidate alone; absent unless ``normalization`` is
-    ``per_char``."""
     logprob_per_byte: OmitNone[float] = None
     """``logprob`` per UTF-8 byte of the candidate alone; absent if it has none."""
-    baseline_logprob: OmitNone[float] = None
-    """What ``pmi`` or ``calibrated`` subtracts; absent for the others."""
     probability: OmitNone[float] = None
     """Softmax of ``score / temperature`` over the candidates that could be scored. Absent where one
     was not scored to the end."""
+    greedy: OmitNone[bool] = None
+    """Every scored token is the most probable one at its place."""
+    numeric_error: OmitNone[float] = None
+    """What the score may be off by: the largest error of a token in the response's
+    ``numeric_error``, added up and carried through the normalization. An estimate."""
+    tie_group: OmitNone[int] = None
+    """Candidates that share a number, from 1 for the best, cannot be told apart within numeric
+    error. Absent for a candidate that stands alone, and where the error is not known."""
+    tail_tokens: OmitEmpty[int] = 0
+    """Scored tokens that lie wholly inside the context's end; absent where there are none."""
+    logprob_per_char: OmitNone[float] = None
+    """``logprob`` per Unicode code point of the candidate alone; absent unless ``normalization`` is
+    ``per_char``."""
+    baseline_logprob: OmitNone[float] = None
+    """What ``pmi`` or ``calibrated`` subtracts; absent for the others."""
     probability_bounds: OmitNone[tuple[float, float]] = None
     """Where ``probability`` lies, the candidates that ``top_n`` left unfinished included; absent
     where it is known."""
-    greedy: OmitNone[bool] = None
-    """Every scored token is the most probable one at its place."""
     prefix_of: OmitEmpty[list[int]] = Field(default_factory=list)
     """Candidates whose token path this one begins: it is never less probable than they are, unless
     an end is appended. Absent where there are none."""
@@ -238,13 +240,13 @@ class ScoreResponse(BaseResponse):
                             "index": 0,
                             "rank": 1,
                             "score": -1.125,
-                            "numeric_error": 1e-5,
                             "logprob": -1.125,
                             "token_count": 1,
                             "mean_logprob": -1.125,
                             "logprob_per_byte": -0.1875,
                             "probability": 1.0,
                             "greedy": True,
+                            "numeric_error": 1e-5,
                         }
                     ],
                     off_candidate_mass=0.6753475326416503,

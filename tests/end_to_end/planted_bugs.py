@@ -280,7 +280,7 @@ def _moved(one: CandidateScore, by: float) -> CandidateScore:
     """The candidate with another log-probability, and with what is derived from it."""
     logprob = one.logprob or 0.0
     factor = (logprob + by) / logprob
-    derived = ("logprob", "score", "mean_logprob", "logprob_per_char", "logprob_per_byte")
+    derived = ("logprob", "score", "mean_logprob", "logprob_per_byte")
     return one.model_copy(update={name: getattr(one, name) * factor for name in derived})
 
 

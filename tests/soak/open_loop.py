@@ -101,7 +101,7 @@ class _Sender:
         expected = self._known.get(body.partition(_OWN)[0] + b"}")
         if expected is not None:
             return "" if results == expected else " with other bits"
-        return "" if all(result["error"] is None for result in results) else " with errors"
+        return "" if not any("error" in result for result in results) else " with errors"
 
 
 async def _open(plan: Play) -> Record:
