@@ -211,14 +211,11 @@ _NAMES = {
 
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)
+if not TYPE_CHECKING:  # else a type checker would let any name pass, and know none of a ``*``
+    __all__ = sorted(_MODULE_OF)
 
-
-def __dir__() -> list[str]:
-    return __all__
-
-
-if not TYPE_CHECKING:  # else a type checker would let any name pass
+    def __dir__() -> list[str]:
+        return __all__
 
     def __getattr__(name: str) -> object:
         if name not in _MODULE_OF:
