@@ -20,9 +20,11 @@ ONLY_IN = {
         *("model_runtime/attention/", "model_runtime/kernels/", "model_runtime/loading/"),
         *("model_runtime/runner/", "model_runtime/tokenization/tokenizer.py"),
     },
+    "httpx_sse": {"app/client/"},
     "llguidance": {"model_runtime/decoding/constraints/grammar.py"},
     "prometheus_client": {"app/telemetry/metrics.py"},
     "pydantic_settings": {"app/settings.py", "app/cli/main.py"},
+    "tenacity": {"app/client/"},
     "tokenizers": {"model_runtime/loading/", "model_runtime/tokenization/"},
 }
 """Packages, and the folders and files that may import them."""
