@@ -35,7 +35,7 @@ class SymbolicRunner:
     def _row_paths(self, batch: Batch) -> list[tuple[int, ...]]:
         """The token path of each row, read off the keys that it attends to."""
         seen: list[dict[int, int]] = [{} for _ in batch.token_ids]
-        for span in batch.near + batch.far:
+        for span in batch.suffix_spans + batch.prefix_spans:
             rows = [row for part in span.rows for row in part]
             cuts = {max(0, batch.positions[row] // self.block_size - 1) for row in rows}
             expect(len(cuts) == 1, "rows of two blocks share a span")

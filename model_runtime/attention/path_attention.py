@@ -1,7 +1,7 @@
 """Path attention: row r attends to its own token path, in two parts that merge in one order.
 
-    attention over the near span    (output, log of the sum of exponentials)
-    merged with the far span        weight = 1 / (1 + exp(near log-sum - far log-sum))
+    attention over the suffix span  (output, log of the sum of exponentials)
+    merged with the prefix span     weight = 1 / (1 + exp(suffix log-sum - prefix log-sum))
 
 Every shape that a row's arithmetic sees follows from the row's own position. Neighbours decide
 only how many other rows the same product has, on which a row's bits do not depend.
@@ -125,10 +125,10 @@ class _Attended:
         self._log_sum = folded.new_empty((*folded.shape[:2], 1), dtype=torch.float32)
 
     def add(self, spans: SpanGroup, output: Tensor, log_sum: Tensor) -> None:
-        """Put a near span's result in, or merge a far span's with what is there."""
+        """Put a suffix span's result in, or merge a prefix span's with what is there."""
         new = read_rows(output.transpose(1, 2).flatten(0, 1), spans.real)
         new_log_sum = read_rows(log_sum.transpose(1, 2).flatten(0, 1).unsqueeze(-1), spans.real)
-        if spans.near:
+        if spans.is_suffix:
             write_rows(self.output, spans.target, new)
             write_rows(self._log_sum, spans.target, new_log_sum)
             return

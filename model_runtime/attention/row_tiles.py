@@ -133,7 +133,7 @@ def keeps_bits(tiles: RowTiles, heads: Heads, threads: int) -> bool:
 
 
 def _same_bits(tiles: RowTiles, heads: Heads, keys: int, rows: int, threads: int) -> bool:
-    """Tensors lie as those of path attention do, and rows see what those of a near span see."""
+    """Tensors lie as those of path attention do, and rows see what those of a suffix span see."""
     generator = torch.Generator().manual_seed(heads.width)
 
     def draw(length: int) -> Tensor:

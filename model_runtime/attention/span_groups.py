@@ -3,9 +3,9 @@
 The query heads that share a kv head are folded into the rows, ``folded = row * group + head``,
 so a kernel sees one head a kv head, and one row of a batch is ``group`` rows to it.
 
-F is set by a row's position alone: the near span of a row is padded to whole steps behind its
-cut, a far span is whole as it is. M is padded to whole row steps, among which a row's bits do not
-depend on the others of its product: see ``attention.row_tiles``.
+F is set by a row's position alone: the suffix span of a row is padded to whole steps behind its
+cut, a prefix span is whole as it is. M is padded to whole row steps, among which a row's bits do
+not depend on the others of its product: see ``attention.row_tiles``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from model_runtime.batching.block_sizes import (
 from model_runtime.kernels.rows import RowIndex, row_index
 
 UNSEEN = -1e30
-"""Added to a score that a row does not see. Finite, as a far span may be unseen as a whole."""
+"""Added to a score that a row does not see. Finite, as a prefix span may be unseen as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class SpanGroup:
 
     Attributes:
         count, height, keys: n, M and F.
-        near: rows see the keys at or before their own position; else all of them.
+        is_suffix: rows see the keys at or before their own position; else all of them.
         rows: [n * M] folded rows; padding is any other row, and comes to nothing.
         slots: [n * F] where the keys lie, padded with slot 0.
         real: [m] which of the n * M are no padding.
@@ -50,7 +50,7 @@ class SpanGroup:
     count: int
     height: int
     keys: int
-    near: bool
+    is_suffix: bool
     rows: RowIndex
     slots: RowIndex
     real: RowIndex
@@ -78,29 +78,29 @@ def group_spans(
     device: torch.device,
     row_step: int = ROW_STEP,
 ) -> list[SpanGroup]:
-    """Every span of a batch, near ones first; each row is in one near and at most one far span.
+    """Every span of a batch, first those of suffixes; a row is in one, and in one prefix at most.
 
     Args:
         group: query heads a kv head.
         window: a row sees its ``window`` latest positions; None for all.
         row_step: M is a multiple of it.
     """
-    near = (piece for span in batch.near for piece in _near_pieces(span, batch.positions))
-    far = (_within(span, window) for span in batch.far)
+    suffixes = (p for span in batch.suffix_spans for p in _suffix_pieces(span, batch.positions))
+    prefixes = (_within(span, window) for span in batch.prefix_spans)
     build = _Builder(batch.positions, group, window, device, row_step)
     return [
-        *(build.spans(pieces, near=True) for pieces in build.alike(near)),
-        *(build.spans(pieces, near=False) for pieces in build.alike(far)),
+        *(build.spans(pieces, is_suffix=True) for pieces in build.of_one_shape(suffixes)),
+        *(build.spans(pieces, is_suffix=False) for pieces in build.of_one_shape(prefixes)),
     ]
 
 
-def _near_pieces(span: KeySpan, positions: Sequence[int]) -> Iterator[_Piece]:
+def _suffix_pieces(span: KeySpan, positions: Sequence[int]) -> Iterator[_Piece]:
     for keys, rows in suffix_steps(span, positions):
         yield _Piece(span.start, span.slots[:keys], (rows,))
 
 
 def _within(span: KeySpan, window: int | None) -> _Piece:
-    """A far span from the first step on that the first position behind it could see."""
+    """A prefix span from the first step on that the first position behind it could see."""
     cut = len(span.slots)
     first = 0 if window is None else max(0, cut + BLOCK_SIZE - window + 1) // KEY_STEP * KEY_STEP
     return _Piece(first, span.slots[first:], span.rows)
@@ -118,7 +118,7 @@ class _Builder:
     device: torch.device
     row_step: int
 
-    def alike(self, pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
+    def of_one_shape(self, pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
         """Pieces of one shape together, as many as may be gathered at once."""
         shapes: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
         for piece in pieces:
@@ -128,7 +128,7 @@ class _Builder:
             most = max(1, GATHERED_KEYS // keys)
             yield from (alike[i : i + most] for i in range(0, len(alike), most))
 
-    def spans(self, pieces: list[_Piece], *, near: bool) -> SpanGroup:
+    def spans(self, pieces: list[_Piece], *, is_suffix: bool) -> SpanGroup:
         keys = padded_keys(len(pieces[0].slots))
         rows: list[int] = []
         slots: list[int] = []
@@ -149,12 +149,12 @@ class _Builder:
             count=len(pieces),
             height=height,
             keys=keys,
-            near=near,
+            is_suffix=is_suffix,
             rows=row_index(rows, self.device),
             slots=row_index(slots, self.device),
             real=row_index(real, self.device),
             target=row_index(target, self.device),
-            mask=self._mask(reach, len(pieces), keys) if near or self.window else None,
+            mask=self._mask(reach, len(pieces), keys) if is_suffix or self.window else None,
         )
 
     def _height(self, piece: _Piece) -> int:

@@ -1,16 +1,16 @@
 """What one forward computes: flat arrays, handed from the planner to the runner.
 
 A batch holds N rows, one per token that is fed, in depth-first order of the trie. A row
-attends to the tokens of its own path: to a near span, which ends with the row itself, and,
-behind the first two blocks, to a far span, all of whose keys it sees. A span is named by the
+attends to the tokens of its own path: to a suffix span, which ends with the row itself, and,
+behind the first two blocks, to a prefix span, all of whose keys it sees. A span is named by the
 slots of its keys and lists the rows that attend to it (see ``layout``)::
 
     trie          positions 0 ........ 191   192 ........ 255   256 ...
-    context       [     far span F        ]  [  c ............
-    candidate 1                                 ............ ,   x ]  near span N1 = c + x
-    candidate 2                                 ............ ,   y ]  near span N2 = c + y
+    context       [    prefix span P    ]    [  c ............
+    candidate 1                                 ............ ,   x ]  suffix span S1 = c + x
+    candidate 2                                 ............ ,   y ]  suffix span S2 = c + y
 
-    rows of candidate 1 attend to F and N1; rows of candidate 2 to F and N2.
+    rows of candidate 1 attend to P and S1; rows of candidate 2 to P and S2.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ class Batch:
     Attributes:
         token_ids, positions, slots: [N] the token fed, its position in its path, and where
             its key and value are written.
-        near: key spans that end among their rows; every row is in one.
-        far: key spans that end before their rows; a row is in one at most.
+        suffix_spans: key spans that end among their rows; every row is in one.
+        prefix_spans: key spans that end before their rows; a row is in one at most.
         head_rows: [H] batch rows whose distribution is asked, each once.
         top_k: [H] how many most probable tokens each wants.
         summaries: [H] whether the entropy is wanted.
@@ -176,8 +176,8 @@ class Batch:
     token_ids: Sequence[int]
     positions: Sequence[int]
     slots: Sequence[int]
-    near: tuple[KeySpan, ...]
-    far: tuple[KeySpan, ...]
+    suffix_spans: tuple[KeySpan, ...]
+    prefix_spans: tuple[KeySpan, ...]
     head_rows: Sequence[int]
     top_k: Sequence[int]
     summaries: Sequence[bool]
@@ -245,10 +245,10 @@ def results_from_output(batch: Batch, output: BatchOutput) -> list[LogprobResult
 def _rows_of(batch: Batch, slots: frozenset[int]) -> frozenset[int]:
     """Rows of tokens whose path, which they end, has a token at one of these slots."""
     rows: set[int] = set()
-    for span in batch.far:
+    for span in batch.prefix_spans:
         if not slots.isdisjoint(span.slots):
             rows.update(*span.rows)
-    for span in batch.near:
+    for span in batch.suffix_spans:
         seen = [span.start + place for place, slot in enumerate(span.slots) if slot in slots]
         if seen:
             behind = (row for part in span.rows for row in part)

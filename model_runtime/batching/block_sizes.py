@@ -1,6 +1,6 @@
 """The sizes that attention works in, and how key spans are cut to them.
 
-A row's keys are cut by blocks, a near span is padded to steps: these set the shapes that a row's
+A row's keys are cut by blocks, a suffix span is padded to steps: these set the shapes that a row's
 arithmetic sees, hence its bits. The others only say how much is computed in one call.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from model_runtime.batching.batch import KeySpan
 
 BLOCK_SIZE = 64
-"""Positions in a block; a row's far span ends one block before its own."""
+"""Positions in a block; a row's prefix span ends one block before its own."""
 
 KEY_STEP = 32
-"""A near span's keys are padded to multiples of this."""
+"""A suffix span's keys are padded to multiples of this."""
 
 ROW_STEP = 8
 """Heights of products are multiples of this, or of what the served heads need instead."""
@@ -32,7 +32,7 @@ def padded_rows(rows: int, step: int = ROW_STEP) -> int:
 
 
 def suffix_steps(span: KeySpan, positions: Sequence[int]) -> Iterator[tuple[int, range]]:
-    """A near span's rows apart by the key step that they end in.
+    """A suffix span's rows apart by the key step that they end in.
 
     Yields:
         How many of the span's keys the last of the rows sees, and the rows.

@@ -1,14 +1,14 @@
 """Numbers the fed tokens of a trie depth first, and says which keys each of them attends to.
 
 A row's keys are cut at a position that follows from its own position alone: two blocks before
-the end of its block. What lies before the cut is its far span, what lies from there on its
-near span::
+the end of its block. What lies before the cut is its prefix span, what lies from there on its
+suffix span::
 
     block size 64, a context of 256 tokens, two candidates
-    row of candidate 1 at 260    far [0, 192) of the context    near [192, 260] of its own path
-    row of candidate 2 at 258    the same far span              near [192, 258] of its own path
+    row of candidate 1 at 260    prefix [0, 192) of the context    suffix [192, 260] of its path
+    row of candidate 2 at 258    the same prefix span              suffix [192, 258] of its path
 
-So all rows in one block behind one prefix share a far span, and the few keys behind the cut
+So all rows in one block behind one prefix share a prefix span, and the few keys behind the cut
 are each path's own.
 """
 
@@ -21,8 +21,8 @@ from model_runtime.batching.trie import TokenTrie, TrieNode
 
 
 @dataclass(slots=True)
-class _FarSpan:
-    """A far span whose rows are still being numbered."""
+class _PrefixSpan:
+    """A prefix span whose rows are still being numbered."""
 
     slots: tuple[int, ...]
     rows: list[range] = field(default_factory=list)
@@ -36,30 +36,30 @@ class Layout:
         self.token_ids: list[int] = []
         self.positions: list[int] = []
         self.slots: list[int] = []
-        self.near: list[KeySpan] = []
-        self._far: list[_FarSpan] = []
+        self.suffix_spans: list[KeySpan] = []
+        self._prefix_spans: list[_PrefixSpan] = []
         for root in trie.roots.values():
             self._visit(root)
 
     @property
-    def far(self) -> list[KeySpan]:
-        return [KeySpan(0, span.slots, tuple(span.rows)) for span in self._far]
+    def prefix_spans(self) -> list[KeySpan]:
+        return [KeySpan(0, span.slots, tuple(span.rows)) for span in self._prefix_spans]
 
     def _visit(self, root: TrieNode) -> None:
-        """Depth first; ``open_far`` holds the far spans of the path at hand by their length."""
+        """Depth first; ``open_spans`` are the prefix spans of the path at hand by their length."""
         path: list[int] = []
-        open_far: dict[int, _FarSpan] = {}
+        open_spans: dict[int, _PrefixSpan] = {}
         pending = [root]
         while pending:
             node = pending.pop()
             del path[node.start :]
             path += node.slots
-            for length in [length for length in open_far if length > node.start]:
-                del open_far[length]
-            self._place(node, path, open_far)
+            for length in [length for length in open_spans if length > node.start]:
+                del open_spans[length]
+            self._place(node, path, open_spans)
             pending.extend(reversed(node.children.values()))
 
-    def _place(self, node: TrieNode, path: list[int], open_far: dict[int, _FarSpan]) -> None:
+    def _place(self, node: TrieNode, path: list[int], open_spans: dict[int, _PrefixSpan]) -> None:
         node.first_row = len(self.token_ids)
         fed = node.fed_from - node.start
         self.token_ids += node.tokens[fed:]
@@ -72,18 +72,18 @@ class Layout:
             cut = max(0, block - 1) * self.block_size
             offset = node.first_row - node.fed_from
             rows = range(start + offset, stop + offset)
-            self.near.append(KeySpan(cut, tuple(path[cut:stop]), (rows,)))
+            self.suffix_spans.append(KeySpan(cut, tuple(path[cut:stop]), (rows,)))
             if cut:
-                self._attend_far(cut, path, rows, open_far)
+                self._add_rows(cut, path, rows, open_spans)
             start = stop
 
-    def _attend_far(
-        self, cut: int, path: list[int], rows: range, open_far: dict[int, _FarSpan]
+    def _add_rows(
+        self, cut: int, path: list[int], rows: range, open_spans: dict[int, _PrefixSpan]
     ) -> None:
-        span = open_far.get(cut)
+        span = open_spans.get(cut)
         if span is None:
-            span = open_far[cut] = _FarSpan(tuple(path[:cut]))
-            self._far.append(span)
+            span = open_spans[cut] = _PrefixSpan(tuple(path[:cut]))
+            self._prefix_spans.append(span)
         if span.rows and span.rows[-1].stop == rows.start:
             span.rows[-1] = range(span.rows[-1].start, rows.stop)
         else:

@@ -180,15 +180,15 @@ class TokenTrie:
         self.roots: dict[str, _Root] = {}
 
     def find(
-        self, salt: str, tokens: Sequence[int], stop: int, near: TriePosition | None = None
+        self, salt: str, tokens: Sequence[int], stop: int, known: TriePosition | None = None
     ) -> TriePosition:
         """The place of the first ``stop`` tokens of a path: as much of them as is here.
 
         Args:
-            near: a place that is known to lie on this path; what is above it is not compared.
+            known: a place that is known to lie on this path; what is above it is not compared.
         """
         root = TriePosition(self.roots.get(salt) or _Root(salt), 0)
-        node, depth = near if near is not None and near.depth else root
+        node, depth = known if known is not None and known.depth else root
         while depth < stop:
             end = node.start + len(node.tokens)
             if depth < end:

@@ -75,5 +75,5 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 def _is_small(batch: Batch) -> bool:
-    keys = sum(len(span.slots) for span in (*batch.near, *batch.far))
+    keys = sum(len(span.slots) for span in (*batch.suffix_spans, *batch.prefix_spans))
     return len(batch.token_ids) <= SMALL_BATCH and keys <= SMALL_KEYS

@@ -89,8 +89,8 @@ class PrefixCache:
         It stays until the batch has run. ``shared`` of the tokens are known to be those of the
         path that was matched before, so they are not compared again.
         """
-        near = None if self._matched is None else self._matched.truncated(shared)
-        place = self._trie.cut(self._trie.find(salt, tokens, stop, near))
+        known = None if self._matched is None else self._matched.truncated(shared)
+        place = self._trie.cut(self._trie.find(salt, tokens, stop, known))
         self._matched = place
         self._touched += self._touch(place)
         return place

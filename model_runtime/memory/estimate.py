@@ -50,8 +50,8 @@ KERNEL_COPIES = 6
 SCORE_COPIES = 2
 """Of the scores where they are written out, which is where they are capped."""
 
-LONGEST_NEAR = 2 * BLOCK_SIZE
-"""Keys of a near span at most."""
+LONGEST_SUFFIX = 2 * BLOCK_SIZE
+"""Keys of a suffix span at most."""
 
 INDEX_BYTES = 160
 """Of a padded row or gathered key, in index tensors and in the lists that they are made from."""
@@ -122,11 +122,13 @@ class ModelShape:
 
 def batch_bytes(shape: ModelShape, batch: Batch) -> int:
     """Bytes that a forward takes at its peak, at most, beside what is there before it."""
-    near = Counter(_near_pieces(shape, batch))
-    far = Counter(_piece(shape, len(span.slots), sum(map(len, span.rows))) for span in batch.far)
+    suffixes = Counter(_suffix_pieces(shape, batch))
+    prefixes = Counter(
+        _piece(shape, len(span.slots), sum(map(len, span.rows))) for span in batch.prefix_spans
+    )
     chosen = sum(min(asked.choice.count, shape.vocab) for asked in batch.choices)
     listed = len(batch.gather_ids) + sum(batch.top_k) + chosen
-    return _bytes(shape, len(batch.token_ids), len(batch.head_rows), listed, near, far)
+    return _bytes(shape, len(batch.token_ids), len(batch.head_rows), listed, suffixes, prefixes)
 
 
 def largest_batch_bytes(shape: ModelShape, tokens: int, path: int) -> int:
@@ -134,9 +136,9 @@ def largest_batch_bytes(shape: ModelShape, tokens: int, path: int) -> int:
 
     Candidates of one token take most where rows are padded, a long prompt where they are masked.
     """
-    prompt = Counter({_piece(shape, LONGEST_NEAR, KEY_STEP): -(-tokens // KEY_STEP)})
+    prompt = Counter({_piece(shape, LONGEST_SUFFIX, KEY_STEP): -(-tokens // KEY_STEP)})
     blocks = Counter({_piece(shape, path, BLOCK_SIZE): -(-tokens // BLOCK_SIZE)})
-    candidates = Counter({_piece(shape, LONGEST_NEAR, 1): tokens})
+    candidates = Counter({_piece(shape, LONGEST_SUFFIX, 1): tokens})
     shared = Counter({_piece(shape, path, tokens): 1})
     return max(
         _bytes(shape, tokens, tokens, tokens, prompt, blocks),
@@ -149,14 +151,15 @@ def _bytes(
     tokens: int,
     head_rows: int,
     listed: int,
-    near: Counter[_Piece],
-    far: Counter[_Piece],
+    suffixes: Counter[_Piece],
+    prefixes: Counter[_Piece],
 ) -> int:
     rows = padded_rows(tokens, shape.decoder_step)
-    attention = rows * _attention_floats(shape) * FLOAT + _largest_call(shape, near + far)
+    attention = rows * _attention_floats(shape) * FLOAT + _largest_call(shape, suffixes + prefixes)
     mlp = rows * MLP_COPIES * shape.intermediate * FLOAT
     hidden = (tokens * RESIDUAL_COPIES + head_rows) * shape.hidden * FLOAT
-    tensors = hidden + _kept(shape, near, far) + max(attention, mlp, head_bytes(shape, head_rows))
+    most = max(attention, mlp, head_bytes(shape, head_rows))
+    tensors = hidden + _kept(shape, suffixes, prefixes) + most
     return FIXED_BYTES + int(HEAP_PER_TENSOR_BYTE * tensors) + ANSWER_BYTES * listed
 
 
@@ -184,8 +187,8 @@ def _piece(shape: ModelShape, keys: int, rows: int) -> _Piece:
     return _Piece(padded_keys(keys), padded_rows(folded, shape.row_step))
 
 
-def _near_pieces(shape: ModelShape, batch: Batch) -> Iterator[_Piece]:
-    for span in batch.near:
+def _suffix_pieces(shape: ModelShape, batch: Batch) -> Iterator[_Piece]:
+    for span in batch.suffix_spans:
         for keys, rows in suffix_steps(span, batch.positions):
             yield _piece(shape, keys, len(rows))
 
@@ -205,12 +208,13 @@ def _call(shape: ModelShape, piece: _Piece, count: int) -> int:
     return together * shape.kv_heads * floats * FLOAT
 
 
-def _kept(shape: ModelShape, near: Counter[_Piece], far: Counter[_Piece]) -> int:
+def _kept(shape: ModelShape, suffixes: Counter[_Piece], prefixes: Counter[_Piece]) -> int:
     """Indices and masks, which are there throughout a batch; twice where windows have their own."""
-    indices = sum((piece.rows + piece.keys) * n for piece, n in (near + far).items()) * INDEX_BYTES
-    masks = sum(piece.rows * piece.keys * n for piece, n in near.items())
+    pieces = (suffixes + prefixes).items()
+    indices = sum((piece.rows + piece.keys) * n for piece, n in pieces) * INDEX_BYTES
+    masks = sum(piece.rows * piece.keys * n for piece, n in suffixes.items())
     if not shape.window:
         return indices + masks * FLOAT
     reach = shape.window + BLOCK_SIZE + KEY_STEP
-    far_masks = sum(piece.rows * min(piece.keys, reach) * n for piece, n in far.items())
-    return 2 * indices + (2 * masks + far_masks) * FLOAT
+    prefix_masks = sum(piece.rows * min(piece.keys, reach) * n for piece, n in prefixes.items())
+    return 2 * indices + (2 * masks + prefix_masks) * FLOAT

@@ -95,7 +95,7 @@ def test_a_kernel_is_softmax(
 
 @pytest.mark.parametrize("kernel", [cpu.attend, products.attend], ids=["cpu", "products"])
 def test_rows_that_see_nothing_weigh_nothing(kernel: Kernel) -> None:
-    """A far span that a window hides has a finite output and a log-sum that ends its weight."""
+    """A prefix span that a window hides has a finite output and a log-sum that ends its weight."""
     query, key, value = inputs(2, 8, 64, 16)
     hidden = torch.full((2, 1, 8, 64), UNSEEN)
     output, log_sum = kernel(query, key, value, hidden, SCALING, None)

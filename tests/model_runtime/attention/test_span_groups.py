@@ -37,7 +37,7 @@ def indices(index: slice | torch.Tensor) -> list[int]:
 def seen_keys(
     spans: list[SpanGroup], positions: list[int], group: int
 ) -> dict[int, list[tuple[bool, int, list[int]]]]:
-    """Folded row -> (near, keys of the product, slots that its mask leaves), a span each."""
+    """Folded row -> (is_suffix, keys of the product, slots that its mask leaves), a span each."""
     seen: dict[int, list[tuple[bool, int, list[int]]]] = {}
     for each in spans:
         slots = torch.tensor(indices(each.slots)).view(each.count, each.keys)
@@ -48,14 +48,14 @@ def seen_keys(
             kept = slots[span]
             if each.mask is not None:
                 kept = kept[each.mask[span, 0, row] == 0]
-            seen.setdefault(target, []).append((each.near, each.keys, kept.tolist()))
+            seen.setdefault(target, []).append((each.is_suffix, each.keys, kept.tolist()))
     return seen
 
 
 @pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("window", [None, 5, 64, 100, 200])
 def test_every_row_sees_its_own_keys_once(group: int, window: int | None) -> None:
-    """Near and far span together are the row's path, or the end of it that the window leaves."""
+    """Both spans together are the path of the row, or the end of it that the window leaves."""
     rng = random.Random(f"{group}{window}")
     batch = planned(rng, 12)
     storage = {slot: row for row, slot in enumerate(batch.slots)}
@@ -63,11 +63,11 @@ def test_every_row_sees_its_own_keys_once(group: int, window: int | None) -> Non
     assert sorted(seen) == list(range(len(batch.token_ids) * group))
     for folded, spans in seen.items():
         position = batch.positions[folded // group]
-        slots = [slot for near, _, kept in sorted(spans) for slot in kept]
+        slots = [slot for is_suffix, _, kept in sorted(spans) for slot in kept]
         places = [batch.positions[storage[slot]] for slot in slots]
         first = 0 if window is None else max(0, position - window + 1)
         assert sorted(places) == list(range(first, position + 1))
-        assert [near for near, _, _ in spans] in ([True], [True, False])
+        assert [is_suffix for is_suffix, _, _ in spans] in ([True], [True, False])
 
 
 @pytest.mark.parametrize("window", [None, 100])
@@ -79,7 +79,7 @@ def test_the_shapes_follow_from_the_position_alone(window: int | None) -> None:
         batch = planned(rng, rng.choice([1, 2, 9]))
         seen = seen_keys(group_spans(batch, 2, window, CPU), list(batch.positions), 2)
         for folded, spans in seen.items():
-            shape = tuple((near, keys) for near, keys, kept in spans if near or kept)
+            shape = tuple((is_suffix, keys) for is_suffix, keys, kept in spans if is_suffix or kept)
             shapes.setdefault(batch.positions[folded // 2], set()).add(shape)
     assert len(shapes) > 300
     assert all(len(variants) == 1 for variants in shapes.values())
@@ -90,9 +90,9 @@ def test_heights_are_multiples_of_eight_and_keys_of_a_step() -> None:
     unseen = torch.tensor(UNSEEN)
     for each in group_spans(planned(random.Random(1), 9), 3, None, CPU):
         assert each.height % 8 == 0 and each.keys % KEY_STEP == 0
-        assert (each.mask is not None) == each.near
+        assert (each.mask is not None) == each.is_suffix
         assert each.mask is None or bool(((each.mask == 0) | (each.mask == unseen)).all())
-        assert each.near or each.keys % BLOCK_SIZE == 0
+        assert each.is_suffix or each.keys % BLOCK_SIZE == 0
 
 
 def test_candidates_behind_one_context_share_its_far_span() -> None:
@@ -101,6 +101,6 @@ def test_candidates_behind_one_context_share_its_far_span() -> None:
     work = [QueryProgress(LogprobQuery((*context, 300 + i, 400 + i), 256), 256) for i in range(20)]
     cache = PrefixCache(2_000)
     spans = group_spans(plan(work, cache, 4_096), 1, None, CPU)
-    shared = [each for each in spans if not each.near and each.keys == 192]
+    shared = [each for each in spans if not each.is_suffix and each.keys == 192]
     assert [each.count for each in shared] == [1]
     assert isinstance(shared[0].slots, slice) and isinstance(shared[0].rows, slice)
