@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from app.http.strict_json import JsonError, parse_json
 from app.schemas.request import Request
 from app.settings import flag_name
 
@@ -84,9 +86,9 @@ def _parsed(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_parsed(name, one) for one in value]
     try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name}: {value!r} is not JSON: {error.msg}") from None
+        return parse_json(os.fsencode(value), repr(value))
+    except JsonError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _add_flag(group: Any, name: str, field: dict[str, Any], flags: Mapping[str, str]) -> None:
@@ -155,6 +157,6 @@ def _integers(text: str) -> list[int]:
 
 def _any_json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"it is not JSON: {error.msg}") from None
+        return parse_json(os.fsencode(text), "it")
+    except JsonError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
-import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper, UnsupportedOperation
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, BinaryIO, Literal
 
 from app.client import InvalidRequest
+from app.http.strict_json import JsonError, parse_json
 
 Format = Literal["jsonl", "csv"]
 
@@ -178,63 +177,25 @@ def _by_column(header: list[str], cells: list[str]) -> dict[str, str] | InvalidR
 def _of_cells(cells: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {name: cells[name] for name in ("id", "context") if name in cells}
     if "candidates" in cells:
-        found = _parsed(cells["candidates"], "candidates: ")
+        found = _parsed(cells["candidates"].encode(), "candidates: ")
     else:
         found = [cell for name, cell in cells.items() if _holds_one(name) and cell]
     return {**fields, "candidates": found}
 
 
 def _of_json(line: bytes) -> dict[str, Any]:
-    try:
-        fields = _parsed(line.decode(), "")
-    except UnicodeDecodeError:
-        raise _bad("it is not UTF-8") from None
+    fields = _parsed(line)
     if not isinstance(fields, dict):
         raise _bad("it is not a JSON object")
     return fields
 
 
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: bytes, place: str = "") -> Any:
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            parse_int=_whole,
-        )
-    except json.JSONDecodeError as error:
-        raise _bad(f"{place}it is not JSON: {error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise _bad(f"{place}it is nested too deep") from None
-
-
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _bad(f"the key {key!r} stands twice in one object")
-        found[key] = value
-    return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _bad(f"the number {text[:40]} is too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        # Python reads no more than some thousands of digits.
-        raise _bad(f"a number of {len(text)} digits is too long") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _bad(f"{name} is not a number that JSON knows")
+        return parse_json(text, "it")
+    except JsonError as error:
+        key = "" if error.key is None else f"{error.key}: "
+        raise _bad(f"{place}{key}{error}") from None
 
 
 def _bad(message: str) -> InvalidRequest:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.http.json_body import MAX_KEYS
+from app.http.strict_json import MAX_KEYS
 from model_runtime import ForwardFailed, NonFiniteLogits
 from tests.app.calls import NO, YES, call, refusal, refusal_of, score_with
 from tests.app.fake_engine import FakeEngine

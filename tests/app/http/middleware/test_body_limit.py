@@ -13,8 +13,9 @@ import pytest
 from fastapi import FastAPI
 
 from app.http import json_body as json_route
-from app.http.json_body import LARGE_BODY, MAX_CONTAINERS, PARSING_THREADS
+from app.http.json_body import LARGE_BODY, PARSING_THREADS
 from app.http.middleware.body_limit import BodyBounds, BodyLimit
+from app.http.strict_json import MAX_CONTAINERS
 from app.settings import Settings, SettingsError
 from tests.app.conftest import client_of, shell_app
 from tests.app.http.middleware.test_middleware import LeavingClient, Message, call, post, until
