@@ -17,7 +17,7 @@ Places = Mapping[Key, Sequence[int]]
 
 
 def merged(
-    request: ScoreRequest, places: Places, found: Found, thrown_away: Sequence[ScoreResponse]
+    request: ScoreRequest, places: Places, found: Found, discarded: Sequence[ScoreResponse]
 ) -> ScoreResponse:
     """The whole list's answer. See ``split_score``.
 
@@ -25,13 +25,13 @@ def merged(
         request: of the whole list.
         places: the indices of each distinct candidate in it.
         found: each part with its answer, all from the same start.
-        thrown_away: answers from another start, for what they cost.
+        discarded: answers from another start, for what they cost.
 
     Raises:
-        DifferentModels: not all come from one model.
+        FingerprintMismatch: not all come from one model.
     """
     first = found[0][1]
-    every = [*(answer for _, answer in found), *thrown_away]
+    every = [*(answer for _, answer in found), *discarded]
     if {answer.fingerprint for answer in every} != {first.fingerprint}:
         raise FingerprintMismatch("parts of one list were answered by models of other fingerprints")
     results = _results(request, places, found)
@@ -45,11 +45,12 @@ def merged(
     )
 
 
-def with_index(message: str, index: int, new: int) -> tuple[str, str]:
-    """An error's message and param with another candidate's index."""
-    old = f"candidates.{index}"
-    param = f"candidates.{new}"
-    return (param + message.removeprefix(old) if message.startswith(old) else message), param
+def with_index(message: str, param: str, index: int) -> dict[str, str]:
+    """An error's message and param with the candidate's index in the whole list."""
+    moved = f"candidates.{index}"
+    if message.startswith(param):
+        message = moved + message.removeprefix(param)
+    return {"message": message, "param": moved}
 
 
 def _results(request: ScoreRequest, places: Places, found: Found) -> list[CandidateScore]:
@@ -94,8 +95,7 @@ def _begun(places: Places, found: Found) -> dict[Key, list[int]]:
 def _moved(result: CandidateScore, index: int) -> CandidateScore:
     error = result.error
     if error is not None and error.param == f"candidates.{result.index}":
-        message, param = with_index(error.message, result.index, index)
-        error = error.model_copy(update={"message": message, "param": param})
+        error = error.model_copy(update=with_index(error.message, error.param, index))
     return result.model_copy(update={"index": index, "error": error})
 
 

@@ -6,7 +6,7 @@ there, and these are sent along with the next part as well::
 
     sorted   " a"  " ab" | " abc"  " b"       cut after " ab", which begins " abc"
     parts    " a"  " ab"
-             " a"  " ab"  " abc"  " b"        the first two are only lookers-on here
+             " a"  " ab"  " abc"  " b"        for the first two part 0 answers
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Part:
 
     Attributes:
         keys: all of them, each once, in the order of the whole list.
-        own: those that this part answers for; the others only look on.
+        owned: those that this part answers for; the others are only sent along.
     """
 
     keys: tuple[Key, ...]
@@ -43,11 +43,11 @@ def cut_into_parts(places: dict[Key, list[int]], size: int) -> list[Part]:
     parts = []
     begun: list[Key] = []
     for begin in range(0, len(order), size):
-        own = order[begin : begin + size]
-        _close(begun, own[0])
-        keys = sorted([*begun, *own], key=lambda key: places[key][0])
-        parts.append(Part(tuple(keys), frozenset(own)))
-        for key in own:
+        owned = order[begin : begin + size]
+        _close(begun, owned[0])
+        keys = sorted([*begun, *owned], key=lambda key: places[key][0])
+        parts.append(Part(tuple(keys), frozenset(owned)))
+        for key in owned:
             _close(begun, key)
             begun.append(key)
     return parts

@@ -13,8 +13,7 @@ Without I/O: ``split_score`` gives requests and takes their answers, a round at 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
 
 from app.client.errors import ApiError, ClientError, InvalidRequest
 from app.client.split.merge import merged, with_index
@@ -30,14 +29,6 @@ _WHOLE_LISTS = ("top_n", "compact", "boundary_detail")
 """Settings whose answers cannot be put together from those of parts."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnsweredPart:
-    """A part of a list and what became of it."""
-
-    part: Part
-    answer: ScoreResponse
-
-
 def split_score(request: ScoreRequest, size: int) -> Rounds:
     """The answer to ``request``, from requests of at most about ``size`` candidates each.
 
@@ -48,33 +39,31 @@ def split_score(request: ScoreRequest, size: int) -> Rounds:
 
     Raises:
         InvalidRequest: the request cannot be split.
-        DifferentModels: the answers are not one model's.
+        FingerprintMismatch: the answers are not one model's.
         ClientError: what a part failed with; a candidate's index is that of the whole list.
     """
     places = _places(request)
     if len(places) <= size:
         (answer,) = yield [request]
-        return _good(answer)
+        return _response(answer)
     parts = cut_into_parts(places, size)
-    answers = yield [_of_part(request, part.keys, None) for part in parts]
-    _refuse(request, places, parts, answers)
-    start = min(one.boundary.start_token for one in answers if isinstance(one, ScoreResponse))
-    looker_on = _scored_key(parts, answers)
-    again = [n for n, answer in enumerate(answers) if not _starts_at(answer, start)]
-    parts = [
-        Part((*part.keys, looker_on), part.owned) if isinstance(answer, ClientError) else part
-        for part, answer in zip(parts, answers, strict=True)
-    ]
-    told: list[Answer] = []
-    if again:
-        told = yield [_of_part(request, parts[n].keys, start) for n in again]
-    final = dict(zip(again, told, strict=True))
-    found = [
-        (part, _good(final.get(n, answer), part, places))
+    answers = yield from _ask(request, places, parts)
+    _refuse(request, answers)
+    responses = [one for one in answers if isinstance(one, ScoreResponse)]
+    start = min(response.boundary.start_token for response in responses)
+    scored = _scored_key(parts, answers)
+    again = {
+        # What fails alone fails one by one beside a candidate that can be scored.
+        n: part if isinstance(answer, ScoreResponse) else Part((*part.keys, scored), part.owned)
         for n, (part, answer) in enumerate(zip(parts, answers, strict=True))
-    ]
-    thrown = [answers[n] for n in again]
-    return merged(request, places, found, [one for one in thrown if isinstance(one, ScoreResponse)])
+        if not (isinstance(answer, ScoreResponse) and answer.boundary.start_token == start)
+    }
+    second = yield from _ask(request, places, list(again.values()), start)
+    for n, answer in zip(again, second, strict=True):
+        parts[n], answers[n] = again[n], answer
+    found = [(part, _response(answer)) for part, answer in zip(parts, answers, strict=True)]
+    discarded = [one for one in responses if one.boundary.start_token != start]
+    return merged(request, places, found, discarded)
 
 
 def check_size(size: int) -> int:
@@ -101,6 +90,19 @@ def _places(request: ScoreRequest) -> dict[Key, list[int]]:
     return places
 
 
+def _ask(
+    request: ScoreRequest,
+    places: Mapping[Key, Sequence[int]],
+    parts: Sequence[Part],
+    start: int | None = None,
+) -> Generator[list[ScoreRequest], list[Answer], list[Answer]]:
+    """A round: the answers to parts, the errors with indices of the whole list."""
+    if not parts:
+        return []
+    answers = yield [_of_part(request, part.keys, start) for part in parts]
+    return [_relocated(answer, part, places) for part, answer in zip(parts, answers, strict=True)]
+
+
 def _of_part(request: ScoreRequest, keys: Sequence[Key], start: int | None) -> ScoreRequest:
     candidates = [key if isinstance(key, str) else list(key) for key in keys]
     pinned = {} if start is None else {"start_token": start}
@@ -108,30 +110,18 @@ def _of_part(request: ScoreRequest, keys: Sequence[Key], start: int | None) -> S
     return request.model_copy(update={"candidates": candidates, **pinned})
 
 
-def _refuse(
-    request: ScoreRequest,
-    places: dict[Key, list[int]],
-    parts: Sequence[Part],
-    answers: Sequence[Answer],
-) -> None:
+def _refuse(request: ScoreRequest, answers: Sequence[Answer]) -> None:
     """Raise what fails the list as a whole.
 
     A part of which nothing can be scored is refused by the server; in the whole list its candidates
     fail one by one.
     """
-    failed = [
-        (part, answer)
-        for part, answer in zip(parts, answers, strict=True)
-        if isinstance(answer, ClientError)
-    ]
-    for _, error in failed:
-        if _blamed(error) is None:
+    failed = [answer for answer in answers if isinstance(answer, ClientError)]
+    for error in failed:
+        if _candidate_index(error) is None:
             raise error
-    if failed and (request.all_or_nothing or len(failed) == len(parts)):
-        raise min(
-            (_relocated(error, part, places) for part, error in failed),
-            key=lambda error: _blamed(error) or 0,
-        )
+    if failed and (request.all_or_nothing or len(failed) == len(answers)):
+        raise min(failed, key=lambda error: _candidate_index(error) or 0)
 
 
 def _scored_key(parts: Sequence[Part], answers: Sequence[Answer]) -> Key:
@@ -142,35 +132,23 @@ def _scored_key(parts: Sequence[Part], answers: Sequence[Answer]) -> Key:
     raise RuntimeError("this is a bug: parts were put together of which none was answered")
 
 
-def _starts_at(answer: Answer, start: int) -> bool:
-    return isinstance(answer, ScoreResponse) and answer.boundary.start_token == start
-
-
-def _good(
-    answer: Answer, part: Part | None = None, places: dict[Key, list[int]] | None = None
-) -> ScoreResponse:
-    if isinstance(answer, ScoreResponse):
-        return answer
-    raise answer if part is None or places is None else _relocated(answer, part, places)
-
-
-def _blamed(error: ClientError) -> int | None:
-    """The index of the candidate that is at fault."""
-    match = _CANDIDATE.fullmatch(error.param or "") if isinstance(error, ApiError) else None
+def _candidate_index(answer: Answer) -> int | None:
+    """The index of the candidate that is at fault, if one is."""
+    param = answer.param if isinstance(answer, ApiError) else None
+    match = _CANDIDATE.fullmatch(param or "")
     return None if match is None else int(match[1])
 
 
-def _relocated(error: ClientError, part: Part, places: dict[Key, list[int]]) -> ClientError:
-    """The same error with the candidate's index in the whole list."""
-    index = _blamed(error)
-    if index is None or not isinstance(error, ApiError):
-        return error
-    message, param = with_index(error.message, index, places[part.keys[index]][0])
-    return type(error)(
-        message,
-        status=error.status,
-        type=error.type,
-        param=param,
-        code=error.code,
-        request_id=error.request_id,
-    )
+def _relocated(answer: Answer, part: Part, places: Mapping[Key, Sequence[int]]) -> Answer:
+    """An error with the candidate's index in the whole list; anything else as it is."""
+    index = _candidate_index(answer)
+    if index is None or not isinstance(answer, ApiError):
+        return answer
+    moved = with_index(answer.message, f"candidates.{index}", places[part.keys[index]][0])
+    return type(answer)(**{**vars(answer), **moved})
+
+
+def _response(answer: Answer) -> ScoreResponse:
+    if isinstance(answer, ScoreResponse):
+        return answer
+    raise answer

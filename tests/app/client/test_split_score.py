@@ -174,7 +174,7 @@ def test_parts_of_different_models_are_not_mixed() -> None:
         rounds.send([answer, answer.model_copy(update={"fingerprint": "other"})])
 
 
-def test_lookers_on_are_few() -> None:
+def test_few_candidates_are_sent_along() -> None:
     """With a part go only the candidates that begin its first one."""
     places: Any = {key: [n] for n, key in enumerate(["a", "ab", "abc", "b", "ba", "c"])}
     parts = cut_into_parts(places, 2)
