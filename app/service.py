@@ -13,11 +13,12 @@ are kept it may need no room in the queue, and is tokenized in any case.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
 from functools import partial
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from app.cache.cached_scorer import CachedScorer
 from app.cache.score_cache import ScoreCache
@@ -60,7 +61,6 @@ from model_runtime import (
 )
 
 T = TypeVar("T")
-Ask = Callable[[], Awaitable[RequestOutput[Any]]]
 
 MAX_THREADS = 4
 """Threads that tokenize and render; beyond the cores they would only take turns. There are two at
@@ -93,7 +93,7 @@ class ScoringService:
         self._scores = CachedScorer(
             lambda queries, options: engine.score(queries, options), engine.info.fingerprint, kept
         )
-        self._tenant = ""
+        self._tenant = self._parent = ""
         self._arrived: float | None = None
         self._threads = WorkerThreads(max(2, min(MAX_THREADS, os.cpu_count() or 1)))
 
@@ -108,6 +108,12 @@ class ScoringService:
         """
         service = copy(self)
         service._tenant, service._arrived = tenant, arrived
+        return service
+
+    def for_parts(self) -> ScoringService:
+        """The same service for the parts of one request, which waits where the queue is full."""
+        service = copy(self)
+        service._parent = uuid4().hex
         return service
 
     async def score(self, request: ScoreRequest, deadline: Deadline | None = None) -> ScoreResponse:
@@ -225,23 +231,12 @@ class ScoringService:
         self,
         serving_options: ServingOptions,
         plan: Callable[[Tokenizer, ModelInfo], PathQueries[T]],
-        retry: Callable[[Ask], Awaitable[RequestOutput[Any]]] = lambda ask: ask(),
         deadline: Deadline | None = None,
     ) -> PathScores[T]:
-        """Answers to the questions about token paths that ``plan`` makes, off the event loop.
-
-        ``retry`` may ask again where there was no room; the plan is made once.
-        """
+        """Answers to the questions about token paths that ``plan`` makes, off the event loop."""
         request_context = self._open_context(serving_options, deadline)
-        plans: list[PathQueries[T]] = []
-
-        async def ask() -> RequestOutput[Any]:
-            if not plans:
-                plans.append(await self._planned(request_context, serving_options, plan))
-            return await self._scores.score(plans[0].queries, request_context.engine_options())
-
-        outcome = await retry(ask)
-        (made,) = plans
+        made = await self._planned(request_context, serving_options, plan)
+        outcome = await self._scores.score(made.queries, request_context.engine_options())
         shared = request_context.response_fields(
             "paths",
             self._engine.info,
@@ -319,7 +314,9 @@ class ScoringService:
         )
 
     def _open_context(self, request: ServingOptions, deadline: Deadline | None) -> RequestContext:
-        request_context = RequestContext(request, deadline or self.deadline(request), self._tenant)
+        request_context = RequestContext(
+            request, deadline or self.deadline(request), self._tenant, self._parent
+        )
         if request.model is not None:
             self._check_model(request.model, param="model")
         self._limits.check(request)
@@ -341,9 +338,9 @@ class ScoringService:
     ) -> T:
         """What ``plan`` makes beside the event loop, where there is room for the request."""
         tokenizer, info = self._engine.tokenizer, self._engine.info
-        if not self._keeps_scores:
-            self._engine.check_room(request_context.priority)
-        with self._engine.reserve(least_tokens(tokenizer, info, request)):
+        least = least_tokens(tokenizer, info, request)
+        options, check_room = request_context.options, not self._keeps_scores
+        async with self._engine.reserve(least, options, check_room=check_room):
             planning = self._threads.run(request_context.priority, plan, tokenizer, info, *args)
             return await request_context.deadline.run_before(planning)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -124,7 +124,9 @@ class Engine:
         """
         self._scheduler.check_room(priority)
 
-    def reserve(self, least: int) -> AbstractContextManager[None]:
+    def reserve(
+        self, least: int, options: RequestOptions = DEFAULT_OPTIONS, *, check_room: bool = True
+    ) -> AbstractAsyncContextManager[None]:
         """Count a request as waiting to be tokenized while the block runs.
 
         So no line grows before the threads that tokenize. What is asked afterwards is admitted by
@@ -132,11 +134,14 @@ class Engine:
 
         Args:
             least: tokens that it has at least.
+            options: whether it waits where there is no room.
+            check_room: whether the queue must have room as well.
 
         Raises:
-            EngineOverloaded: too many wait already; raised when the block is entered.
+            EngineOverloaded, DeadlineExceeded: there is no room; raised when the block is entered.
+            EngineUnavailable: no work is taken.
         """
-        return self._scheduler.reserve(least)
+        return self._scheduler.reserve(least, options, check_room=check_room)
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions = DEFAULT_OPTIONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from model_runtime.errors import ChainruleError
 from model_runtime.token_set import TokenSet
@@ -188,11 +188,17 @@ class RequestOptions:
             search that can, in what it has found; None for no end.
         cache_salt: put before that of each of its queries: requests of different salts never
             share computation, neither in the cache nor in a batch.
+        on_full: what to do while the queue has no room: be refused at once, or wait for it in
+            order of arrival.
+        parent: names the larger request of which this is a part; those that wait are counted by
+            it. Empty: it stands for itself.
     """
 
     priority: Priority = Priority.INTERACTIVE
     deadline: float | None = None
     cache_salt: str = ""
+    on_full: Literal["refuse", "wait"] = "refuse"
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class InflightCall:
     ) -> None:
         self.wanted = wanted
         self.answers: Mapping[bytes, QueryResult] = {}
-        self._priority = options.priority
+        self._options = options
         self._size = size
         self._waiting = 0
 
@@ -53,11 +53,14 @@ class InflightCall:
     def can_share(self, options: RequestOptions, size: int) -> bool:
         """Whether a request that asks ``size`` is served by it about as soon as by its own call.
 
-        This call has come first, so it is due first, unless it is far larger or only bulk work.
+        This call has come first, so it is due first, unless it is far larger, only bulk work, or
+        waits for room where the other would be refused.
         Asking again costs less than it seems: the runtime computes equal paths once.
         """
         urgent = options.priority is Priority.INTERACTIVE
-        if urgent and self._priority is not Priority.INTERACTIVE:
+        if urgent and self._options.priority is not Priority.INTERACTIVE:
+            return False
+        if options.on_full == "refuse" and self._options.on_full == "wait":
             return False
         return self._size < MAX_SIZE_RATIO * size
 

@@ -19,32 +19,43 @@ class RequestContext:
         request: how it wants to be treated.
         deadline: when its time is over.
         tenant: whose computation it may share, a name without a slash; empty for everybody's.
+        parent: names the request of which this is a part and which waits where the queue is full;
+            empty: this one is refused there.
 
     Attributes:
         deadline: as given; see ``search_ended``.
+        options: what the engine is told.
         priority: the request's class of service.
         id: 32 hex digits, new for every request.
         created: unix seconds.
     """
 
-    def __init__(self, request: ServingOptions, deadline: Deadline, tenant: str = "") -> None:
+    def __init__(
+        self, request: ServingOptions, deadline: Deadline, tenant: str = "", parent: str = ""
+    ) -> None:
         self.deadline = deadline
         self.id = uuid4().hex
         self.created = int(time.time())
         self.priority = Priority(request.priority)
-        self._cache_salt = _joined_salt(tenant, request.cache_salt)
+        self.options = RequestOptions(
+            self.priority,
+            deadline.at,
+            _joined_salt(tenant, request.cache_salt),
+            on_full="wait" if parent else "refuse",
+            parent=parent,
+        )
         self._began = time.perf_counter()
         self._tokenized = self._began
 
     def engine_options(self) -> RequestOptions:
-        """What the engine is told.
+        """What the engine is told, now that it is asked.
 
         Raises:
             DeadlineExceeded: no time is left.
         """
         self._tokenized = time.perf_counter()
         self.deadline.check()
-        return RequestOptions(self.priority, self.deadline.at, self._cache_salt)
+        return self.options
 
     def search_ended(self) -> None:
         """A search has ended that tells what it has found by the deadline: where that has passed,

@@ -23,7 +23,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -117,7 +117,7 @@ class Scheduler:
         watched = model._replace(plan=watch(model.plan), run=watch(model.run))
         model.report_to(self._watchdog.mark)
         self._batcher = Batcher(watched, max_batch_tokens, clock)
-        self._admission = Admission(max_queue_tokens)
+        self._admission = Admission(max_queue_tokens, self._batcher.throughput, self._check_open)
         self._clock = clock
         self._inbox = _Inbox()
         self._waiting: dict[EngineRequest, asyncio.Future[RequestOutput[Any]]] = {}
@@ -143,18 +143,16 @@ class Scheduler:
         Raises:
             EngineOverloaded: it is.
         """
-        self._admission.check_room(priority, self._batcher.throughput.tokens_per_s)
+        self._admission.check_room(priority)
 
-    def reserve(self, least: int) -> AbstractContextManager[None]:
+    def reserve(
+        self, least: int, options: RequestOptions = DEFAULT_OPTIONS, *, check_room: bool = True
+    ) -> AbstractAsyncContextManager[None]:
         """Count a request as waiting to be tokenized while the block runs.
 
-        Args:
-            least: tokens that it has at least.
-
-        Raises:
-            EngineOverloaded: too many wait already; raised when the block is entered.
+        See ``Admission.reserve``.
         """
-        return self._admission.reserve(least, self._batcher.throughput.tokens_per_s)
+        return self._admission.reserve(least, options, check_room=check_room)
 
     async def submit(
         self, strategy: SearchStrategy[R], options: RequestOptions = DEFAULT_OPTIONS
@@ -162,16 +160,14 @@ class Scheduler:
         """Run a search to its end. Cancelling the awaiting task frees the request's place.
 
         Raises:
-            RequestTooLarge, EngineOverloaded: it is not admitted; raised at once.
+            RequestTooLarge, EngineOverloaded: it is not admitted; raised at once, unless it waits.
             EngineNotReady, EngineStopping, EngineDied: no work is taken, or none any more.
             DeadlineExceeded: its deadline passed before the end, and there was nothing to give.
             ForwardFailed: the model or the search failed on this request.
             ChainruleError: whatever else the search raised on purpose.
         """
-        self._check_open()
         job = EngineRequest(strategy, options, self._clock())
-        speed = self._batcher.throughput.tokens_per_s
-        self._admission.admit(job.cost, job.priority, speed)
+        await self._admission.enter(job.cost, options)
         waiter: asyncio.Future[RequestOutput[R]] = asyncio.get_running_loop().create_future()
         self._waiting[job] = waiter
         timer = self._set_timer(job)
@@ -210,6 +206,7 @@ class Scheduler:
         """
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain(drain_s))
+            self._admission.wake()
         await asyncio.shield(self._draining)
 
     # On the event loop.
@@ -280,6 +277,7 @@ class Scheduler:
             self._resolve_all(lambda: EngineStalled(str(cause)))
         else:
             self._resolve_all(lambda: EngineDied(f"the model thread died: {type(cause).__name__}"))
+        self._admission.wake()
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give the thread up once it stands still; look again later until then."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from model_runtime import (
     TokenSet,
 )
 from model_runtime.decoding.streaming import StreamedSearch
-from model_runtime.scheduling.admission import DEFAULT_TOKENS_PER_S, Admission
+from model_runtime.scheduling.admission import Admission, Throughput
 from model_runtime.tokenization.tokenizer import no_check
 from model_runtime.types import RankedLogprob, TopKSelection
 
@@ -206,7 +206,7 @@ class FakeEngine:
             ),
             **info,
         )
-        self.admission = Admission(QUEUE_TOKENS)
+        self.admission = Admission(QUEUE_TOKENS, Throughput())
         self.queries: list[LogprobQuery] = []
         self.options: list[RequestOptions] = []
         self.refusal: ChainruleError | None = None
@@ -226,7 +226,7 @@ class FakeEngine:
         return EngineStats(ready=True)
 
     def check_room(self, priority: Priority = Priority.INTERACTIVE) -> None:
-        self.admission.check_room(priority, DEFAULT_TOKENS_PER_S)
+        self.admission.check_room(priority)
 
     def check(self, query: LogprobQuery) -> InvalidQuery | None:
         if len(query.tokens) > self.info.max_model_len:
@@ -235,8 +235,10 @@ class FakeEngine:
             return TokenIdOutOfRange("no such id")
         return None
 
-    def reserve(self, least: int) -> AbstractContextManager[None]:
-        return self.admission.reserve(least, DEFAULT_TOKENS_PER_S)
+    def reserve(
+        self, least: int, options: RequestOptions, *, check_room: bool = True
+    ) -> AbstractAsyncContextManager[None]:
+        return self.admission.reserve(least, options, check_room=check_room)
 
     async def score(
         self, queries: Sequence[LogprobQuery], options: RequestOptions

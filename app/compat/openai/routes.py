@@ -6,7 +6,6 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.compat.openai.admission_retry import WaitingLines
 from app.compat.openai.request import CompletionRequest
 from app.compat.openai.response import Completion
 from app.compat.openai.service import CompletionService
@@ -22,12 +21,13 @@ router = APIRouter(tags=["openai"], route_class=JsonRoute, responses=WORK_FAILUR
 async def get_completions(
     request: Request, service: ServiceDependency, facts: FactsDependency
 ) -> CompletionService:
-    """Completions of what the request's own service answers; all wait in the app's own lines."""
-    state = request.app.state
-    if not hasattr(state, "completion_lines"):
-        state.completion_lines = WaitingLines()
-    lines = cast(WaitingLines, state.completion_lines)
-    return CompletionService(service, cast(Limits, state.limits), lines, facts)
+    """Completions of what the request's own service answers.
+
+    Evaluations send thousands of prompts at once, try each a few times and then give up for good,
+    whatever ``Retry-After`` says: so they wait where the queue is full.
+    """
+    limits = cast(Limits, request.app.state.limits)
+    return CompletionService(service.for_parts(), limits, facts)
 
 
 @router.post(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from functools import partial
 from typing import TypeVar
 
-from app.compat.openai.admission_retry import AdmissionRetry
 from app.compat.openai.plan import PromptPath
 from app.compat.openai.request import CompletionRequest
+from app.requests.deadline import Deadline
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.service import ScoringService
@@ -30,7 +29,7 @@ async def run_searches(
     service: ScoringService,
     request: CompletionRequest,
     paths: Sequence[PromptPath],
-    retry: AdmissionRetry,
+    deadline: Deadline,
 ) -> list[DecodeResponse]:
     """What is found behind each prompt; the first failure ends the other searches.
 
@@ -44,9 +43,8 @@ async def run_searches(
 
     async def search() -> None:
         for path in left:
-            question = partial(_decode, service, template, path, retry)
             try:
-                replies[path.param] = await retry.ask(question)
+                replies[path.param] = await service.decode(_search(template, path), deadline)
             except InvalidQuery as error:
                 raise located(error, request, path) from error
 
@@ -69,43 +67,23 @@ def stream_searches(
     service: ScoringService,
     request: CompletionRequest,
     paths: Sequence[PromptPath],
-    retry: AdmissionRetry,
+    deadline: Deadline,
 ) -> list[AsyncGenerator[Event, None]]:
     """For each prompt, each token behind it once it is chosen, then what was found.
 
-    They wait for room until their first event, and raise as ``run_searches`` does.
+    They raise as ``run_searches`` does.
     """
     template = _template(request)
 
     async def stream(path: PromptPath) -> AsyncGenerator[Event, None]:
         try:
-            first, rest = await retry.ask(partial(_begin, service, template, path, retry))
-            async with aclosing(rest):
-                yield first
-                async for event in rest:
+            async with aclosing(service.stream(_search(template, path), deadline)) as events:
+                async for event in events:
                     yield event
         except InvalidQuery as error:
             raise located(error, request, path) from error
 
     return [stream(path) for path in paths]
-
-
-async def _decode(
-    service: ScoringService, template: DecodeRequest, path: PromptPath, retry: AdmissionRetry
-) -> DecodeResponse:
-    return await service.decode(_search(template, path), retry.deadline)
-
-
-async def _begin(
-    service: ScoringService, template: DecodeRequest, path: PromptPath, retry: AdmissionRetry
-) -> tuple[Event, AsyncGenerator[Event, None]]:
-    """The first event, which there is once the search has been let in, and the others."""
-    events = service.stream(_search(template, path), retry.deadline)
-    try:
-        return await anext(events), events
-    except BaseException:
-        await events.aclose()
-        raise
 
 
 def _search(template: DecodeRequest, path: PromptPath) -> DecodeRequest:

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 
-from app.compat.openai.admission_retry import AdmissionRetry, WaitingLines
 from app.compat.openai.choices import (
     NO_COMPLETION,
     ChoiceBuilder,
@@ -31,7 +30,7 @@ from app.requests.limits import Limits
 from app.requests.worker_threads import check_wanted
 from app.schemas.decode_response import DecodeResponse
 from app.schemas.request import ServingOptions
-from app.scoring.token_paths import PathQueries, PathScores
+from app.scoring.token_paths import PathScores
 from app.service import ScoringService
 from app.telemetry.request_facts import Facts
 from model_runtime import ChainruleError, LogprobResult, ModelInfo, Tokenizer
@@ -44,19 +43,15 @@ class CompletionService:
     """Answers completions by asking the scoring service as any caller would.
 
     Args:
-        service: as the request's tenant has it.
+        service: as the request's tenant has it, and for the parts of one request.
         limits: the operator's bounds.
-        lines: where requests wait for room in the queue.
         facts: what the access log is told of the request.
     """
 
-    def __init__(
-        self, service: ScoringService, limits: Limits, lines: WaitingLines, facts: Facts
-    ) -> None:
+    def __init__(self, service: ScoringService, limits: Limits, facts: Facts) -> None:
         self._facts = facts
         self._service = service
         self._limits = limits
-        self._lines = lines
 
     def deadline(self, request: CompletionRequest) -> Deadline:
         """When the request's time is over."""
@@ -69,12 +64,12 @@ class CompletionService:
             InvalidQuery: a prompt or a setting is at fault; named.
             ChainruleError: what the engine fails with, for any of the prompts.
         """
-        retry = self._admission_retry(request)
-        scored = await self._scored(request, retry)
+        deadline = self.deadline(request)
+        scored = await self._scored(request, deadline)
         replies: list[DecodeResponse] = []
         if request.max_tokens and not is_one_greedy_token(request):
             paths = scored.plan.paths
-            replies = await run_searches(self._service, request, paths, retry)
+            replies = await run_searches(self._service, request, paths, deadline)
         written = partial(
             _written, request, scored, _answers(request, scored), replies, self._facts
         )
@@ -82,8 +77,8 @@ class CompletionService:
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[Completion, None]:
         """The choices piece by piece: an echo first, then each token once it is chosen."""
-        retry = self._admission_retry(request)
-        scored = await self._scored(request, retry)
+        deadline = self.deadline(request)
+        scored = await self._scored(request, deadline)
         builder = CompletionBuilder(scored, self._facts)
         writers = await self._service.use_tokenizer(
             request, partial(_piece_writers, request, scored.plan, _answers(request, scored))
@@ -92,7 +87,7 @@ class CompletionService:
             for writer in writers:
                 yield builder.chunk(writer.echo())
         if request.max_tokens:
-            streams = stream_searches(self._service, request, scored.plan.paths, retry)
+            streams = stream_searches(self._service, request, scored.plan.paths, deadline)
             async with aclosing(interleave(streams)) as events:
                 async for place, event in events:
                     if isinstance(event, DecodeResponse):
@@ -104,21 +99,15 @@ class CompletionService:
         if request.stream_options is not None and request.stream_options.include_usage:
             yield builder.chunk(None)
 
-    def _admission_retry(self, request: CompletionRequest) -> AdmissionRetry:
-        return AdmissionRetry(self.deadline(request), self._lines.of(request.priority))
-
-    async def _scored(self, request: CompletionRequest, retry: AdmissionRetry) -> PathScores[Plan]:
-        def plan(tokenizer: Tokenizer, info: ModelInfo) -> PathQueries[Plan]:
-            made = plan_prompts(request, self._limits, tokenizer, info)
-            retry.tokens = made.prompt_tokens
-            return made
-
+    async def _scored(self, request: CompletionRequest, deadline: Deadline) -> PathScores[Plan]:
         serving_options = ServingOptions(
             model=request.model,
             priority=request.priority,
             cache_salt=request.cache_salt,
         )
-        return await self._service.score_paths(serving_options, plan, retry.ask, retry.deadline)
+        return await self._service.score_paths(
+            serving_options, partial(plan_prompts, request, self._limits), deadline
+        )
 
 
 def _answers(request: CompletionRequest, scored: PathScores[Plan]) -> Answers:

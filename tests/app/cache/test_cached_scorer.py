@@ -384,6 +384,19 @@ async def test_interactive_work_does_not_wait_for_bulk_work() -> None:
     assert house.quiet
 
 
+async def test_who_is_refused_where_there_is_no_room_waits_for_nobody() -> None:
+    """A call that may wait for room is shared by those that would wait as well."""
+    waits = RequestOptions(on_full="wait")
+    house = House()
+    await house.enter(query(3), options=waits)
+    await house.enter(query(3), options=waits)
+    assert len(house.engine.asked) == 1
+    await house.enter(query(3))
+    assert len(house.engine.asked) == 2
+    await house.serve()
+    assert house.quiet
+
+
 async def test_one_query_by_itself() -> None:
     """``next_token`` gives the one answer, shares it, and raises what it failed with."""
     house = House()

@@ -120,7 +120,7 @@ class Counters:
 
     def held(self) -> dict[str, object]:
         """What is not as it was before any request."""
-        stats, lines = self._engine.stats(), getattr(self._state, "completion_lines", None)
+        stats, lines = self._engine.stats(), self._engine._scheduler._admission._lines.values()
         counts: dict[str, object] = {
             "handlers": len(self._state.lifecycle.active_requests),
             "body bytes": self._bodies._in_flight,
@@ -128,7 +128,7 @@ class Counters:
             "requests": stats.queued_requests,
             "tokens": stats.queued_tokens,
             "queries": self._state.service._scores.inflight_queries if self._state.service else 0,
-            "places": sum(map(len, lines._lines.values())) if lines else 0,
+            "places": sum(len(line._tokenized) + len(line._untokenized) for line in lines),
             "tasks": [task.get_name() for task in asyncio.all_tasks() - self._tasks],
         }
         return {name: count for name, count in counts.items() if count}

@@ -26,7 +26,7 @@ from model_runtime import (
     LogprobQuery,
     Priority,
 )
-from model_runtime.scheduling.admission import Admission
+from model_runtime.scheduling.admission import Admission, Throughput
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import QUEUE_TOKENS, FakeEngine, ToyTokenizer
 
@@ -241,7 +241,7 @@ async def test_a_full_queue_refuses_though_all_threads_are_taken(
         ]
         for _ in range(LIMIT):
             await tokenizer.is_entered()
-        engine.admission.admit(QUEUE_TOKENS, Priority.INTERACTIVE, 1.0)
+        engine.admission.admit(QUEUE_TOKENS, Priority.INTERACTIVE)
         for path, body in REFUSED:
             async with asyncio.timeout(5):
                 response = await client.post(path, json={**body, "timeout_ms": 60_000})
@@ -258,7 +258,7 @@ async def test_whoever_waits_for_a_thread_counts(
     service: ScoringService, engine: FakeEngine, tokenizer: HeldTokenizer
 ) -> None:
     """No line grows before the threads: beyond the queue's bound the next one is refused."""
-    engine.admission = Admission(10, max_untokenized=10)
+    engine.admission = Admission(10, Throughput(), max_untokenized=10)
     waiting = [asyncio.create_task(service.next_token(question())) for _ in range(10)]
     await asyncio.sleep(0)
     with pytest.raises(EngineOverloaded):

@@ -13,62 +13,70 @@ from model_runtime.scheduling.admission import (
     Admission,
     Throughput,
 )
-from model_runtime.types import Priority
+from model_runtime.types import Priority, RequestOptions
+from tests.model_runtime.on_loop import on_loop
 
 INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
 
 
+def admission_of(max_tokens: int, tokens_per_s: float = 1, **bounds: int) -> Admission:
+    """Of a queue that is worked off so fast."""
+    throughput = Throughput()
+    throughput.tokens_per_s = tokens_per_s
+    return Admission(max_tokens, throughput, **bounds)  # type: ignore[arg-type]
+
+
 def test_a_full_queue_refuses_and_says_when_there_is_room() -> None:
     """Retry-After is the time that the missing tokens take at the measured speed."""
-    admission = Admission(100)
-    admission.admit(90, INTERACTIVE, tokens_per_s=5)
+    admission = admission_of(100, tokens_per_s=5)
+    admission.admit(90, INTERACTIVE)
     with pytest.raises(EngineOverloaded) as refusal:
-        admission.admit(30, INTERACTIVE, tokens_per_s=5)
+        admission.admit(30, INTERACTIVE)
     assert refusal.value.retry_after_s == pytest.approx(20 / 5)
     assert admission.queued_tokens == 90
 
 
 def test_nobody_is_told_to_come_back_at_once() -> None:
     """On a fast model the advice stays above a floor."""
-    admission = Admission(100)
-    admission.admit(100, INTERACTIVE, tokens_per_s=1e9)
+    admission = admission_of(100, tokens_per_s=1e9)
+    admission.admit(100, INTERACTIVE)
     with pytest.raises(EngineOverloaded) as refusal:
-        admission.admit(1, INTERACTIVE, tokens_per_s=1e9)
+        admission.admit(1, INTERACTIVE)
     assert refusal.value.retry_after_s == SHORTEST_RETRY_S
 
 
 def test_what_could_never_fit_is_too_large_rather_than_too_much() -> None:
     """A request above the whole queue is refused for good, even by an empty queue."""
-    admission = Admission(100)
+    admission = admission_of(100)
     with pytest.raises(RequestTooLarge):
-        admission.admit(101, INTERACTIVE, tokens_per_s=1)
-    admission.admit(100, INTERACTIVE, tokens_per_s=1)
+        admission.admit(101, INTERACTIVE)
+    admission.admit(100, INTERACTIVE)
 
 
 def test_a_nearly_full_queue_refuses_whatever_the_cost() -> None:
     """From 15/16 on, before a request's cost is known; Retry-After is the time back to there."""
-    admission = Admission(160)
+    admission = admission_of(160, tokens_per_s=2)
     for _ in range(2):
-        admission.admit(75, INTERACTIVE, tokens_per_s=2)
-    admission.check_room(INTERACTIVE, tokens_per_s=2)
-    admission.admit(4, BULK, tokens_per_s=2)
+        admission.admit(75, INTERACTIVE)
+    admission.check_room(INTERACTIVE)
+    admission.admit(4, BULK)
     with pytest.raises(EngineOverloaded) as refusal:
-        admission.check_room(INTERACTIVE, tokens_per_s=2)
+        admission.check_room(INTERACTIVE)
     assert refusal.value.retry_after_s == pytest.approx(4 / 2)
     admission.free(4, BULK)
-    admission.check_room(INTERACTIVE, tokens_per_s=2)
+    admission.check_room(INTERACTIVE)
     assert admission.queued_tokens == 150
 
 
 def test_bulk_work_leaves_room_for_interactive_work() -> None:
     """Bulk requests fill three quarters of the queue and no more."""
-    admission = Admission(100)
-    admission.admit(75, BULK, tokens_per_s=1)
+    admission = admission_of(100)
+    admission.admit(75, BULK)
     with pytest.raises(EngineOverloaded):
-        admission.admit(1, BULK, tokens_per_s=1)
-    admission.admit(25, INTERACTIVE, tokens_per_s=1)
+        admission.admit(1, BULK)
+    admission.admit(25, INTERACTIVE)
     with pytest.raises(RequestTooLarge):
-        Admission(100).admit(76, BULK, tokens_per_s=1)
+        admission_of(100).admit(76, BULK)
 
 
 @settings(deadline=None)
@@ -77,11 +85,11 @@ def test_the_limit_holds_and_everything_is_given_back(
     requests: list[tuple[int, Priority]],
 ) -> None:
     """Whatever comes, the queue stays within its limit and ends empty."""
-    admission = Admission(100)
+    admission = admission_of(100)
     held = []
     for cost, priority in requests:
         try:
-            admission.admit(cost, priority, tokens_per_s=1)
+            admission.admit(cost, priority)
         except EngineOverloaded as refusal:
             assert refusal.retry_after_s > 0
         else:
@@ -94,40 +102,42 @@ def test_the_limit_holds_and_everything_is_given_back(
 
 def test_small_requests_are_looked_at_beside_a_giant() -> None:
     """One request that holds most of the queue shuts nobody out who fits beside it."""
-    admission = Admission(160)
-    admission.admit(155, INTERACTIVE, tokens_per_s=2)
-    admission.check_room(INTERACTIVE, tokens_per_s=2)
-    admission.admit(5, INTERACTIVE, tokens_per_s=2)
+    admission = admission_of(160)
+    admission.admit(155, INTERACTIVE)
+    admission.check_room(INTERACTIVE)
+    admission.admit(5, INTERACTIVE)
     with pytest.raises(EngineOverloaded):
-        admission.check_room(INTERACTIVE, tokens_per_s=2)
+        admission.check_room(INTERACTIVE)
     admission.free(155, INTERACTIVE)
-    admission.admit(75, INTERACTIVE, tokens_per_s=2)
-    admission.admit(75, INTERACTIVE, tokens_per_s=2)
+    admission.admit(75, INTERACTIVE)
+    admission.admit(75, INTERACTIVE)
     with pytest.raises(EngineOverloaded):
-        admission.check_room(INTERACTIVE, tokens_per_s=2)
+        admission.check_room(INTERACTIVE)
 
 
 def test_bulk_work_finds_its_own_part_full() -> None:
     """Interactive work is looked at while the part of bulk work has no room."""
-    admission = Admission(160)
+    admission = admission_of(160)
     for _ in range(2):
-        admission.admit(57, BULK, tokens_per_s=2)
-    admission.check_room(INTERACTIVE, tokens_per_s=2)
+        admission.admit(57, BULK)
+    admission.check_room(INTERACTIVE)
     with pytest.raises(EngineOverloaded):
-        admission.check_room(BULK, tokens_per_s=2)
+        admission.check_room(BULK)
 
 
-def test_what_waits_to_be_tokenized_has_a_bound_of_its_own() -> None:
+@on_loop
+async def test_what_waits_to_be_tokenized_has_a_bound_of_its_own() -> None:
     """One alone may be of any size; whatever ends a block gives back what it held."""
-    admission = Admission(100, max_untokenized=50)
-    admission.admit(90, INTERACTIVE, tokens_per_s=5)
-    with admission.reserve(60, tokens_per_s=5):
+    admission = admission_of(100, tokens_per_s=5, max_untokenized=50)
+    admission.admit(90, INTERACTIVE)
+    async with admission.reserve(60, RequestOptions()):
         assert admission.queued_tokens == 150
-        with pytest.raises(EngineOverloaded) as refusal, admission.reserve(1, tokens_per_s=5):
-            raise RuntimeError("nobody gets here")
+        with pytest.raises(EngineOverloaded) as refusal:
+            await admission.reserve(1, RequestOptions()).__aenter__()
     assert refusal.value.retry_after_s == pytest.approx(11 / 5)
-    with pytest.raises(ZeroDivisionError), admission.reserve(10, tokens_per_s=5):
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        async with admission.reserve(10, RequestOptions()):
+            raise ZeroDivisionError
     assert admission.queued_tokens == 90
 
 

@@ -30,7 +30,7 @@ from model_runtime.errors import (
 )
 from model_runtime.scheduling import memory_wait
 from model_runtime.scheduling import scheduler as scheduler_module
-from model_runtime.scheduling.scheduler import Scheduler
+from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS, Scheduler
 from model_runtime.scheduling.watchdog import LOOKS, Watchdog
 from model_runtime.types import LogprobQuery, Priority, QueryResult, RequestOptions, RequestOutput
 from tests.model_runtime.fake_model import FakeModel, Gate, ask, expected, paths
@@ -38,6 +38,8 @@ from tests.model_runtime.giver import Giver
 from tests.model_runtime.on_loop import on_loop
 
 Answers = RequestOutput[tuple[QueryResult, ...]]
+
+WAITS = RequestOptions(on_full="wait")
 
 
 def scheduler_of(
@@ -64,11 +66,15 @@ async def running(scheduler: Scheduler) -> AsyncIterator[Scheduler]:
 
 
 def submit(
-    scheduler: Scheduler, *queries: LogprobQuery, cost: int = 10, timeout_s: float | None = None
+    scheduler: Scheduler,
+    *queries: LogprobQuery,
+    cost: int = 10,
+    timeout_s: float | None = None,
+    options: RequestOptions = DEFAULT_OPTIONS,
 ) -> asyncio.Task[Answers]:
     """A client's task. It has submitted as soon as the event loop has had a turn."""
     search = SingleRound(queries, cost=cost)
-    options = RequestOptions() if timeout_s is None else within(timeout_s)
+    options = options if timeout_s is None else within(timeout_s)
     return asyncio.create_task(scheduler.submit(search, options))
 
 
@@ -182,11 +188,51 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
 
 
 @on_loop
+async def test_who_waits_for_room_is_answered() -> None:
+    """It is admitted when the forward is done that fills the queue, and its wait is told."""
+    gate = Gate()
+    model = FakeModel(gate.hold)
+    async with running(scheduler_of(model, queue_tokens=100)) as scheduler:
+        first = submit(scheduler, ask(1, 1), cost=90)
+        await at(gate)
+        waits = submit(scheduler, ask(2, 2), cost=90, options=WAITS)
+        await turn()
+        assert (scheduler.stats().queued_requests, scheduler.stats().queued_tokens) == (1, 90)
+        waited_from = time.monotonic()
+        await asyncio.sleep(0.001)
+        waited_until = time.monotonic()
+        gate.open()
+        outcome = await waits
+        assert outcome.value == (expected(ask(2, 2)),)
+        assert first.done()
+        assert outcome.queue_s >= waited_until - waited_from
+    assert model.seen == {(1, 1), (2, 2)}
+
+
+@on_loop
+async def test_who_waits_for_room_is_not_kept_while_the_engine_stops() -> None:
+    """Nobody is admitted any more, and hears of it at once."""
+    gate = Gate()
+    async with running(scheduler_of(FakeModel(gate.hold), queue_tokens=100)) as scheduler:
+        admitted = submit(scheduler, ask(1, 1), cost=100)
+        await at(gate)
+        waits = submit(scheduler, ask(2, 2), options=WAITS)
+        await turn()
+        stopping = asyncio.create_task(scheduler.stop(drain_s=5))
+        with pytest.raises(EngineStopping):
+            await waits
+        assert not admitted.done()
+        gate.open()
+        await admitted
+        await stopping
+
+
+@on_loop
 async def test_what_is_not_tokenized_yet_counts_apart() -> None:
     """It is told with the queue, and takes no room in it; a nearly full queue lets nobody begin."""
     gate = Gate()
     async with running(scheduler_of(FakeModel(gate.hold), queue_tokens=100)) as scheduler:
-        with scheduler.reserve(60):
+        async with scheduler.reserve(60):
             assert scheduler.stats().queued_tokens == 60
             scheduler.check_room()
             first, second = (
@@ -391,18 +437,23 @@ async def test_a_client_that_leaves_stops_its_search_within_a_step() -> None:
 @given(
     clients=st.lists(
         st.tuples(st.integers(1, 8), st.none() | st.integers(0, 6)), min_size=1, max_size=8
-    )
+    ),
+    room=st.sampled_from([15, 35, 1000]),
 )
 @on_loop
 async def test_whenever_clients_leave_everything_returns_to_zero(
-    clients: list[tuple[int, int | None]],
+    clients: list[tuple[int, int | None]], room: int
 ) -> None:
-    """Leaving before, during or after any step frees the place, and the others are answered."""
+    """Leaving before, during or after any step frees the place, and the others are answered,
+    whether they waited for room or not."""
     gate = Gate()
     model = FakeModel(gate.hold)
-    scheduler = scheduler_of(model, batch_tokens=5)
+    scheduler = scheduler_of(model, batch_tokens=5, queue_tokens=room)
     async with running(scheduler):
-        tasks = [submit(scheduler, ask(i, *range(size))) for i, (size, _) in enumerate(clients)]
+        tasks = [
+            submit(scheduler, ask(i, *range(size)), options=WAITS)
+            for i, (size, _) in enumerate(clients)
+        ]
         for moment in range(7):
             for task, (_, leaves_at) in zip(tasks, clients, strict=True):
                 if leaves_at == moment:
@@ -508,12 +559,13 @@ async def test_the_death_of_the_thread_reaches_everyone() -> None:
     assert scheduler.stats().alive
     runs = submit(scheduler, ask(1, 1))
     await at(gate)
-    queued = submit(scheduler, ask(2, 2))
+    queued = submit(scheduler, ask(2, 2), cost=900)
+    waits = submit(scheduler, ask(4, 4), cost=900, options=WAITS)
     await turn()
     gate.open()
     cause = await asyncio.wait_for(scheduler.wait_dead(), timeout=1)
     assert isinstance(cause, SystemExit)
-    for task in (runs, queued, submit(scheduler, ask(3, 3))):
+    for task in (runs, queued, waits, submit(scheduler, ask(3, 3))):
         with pytest.raises(EngineDied):
             await asyncio.wait_for(task, timeout=1)
     stats = scheduler.stats()

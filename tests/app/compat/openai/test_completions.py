@@ -8,11 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from model_runtime import EngineOverloaded, NonFiniteLogits, Priority
+from model_runtime import NonFiniteLogits, Priority
 from tests.app.calls import call, log
 from tests.app.compat.openai.completion_calls import (
     HARNESS,
-    PATH,
     choice_of,
     complete,
     harness_reading,
@@ -260,30 +259,6 @@ async def test_a_batch_is_answered_whole_or_not_at_all() -> None:
         for max_tokens in (1, 4):
             error = await refused(client, 500, prompt=["it", "it is"], max_tokens=max_tokens)
             assert error["code"] == "non_finite_logits"
-
-
-async def test_a_full_queue_is_waited_for(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """A request that finds no room is asked again, while it has time."""
-    asked = []
-
-    async def full_at_first(*arguments: Any) -> Any:
-        asked.append(arguments)
-        if len(asked) == 1:
-            raise EngineOverloaded("the queue is full", retry_after_s=0.0)
-        return await FakeEngine.score(engine, *arguments)
-
-    engine.score = full_at_first  # type: ignore[method-assign]
-    assert (await choice_of(client, prompt="it is", max_tokens=1))["text"] == " yes"
-    assert len(asked) == 2
-
-
-async def test_patience_ends_with_the_deadline(
-    client: httpx.AsyncClient, engine: FakeEngine
-) -> None:
-    """Where there will be no room in time, the answer is 429 with a hint when to come back."""
-    engine.refusal = EngineOverloaded("the queue is full", retry_after_s=7)
-    response = await client.post(PATH, json={"prompt": "it is", "timeout_ms": 500})
-    assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
 
 
 async def test_our_own_fields(client: httpx.AsyncClient, engine: FakeEngine) -> None:

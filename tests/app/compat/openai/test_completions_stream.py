@@ -69,10 +69,9 @@ async def test_the_bill_comes_last(client: httpx.AsyncClient) -> None:
 
 
 async def test_what_fails_before_the_first_piece_has_its_status(
-    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    """A refusal is no stream; one for want of room comes when waiting has not helped."""
-    monkeypatch.setattr("app.compat.openai.admission_retry.MAX_WAIT_S", 0.2)
+    """A refusal is no stream."""
     await refused(client, prompt="", stream=True)
     engine.refusal = EngineOverloaded("the queue is full", retry_after_s=2)
     response = await client.post(PATH, json={"prompt": "it is", "stream": True})
