@@ -226,16 +226,15 @@ def _answer_for_another_row(patch: pytest.MonkeyPatch, shift: int) -> None:
 
 
 def _rows_at(query: LogprobQuery, shift: int) -> list[LogprobQuery]:
-    """One question for each asked row, about the row ``shift`` behind it or, at the end, itself."""
-    places = range(query.score_from, query.last_row + 1)
+    """One question for each asked row, about the row ``shift`` behind it, or at the end itself."""
     return [
         replace(
             query,
-            tokens=query.tokens[: place + shift],
-            score_from=min(place + shift, len(query.tokens)),
+            tokens=query.tokens[: max(1, place + shift)],
+            score_from=min(max(1, place + shift), len(query.tokens)),
             targets=query.tokens[place : place + 1] or query.targets,
         )
-        for place in places
+        for place in range(query.score_from, query.last_row + 1)
     ]
 
 
