@@ -55,7 +55,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "score", "description": "Candidates, given a context."},
     {"name": "next_token", "description": "The distribution of the token that comes next."},
     {"name": "decode", "description": "Completions: greedy, beam and exact search."},
-    {"name": "audit", "description": "What scores are made of, and whether they are right."},
+    {"name": "audit", "description": "What scores are made of, and what decides between them."},
     {"name": "openai", "description": "Completions in OpenAI's shape."},
     {"name": "decisions", "description": "Questions about an input, in OpenAI's shape."},
     {"name": "rerank", "description": "Documents for a query, in the shapes of Cohere, Jina, TEI."},

@@ -16,7 +16,6 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
-from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -40,7 +39,6 @@ from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import ServingOptions
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import BoundaryReport, ScoreResponse
-from app.scoring.boundary_report import score_in_detail
 from app.scoring.marginal_plan import plan_marginal
 from app.scoring.marginal_response import build_marginal
 from app.scoring.next_token import build_distribution, plan_next_token
@@ -118,9 +116,6 @@ class ScoringService:
 
     async def score(self, request: ScoreRequest, deadline: Deadline | None = None) -> ScoreResponse:
         """log P(candidate | context) for each candidate, in the request's order."""
-        if request.boundary_detail:
-            score = partial(self.score, deadline=deadline or self.deadline(request))
-            return await score_in_detail(score, partial(self.use_tokenizer, request), request)
         engine, request_context = self._engine, self._open_context(request, deadline)
         if request.boundary == "marginal":
             return await self._score_marginal(request, request_context)

@@ -1,5 +1,5 @@
-"""POST /v1/audit: what a score is made of, and whether the server computes it as it says.
+"""POST /v1/audit: what a score is made of, and what decides between candidates.
 
-``gathering`` asks the service the same things in other ways, ``checks`` compare the answers,
-and the rest takes scores apart. Nothing here computes a log-probability.
+``collect`` asks the service, as any caller might, and the rest takes the answers apart. Nothing
+here computes a log-probability.
 """

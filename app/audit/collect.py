@@ -1,192 +1,186 @@
-"""Ask the service the same thing in several ways: the only part of an audit that waits."""
+"""Ask the service about the candidates in several ways: the only part of an audit that waits."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
-from app.audit.evidence import Evidence, Probe, Row
-from app.audit.expected_tokens import expected_tokens, wanted_rows
-from app.audit.queries import AuditQueries
-from app.audit.tokenization import Path, ReferenceTokens, split
-from app.schemas.audit import (
-    DEFAULT_AUDIT_NEW_TOKENS,
-    AuditRequest,
-)
-from app.schemas.bounds import MAX_AUDIT_CONTEXT_TOKENS, MAX_AUDIT_TOKENS
+from app.audit.evidence import Evidence, scored_of
+from app.requests.limits import Limits
+from app.requests.prompt import Prompt, parse_prompt
+from app.schemas.audit import DEFAULT_AUDIT_NEW_TOKENS, AuditRequest
+from app.schemas.bounds import MAX_AUDIT_TOKENS
+from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodeResponse
+from app.schemas.response import Usage
+from app.schemas.score import ScoreRequest
 from app.schemas.score_response import CandidateScore, ScoreResponse
-from model_runtime import Engine, InvalidQuery, log_sum, total
+from app.scoring.token_paths import PathQueries, PathScores
+from app.service import ScoringService
+from model_runtime import (
+    ChainruleError,
+    Engine,
+    InvalidQuery,
+    LogprobQuery,
+    ModelInfo,
+    NonFiniteLogits,
+    Tokenizer,
+)
 
-PROBES = 4
-"""Prefixes whose last token is exchanged."""
+R = TypeVar("R", ScoreResponse, DecodeResponse, PathScores[Any])
+Context = tuple[Prompt, tuple[int, ...]]
+"""A context, and its tokens with what stands before them."""
 
-TAIL_TOKENS = 64
-"""So many last tokens of a prefix are asked about where the whole of it would tell no more."""
+ALTERNATIVES = 2
+"""Most probable tokens to ask for: one of them is not the token itself."""
 
 
 class EvidenceCollector:
-    """What one audit asks about.
+    """Asks what one audit is made of, one question after the other.
 
     Args:
-        questions: how it asks.
-        engine: what answers in the end.
+        service: as the request's tenant has it.
+        engine: the same service's.
+        limits: the operator's bounds.
         request: what is audited.
     """
 
-    def __init__(self, questions: AuditQueries, engine: Engine, request: AuditRequest) -> None:
-        self._questions = questions
+    def __init__(
+        self, service: ScoringService, engine: Engine, limits: Limits, request: AuditRequest
+    ) -> None:
+        self._service = service
         self._engine = engine
         self._request = request
-        self._ends = engine.info.end_token_ids if request.append_eos else ()
+        self._alternatives = min(ALTERNATIVES, limits.max_top_logprobs, engine.info.vocab_size)
+        self._deadline = service.deadline(request)
+        self._spent: list[Usage] = []
 
     async def collect(self) -> Evidence:
-        """Everything that the checks look at.
+        """Everything that the answer is made of.
 
         Raises:
             InvalidQuery: what /v1/score refuses, or the candidates are too long to be audited.
+            DeadlineExceeded: the request's time ran out, over all of its questions.
         """
-        request, engine = self._request, self._engine
-        scores = await self._questions.scores()
-        good = [result.index for result in scores.results if result.error is None]
-        parts = await self._questions.use_tokenizer(
-            lambda tokenizer, info: split(tokenizer, info, request, good)
-        )
-        self._check_size(parts)
-        self._questions.expect_paths(len(parts.prefix) + parts.longest)
-        alone, rows, probes, tail, full, decoded = await _all(
-            self._each_alone(parts, scores),
-            self._rows(parts),
-            self._probes(parts),
-            self._questions.next_token(_tail(parts.prefix), (), "tail"),
-            self._questions.full_distribution(_tail(parts.prefix)),
-            self._decoded(parts),
-        )
-        evidence = Evidence(
-            request=request,
-            info=engine.info,
-            control_ids=engine.tokenizer.control_ids,
-            split=parts,
-            scores=scores,
-            rows=rows,
-            probes=probes,
-            alone=alone,
-            doubled={},
-            tail=tail,
-            full=full,
-            decoded=decoded,
-        )
-        if await self._questions.use_tokenizer(lambda *_: _disagrees(evidence)):
-            # Asked only now: it computes the whole context once more.
-            evidence = replace(evidence, doubled=await self._behind_two_bos(parts))
-        return evidence
-
-    def _check_size(self, parts: ReferenceTokens) -> None:
-        tokens = sum(len(path) + self._request.append_eos for path in parts.paths.values())
-        if tokens > MAX_AUDIT_TOKENS:
-            raise InvalidQuery(
-                f"{tokens} scored tokens are too many to audit; {MAX_AUDIT_TOKENS} are the most",
-                "candidates",
-            )
-        fed = tokens * (len(parts.prefix) + parts.longest)
-        if fed > MAX_AUDIT_CONTEXT_TOKENS:
-            raise InvalidQuery(
-                f"{tokens} scored tokens behind {len(parts.prefix)} are too many to "
-                f"audit; their product may be {MAX_AUDIT_CONTEXT_TOKENS}",
-                "candidates",
-            )
-
-    async def _each_alone(
-        self, parts: ReferenceTokens, scores: ScoreResponse
-    ) -> dict[int, CandidateScore]:
-        # A server that is wrong about the start must not refuse it: the check shall name that.
-        start = min(scores.boundary.start_token, len(parts.prefix))
-        boundary = scores.boundary.model_copy(update={"start_token": start})
-        results = await _all(
-            *(self._questions.score_alone(index, boundary) for index in parts.paths)
-        )
-        return dict(zip(parts.paths, results, strict=True))
-
-    async def _behind_two_bos(self, parts: ReferenceTokens) -> dict[int, float]:
-        """What the shortest candidate would score behind one more BOS, token by token.
-
-        Empty where there is no BOS, or no room for another.
-        """
-        info, ends = self._engine.info, self._ends
-        index = min(parts.paths, key=lambda index: len(parts.paths[index]))
-        whole = parts.whole(index)
-        if info.bos_token_id is None or len(whole) + 2 > info.max_model_len:
-            return {}
-        places = range(len(parts.prefix), len(whole) + bool(ends))
-        named = [whole[place : place + 1] or ends for place in places]
-        rows = await _all(
-            *(
-                self._questions.next_token((info.bos_token_id, *whole[:place]), ids, "doubled")
-                for place, ids in zip(places, named, strict=True)
-            )
-        )
-        return {index: total([log_sum(list(row.logprobs.values())) for row in rows])}
-
-    async def _rows(self, parts: ReferenceTokens) -> dict[Path, Row]:
-        """The distribution behind every prefix of every path, one question each."""
-        info, ends = self._engine.info, self._ends
-        paths = [(parts.prefix, path) for path in parts.paths.values()]
-        wanted = {
-            prefix: ids
-            for prefix, ids in wanted_rows(paths, ends).items()
-            if ends or len(prefix) < info.max_model_len
+        asked = self._score_request()
+        scores = self._counted(await self._service.score(asked, self._deadline))
+        _check_size(scores)
+        by_policy = {
+            policy: await self._under(policy, asked)
+            for policy in _other_policies(self._request, scores)
         }
-        rows = await _all(
-            *(self._questions.next_token(prefix, ids, "rows") for prefix, ids in wanted.items())
-        )
-        return dict(zip(wanted, rows, strict=True))
-
-    async def _probes(self, parts: ReferenceTokens) -> tuple[Probe, ...]:
-        wholes = (parts.whole(index) for index in parts.paths)
-        prefixes = dict.fromkeys(
-            _tail(whole[:length])
-            for whole in wholes
-            for length in range(len(parts.prefix), len(whole))
-        )
-        chosen = list(prefixes)[:: max(1, len(prefixes) // PROBES)][:PROBES]
-        return tuple(await _all(*map(self._probe, range(len(chosen)), chosen)))
-
-    async def _probe(self, number: int, prefix: Path) -> Probe:
-        """Each of the prefixes is computed by itself, from its first token on."""
-        size = self._engine.info.vocab_size
-        lasts = [prefix[-1], *((prefix[-1] + step) % size for step in (1, size // 2, size - 1))]
-        rows = await _all(
-            *(
-                self._questions.next_token((*prefix[:-1], last), {prefix[-1]}, f"{number}-{place}")
-                for place, last in enumerate(lasts)
+        paths = self._counted(
+            await self._service.score_paths(
+                self._request,
+                lambda tokenizer, info: self._paths(tokenizer, info, scores),
+                deadline=self._deadline,
             )
         )
-        return Probe(prefix, rows[0], tuple(rows[1:]))
+        prompt, before = paths.plan
+        decoded = self._counted(await self._decoded(before, scores))
+        return Evidence(
+            request=self._request,
+            tokenizer=self._engine.tokenizer,
+            prompt=prompt,
+            before=before,
+            scores=scores,
+            by_policy={**by_policy, scores.boundary.policy: scores.results},
+            entropies=_entropies(scores, paths),
+            decoded=decoded,
+            usage=_sum(scores, self._spent),
+        )
 
-    async def _decoded(self, parts: ReferenceTokens) -> DecodeResponse:
-        """Behind the tokens that the candidates are behind, as long as they are."""
-        room = self._engine.info.max_model_len - len(parts.prefix)
-        longest = parts.longest + bool(self._ends)
-        return await self._questions.decoded(
-            parts.prefix, min(DEFAULT_AUDIT_NEW_TOKENS, longest, room)
+    def _score_request(self) -> ScoreRequest:
+        """What /v1/score would be asked, tokens listed. Its fields are checked already."""
+        same = ("context", "candidates", "add_bos", "prefix_token_id", "boundary", "start_token")
+        fields: dict[str, Any] = {name: getattr(self._request, name) for name in same}
+        return ScoreRequest.model_construct(
+            **fields,
+            **self._options(),
+            append_eos=self._request.append_eos,
+            token_logprobs=True,
+            top_logprobs=self._alternatives,
+        )
+
+    def _options(self) -> dict[str, Any]:
+        """How every question wants to be treated."""
+        return {name: getattr(self._request, name) for name in ("model", "priority", "cache_salt")}
+
+    async def _under(self, policy: str, asked: ScoreRequest) -> Sequence[CandidateScore]:
+        """The candidates' results under another policy; none where it cannot score them."""
+        plain = {"start_token": None, "token_logprobs": False, "top_logprobs": 0}
+        request = asked.model_copy(update={**plain, "boundary": policy})
+        # A search that runs out of time says what it has found; the rest needs time as well.
+        deadline = self._deadline.halfway() if policy == "marginal" else self._deadline
+        try:
+            return self._counted(await self._service.score(request, deadline)).results
+        except (InvalidQuery, NonFiniteLogits):
+            return ()
+
+    def _paths(
+        self, tokenizer: Tokenizer, info: ModelInfo, scores: ScoreResponse
+    ) -> PathQueries[Context]:
+        """The scored paths once more, for the entropies that /v1/score does not list."""
+        prompt = parse_prompt(tokenizer, info, self._request)
+        before = prompt.token_ids(tokenizer)
+        start, is_ended = scores.boundary.start_token, self._request.append_eos
+        ends = info.end_token_ids if is_ended else None
+        paths = [[token.id for token in one.tokens or ()] for one in scored_of(scores)]
+        wholes = [(*before[:start], *path[: len(path) - is_ended]) for path in paths]
+        queries = [LogprobQuery(whole, start, ends, summary=True) for whole in wholes]
+        return PathQueries(queries, (prompt, before), len(before), sum(map(len, paths)))
+
+    async def _decoded(self, before: tuple[int, ...], scores: ScoreResponse) -> DecodeResponse:
+        """Greedy, beam and exact search behind what the candidates are scored behind."""
+        request, prefix = self._request, before[: scores.boundary.start_token]
+        longest = max(one.token_count or 0 for one in scored_of(scores))
+        wanted = request.max_tokens or min(DEFAULT_AUDIT_NEW_TOKENS, longest)
+        asked = DecodeRequest(
+            context=list(prefix),
+            add_bos=False,
+            compare=["greedy", "beam", "exact"],
+            max_tokens=min(wanted, self._engine.info.max_model_len - len(prefix)),
+            num_beams=request.beams,
+            max_expansions=request.expansions,
+            token_logprobs=True,
+            **self._options(),
+        )
+        return await self._service.decode(asked, self._deadline.halfway())
+
+    def _counted(self, answer: R) -> R:
+        self._spent.append(answer.usage)
+        return answer
+
+
+def _check_size(scores: ScoreResponse) -> None:
+    tokens = sum(one.token_count or 0 for one in scored_of(scores))
+    if tokens > MAX_AUDIT_TOKENS:
+        raise InvalidQuery(
+            f"candidates: {tokens} scored tokens are too many to audit; {MAX_AUDIT_TOKENS} "
+            "are the most",
+            "candidates",
         )
 
 
-def _disagrees(evidence: Evidence) -> bool:
-    return any(evidence.differ(step.reported, step.expected) for step in expected_tokens(evidence))
+def _other_policies(request: AuditRequest, scores: ScoreResponse) -> list[str]:
+    """Those that apply beside the request's own: ids have no joint split."""
+    is_text = all(isinstance(part, str) for part in (request.context, *request.candidates))
+    policies = ("joint", "separate", "marginal") if is_text else ("separate", "marginal")
+    return [policy for policy in policies if policy != scores.boundary.policy]
 
 
-def _tail(prefix: Path) -> Path:
-    return prefix[-TAIL_TOKENS:]
+def _entropies(scores: ScoreResponse, paths: PathScores[Context]) -> dict[int, tuple[float, ...]]:
+    found = {}
+    for one, answer in zip(scored_of(scores), paths.answers, strict=True):
+        if isinstance(answer, ChainruleError):
+            raise answer
+        found[one.index] = answer.entropies
+    return found
 
 
-async def _all(*calls: Awaitable[Any]) -> Sequence[Any]:
-    """All answers in order; the first failure ends the others."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+def _sum(scores: ScoreResponse, spent: Sequence[Usage]) -> Usage:
+    """What all questions cost; prompt and scored tokens are those of the scores."""
+    total = {name: sum(getattr(usage, name) for usage in spent) for name in Usage.model_fields}
+    asked = scores.usage
+    total |= {"prompt_tokens": asked.prompt_tokens, "scored_tokens": asked.scored_tokens}
+    return Usage(**total)

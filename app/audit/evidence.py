@@ -1,106 +1,54 @@
-"""What the service answered to one question, asked in several ways. Plain data."""
+"""What the service answered about one audit's candidates. Plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.audit.tokenization import Path, ReferenceTokens
+from app.requests.prompt import Prompt
 from app.schemas.audit import AuditRequest
 from app.schemas.decode_response import DecodeResponse
-from app.schemas.next_token import NextTokenResponse
+from app.schemas.response import Usage
 from app.schemas.score_response import CandidateScore, ScoreResponse
-from model_runtime import LogprobResult, ModelInfo, total
-
-TOLERANCE = {"float32": 1e-4}
-"""In nats a token: what two ways to compute the same log-probability may differ by. On a CPU they
-do not differ at all, but that is for tests to say, not for every machine."""
-
-LOOSE_TOLERANCE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A next-token distribution that was asked for alone.
-
-    Attributes:
-        logprobs: of the tokens that were named, by id.
-        entropy: in nats.
-        fed: tokens that the model was fed for it.
-    """
-
-    logprobs: Mapping[int, float]
-    entropy: float
-    fed: int
-
-    @classmethod
-    def of(cls, reply: NextTokenResponse) -> Row:
-        """What the service answered."""
-        named = {token.id: token.logprob for token in reply.chosen}
-        return cls(named, reply.entropy, reply.usage.computed_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One prefix, and others that differ from it in the last token; each computed by itself."""
-
-    prefix: Path
-    row: Row
-    swapped: tuple[Row, ...]
-
-    @property
-    def ignores_last_token(self) -> bool:
-        """The last token has no say in what follows it."""
-        same = (self.row.entropy, dict(self.row.logprobs))
-        return all((other.entropy, dict(other.logprobs)) == same for other in self.swapped)
+from model_runtime import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that the checks look at.
+    """All that an audit is made of.
 
     Attributes:
         request: what is audited.
-        info: what is served.
-        control_ids: tokens that are no text.
-        split: its tokens, by the definition.
-        scores: what /v1/score says.
-        rows: the distribution behind every prefix of a candidate's path, asked for one by one.
-        probes: a few of them, and how they depend on their last token.
-        alone: the candidates by index, each scored without the others.
-        doubled: what a candidate would score behind one more BOS, in nats, by index; empty where
-            that cannot be, or need not be asked.
-        tail: the distribution behind the prefix's last tokens, as anybody may ask for it.
-        full: the same with every token listed.
+        tokenizer: the model's.
+        prompt: the context.
+        before: its tokens, with what stands before them.
+        scores: what /v1/score says, tokens listed.
+        by_policy: results of the same candidates by policy; a policy that can score none of them
+            has none.
+        entropies: of each scored token's distribution, in nats, by candidate that was scored.
         decoded: what the three searches find.
+        usage: what all of it cost together.
     """
 
     request: AuditRequest
-    info: ModelInfo
-    control_ids: frozenset[int]
-    split: ReferenceTokens
+    tokenizer: Tokenizer
+    prompt: Prompt
+    before: tuple[int, ...]
     scores: ScoreResponse
-    rows: Mapping[Path, Row]
-    probes: tuple[Probe, ...]
-    alone: Mapping[int, CandidateScore]
-    doubled: Mapping[int, float]
-    tail: Row
-    full: LogprobResult
+    by_policy: Mapping[str, Sequence[CandidateScore]]
+    entropies: Mapping[int, Sequence[float]]
     decoded: DecodeResponse
+    usage: Usage
 
     @property
-    def tolerance(self) -> float:
-        """What two log-probs of one token may differ by, in nats."""
-        return TOLERANCE.get(self.info.dtype, LOOSE_TOLERANCE)
-
-    @property
-    def good(self) -> tuple[CandidateScore, ...]:
+    def scored(self) -> list[CandidateScore]:
         """The candidates that could be scored."""
-        return tuple(result for result in self.scores.results if result.error is None)
+        return scored_of(self.scores)
 
-    def differ(self, one: float, other: float, tokens: int = 1) -> bool:
-        """Whether two values for so many tokens are too far apart to be the same."""
-        return one != other and not abs(one - other) <= self.tolerance * tokens
+
+def scored_of(scores: ScoreResponse) -> list[CandidateScore]:
+    """The candidates that could be scored."""
+    return [result for result in scores.results if result.error is None]
 
 
 def sum_of(result: CandidateScore) -> float:
@@ -108,8 +56,3 @@ def sum_of(result: CandidateScore) -> float:
     if result.logprob is None:
         raise RuntimeError("this is a bug: a candidate without an error has no log-probability")
     return result.logprob
-
-
-def sum_of_tokens(result: CandidateScore) -> float:
-    """The same from the tokens that are listed."""
-    return total([token.logprob for token in result.tokens or ()])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from app.audit.evidence import Evidence
+from app.audit.views import text_of
 from app.audit.wording import nats, quoted
 from app.schemas.audit_response import GreedyGap
 from app.schemas.decode_response import ComparedStrategy
@@ -39,8 +40,8 @@ class ScoredText:
 def favourite_candidate(evidence: Evidence) -> GreedyGap | None:
     """Choosing among the candidates token by token, against their totals."""
     routes = [
-        ScoredText(_text(evidence, one.index), one.tokens or ())
-        for one in evidence.good
+        ScoredText(text_of(evidence, one.index), one.tokens or ())
+        for one in evidence.scored
         if one.tokens
     ]
     if len(routes) < 2:
@@ -123,10 +124,6 @@ def _route(entry: ComparedStrategy) -> ScoredText:
     return (
         ScoredText("", ()) if sequence is None else ScoredText(sequence.text, sequence.tokens or ())
     )
-
-
-def _text(evidence: Evidence, index: int) -> str:
-    return evidence.split.contents[index].decode(errors="replace")
 
 
 def _logprob(route: ScoredText, position: int) -> float:

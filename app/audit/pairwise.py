@@ -14,7 +14,7 @@ from app.schemas.score_response import CandidateScore
 
 def pair_audits(evidence: Evidence) -> list[PairAudit]:
     """The pairs that were asked for, or the two best; without those that could not be scored."""
-    results = {one.index: one for one in evidence.good}
+    results = {one.index: one for one in evidence.scored}
     asked = evidence.request.pairs
     if asked is None:
         best = sorted(results.values(), key=lambda one: -sum_of(one))[:2]

@@ -1,9 +1,8 @@
-"""The verb: gather, check, explain."""
+"""The verb: collect, then explain."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -11,21 +10,18 @@ from app.audit.collect import EvidenceCollector
 from app.audit.evidence import Evidence, sum_of
 from app.audit.greedy_gap import favourite_candidate, favourite_completion
 from app.audit.pairwise import pair_audits
-from app.audit.queries import AuditQueries
-from app.audit.score_checks import run_checks
 from app.audit.views import audited_candidates, views
 from app.requests.deadline import Deadline
 from app.requests.limits import Limits
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditedCompletion, AuditResponse
 from app.schemas.decode_response import ComparedStrategy
-from app.schemas.response import Usage
 from app.service import ScoringService
 from model_runtime import Engine
 
 
 class AuditService:
-    """Explains scores and checks them, by asking the scoring service as any caller would.
+    """Explains scores, by asking the scoring service as any caller would.
 
     Args:
         service: as the request's tenant has it.
@@ -43,18 +39,16 @@ class AuditService:
         return self._service.deadline(request)
 
     async def audit(self, request: AuditRequest) -> AuditResponse:
-        """What the candidates' scores are made of, and whether they are right.
+        """What the candidates' scores are made of.
 
         Raises:
             InvalidQuery: what /v1/score refuses, or more tokens than an audit takes.
             DeadlineExceeded: the request's time ran out, over all of its questions.
         """
         began, created = time.perf_counter(), int(time.time())
-        questions = AuditQueries(self._service, self._engine, self._limits, request)
-        gathering = EvidenceCollector(questions, self._engine, request)
-        evidence = await questions.deadline.run_before(gathering.collect())
+        collector = EvidenceCollector(self._service, self._engine, self._limits, request)
+        evidence = await collector.collect()
         parts = await self._service.use_tokenizer(request, lambda *_: _explained(evidence))
-        usage = _usage(evidence, questions.spent)
         info = self._engine.info
         return AuditResponse(
             id=f"audit-{uuid4().hex}",
@@ -62,7 +56,7 @@ class AuditService:
             model=info.name,
             fingerprint=info.fingerprint,
             numeric_error=info.numeric_error and info.numeric_error[0],
-            usage=usage,
+            usage=evidence.usage,
             timings_ms=evidence.scores.timings_ms.model_copy(
                 update={"total": 1000 * (time.perf_counter() - began)}
             ),
@@ -73,10 +67,7 @@ class AuditService:
 
 def _explained(evidence: Evidence) -> dict[str, Any]:
     """The fields that are an audit's own."""
-    checks = run_checks(evidence)
     return {
-        "passed": all(check.passed is not False for check in checks),
-        "checks": checks,
         "candidates": audited_candidates(evidence),
         "views": views(evidence),
         "pairs": pair_audits(evidence),
@@ -88,7 +79,7 @@ def _explained(evidence: Evidence) -> dict[str, Any]:
 
 
 def _completions(evidence: Evidence) -> list[AuditedCompletion]:
-    best = max(map(sum_of, evidence.good))
+    best = max(map(sum_of, evidence.scored))
     return [
         AuditedCompletion(
             strategy=entry.strategy,
@@ -108,13 +99,5 @@ def _same_candidate(evidence: Evidence, entry: ComparedStrategy) -> int | None:
     """The first candidate of exactly these tokens, an appended end among them."""
     found = entry.sequence.token_ids if entry.sequence else []
     return next(
-        (one.index for one in evidence.good if [t.id for t in one.tokens or ()] == found), None
+        (one.index for one in evidence.scored if [t.id for t in one.tokens or ()] == found), None
     )
-
-
-def _usage(evidence: Evidence, each: Sequence[Usage]) -> Usage:
-    """What all questions cost; prompt and scored tokens are those of the scores."""
-    spent = {name: sum(getattr(usage, name) for usage in each) for name in Usage.model_fields}
-    asked = evidence.scores.usage
-    spent |= {"prompt_tokens": asked.prompt_tokens, "scored_tokens": asked.scored_tokens}
-    return Usage(**spent)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from app.audit.evidence import Evidence, sum_of
+from app.audit.joins import candidate_join
 from app.audit.wording import count_of, quoted
+from app.requests.token_details import path_bytes
 from app.schemas.audit_response import (
     AuditedCandidate,
     AuditedToken,
@@ -34,6 +36,7 @@ def audited_candidates(evidence: Evidence) -> list[AuditedCandidate]:
             training=_training(one),
             ranking=_ranking(one, placed),
             tokens=_tokens(evidence, one),
+            join=candidate_join(evidence, one.index) if one.error is None else None,
         )
         for one in results
     ]
@@ -43,13 +46,13 @@ def views(evidence: Evidence) -> str:
     """Whether the ways to rank agree with the sum, and of whom they say otherwise."""
     found = [_disagreement(evidence, kind) for kind in KINDS[1:]]
     shown = [words for words in found if words is not None]
-    alike = f"sum, mean and per_byte rank the {count_of(len(evidence.good), 'candidate')} alike"
+    alike = f"sum, mean and per_byte rank the {count_of(len(evidence.scored), 'candidate')} alike"
     return "; ".join(shown) or alike
 
 
 def _disagreement(evidence: Evidence, kind: str) -> str | None:
     """The first two candidates, by the sum, that ``kind`` puts the other way round."""
-    ranked = sorted(evidence.good, key=lambda one: -sum_of(one))
+    ranked = sorted(evidence.scored, key=lambda one: -sum_of(one))
     for one, other in combinations(ranked, 2):
         mine, theirs = _score(one, kind), _score(other, kind)
         if mine is None or theirs is None or mine >= theirs:
@@ -67,15 +70,20 @@ def _disagreement(evidence: Evidence, kind: str) -> str | None:
 def _size(evidence: Evidence, one: CandidateScore, kind: str) -> str:
     if kind == "mean":
         return count_of(one.token_count or 0, "token")
-    return count_of(len(evidence.split.contents[one.index]), "byte")
+    return count_of(len(_content(evidence, one.index)), "byte")
 
 
 def text_of(evidence: Evidence, index: int) -> str:
     """A candidate as text; one of ids that could not be scored has none."""
+    return _content(evidence, index).decode(errors="replace")
+
+
+def _content(evidence: Evidence, index: int) -> bytes:
     given = evidence.request.candidates[index]
     if isinstance(given, str):
-        return given
-    return evidence.split.contents.get(index, b"").decode(errors="replace")
+        return given.encode()
+    is_scored = evidence.scores.results[index].error is None
+    return path_bytes(evidence.tokenizer, given) if is_scored else b""
 
 
 def _placed(results: Sequence[CandidateScore], kind: str) -> list[RankedScore]:
@@ -118,19 +126,12 @@ def _tokens(evidence: Evidence, one: CandidateScore) -> list[AuditedToken]:
             end=token.end,
             logprob=token.logprob,
             rank=token.rank,
-            entropy=_entropy(evidence, one, place),
+            entropy=evidence.entropies[one.index][place],
             cumulative=total([each.logprob for each in tokens[: place + 1]]),
             alternative=_alternative(token),
         )
         for place, token in enumerate(tokens)
     ]
-
-
-def _entropy(evidence: Evidence, one: CandidateScore, place: int) -> float | None:
-    """None where the server scored other tokens than the candidate's: see ``token_split``."""
-    whole = evidence.split.whole(one.index)
-    row = evidence.rows.get(whole[: len(evidence.split.prefix) + place])
-    return None if row is None else row.entropy
 
 
 def _alternative(token: TokenDetail) -> TopLogprob | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from app.schemas.audit_response import Check, CheckName
-
 
 def quoted(text: str) -> str:
     """A token or a candidate, so that spaces and line ends can be seen."""
@@ -20,8 +18,3 @@ def nats(value: float) -> str:
 def count_of(number: int, noun: str) -> str:
     """So many of them."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def unchecked(name: CheckName, reason: str) -> Check:
-    """A check that could not be made."""
-    return Check(name=name, passed=None, detail=reason, measured={})

@@ -1,9 +1,9 @@
-"""``chainrule audit``: what scores are made of, and whether they are right, as tables."""
+"""``chainrule audit``: what scores are made of, and what decides between candidates, as tables."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, Final
+from typing import Any
 
 from app.cli.request_flags import add_context
 from app.cli.single_request import add_flags, run_request
@@ -15,16 +15,10 @@ from app.schemas.audit_response import (
     AuditedCompletion,
     AuditedToken,
     AuditResponse,
-    Check,
+    CandidateJoin,
     PairAudit,
     RankedScore,
 )
-
-_VERDICTS: Final[dict[bool | None, tuple[str, str]]] = {
-    True: ("passed", "green"),
-    False: ("FAILED", "red"),
-    None: ("not checked", "yellow"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +35,13 @@ def audit_command(args: dict[str, Any]) -> int:
 
 
 def show(page: Page, reply: AuditResponse) -> None:
-    """Rankings, tokens, pairs, completions and checks, in this order."""
+    """Rankings, joins, tokens, pairs and completions, in this order."""
     heads = ["candidate", ">logprob", ">rank", ">mean", ">rank", ">per byte", ">rank", "error"]
     # Where nobody failed, the room is the candidates'.
     count = len(heads) - all(one.error is None for one in reply.candidates)
     page.table(heads[:count], [_ranked(one)[:count] for one in reply.candidates])
     page.line(reply.views, "dim")
+    _show_joins(page, reply.candidates)
     for one in reply.candidates:
         if one.tokens:
             _show_tokens(page, one)
@@ -56,7 +51,6 @@ def show(page: Page, reply: AuditResponse) -> None:
         if favourite is not None:
             page.line(favourite.explanation, "yellow" if favourite.loses else "")
     _show_completions(page, reply.completions)
-    _show_checks(page, reply)
 
 
 def _send(client: Client, fields: dict[str, Any]) -> AuditResponse:
@@ -78,6 +72,27 @@ def _ranked(one: AuditedCandidate) -> list[Cell]:
 
 def _place(view: RankedScore) -> tuple[str, str]:
     return number(view.score), "" if view.rank is None else str(view.rank)
+
+
+def _show_joins(page: Page, candidates: list[AuditedCandidate]) -> None:
+    page.line()
+    page.table(
+        ["candidate", ">own start", "tokens at the join", ">joint", ">separate", ">marginal"],
+        [_join(quoted(one.text), one.join) for one in candidates if one.join is not None],
+    )
+
+
+def _join(name: str, join: CandidateJoin) -> list[Cell]:
+    tokens = " ".join(quoted(token.text) for token in join.tokens)
+    marginal = join.policies.marginal
+    return [
+        name,
+        str(join.own_start_token),
+        (tokens, "yellow" if join.merged else ""),
+        number(join.policies.joint),
+        number(join.policies.separate),
+        "" if marginal is None else number(marginal.lower),
+    ]
 
 
 def _show_tokens(page: Page, one: AuditedCandidate) -> None:
@@ -126,16 +141,3 @@ def _show_completions(page: Page, completions: list[AuditedCompletion]) -> None:
             for one in completions
         ],
     )
-
-
-def _show_checks(page: Page, reply: AuditResponse) -> None:
-    page.line()
-    page.table(["check", "", "what was found"], [_check(check) for check in reply.checks])
-    page.line()
-    word, colour = _VERDICTS[reply.passed]
-    page.line(f"audit {word}", f"bold {colour}")
-
-
-def _check(check: Check) -> list[Cell]:
-    word, colour = _VERDICTS[check.passed]
-    return [check.name, (word, colour), check.detail]

@@ -50,7 +50,7 @@ _ASKING: Final = {
     "score": ("score.command", "score the records of a file"),
     "next": ("next_token", "list the tokens that may come next"),
     "decode": ("decode", "search for the most probable continuations"),
-    "audit": ("audit", "take scores apart and check them"),
+    "audit": ("audit", "take scores apart"),
     "selftest": ("selftest", "check that a server's numbers are right"),
     "bench": ("bench.command", "measure a server under load that does not wait for it"),
 }

@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
-from app.cli.server_address import ServerAddress, add_address_flags
+import httpx
+
+from app.cli.failure import fail
+from app.cli.server_address import add_server_flags, find_server
 from app.cli.single_request import RETRIES
 from app.client import Client, ClientError, RequestRefused
 from app.schemas.next_token import NextTokenResponse
@@ -37,23 +40,24 @@ Path = tuple[int, ...]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give the parser what the command takes."""
-    add_address_flags(parser.add_argument_group("whom to ask"))
+    add_server_flags(parser.add_argument_group("whom to ask"))
     parser.set_defaults(command=selftest_command)
 
 
 def selftest_command(args: dict[str, Any]) -> int:
     """``chainrule selftest``: a line for each check; 1 where one fails."""
-    address = ServerAddress.find(args["url"], args["api_key"])
     status = 0
     try:
-        with Client(address.url, api_key=address.key, retries=RETRIES) as client:
+        with (
+            find_server(args) as server,
+            server.client(Client, httpx.HTTPTransport, retries=RETRIES) as client,
+        ):
             for name, problem in run_checks(client):
                 verdict = f"ok    {name}" if problem is None else f"FAIL  {name}: {problem}"
                 sys.stdout.write(f"{verdict}\n")
                 status |= problem is not None
     except ClientError as error:
-        sys.stderr.write(f"chainrule: error: {' '.join(str(error).split())}\n")
-        return 1
+        return fail(error, 1)
     return status
 
 

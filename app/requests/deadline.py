@@ -6,7 +6,7 @@
     |-------------------------------- timeout_ms -----------------------------------------> 504
 
 It is fixed when the request arrives and handed on as it is. What makes several requests of one
-(an audit, ``boundary_detail``, completions of many prompts) hands the same one to each of them.
+(an audit, completions of many prompts) hands the same one to each of them.
 Only a search that can tell what it has found when its time runs out is answered later, by what
 it takes to tell that.
 """

@@ -16,19 +16,19 @@ router = APIRouter(tags=["audit"], route_class=QueuedRoute, responses=WORK_FAILU
 @router.post(
     "/v1/audit",
     response_model=AuditResponse,
-    summary="What scores are made of, and whether they are right",
+    summary="What scores are made of, and what decides between candidates",
 )
 async def audit(
     request: AuditRequest, service: AuditDependency, facts: FactsDependency
 ) -> Response:
-    """Take candidates' scores apart and check them.
+    """Take candidates' scores apart.
 
     The answer lists every token with its log-probability, rank, entropy and best alternative;
-    compares candidates token by token; searches for better completions; shows the loss that
-    training would report beside what rankings use; and looks for the usual scoring mistakes by
-    asking this server the same thing in other ways. Of ``timings_ms`` only ``total`` covers all
-    of these questions, the others are those of the scores; ``usage`` adds up all.
+    says how each candidate met the context and what it scores under every policy; compares
+    candidates token by token; searches for better completions; and shows the loss that training
+    would report beside what rankings use. Of ``timings_ms`` only ``total`` covers all of these
+    questions, the others are those of the scores; ``usage`` adds up all.
     """
     answer = await service.audit(request)
-    facts.update(answer.usage.model_dump(), audit_passed=answer.passed)
+    facts.update(answer.usage.model_dump())
     return await json_reply(answer, service.deadline(request))

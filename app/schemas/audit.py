@@ -1,4 +1,4 @@
-"""POST /v1/audit, the request: candidates whose scores are to be explained and checked."""
+"""POST /v1/audit, the request: candidates whose scores are to be explained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pair = Annotated[
 
 
 class AuditRequest(ContextRequest):
-    """Candidates whose scores are to be explained and checked."""
+    """Candidates whose scores are to be explained."""
 
     candidates: Annotated[
         list[Candidate], Field(min_length=1, max_length=MAX_AUDIT_CANDIDATES, fail_fast=True)

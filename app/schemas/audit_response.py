@@ -1,4 +1,4 @@
-"""POST /v1/audit, the answer: the parts of every score, and checks that they are right."""
+"""POST /v1/audit, the answer: the parts of every score, and what decides between candidates."""
 
 from __future__ import annotations
 
@@ -9,20 +9,8 @@ from pydantic import ConfigDict
 from app.schemas.decode import Strategy
 from app.schemas.decode_response import CertificateReport
 from app.schemas.error import ErrorObject
-from app.schemas.response import BaseResponse, ResponseModel, TopLogprob, example
-from app.schemas.score_response import BoundaryReport
-
-CheckName = Literal[
-    "shifted_positions",
-    "softmax_over_candidates",
-    "doubled_special_tokens",
-    "prompt_in_length",
-    "token_by_token",
-    "token_split",
-    "full_vocabulary",
-    "neighbours",
-    "sums_and_ranks",
-]
+from app.schemas.response import BaseResponse, OmitNone, ResponseModel, TopLogprob, example
+from app.schemas.score_response import BoundaryReport, Marginal
 
 
 class AuditedToken(ResponseModel):
@@ -31,21 +19,20 @@ class AuditedToken(ResponseModel):
     id: int
     text: str
     """The token's bytes as UTF-8; bytes that are not valid alone show as U+FFFD."""
-    start: int | None
-    """Where it begins, in bytes of the context followed by the candidate; null as in /v1/score."""
-    end: int | None
+    start: OmitNone[int] = None
+    """Where it begins, in bytes of context and candidate; absent as in /v1/score."""
+    end: OmitNone[int] = None
     """Where it ends, exclusive."""
     logprob: float
     """The conditional: log P(token | everything before it)."""
-    rank: int | None
+    rank: OmitNone[int] = None
     """1 + the number of tokens that are strictly more probable here."""
-    entropy: float | None
-    """Of the whole distribution at this place, in nats: how open the model was. Null where
-    ``token_split`` has found other tokens than the candidate's."""
+    entropy: float
+    """Of the whole distribution at this place, in nats: how open the model was."""
     cumulative: float
     """The log-probability of the candidate up to this token."""
-    alternative: TopLogprob | None
-    """The most probable token here that is not this one."""
+    alternative: OmitNone[TopLogprob] = None
+    """The most probable token here that is not this one; absent where the server lists none."""
 
 
 class TrainingView(ResponseModel):
@@ -62,9 +49,9 @@ class TrainingView(ResponseModel):
 class RankedScore(ResponseModel):
     """A score and its place among the candidates."""
 
-    score: float | None
-    """Null for a candidate without text per byte."""
-    rank: int | None
+    score: OmitNone[float] = None
+    """Absent for a candidate without text per byte."""
+    rank: OmitNone[int] = None
     """1 + the number of candidates with a higher score of this kind."""
 
 
@@ -79,6 +66,38 @@ class RankingView(ResponseModel):
     """Per UTF-8 byte of the candidate alone."""
 
 
+class SplitToken(ResponseModel):
+    """One token near the join."""
+
+    id: int
+    text: str
+
+
+class PolicyScores(ResponseModel):
+    """The candidate's log-probability under each policy; absent where that cannot score it."""
+
+    joint: OmitNone[float] = None
+    """Tokenized together with the context."""
+    separate: OmitNone[float] = None
+    """Tokenized alone."""
+    marginal: OmitNone[Marginal] = None
+    """Summed over every way to spell it."""
+
+
+class CandidateJoin(ResponseModel):
+    """How one candidate met the context."""
+
+    own_start_token: int
+    """So many leading tokens do the context alone and the context with the candidate share."""
+    merged: bool
+    """A token spans the context's end."""
+    tokens: list[SplitToken]
+    """The split of the request's own policy near the context's end: from the request's start on,
+    at most 8 tokens before the end and 4 behind it."""
+    policies: PolicyScores
+    """Its score under every policy."""
+
+
 class AuditedCandidate(ResponseModel):
     """One candidate, taken apart."""
 
@@ -86,12 +105,14 @@ class AuditedCandidate(ResponseModel):
     """Place in the request's ``candidates``."""
     text: str
     """The candidate; of ids, the text that they stand for."""
-    error: ErrorObject | None
-    """Why it could not be scored; everything below is then null or empty."""
-    training: TrainingView | None
+    error: OmitNone[ErrorObject] = None
+    """Why it could not be scored; everything below is then absent or empty."""
+    training: OmitNone[TrainingView] = None
     """How training looks at it."""
-    ranking: RankingView | None
+    ranking: OmitNone[RankingView] = None
     """How ranking looks at it."""
+    join: OmitNone[CandidateJoin] = None
+    """How it met the context."""
     tokens: list[AuditedToken]
     """The scored tokens in order."""
 
@@ -101,9 +122,9 @@ class PositionDelta(ResponseModel):
 
     position: int
     """Counted from the first scored token, from 0."""
-    better: str | None
-    """The better candidate's token there; null where it has ended."""
-    worse: str | None
+    better: OmitNone[str] = None
+    """The better candidate's token there; absent where it has ended."""
+    worse: OmitNone[str] = None
     """The other one's."""
     gain: float
     """By how many nats the better one's token is the more probable one."""
@@ -139,11 +160,11 @@ class GreedyGap(ResponseModel):
     """The one with the largest log-probability that is known."""
     loses: bool
     """The favourite is not the best."""
-    position: int | None
-    """The token where the two part; null where they do not."""
-    ahead: float | None
+    position: OmitNone[int] = None
+    """The token where the two part; absent where they do not."""
+    ahead: OmitNone[float] = None
     """By how many nats the favourite is ahead after that token."""
-    behind: float | None
+    behind: OmitNone[float] = None
     """By how many nats it is behind in the end."""
     explanation: str
     """The same in words."""
@@ -154,57 +175,40 @@ class AuditedCompletion(ResponseModel):
 
     strategy: Strategy
     """How it searched."""
-    text: str | None
-    """What it found; null where it found nothing."""
+    text: OmitNone[str] = None
+    """What it found; absent where it found nothing."""
     token_ids: list[int]
     """All generated tokens."""
-    logprob: float | None
+    logprob: OmitNone[float] = None
     """Their log-probability, an end token's included."""
-    candidate: int | None
+    candidate: OmitNone[int] = None
     """The candidate of the same tokens, if there is one."""
-    above_best_candidate: float | None
+    above_best_candidate: OmitNone[float] = None
     """By how many nats it is more probable than the best candidate."""
-    search_error: float | None
-    """By how many nats it misses the proven optimum; null where ``reason`` says why."""
-    reason: str | None
+    search_error: OmitNone[float] = None
+    """By how many nats it misses the proven optimum; absent where ``reason`` says why."""
+    reason: OmitNone[str] = None
     """Why there is no ``search_error``."""
-
-
-class Check(ResponseModel):
-    """A mistake that scoring is prone to, looked for in this very answer."""
-
-    name: CheckName
-    """What was looked for."""
-    passed: bool | None
-    """Null where it could not be looked for; ``detail`` says why."""
-    detail: str
-    """What was found, with its numbers."""
-    measured: dict[str, float]
-    """The numbers alone."""
 
 
 EXAMPLE_AUDIT: Final[dict[str, Any]] = example(
     id="audit-7a1b9c3d5e0f4826a4b2c6d8e0f1a3b5",
     object="audit",
-    passed=True,
-    checks=[
-        {
-            "name": "prompt_in_length",
-            "passed": True,
-            "detail": "all 1 candidates are divided by their own tokens, bytes and characters",
-            "measured": {"counted": 1.0, "expected": 1.0, "context_tokens": 5.0},
-        }
-    ],
     candidates=[
         {
             "index": 0,
             "text": " Paris",
-            "error": None,
             "training": {"labels": 1, "nll": 1.125, "mean_nll": 1.125},
             "ranking": {
                 "sum": {"score": -1.125, "rank": 1},
                 "mean": {"score": -1.125, "rank": 1},
                 "per_byte": {"score": -0.1875, "rank": 1},
+            },
+            "join": {
+                "own_start_token": 5,
+                "merged": False,
+                "tokens": [{"id": 7042, "text": " Paris"}],
+                "policies": {"joint": -1.125, "separate": -1.125},
             },
             "tokens": [
                 {
@@ -232,12 +236,9 @@ EXAMPLE_AUDIT: Final[dict[str, Any]] = example(
             "candidate": 0,
             "above_best_candidate": 0.0,
             "search_error": 0.0,
-            "reason": None,
         }
     ],
     certificate={"optimal": True, "gap": 0.0, "upper_bound": -1.125, "expanded": 1},
-    among_candidates=None,
-    among_completions=None,
     boundary={
         "policy": "joint",
         "start_token": 5,
@@ -256,13 +257,9 @@ EXAMPLE_AUDIT: Final[dict[str, Any]] = example(
 
 
 class AuditResponse(BaseResponse):
-    """Every score with its parts, what would have been better, and what was checked."""
+    """Every score with its parts, and what would have been better."""
 
     object: Literal["audit"] = "audit"
-    passed: bool
-    """No check has failed."""
-    checks: list[Check]
-    """Each mistake that was looked for."""
     candidates: list[AuditedCandidate]
     """In the request's order."""
     views: str
@@ -271,12 +268,13 @@ class AuditResponse(BaseResponse):
     """The request's pairs; those of candidates that could not be scored are left out."""
     completions: list[AuditedCompletion]
     """Greedy, beam and exact search behind the tokens that the candidates are scored behind."""
-    certificate: CertificateReport | None
+    certificate: OmitNone[CertificateReport] = None
     """What the exact search has proven."""
-    among_candidates: GreedyGap | None
-    """Choosing among the candidates token by token; null for fewer than two."""
-    among_completions: GreedyGap | None
-    """Greedy search against the best completion that was found; null where either is missing."""
+    among_candidates: OmitNone[GreedyGap] = None
+    """Choosing among the candidates token by token; absent for fewer than two."""
+    among_completions: OmitNone[GreedyGap] = None
+    """Greedy search against the best completion that was found; absent where either is missing."""
     boundary: BoundaryReport
+    """Where context and candidates met."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_AUDIT]})

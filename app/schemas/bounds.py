@@ -118,10 +118,7 @@ MAX_COMPLETION_ENTRIES = 1 << 18
 MAX_AUDIT_CANDIDATES = 16
 
 MAX_AUDIT_TOKENS = 512
-"""Scored tokens of all candidates of an audit: the model is asked about each of them again."""
-
-MAX_AUDIT_CONTEXT_TOKENS = 1_000_000
-"""Length of the context times the scored tokens, for the same reason."""
+"""Scored tokens of all candidates of an audit, each of which its answer takes apart."""
 
 MAX_AUDIT_PAIRS = 32
 MAX_AUDIT_NEW_TOKENS = 64

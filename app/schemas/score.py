@@ -14,7 +14,7 @@ from app.schemas.bounds import (
     MAX_MARGINAL_EXPANSIONS,
     MAX_TOKEN_IDS,
 )
-from app.schemas.conditions import OFF, UNSET, Schema, absent_or, any_of, given, when
+from app.schemas.conditions import OFF, UNSET, Schema, absent_or, given, when
 from app.schemas.request import Candidate, Context, LogprobsRequest, Temperature
 from app.schemas.score_response import BoundaryPolicy
 
@@ -42,8 +42,6 @@ class ScoreRequest(LogprobsRequest):
     end. ``separate``: each tokenized alone. ``marginal``: no one split; summed over every way in
     which tokens can spell a continuation that begins with the candidate. Null: joint if everything
     is text, else separate."""
-    boundary_detail: bool = False
-    """Report how each candidate met the context, and its log-probability under every policy."""
     max_expansions: Annotated[int, Field(ge=1, le=MAX_MARGINAL_EXPANSIONS)] | None = None
     """Token paths that ``marginal`` asks about for each candidate; null: 256. Where they do not
     suffice, the result is a lower and an upper bound."""
@@ -84,12 +82,7 @@ class ScoreRequest(LogprobsRequest):
             for kind, field in _NEEDED_BY.items()
             if kind != "gnmt"
         ),
-        when(
-            given("max_expansions"),
-            any_of(
-                given("boundary", {"const": "marginal"}), given("boundary_detail", {"const": True})
-            ),
-        ),
+        when(given("max_expansions"), given("boundary", {"const": "marginal"})),
         when(
             given("boundary", {"const": "marginal"}),
             absent_or(
@@ -101,7 +94,6 @@ class ScoreRequest(LogprobsRequest):
                 top_logprobs={"enum": [0, None]},
             ),
         ),
-        when(given("boundary_detail", {"const": True}), absent_or(top_n=UNSET, compact=OFF)),
         when(
             given("compact", {"const": True}),
             absent_or(token_logprobs=OFF, top_logprobs={"enum": [0, None]}),
@@ -119,8 +111,7 @@ class ScoreRequest(LogprobsRequest):
     @field_validator("max_expansions")
     @classmethod
     def _belongs_to_marginal(cls, value: int | None, info: ValidationInfo) -> int | None:
-        wanted = info.data.get("boundary") == "marginal" or info.data.get("boundary_detail")
-        if value is not None and not wanted:
+        if value is not None and info.data.get("boundary") != "marginal":
             raise PydanticCustomError("other_boundary", "Only boundary marginal has this")
         return value
 

@@ -38,34 +38,6 @@ class Marginal(ResponseModel):
     summed; absent where that is the candidate itself. Every policy scores this text."""
 
 
-class SplitToken(ResponseModel):
-    """One token near the join."""
-
-    id: int
-    text: str
-
-
-class PolicyScores(ResponseModel):
-    """The candidate's log-probability under each policy; absent where it cannot be scored."""
-
-    joint: OmitNone[float] = None
-    separate: OmitNone[float] = None
-    marginal: OmitNone[Marginal] = None
-
-
-class CandidateJoin(ResponseModel):
-    """How one candidate met the context."""
-
-    own_start: int
-    """So many leading tokens do the context alone and the context with the candidate share."""
-    merged: bool
-    """A token spans the context's end."""
-    tokens: list[SplitToken]
-    """The split of the request's own policy (of ``joint`` under ``marginal``) near the context's
-    end: from the request's start on, at most 8 tokens before the end and 4 behind it."""
-    policies: PolicyScores
-
-
 class CandidateScore(ResponseModel):
     """One candidate's result. Each has an index; a scored one has the numbers down to
     ``numeric_error``, and what stands below only where there is such a thing. One that failed has
@@ -113,8 +85,6 @@ class CandidateScore(ResponseModel):
     """Where ``top_n`` left the candidate unfinished: its score is not above this."""
     marginal: OmitNone[Marginal] = None
     """Under ``boundary`` ``marginal``; ``logprob`` is then its ``lower``."""
-    join: OmitNone[CandidateJoin] = None
-    """How it met the context; absent unless asked for."""
     error: OmitNone[ErrorObject] = None
     """Why this candidate could not be scored."""
     tokens: OmitNone[list[TokenDetail]] = None

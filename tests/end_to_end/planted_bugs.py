@@ -46,7 +46,7 @@ def softmax_over_candidates(patch: pytest.MonkeyPatch) -> None:
 
 def softmax_over_candidate_tokens(patch: pytest.MonkeyPatch) -> None:
     """At each place only the candidates' own tokens share the probability."""
-    score = Engine.score
+    score: Any = Engine.score
 
     async def closed(self: Engine, queries: Sequence[LogprobQuery], *options: Any) -> Any:
         outcome = await score(self, queries, *options)
@@ -127,19 +127,6 @@ def probability_of_the_mean(patch: pytest.MonkeyPatch) -> None:
     _edit_scores(patch, edit)
 
 
-def start_reported_late(patch: pytest.MonkeyPatch) -> None:
-    """The boundary is reported one token behind the one that was scored from."""
-    score = ScoringService.score
-
-    async def late(self: ScoringService, *args: Any) -> ScoreResponse:
-        response = await score(self, *args)
-        start = response.boundary.start_token + 1
-        boundary = response.boundary.model_copy(update={"start_token": start})
-        return response.model_copy(update={"boundary": boundary})
-
-    patch.setattr(ScoringService, "score", late)
-
-
 def neighbours_in_the_score(patch: pytest.MonkeyPatch) -> None:
     """A candidate's score moves with the number of candidates in its request."""
 
@@ -174,7 +161,7 @@ def last_token_left_out(patch: pytest.MonkeyPatch) -> None:
 
 def scores_of_warmer_logits(patch: pytest.MonkeyPatch) -> None:
     """Scoring divides the logits by a temperature; next-token distributions do not."""
-    score = Engine.score
+    score: Any = Engine.score
 
     async def warmer(self: Engine, queries: Sequence[LogprobQuery], *options: Any) -> Any:
         outcome = await score(self, queries, *options)
@@ -187,19 +174,8 @@ def scores_of_warmer_logits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Engine, "score", warmer)
 
 
-def entropy_in_bits(patch: pytest.MonkeyPatch) -> None:
-    """Entropies are in another unit than nats."""
-    next_token = ScoringService.next_token
-
-    async def in_bits(self: ScoringService, *args: Any) -> Any:
-        reply = await next_token(self, *args)
-        return reply.model_copy(update={"entropy": reply.entropy / math.log(2)})
-
-    patch.setattr(ScoringService, "next_token", in_bits)
-
-
 def _put_bos(patch: pytest.MonkeyPatch, applies: Callable[[Sequence[LogprobQuery]], bool]) -> None:
-    score = Engine.score
+    score: Any = Engine.score
 
     async def with_bos(self: Engine, queries: Sequence[LogprobQuery], *options: Any) -> Any:
         if not applies(queries):
@@ -215,7 +191,7 @@ def _put_bos(patch: pytest.MonkeyPatch, applies: Callable[[Sequence[LogprobQuery
 
 
 def _answer_for_another_row(patch: pytest.MonkeyPatch, shift: int) -> None:
-    score = Engine.score
+    score: Any = Engine.score
 
     async def shifted(self: Engine, queries: Sequence[LogprobQuery], *options: Any) -> Any:
         outcomes = [await score(self, _rows_at(query, shift), *options) for query in queries]

@@ -147,7 +147,6 @@ KINDS = (
     Kind("score, pmi", "/v1/score", _pmi),
     Kind("score, calibrated", "/v1/score", _calibrated),
     Kind("score, marginal", "/v1/score", _score(boundary="marginal", max_expansions=32)),
-    Kind("score, in detail", "/v1/score", _score(boundary_detail=True, max_expansions=16)),
     Kind("score, top n", "/v1/score", _score(top_n=1)),
     Kind("score, compact", "/v1/score", _score(compact=True)),
     Kind("score, ids", "/v1/score", _ids, 4),

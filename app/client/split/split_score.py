@@ -25,7 +25,7 @@ Answer = ScoreResponse | ClientError
 Rounds = Generator[list[ScoreRequest], list[Answer], ScoreResponse]
 
 _CANDIDATE = re.compile(r"candidates\.(\d+)")
-_WHOLE_LISTS = ("top_n", "compact", "boundary_detail")
+_WHOLE_LISTS = ("top_n", "compact")
 """Settings whose answers cannot be put together from those of parts."""
 
 

@@ -40,8 +40,3 @@ async def refusal(engine: FakeEngine, status: int = 422, **body: Any) -> dict[st
     response: httpx.Response = await post_audit(engine, {}, **body)
     assert response.status_code == status, response.text
     return dict(response.json()["error"])
-
-
-def check_of(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """One check of an answer."""
-    return next(dict(check) for check in answer["checks"] if check["name"] == name)

@@ -22,13 +22,14 @@ PARTS = [
 
 
 def test_examples_are_valid() -> None:
-    """Every example of the request is one, and the answer's has all fields and no others."""
+    """Every example of the request is one, and the answer's has no other fields than it has."""
     examples = AuditRequest.model_json_schema()["examples"]
     assert len(examples) == 2
     for example in examples:
         AuditRequest.model_validate(example)
     (answer,) = AuditResponse.model_json_schema(mode="serialization")["examples"]
-    assert AuditResponse.model_validate(answer).model_dump() == answer
+    dumped = AuditResponse.model_validate(answer).model_dump(exclude_none=True)
+    assert dumped == {name: value for name, value in answer.items() if value is not None}
 
 
 def test_null_means_the_default() -> None:

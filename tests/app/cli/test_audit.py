@@ -22,7 +22,7 @@ def _law(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_part_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Rankings, tokens, the pair, searches, checks and the verdict."""
+    """Rankings, joins, tokens, the pair and searches."""
     out = printed(capsys, "audit", "it is", " no", " yes", "--local")
     table = rows(out)
     assert table[0][:3] == ["candidate", "logprob", "rank"]
@@ -30,15 +30,16 @@ def test_every_part_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert table[2][:4] == ['"', 'yes"', "-0.6931", "1"]
     assert '\ntokens of " yes"\n' in out
     assert "#1 against #0" in out
-    assert {"greedy", "beam", "exact", "token_by_token"} <= {row[0] for row in table if row}
-    assert "shifted_positions" in out
+    assert {"greedy", "beam", "exact"} <= {row[0] for row in table if row}
+    head = next(row for row in table if row[1:3] == ["own", "start"])
+    assert head[-3:] == ["joint", "separate", "marginal"]
 
 
 def test_json_is_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    """One JSON object with every check."""
+    """One JSON object with every candidate."""
     answer = json.loads(printed(capsys, "audit", "it is", " no", "--local", "--json"))
     assert answer["object"] == "audit"
-    assert len(answer["checks"]) == 9
+    assert len(answer["candidates"]) == 1
 
 
 def test_a_server_is_sent_the_candidates(
@@ -66,14 +67,12 @@ def shown(**changes: object) -> str:
     return out.getvalue()
 
 
-def test_the_verdict_is_coloured() -> None:
-    """What failed is red, what passed green, what could not be checked yellow."""
-    check = EXAMPLE_AUDIT["checks"][0]
-    assert "\x1b[1;32maudit passed\x1b[0m" in shown()
-    failed = shown(passed=False, checks=[{**check, "passed": False}, {**check, "passed": None}])
-    assert "\x1b[1;31maudit FAILED\x1b[0m" in failed
-    assert "\x1b[31mFAILED" in failed
-    assert "\x1b[33mnot checked\x1b[0m" in failed
+def test_a_merge_is_coloured() -> None:
+    """A candidate that changes the context's own tokens stands out."""
+    (one,) = EXAMPLE_AUDIT["candidates"]
+    assert '\x1b[33m" Paris"' not in shown()
+    merged = {**one, "join": {**one["join"], "merged": True}}
+    assert '\x1b[33m" Paris"' in shown(candidates=[merged])
 
 
 def test_a_candidate_that_failed_shows_why() -> None:

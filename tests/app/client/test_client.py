@@ -41,7 +41,7 @@ def test_every_verb() -> None:
         assert [one.logprob for one in client.score(**ASKED).results] == [log(0.5), log(0.25)]
         assert client.next_token(context="it is", top_k=1).tokens[0].text == YES
         assert client.decode(context="it is", max_tokens=2).sequences[0].text == YES
-        assert client.audit(**ASKED).passed is not None
+        assert client.audit(**ASKED).candidates[0].text == YES
         assert client.models()[0].id == "org/toy"
         assert client.health()["status"] == "ready"
 
@@ -59,7 +59,7 @@ async def test_every_verb_on_a_loop() -> None:
         assert [one.logprob for one in answer.results] == [log(0.5), log(0.25)]
         assert (await client.next_token(context="it is", top_k=1)).tokens[0].text == YES
         assert (await client.decode(context="it is", max_tokens=2)).sequences[0].text == YES
-        assert (await client.audit(**ASKED)).passed is not None
+        assert (await client.audit(**ASKED)).candidates[0].text == YES
         assert (await client.models())[0].id == "org/toy"
         assert (await client.health())["status"] == "ready"
 

@@ -151,7 +151,6 @@ def test_what_is_wrong_with_the_request_is_raised_as_it_is() -> None:
     [
         ("top_n", {"top_n": 1}),
         ("compact", {"compact": True}),
-        ("boundary_detail", {"boundary_detail": True}),
         ("boundary", {"boundary": "marginal"}),
         ("candidates", {"candidates": ["a", [98]], "boundary": "separate"}),
     ],

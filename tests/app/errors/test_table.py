@@ -121,6 +121,7 @@ def test_an_item_error_names_its_field() -> None:
         ({"candidates": [" a", 3]}, "candidates.1", "valid string, or should be a valid list"),
         ({"candidates": [" a", [1, True]]}, "candidates.1.1", "valid integer"),
         ({"sedonds": 1}, "sedonds", "there is no such field"),
+        ({"boundary_detail": True}, "boundary_detail", "no such field; /v1/audit says"),
         ([], None, "request body"),
         (7, None, "request body"),
     ],

@@ -124,7 +124,7 @@ CASES: list[tuple[type[Request], dict[str, Any], list[dict[str, Any]]]] = [
         {"normalization": "calibrated"},
         {"normalization": "calibrated", "calibration_contexts": ["c"]},
         {"max_expansions": 5}, {"max_expansions": 5, "boundary": "marginal"},
-        {"max_expansions": 5, "boundary_detail": True},
+        {"max_expansions": 5, "boundary": "joint"},
         {"candidates": [[2**63]]}, {"candidates": [[2**63 + 2**12]]},
         {"candidates": [[-(2**63)]]}, {"unknown": 1}, {"append_eos": "yes"},
     ]),

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.audit import queries as questions
 from app.compat.openai import searches
 from app.requests import deadline
 from app.requests.deadline import Deadline
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.anyio
 TIMEOUT_MS = 60_000
 DETAIL: dict[str, Any] = {"context": "it is", "candidates": [" yes", "n't"]}
 MANY: list[tuple[str, dict[str, Any]]] = [
-    ("/v1/score", {**DETAIL, "boundary_detail": True}),
     ("/v1/audit", DETAIL),
     ("/v1/completions", {"prompt": ["it is", "a", "b"], "max_tokens": 2, "echo": True}),
     ("/v1/completions", {"prompt": ["it is", "a"], "max_tokens": 2, "echo": True, "logprobs": 1}),
@@ -51,7 +49,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock()
     monkeypatch.setattr(deadline, "time", clock)
     # What is asked side by side has no order in which the clock could go on.
-    monkeypatch.setattr(questions, "AT_ONCE", 1)
     monkeypatch.setattr(searches, "MAX_CONCURRENT", 1)
     return clock
 
@@ -94,11 +91,11 @@ async def test_all_that_is_asked_for_a_request_has_its_deadline(
     late = [until for until in engine.until if until > ends - 25]
     assert late == [ends] * len(late)
     early = len(engine.until) - len(late)
-    assert early == (3 if path == "/v1/audit" else 0)
+    assert early == (4 if path == "/v1/audit" else 0)
     assert max(engine.until) <= ends
 
 
-@pytest.mark.parametrize(("path", "body"), MANY[:4])
+@pytest.mark.parametrize(("path", "body"), MANY[:3])
 @pytest.mark.parametrize("own", [True, False], ids=["own", "default"])
 async def test_a_request_of_many_questions_ends_with_its_time(
     clock: FakeClock, path: str, body: dict[str, Any], own: bool
@@ -173,7 +170,6 @@ RENDERED: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/score", LISTED, "app.service.build_scores"),
     ("/v1/score", {**LISTED, "top_n": 2}, "app.service.build_scores"),
     ("/v1/score", {**DETAIL, "boundary": "marginal"}, "app.service.build_marginal"),
-    ("/v1/score", {**DETAIL, "boundary_detail": True}, "app.scoring.boundary_report.attach_report"),
     ("/v1/score", DETAIL, "app.http.json_response.dump_json_chunked"),
     ("/v1/score", {**LISTED, "candidates": [f"{n}" for n in range(600)]}, "to_json_beside"),
     ("/v1/next_token", {"context": "it"}, "app.service.build_distribution"),

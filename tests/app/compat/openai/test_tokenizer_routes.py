@@ -9,8 +9,6 @@ import httpx
 import pytest
 from transformers import AutoTokenizer
 
-from app.audit.tokenization import split
-from app.schemas.audit import AuditRequest
 from model_runtime import Engine, EngineConfig, Tokenizer
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import BOS, END, FakeEngine, ToyTokenizer
@@ -70,16 +68,13 @@ async def test_bos_that_a_text_spells_is_not_doubled(
 
 
 async def test_all_that_the_rule_puts_first_is_shown() -> None:
-    """Several tokens may stand before a text; the audit counts them, too."""
+    """Several tokens may stand before a text."""
     theirs = prefixed_tokenizer()
     engine = FakeEngine()
     engine.tokenizer = Tokenizer(theirs)  # type: ignore[assignment]
     first = theirs("It is").input_ids[:-1]
     async with client_of(shell_app(engine)) as client:
         assert (await post(client, "/tokenize", prompt="It is"))["tokens"] == first
-    request = AuditRequest.model_validate({"context": "It is", "candidates": [" yes"]})
-    parts = split(engine.tokenizer, engine.info, request, [0])  # type: ignore[arg-type]
-    assert (list(parts.context), parts.given) == (first, 2)
 
 
 async def test_texts_of_the_tokens_on_demand(client: httpx.AsyncClient) -> None:
