@@ -50,7 +50,7 @@ class CandidateSet:
     @property
     def boundary(self) -> BoundaryReport:
         """What the response says of the join."""
-        return BoundaryReport.of(self.joined)
+        return BoundaryReport.model_validate(self.joined, from_attributes=True)
 
     def fitting(self, max_tokens: int, min_tokens: int) -> tuple[Path, ...]:
         """The distinct paths whose length is allowed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
@@ -15,9 +15,6 @@ from app.schemas.response import (
     TokenDetail,
     example,
 )
-
-if TYPE_CHECKING:
-    from model_runtime import Join
 
 BoundaryPolicy = Literal["joint", "separate", "marginal"]
 
@@ -105,17 +102,6 @@ class BoundaryReport(ResponseModel):
     bos_added: bool
     """The tokenizer's own rule or ``add_bos`` put tokens before the context: BOS, or whatever the
     rule puts there."""
-
-    @classmethod
-    def of(cls, joined: Join) -> BoundaryReport:
-        """What the runtime says of a join."""
-        return cls(
-            policy=joined.policy.value,
-            start_token=joined.start_token,
-            shift_bytes=joined.shift_bytes,
-            context_tokens=joined.context_tokens,
-            bos_added=joined.bos_added,
-        )
 
 
 class TopReport(ResponseModel):

@@ -152,7 +152,7 @@ class ScorePlan:
     @property
     def boundary(self) -> BoundaryReport:
         """What the response says of the join."""
-        return BoundaryReport.of(self.joined)
+        return BoundaryReport.model_validate(self.joined, from_attributes=True)
 
 
 def plan_score(
