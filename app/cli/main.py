@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import ByteSize
@@ -100,34 +101,30 @@ def _leave(*_: object) -> None:
     os._exit(0)
 
 
-def fetch_command(flags: dict[str, Any]) -> int:
-    """``chainrule model fetch``: print the folder it is in."""
+def model_command(flags: dict[str, Any], action: Callable[[Settings], str]) -> int:
+    """``chainrule model``: print what the action says."""
     settings = Settings.read(flags)
     configure_logging(settings.log_level, "text")
     log_ignored_variables()
-    from model_runtime import ModelLoadError, fetch_model
+    from model_runtime import ModelLoadError
 
     try:
-        folder = fetch_model(settings.model, settings.cache_dir)
+        sys.stdout.write(f"{action(settings)}\n")
     except ModelLoadError as error:
         return fail(error, 1)
-    sys.stdout.write(f"{folder}\n")
     return 0
 
 
-def info_command(flags: dict[str, Any]) -> int:
-    """``chainrule model info``: print what would be served as JSON."""
-    settings = Settings.read(flags)
-    configure_logging(settings.log_level, "text")
-    log_ignored_variables()
-    from model_runtime import ModelLoadError, load_model
+def _fetch(settings: Settings) -> str:
+    from model_runtime import fetch_model
 
-    try:
-        info = load_model(settings.engine_config()).info
-    except ModelLoadError as error:
-        return fail(error, 1)
-    sys.stdout.write(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
-    return 0
+    return str(fetch_model(settings.model, settings.cache_dir))
+
+
+def _info(settings: Settings) -> str:
+    from model_runtime import load_model
+
+    return json.dumps(dataclasses.asdict(load_model(settings.engine_config()).info), indent=2)
 
 
 def version_command(_flags: dict[str, Any]) -> int:
@@ -180,12 +177,12 @@ def _filler(module: str) -> Callable[[argparse.ArgumentParser], None]:
 def _add_model_commands(commands: Any) -> None:
     model = commands.add_parser("model", help="fetch or describe a model")
     actions = model.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, command, fields, about in (
-        ("fetch", fetch_command, ("cache_dir",), "get a built-in model and print its folder"),
-        ("info", info_command, _GROUPS["model"][1:], "load a model and print what would be served"),
+    for name, run, fields, about in (
+        ("fetch", _fetch, ("cache_dir",), "get a built-in model and print its folder"),
+        ("info", _info, _GROUPS["model"][1:], "load a model and print what would be served"),
     ):
         action = actions.add_parser(name, help=about, description=f"{about.capitalize()}.")
-        action.set_defaults(command=command)
+        action.set_defaults(command=partial(model_command, action=run))
         about_model = f"default: {env_name('model')}, or {Settings.model_fields['model'].default}"
         action.add_argument("model", nargs="?", default=argparse.SUPPRESS, help=about_model)
         for field in fields:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from app.cli.bench.load import Load
 from app.cli.bench.request_bodies import SHAPES
 from app.cli.bench.workload import Workload
+from app.cli.numbers import at_least
 from app.cli.server_address import add_address_flags
 
 Header = tuple[str, str]
@@ -186,22 +186,6 @@ def _number(
     group.add_argument(
         f"--{name}", type=read, default=default, metavar="N", help=f"{about} [{default:g}]"
     )
-
-
-def at_least(least: float, *, whole: bool = False, itself: bool = True) -> Callable[[str], Any]:
-    """A reader of numbers from ``least`` on, which is one of them where ``itself``."""
-
-    def read(text: str) -> float:
-        try:
-            value = int(text) if whole else float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-        if not math.isfinite(value) or value < least or (value == least and not itself):
-            kind = "at least" if itself else "above"
-            raise argparse.ArgumentTypeError(f"it is {kind} {least:g}")
-        return value
-
-    return read
 
 
 def _rates(text: str) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.failure import fail
+from app.cli.numbers import at_least
 from app.cli.request_flags import add_request_flags, request_fields
 from app.cli.score.input import Format, Record, Source
 from app.cli.score.output import FileOutput, OutputError, SidecarPaths, StreamOutput
@@ -72,11 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="begin anew where OUTPUT is another run's"
     )
     parser.add_argument(
-        "--concurrency", type=_positive, default=8, metavar="N", help="requests in flight (8)"
+        "--concurrency",
+        type=at_least(1, whole=True),
+        default=8,
+        metavar="N",
+        help="requests in flight (8)",
     )
     parser.add_argument(
         "--split",
-        type=_positive,
+        type=at_least(1, whole=True),
         metavar="N",
         help="send longer lists of candidates N at a time, with the numbers of one request",
     )
@@ -89,7 +94,7 @@ def _add_whom_to_ask(parser: argparse.ArgumentParser) -> None:
     add_server_flags(group)
     group.add_argument(
         "--retry-for",
-        type=_positive,
+        type=at_least(1, whole=True),
         default=600,
         metavar="SECONDS",
         help="how long a server may refuse one line, or be away (600)",
@@ -258,9 +263,3 @@ def _told(output: FileOutput | StreamOutput) -> int:
         about += f", {tally.failed} not{where}"
     sys.stderr.write(f"chainrule: {about}\n")
     return EXIT_SOME_FAILED if tally.failed else 0
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError("it is a number from 1")
-    return int(text)
