@@ -14,7 +14,7 @@ from app.cli.score.input import Record
 from app.client import ApiError, AsyncClient, ClientError, FingerprintMismatch, InvalidRequest
 from app.client.concurrency import in_order_async
 from app.client.endpoints import build_request
-from app.client.split.split_score import Answer, split_score
+from app.client.split.split_score import Answer
 from app.schemas.error import ErrorObject
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import ScoreResponse
@@ -121,7 +121,7 @@ class ScoreRun:
             raise request
         if self.size is None or len(request.candidates) <= self.size:
             return await client.score(request)
-        return await _in_parts(client, request, self.size)
+        return await client.score_split(request, size=self.size, concurrency=1)
 
     def _write(self, question: RecordRequest, answer: Answer, sink: ResultWriter) -> None:
         head = {"line": question.line, **question.id}
@@ -139,24 +139,6 @@ class ScoreRun:
 
 def _take(source: Iterator[RecordRequest], count: int) -> list[RecordRequest]:
     return list(islice(source, count))
-
-
-async def _in_parts(client: AsyncClient, request: ScoreRequest, size: int) -> ScoreResponse:
-    rounds = split_score(request, size)
-    try:
-        requests = next(rounds)
-        while True:
-            requests = rounds.send([await _tried(client, one) for one in requests])
-    except StopIteration as end:
-        answer: ScoreResponse = end.value
-        return answer
-
-
-async def _tried(client: AsyncClient, request: ScoreRequest) -> Answer:
-    try:
-        return await client.score(request)
-    except ClientError as error:
-        return error
 
 
 def _is_deep(value: Any) -> bool:
