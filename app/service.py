@@ -241,7 +241,7 @@ class ScoringService:
         )
         return PathScores(made.plan, outcome.value, **shared | {"id": request_context.id})
 
-    async def use_tokenizer(
+    async def run_blocking(
         self, request: ServingOptions, work: Callable[[Tokenizer, ModelInfo], T]
     ) -> T:
         """What ``work`` makes of the model's tokenizer, off the event loop, for a request.
@@ -249,9 +249,10 @@ class ScoringService:
         Raises:
             DeadlineExceeded: the request's time runs out before it is made.
         """
-        tokenizer, info = self._engine.tokenizer, self._engine.info
-        making = self._threads.run(Priority(request.priority), work, tokenizer, info)
-        return await self.deadline(request).run_before(making)
+        working = self._threads.run(
+            Priority(request.priority), work, self._engine.tokenizer, self._engine.info
+        )
+        return await self.deadline(request).run_before(working)
 
     def deadline(self, request: ServingOptions) -> Deadline:
         """When the request's time is over."""

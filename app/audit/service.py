@@ -48,7 +48,7 @@ class AuditService:
         began, created = time.perf_counter(), int(time.time())
         collector = EvidenceCollector(self._service, self._engine, self._limits, request)
         evidence = await collector.collect()
-        parts = await self._service.use_tokenizer(request, lambda *_: _explained(evidence))
+        parts = await self._service.run_blocking(request, lambda *_: _explained(evidence))
         info = self._engine.info
         return AuditResponse(
             id=f"audit-{uuid4().hex}",

@@ -44,7 +44,7 @@ async def decide(
     serving_options = request.serving_options
     found = await service.score_paths(serving_options, plan)
     facts.update(found.usage.model_dump())
-    answer = await service.use_tokenizer(serving_options, lambda *_: _response(request, found))
+    answer = await service.run_blocking(serving_options, lambda *_: _response(request, found))
     return await json_reply(answer, service.deadline(serving_options))
 
 

@@ -51,7 +51,7 @@ async def generative_scoring(
     probability of all labels, comparable between requests with the same query and labels.
     """
     found = await _asked(request, service, http)
-    answer = await service.use_tokenizer(request, lambda *_: _score_list(request, found))
+    answer = await service.run_blocking(request, lambda *_: _score_list(request, found))
     return await json_reply(answer, service.deadline(request))
 
 
@@ -60,7 +60,7 @@ async def label_scores(
 ) -> LabelScores:
     """SGLang's answer: for each item the probability of each label."""
     found = await _asked(request, service, http)
-    return await service.use_tokenizer(
+    return await service.run_blocking(
         request,
         lambda *_: LabelScores(
             scores=[

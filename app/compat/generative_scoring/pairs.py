@@ -46,7 +46,7 @@ async def pair_scores(request: PairRequest, service: ScoringService, http: Reque
     prompt = cast(RerankDefaults, http.app.state.rerank).prompt(request)
     found = await service.score_paths(request, partial(_plan, prompt, question))
     facts_of(http.scope).update(found.usage.model_dump())
-    return await service.use_tokenizer(request, lambda *_: _score_list(request, prompt, found))
+    return await service.run_blocking(request, lambda *_: _score_list(request, prompt, found))
 
 
 def _plan(

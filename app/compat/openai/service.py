@@ -73,14 +73,14 @@ class CompletionService:
         written = partial(
             _written, request, scored, _answers(request, scored), replies, self._facts
         )
-        return await self._service.use_tokenizer(request, written)
+        return await self._service.run_blocking(request, written)
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[Completion, None]:
         """The choices piece by piece: an echo first, then each token once it is chosen."""
         deadline = self.deadline(request)
         scored = await self._scored(request, deadline)
         builder = CompletionBuilder(scored, self._facts)
-        writers = await self._service.use_tokenizer(
+        writers = await self._service.run_blocking(
             request, partial(_piece_writers, request, scored.plan, _answers(request, scored))
         )
         if request.echo:

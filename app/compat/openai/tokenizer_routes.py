@@ -36,7 +36,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDependency) -> Resp
     """
     _check_model(service, request.model)
     work = partial(_tokenized, request)
-    return await json_reply(await service.use_tokenizer(ServingOptions(), work))
+    return await json_reply(await service.run_blocking(ServingOptions(), work))
 
 
 @router.post(
@@ -46,7 +46,7 @@ async def detokenize(request: DetokenizeRequest, service: ServiceDependency) -> 
     """Put tokens back together, as the model's own tokenizer does."""
     _check_model(service, request.model)
     work = partial(_detokenized, request)
-    return await json_reply(await service.use_tokenizer(ServingOptions(), work))
+    return await json_reply(await service.run_blocking(ServingOptions(), work))
 
 
 @router.get(
@@ -57,7 +57,7 @@ async def detokenize(request: DetokenizeRequest, service: ServiceDependency) -> 
 )
 async def tokenizer_info(service: ServiceDependency) -> Response:
     """What a client needs to know to write prompts of its own."""
-    return await json_reply(await service.use_tokenizer(ServingOptions(), _info))
+    return await json_reply(await service.run_blocking(ServingOptions(), _info))
 
 
 def _check_model(service: ScoringService, name: str | None) -> None:

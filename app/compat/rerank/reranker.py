@@ -88,5 +88,5 @@ class Reranker:
             return answer(Ranking(scored, ranked))
 
         if count > PIECE:
-            return await self._service.use_tokenizer(serving_options, lambda *_: read())
+            return await self._service.run_blocking(serving_options, lambda *_: read())
         return read()
