@@ -7,7 +7,7 @@ thousand entries the event loop would notice. The bytes are the same as pydantic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import is_dataclass
 from functools import cache
@@ -126,6 +126,11 @@ LOOKUP_FAILURES: Final[Failures] = {
 """Of a route that only looks something up."""
 
 
+async def write_on_thread(write: Callable[..., bytes], *args: Any) -> bytes:
+    """What ``write`` returns, beside the event loop."""
+    return await asyncio.wrap_future(_WRITERS.submit(write, *args))
+
+
 async def json_reply(answer: BaseModel, deadline: Deadline = _NEVER) -> Response:
     """The answer as JSON by pydantic's own serializer, which is fast and prints exact floats.
 
@@ -136,8 +141,7 @@ async def json_reply(answer: BaseModel, deadline: Deadline = _NEVER) -> Response
         DeadlineExceeded: the time runs out before it is written.
     """
     if is_large(answer):
-        writing = _WRITERS.submit(dump_json_chunked, answer)
-        content = await deadline.run_before(asyncio.wrap_future(writing))
+        content = await deadline.run_before(write_on_thread(dump_json_chunked, answer))
     else:
         content = dump_json_chunked(answer)
         deadline.check()

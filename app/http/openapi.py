@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
-from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 
+from app.http.json_response import write_on_thread
 from app.schemas.response import ResponseModel
 
 _BOUNDS: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
@@ -45,7 +45,7 @@ def _show_off_loop(app: FastAPI) -> None:
         return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
 
     async def show(_request: Request) -> Response:
-        return Response(await to_thread.run_sync(written), media_type="application/json")
+        return Response(await write_on_thread(written), media_type="application/json")
 
     routes = app.router.routes
     routes[:] = [one for one in routes if getattr(one, "path", None) != app.openapi_url]

@@ -6,11 +6,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
-from anyio import to_thread
 from pydantic import TypeAdapter
 
 from app.compat.openai.response import Completion
-from app.http.json_response import dump_json_chunked
+from app.http.json_response import dump_json_chunked, write_on_thread
 from app.http.sse import EventStream, component, event_schema
 from app.schemas.error import ErrorResponse
 
@@ -67,7 +66,7 @@ async def _written(pieces: AsyncGenerator[Completion, None]) -> AsyncGenerator[b
     async with aclosing(pieces):
         async for piece in pieces:
             if _size(piece) > LARGE:
-                yield await to_thread.run_sync(dump_json_chunked, piece)
+                yield await write_on_thread(dump_json_chunked, piece)
             else:
                 yield dump_json_chunked(piece)
 
