@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -32,38 +32,48 @@ def local_server(settings: Settings) -> Iterator[str]:
     The socket lies in a folder that only this user can enter, so no key is asked for.
 
     Raises:
-        ClientError: the model cannot be loaded.
+        ClientError: there is no place for a socket, or the model cannot be loaded.
     """
     configure_logging("warning", "text")
     log_ignored_variables()
-    try:
-        engine = Engine.load(settings.engine_config())
-    except ModelLoadError as error:
-        raise ClientError(str(error)) from error
-    config = uvicorn.Config(
-        create_app(settings.model_copy(update=_NOBODY_ELSE), engine),
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=CLOSING_S,
-    )
-    with TemporaryDirectory(prefix="chainrule-") as folder:
-        path = str(Path(folder, "socket"))
-        with _serving(uvicorn.Server(config), path):
+    with _listener() as listener:
+        path: str = listener.getsockname()
+        try:
+            engine = Engine.load(settings.engine_config())
+        except ModelLoadError as error:
+            raise ClientError(str(error)) from error
+        config = uvicorn.Config(
+            create_app(settings.model_copy(update=_NOBODY_ELSE), engine),
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=CLOSING_S,
+        )
+        with _running(uvicorn.Server(config), listener):
             yield path
 
 
 @contextmanager
-def _serving(server: uvicorn.Server, path: str) -> Iterator[None]:
-    # It listens before the server runs: whoever connects at once waits until it does.
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
+def _listener() -> Iterator[socket.socket]:
+    # It listens before a server runs: whoever connects at once waits until one does.
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="chainrule-"))
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(Path(folder, "socket")))
+            listener.listen()
+        except OSError as error:
+            raise ClientError(f"no place for a socket in the temporary folder: {error}") from error
+        yield listener
 
+
+@contextmanager
+def _running(server: uvicorn.Server, listener: socket.socket) -> Iterator[None]:
     def run() -> None:
+        # Whatever ended the server, nobody waits any longer for it to answer.
         with listener:
             server.run(sockets=[listener])
 

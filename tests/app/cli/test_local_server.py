@@ -10,7 +10,7 @@ import pytest
 
 from app.cli.local_server import local_server
 from app.settings import Settings
-from tests.app.cli.command_line import answer_locally, logging_as_before, printed
+from tests.app.cli.command_line import answer_locally, field_error, logging_as_before, printed
 from tests.app.fake_engine import FakeEngine
 
 
@@ -45,3 +45,16 @@ def test_variables_about_the_way_are_of_no_matter(
     """Whatever they say of addresses, keys and proxies: nothing leaves the process."""
     monkeypatch.setenv(name, value)
     assert '" yes"' in printed(capsys, "next", "it is", "--local")
+
+
+def test_no_place_for_the_socket_is_one_line_and_status_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said before a model is loaded: the name of a socket is at most some hundred bytes long."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr("app.cli.local_server.Engine", None)
+    words = field_error(capsys, "next", "it is", "--local", status=1)
+    assert words.startswith("no place for a socket in the temporary folder: ")
+    assert list(folder.iterdir()) == []
