@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+
 import httpx
 import pytest
 
-from app.client import Client, InvalidResponse
+from app.client import AsyncClient, Client, InvalidResponse
 from app.schemas.decode_response import DecodedToken
 from tests.app.in_process import ONCE, URL
 
@@ -33,6 +35,48 @@ def test_events_do_not_depend_on_the_cuts(size: int) -> None:
             next(events)
     found = [(one.index, one.text) for one in tokens if isinstance(one, DecodedToken)]
     assert found == [(0, TEXT), (1, TEXT)]
+
+
+class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """One token after another, until it is closed."""
+
+    is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while not self.is_closed:
+            yield f'event: token\ndata: {{"index":0,"id":1,{TOKEN}\n\n'.encode()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_is_left_is_closed() -> None:
+    """The server need not go on for somebody who has closed the generator."""
+    for_threads, for_tasks = Endless(), Endless()
+    transport = httpx.MockTransport(
+        lambda _: httpx.Response(200, headers=HEADERS, stream=for_threads)
+    )
+    with Client(URL, transport=transport) as client:
+        events = client.stream(context="it is")
+        assert isinstance(next(events), DecodedToken)
+        events.close()
+    transport = httpx.MockTransport(
+        lambda _: httpx.Response(200, headers=HEADERS, stream=for_tasks)
+    )
+    async with AsyncClient(URL, transport=transport) as client_on_loop:
+        more = client_on_loop.stream(context="it is")
+        assert isinstance(await anext(more), DecodedToken)
+        await more.aclose()
+    assert for_threads.is_closed
+    assert for_tasks.is_closed
 
 
 def test_a_page_is_no_stream() -> None:
