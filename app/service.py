@@ -48,6 +48,7 @@ from app.scoring.token_paths import PathQueries, PathScores
 from app.scoring.top_n import top_search
 from app.telemetry.request_facts import Facts
 from model_runtime import (
+    ChainruleError,
     DecodingResult,
     Engine,
     LogprobQuery,
@@ -177,10 +178,13 @@ class ScoringService:
         engine, request_context = self._engine, self._open_context(request, deadline)
         most = self._limits.max_top_logprobs
         plan = await self._planned(request_context, request, plan_next_token, most, request)
-        outcome = await self._scores.next_token(plan.query, request_context.engine_options())
+        outcome = await self._scores.score((plan.query,), request_context.engine_options())
+        (answer,) = outcome.value
+        if isinstance(answer, ChainruleError):
+            raise answer
         large = plan.query.top_k > LARGE
         found = await self._render(
-            request_context, large, build_distribution, engine.tokenizer, plan, outcome.value
+            request_context, large, build_distribution, engine.tokenizer, plan, answer
         )
         return NextTokenResponse(
             tokens=found.tokens,

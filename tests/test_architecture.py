@@ -21,6 +21,7 @@ ONLY_IN = {
         *("model_runtime/runner/", "model_runtime/tokenization/tokenizer.py"),
     },
     "httpx_sse": {"app/client/"},
+    "cachetools": {"app/cache/score_cache.py"},
     "llguidance": {"model_runtime/decoding/constraints/grammar.py"},
     "prometheus_client": {"app/telemetry/metrics.py"},
     "pydantic_settings": {"app/settings.py", "app/cli/main.py"},

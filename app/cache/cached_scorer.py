@@ -14,64 +14,49 @@ may have room for less, or a later deadline may do.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
 
 from app.cache.cache_key import cache_keys
-from app.cache.inflight_call import InflightCall
-from app.cache.inflight_index import InflightIndex
+from app.cache.inflight import Answers, InflightCall, InflightCalls, Wanted
 from app.cache.score_cache import ScoreCache
 from app.cache.waiter import Waiter
 from model_runtime import (
-    ChainruleError,
     LogprobQuery,
-    LogprobResult,
     QueryResult,
     RequestOptions,
     RequestOutput,
 )
 
-Answers = tuple[QueryResult, ...]
-T = TypeVar("T")
-Ask = Callable[[Sequence[LogprobQuery], RequestOptions], Awaitable[RequestOutput[Answers]]]
-Wanted = Mapping[bytes, LogprobQuery]
-Found = Mapping[bytes, QueryResult]
+Score = Callable[[Sequence[LogprobQuery], RequestOptions], Awaitable[RequestOutput[Answers]]]
 
 TOKENS_ON_LOOP = 100_000
-"""Tokens of a request whose digests are made on the event loop; it takes about a millisecond."""
+QUERIES_ON_LOOP = 200
+"""Of a request that is gone through on the event loop, in about a millisecond."""
 
 QUERY_TOKENS = 500
 """A query costs as much as so many tokens, however short it is."""
 
-QUERIES_ON_LOOP = 1_000
-"""Queries of a request that are gone through on the event loop; of more they are on a thread."""
-
 MAX_FAILED_JOINS = 2
 """So often others may fail under a request that waits for them; from then on it asks by itself."""
 
-QUERIES_AT_A_TIME = 1_000
-"""Answers that are looked up or put away before others get their turn on the event loop."""
-
 
 class CachedScorer:
-    """``Engine.score`` and ``Engine.next_token`` with the same contract, and less work.
+    """``Engine.score`` with the same contract, and less work.
 
     Requests of different ``cache_salt`` share nothing. Of identical queries in one request one is
     asked. Lives on the event loop.
 
     Args:
-        ask: the engine's ``score``.
+        score: the engine's.
         fingerprint: of the model that answers.
         cache: where answers are kept; errors never are.
     """
 
-    def __init__(self, ask: Ask, fingerprint: str, cache: ScoreCache) -> None:
-        self._ask = ask
+    def __init__(self, score: Score, fingerprint: str, cache: ScoreCache) -> None:
+        self._score = score
         self._fingerprint = fingerprint
         self._cache = cache
-        self._inflight = InflightIndex()
+        self._inflight = InflightCalls()
 
     @property
     def inflight_queries(self) -> int:
@@ -86,162 +71,85 @@ class CachedScorer:
         Raises:
             ChainruleError: the whole request failed; the kinds are those of ``Engine.score``.
         """
-        waiter = Waiter(options)
-        keys, wanted = await waiter.deadline.run_before(self._keyed(queries, options.cache_salt))
-        answers = await self._cached(wanted)
-        hits = len(answers)
-        while missing := await _in_turn(len(wanted), _without, wanted, answers):
-            found = await self._asked(missing, waiter)
-            answers = await _in_turn(len(found), _merged, answers, found)
+        waiter = Waiter(options, large=_is_large(queries))
+        looking_up = waiter.run(self._look_up, queries, waiter)
+        keys, wanted = await waiter.deadline.run_before(looking_up)
+        hits = len(waiter.answers)
+        while len(waiter.answers) < len(wanted):
+            await self._ask(wanted, waiter)
         self._cache.record_shared(waiter.joined)
-        value = await _in_turn(len(keys), _in_order, keys, answers)
-        return waiter.outcome(value, hits + waiter.joined)
+        return await waiter.run(waiter.outcome, keys, hits)
 
-    async def next_token(
-        self, query: LogprobQuery, options: RequestOptions
-    ) -> RequestOutput[LogprobResult]:
-        """Answer one query.
-
-        Raises:
-            ChainruleError: as ``score``, and what the query itself failed with.
-        """
-        outcome = await self.score((query,), options)
-        (answer,) = outcome.value
-        if isinstance(answer, ChainruleError):
-            raise answer
-        return _with_value(outcome, answer)
-
-    async def _keyed(
-        self, queries: Sequence[LogprobQuery], salt: str
+    def _look_up(
+        self, queries: Sequence[LogprobQuery], waiter: Waiter
     ) -> tuple[list[bytes], Wanted]:
-        """The digest of each query, and the distinct ones; off the event loop if they are many."""
-        if len(queries) > QUERIES_ON_LOOP or _tokens(queries) > TOKENS_ON_LOOP:
-            return await asyncio.to_thread(self._identify, queries, salt)
-        return self._identify(queries, salt)
+        """The digest of each query, and the distinct ones."""
+        keys = cache_keys(self._fingerprint, waiter.options.cache_salt, queries)
+        wanted = dict(zip(keys, queries, strict=True))
+        waiter.answers |= self._cache.get_all(wanted)
+        return keys, wanted
 
-    def _identify(self, queries: Sequence[LogprobQuery], salt: str) -> tuple[list[bytes], Wanted]:
-        keys = cache_keys(self._fingerprint, salt, queries)
-        return keys, dict(zip(keys, queries, strict=True))
-
-    async def _cached(self, wanted: Wanted) -> Found:
-        answers: dict[bytes, QueryResult] = {}
-        if not self._cache.enabled:
-            return answers
-        for count, digest in enumerate(wanted, 1):
-            result = self._cache.get(digest)
-            if result is not None:
-                answers[digest] = result
-            if count % QUERIES_AT_A_TIME == 0:
-                await asyncio.sleep(0)
-        return answers
-
-    async def _asked(self, missing: Wanted, waiter: Waiter) -> Found:
-        """Ask what nobody asks, wait for all; without what others asked in vain."""
-        rest, size = missing, await _in_turn(len(missing), _size, missing)
-        joined = await self._joinable(missing, size, waiter)
+    async def _ask(self, wanted: Wanted, waiter: Waiter) -> None:
+        """Ask what is missing and nobody asks, and wait for all; others may ask in vain."""
+        rest, size = await waiter.run(_without, wanted, waiter.answers)
+        joined = await self._joinable(rest, size, waiter)
         if joined:
-            rest = await _in_turn(len(missing), _without, missing, joined)
-            size = await _in_turn(len(rest), _size, rest)
+            rest, size = await waiter.run(_without, rest, joined)
         own = self._start_call(rest, size, waiter) if rest else None
         calls = {*joined.values(), *([] if own is None else [own])}
         for call in calls:
-            call.add_waiter()
+            call.waiting += 1
         try:
             await waiter.wait(calls, own)
         finally:
             for call in calls:
-                if call.remove_waiter():
+                call.waiting -= 1
+                if not call.waiting and call.task.cancel():
                     self._inflight.remove(call)
-        found = await _in_turn(len(joined), _answered, joined)
-        waiter.joined += len(found)
-        waiter.failed_joins += len(found) < len(joined)
-        if own is None:
-            return found
-        waiter.outcomes.append(own.task.result())
-        return await _in_turn(len(missing), _merged, found, own.answers)
+        await waiter.run(waiter.take, joined, own)
 
     async def _joinable(
         self, missing: Wanted, size: int, waiter: Waiter
-    ) -> dict[bytes, InflightCall]:
-        if not self._inflight or waiter.failed_joins == MAX_FAILED_JOINS:
+    ) -> Mapping[bytes, InflightCall]:
+        if waiter.failed_joins == MAX_FAILED_JOINS:
             return {}
-        joined = {
-            digest: call
-            for digest, call in self._inflight.small(missing).items()
-            if call.can_share(waiter.options, size)
-        }
-        large = [call for call in self._inflight.large if call.can_share(waiter.options, size)]
-        return joined | await _in_turn(len(missing), _shared, missing, large) if large else joined
+        calls = self._inflight.sharing(missing, waiter.options, size)
+        return await waiter.run(_shared, missing, calls) if calls else {}
 
     def _start_call(self, wanted: Wanted, size: int, waiter: Waiter) -> InflightCall:
-        """Ask; others may join from now on."""
         waiter.deadline.check()
         call = InflightCall(wanted, waiter.options, size)
-        self._inflight.add(call)
-        call.start(self._run_call(call, waiter.options))
+        self._inflight.add(call, self._run_call(call, waiter))
         return call
 
-    async def _run_call(
-        self, call: InflightCall, options: RequestOptions
-    ) -> RequestOutput[Answers]:
-        wanted = call.wanted
+    async def _run_call(self, call: InflightCall, waiter: Waiter) -> RequestOutput[Answers]:
         try:
-            outcome = await self._ask(tuple(wanted.values()), options)
-            call.answers = await _in_turn(len(wanted), _by_digest, wanted, outcome.value)
-            if self._cache.enabled:
-                await self._keep(call.answers)
+            outcome = await self._score(tuple(call.wanted.values()), call.options)
+            call.answers = await waiter.run(self._keep, call.wanted, outcome.value)
             return outcome
         finally:
             self._inflight.remove(call)
 
-    async def _keep(self, answers: Found) -> None:
-        for count, (digest, answer) in enumerate(answers.items(), 1):
-            if isinstance(answer, LogprobResult):
-                self._cache.put(digest, answer)
-            if count % QUERIES_AT_A_TIME == 0:
-                await asyncio.sleep(0)
+    def _keep(self, wanted: Wanted, answers: Answers) -> Mapping[bytes, QueryResult]:
+        found = dict(zip(wanted, answers, strict=True))
+        self._cache.put_all(found)
+        return found
 
 
-async def _in_turn(queries: int, work: Callable[..., T], *args: Any) -> T:
-    """What ``work`` returns, which goes through so many queries; of many on a thread."""
-    return await asyncio.to_thread(work, *args) if queries > QUERIES_ON_LOOP else work(*args)
+def _is_large(queries: Sequence[LogprobQuery]) -> bool:
+    # To count the tokens of very many queries takes too long as well.
+    return (
+        len(queries) > QUERIES_ON_LOOP
+        or sum(len(query.tokens) for query in queries) > TOKENS_ON_LOOP
+    )
 
 
-def _without(wanted: Wanted, there: Mapping[bytes, object]) -> Wanted:
-    if not there:
-        return wanted
-    return {digest: query for digest, query in wanted.items() if digest not in there}
-
-
-def _merged(some: Found, others: Found) -> Found:
-    return {**some, **others} if some else others
-
-
-def _in_order(keys: Iterable[bytes], answers: Found) -> Answers:
-    return tuple(answers[digest] for digest in keys)
-
-
-def _by_digest(wanted: Wanted, answers: Answers) -> Found:
-    return dict(zip(wanted, answers, strict=True))
+def _without(wanted: Wanted, there: Mapping[bytes, object]) -> tuple[Wanted, int]:
+    """What is not there, and how much it asks."""
+    if there:
+        wanted = {digest: query for digest, query in wanted.items() if digest not in there}
+    return wanted, sum(len(query.tokens) + QUERY_TOKENS for query in wanted.values())
 
 
 def _shared(wanted: Wanted, calls: Iterable[InflightCall]) -> dict[bytes, InflightCall]:
-    return {d: call for call in calls for d in wanted if d in call.wanted}
-
-
-def _answered(joined: Mapping[bytes, InflightCall]) -> Found:
-    """The answers of the calls that have returned."""
-    return {d: call.answers[d] for d, call in joined.items() if d in call.answers}
-
-
-def _size(wanted: Wanted) -> int:
-    return _tokens(wanted.values())
-
-
-def _tokens(queries: Iterable[LogprobQuery]) -> int:
-    return sum(len(query.tokens) + QUERY_TOKENS for query in queries)
-
-
-def _with_value(outcome: RequestOutput[Any], value: LogprobResult) -> RequestOutput[LogprobResult]:
-    result: RequestOutput[LogprobResult] = replace(outcome, value=value)
-    return result
+    return {digest: call for call in calls for digest in call.wanted.keys() & wanted.keys()}

@@ -3,65 +3,65 @@
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 
+from cachetools import LRUCache
+
 from app.telemetry.cache_stats import ScoreCacheStats
-from model_runtime import LogprobResult
+from model_runtime import LogprobResult, QueryResult
 
 NUMBER_BYTES = 32
 """What a float or an integer takes at most, as it is allocated."""
 
-ENTRY_BYTES = 400
+ENTRY_BYTES = 440
 """What an entry takes beside its result: digest, order, table, and what the result is wrapped in.
 
-Measured; the table doubles when it is full, so this holds a half-empty one too."""
+Measured; tables double when they are full, so this holds half-empty ones too."""
 
 _FIELDS = tuple(field.name for field in fields(LogprobResult))
 
 
 class ScoreCache:
-    """The least recently used answer goes first. Lives on the event loop.
+    """The least recently used answer goes first. Any thread may use it.
 
     Args:
         max_bytes: memory that keys and answers may take together; 0 keeps nothing.
     """
 
     def __init__(self, max_bytes: int = 0) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[bytes, tuple[LogprobResult, int]] = OrderedDict()
+        self.enabled = max_bytes > 0
+        self._entries: LRUCache[bytes, LogprobResult] = LRUCache(max_bytes, entry_bytes)
+        self._lock = threading.Lock()
         self._hits = self._misses = self._shared = 0
-
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is ever kept."""
-        return self._max_bytes > 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, digest: bytes) -> LogprobResult | None:
-        """The answer, if it is kept; it counts as used now."""
-        entry = self._entries.get(digest)
-        if entry is None:
-            self._misses += 1
-            return None
-        self._hits += 1
-        self._entries.move_to_end(digest)
-        return entry[0]
+    def get_all(self, digests: Iterable[bytes]) -> dict[bytes, LogprobResult]:
+        """The answers that are kept; they count as used now."""
+        found: dict[bytes, LogprobResult] = {}
+        if not self.enabled:
+            return found
+        for digest in digests:
+            with self._lock:  # each time, so that nobody waits for a large request
+                result = self._entries.get(digest)
+                self._hits += result is not None
+                self._misses += result is None
+            if result is not None:
+                found[digest] = result
+        return found
 
-    def put(self, digest: bytes, result: LogprobResult) -> None:
-        """Keep an answer; older ones go until it fits. One larger than the budget is not kept."""
-        self._forget(digest)
-        size = entry_bytes(result)
-        if size > self._max_bytes:
-            return
-        self._entries[digest] = (result, size)
-        self._bytes += size
-        while self._bytes > self._max_bytes:
-            self._forget(next(iter(self._entries)))
+    def put_all(self, results: Mapping[bytes, QueryResult]) -> None:
+        """Keep answers, no errors; older ones go until they fit. One larger than all the memory is
+        not kept."""
+        for digest, result in results.items() if self.enabled else ():
+            if isinstance(result, LogprobResult):
+                with self._lock, suppress(ValueError):  # it is too large
+                    self._entries.pop(digest, None)
+                    self._entries[digest] = result
 
     def record_shared(self, count: int) -> None:
         """Count queries that waited for an identical one."""
@@ -69,12 +69,8 @@ class ScoreCache:
 
     def stats(self) -> ScoreCacheStats:
         """Counters and fill of this moment."""
-        return ScoreCacheStats(self._hits, self._misses, self._shared, self._bytes)
-
-    def _forget(self, digest: bytes) -> None:
-        entry = self._entries.pop(digest, None)
-        if entry is not None:
-            self._bytes -= entry[1]
+        held = int(self._entries.currsize)
+        return ScoreCacheStats(self._hits, self._misses, self._shared, held)
 
 
 def entry_bytes(result: LogprobResult) -> int:

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import ParamSpec, TypeVar
 
-from app.cache.inflight_call import InflightCall
+from app.cache.inflight import Answers, InflightCall
 from app.requests.deadline import Deadline
-from model_runtime import DeadlineExceeded, QueryResult, RequestOptions, RequestOutput
+from model_runtime import QueryResult, RequestOptions, RequestOutput
 
-Answers = tuple[QueryResult, ...]
+T = TypeVar("T")
+P = ParamSpec("P")
+
+COSTS = ("computed_tokens", "cached_tokens", "batches", "shared_batches", "queue_s", "model_s")
+"""Of a call: what adds up where a request makes several."""
 
 
 class Waiter:
-    """Begins when it is made, on the event loop.
+    """Begins when it is made.
+
+    Args:
+        options: of the request.
+        large: to go through its queries takes too long for the event loop.
 
     Attributes:
         options: as given.
         deadline: theirs.
-        outcomes: of the calls that it started.
+        answers: by digest, as far as they are there.
+        failed_joins: how often a call of others has failed that it waited for.
         joined: distinct queries that calls of others have answered.
-        failed_joins: how often such a call has failed.
     """
 
-    def __init__(self, options: RequestOptions) -> None:
+    def __init__(self, options: RequestOptions, *, large: bool) -> None:
         self.options = options
-        self.outcomes: list[RequestOutput[Answers]] = []
-        self.joined = 0
-        self.failed_joins = 0
         self.deadline = Deadline(options.deadline)
-        self._clock = asyncio.get_running_loop().time
-        self._began = self._clock()
+        self.answers: dict[bytes, QueryResult] = {}
+        self.failed_joins = self.joined = 0
+        self._outcomes: list[RequestOutput[Answers]] = []
+        self._large = large
+        self._began = time.monotonic()
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``work`` returns, which goes through the queries."""
+        if self._large:
+            return await asyncio.to_thread(work, *args, **kwargs)
+        return work(*args, **kwargs)
 
     async def wait(self, calls: Iterable[InflightCall], own: InflightCall | None) -> None:
         """Wait for all calls; the failure of its own ends it at once.
@@ -41,29 +57,27 @@ class Waiter:
         """
         pending = {call.task for call in calls}
         while pending:
-            left_s = self.deadline.left_s
-            done, pending = await asyncio.wait(
-                pending,
-                timeout=None if left_s is None else max(0.0, left_s),
-                return_when=asyncio.FIRST_EXCEPTION,
-            )
-            if own is not None and own.failed:
+            waiting = asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+            _, pending = await self.deadline.run_before(waiting)
+            if own is not None and own.task.done():
                 own.task.result()
-            if pending and not done:
-                raise DeadlineExceeded("the request's time ran out")
 
-    def outcome(self, answers: Answers, reused: int) -> RequestOutput[Answers]:
+    def take(self, joined: Mapping[bytes, InflightCall], own: InflightCall | None) -> None:
+        """Take the answers of calls that have ended; those of others may have failed."""
+        before = len(self.answers)
+        self.answers |= {d: call.answers[d] for d, call in joined.items() if d in call.answers}
+        answered = len(self.answers) - before
+        self.joined += answered
+        self.failed_joins += answered < len(joined)
+        if own is not None:
+            self.answers |= own.answers
+            self._outcomes.append(own.task.result())
+
+    def outcome(self, keys: Iterable[bytes], hits: int) -> RequestOutput[Answers]:
         """The answers with what they cost. Waiting for calls of others is time of the model."""
-        own = self.outcomes
-        queue_s = sum(outcome.queue_s for outcome in own)
-        model_s = sum(outcome.model_s for outcome in own)
+        costs = {name: sum(getattr(call, name) for call in self._outcomes) for name in COSTS}
         if self.joined:
-            model_s = max(model_s, self._clock() - self._began - queue_s)
-        return RequestOutput(
-            value=answers,
-            computed_tokens=sum(outcome.computed_tokens for outcome in own),
-            cached_tokens=sum(outcome.cached_tokens for outcome in own),
-            queue_s=queue_s,
-            model_s=model_s,
-            reused_scores=reused,
-        )
+            waited = time.monotonic() - self._began - costs["queue_s"]
+            costs["model_s"] = max(costs["model_s"], waited)
+        value = tuple(self.answers[digest] for digest in keys)
+        return RequestOutput(value=value, reused_scores=hits + self.joined, **costs)

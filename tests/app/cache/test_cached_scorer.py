@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.cache.cached_scorer import (
-    MAX_FAILED_JOINS,
-    QUERIES_AT_A_TIME,
-    TOKENS_ON_LOOP,
-    CachedScorer,
-)
-from app.cache.inflight_index import FEW
+from app.cache.cached_scorer import MAX_FAILED_JOINS, QUERIES_ON_LOOP, CachedScorer
+from app.cache.inflight import FEW
 from app.cache.score_cache import ScoreCache
 from model_runtime import (
     ChainruleError,
@@ -287,7 +284,7 @@ async def test_each_keeps_its_own_deadline() -> None:
 async def test_the_first_may_run_out_of_time() -> None:
     """Its deadline is not that of the others: they ask again, once, and are answered."""
     house = House()
-    hasty = await house.enter(query(3), options=RequestOptions(deadline=time.monotonic() + 0.01))
+    hasty = await house.enter(query(3), options=RequestOptions(deadline=time.monotonic() + 0.5))
     patient = [await house.enter(query(3)) for _ in range(3)]
     with pytest.raises(DeadlineExceeded):
         await hasty
@@ -397,25 +394,20 @@ async def test_who_is_refused_where_there_is_no_room_waits_for_nobody() -> None:
     assert house.quiet
 
 
-async def test_one_query_by_itself() -> None:
-    """``next_token`` gives the one answer, shares it, and raises what it failed with."""
-    house = House()
-    first = asyncio.create_task(house.scores.next_token(query(3), OPTIONS))
-    second = await house.enter(query(3))
-    failing = asyncio.create_task(house.scores.next_token(query(BAD), OPTIONS))
-    await settle()
-    await house.serve()
-    assert (await first).value == LogprobResult((-3.0,))
-    assert (await second).reused_scores == 1
-    with pytest.raises(InvalidQuery):
-        await failing
-
-
-async def test_many_queries_are_looked_up_in_turns() -> None:
-    """A request that is worked on in slices and on a thread is answered like any other."""
+async def test_many_queries_are_gone_through_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large request is answered like any other, and none of its queries is touched on the loop:
+    neither when it is asked nor when its answers are kept."""
     house = House(cache_bytes=1 << 26)
-    queries = [query(n, n + 1) for n in range(2 * QUERIES_AT_A_TIME + 5)]
-    assert sum(len(one.tokens) + 500 for one in queries) > TOKENS_ON_LOOP
+    queries = [query(n, n + 1) for n in range(QUERIES_ON_LOOP + 5)]
+    threads: list[int] = []
+    for name in ("get_all", "put_all"):
+        work = getattr(ScoreCache, name)
+
+        def noted(*arguments: Any, work: Callable[..., Any] = work) -> Any:
+            threads.append(threading.get_ident())
+            return work(*arguments)
+
+        monkeypatch.setattr(ScoreCache, name, noted)
     outcomes = []
     for _ in range(2):
         task = asyncio.create_task(house.scores.score(queries, OPTIONS))
@@ -427,6 +419,8 @@ async def test_many_queries_are_looked_up_in_turns() -> None:
     assert outcomes[0].value == outcomes[1].value == tuple(map(answer_to, queries))
     assert [outcome.reused_scores for outcome in outcomes] == [0, len(queries)]
     assert len(house.engine.asked) == 1
+    assert len(threads) == 3
+    assert threading.get_ident() not in threads
 
 
 async def test_large_requests_at_a_time_are_asked_once() -> None:

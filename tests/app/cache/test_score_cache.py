@@ -31,13 +31,18 @@ def answer(number: int, tokens: int = 1) -> LogprobResult:
     )
 
 
+def get(cache: ScoreCache, key: bytes) -> LogprobResult | None:
+    """What is kept under one digest."""
+    return cache.get_all([key]).get(key)
+
+
 def test_what_is_kept_is_found() -> None:
     """An answer comes back as the object that was put in; others are not known."""
     cache = ScoreCache(ROOM)
     kept = answer(1)
-    cache.put(digest(1), kept)
-    assert cache.get(digest(1)) is kept
-    assert cache.get(digest(2)) is None
+    cache.put_all({digest(1): kept})
+    assert get(cache, digest(1)) is kept
+    assert get(cache, digest(2)) is None
     assert cache.stats() == ScoreCacheStats(hits=1, misses=1, bytes=entry_bytes(kept))
 
 
@@ -46,10 +51,10 @@ def test_the_least_recently_used_answer_goes_first() -> None:
     size = entry_bytes(answer(1))
     cache = ScoreCache(3 * size)
     for number in (1, 2, 3):
-        cache.put(digest(number), answer(number))
-    cache.get(digest(1))
-    cache.put(digest(4), answer(4))
-    assert [cache.get(digest(number)) is not None for number in (1, 2, 3, 4)] == [
+        cache.put_all({digest(number): answer(number)})
+    get(cache, digest(1))
+    cache.put_all({digest(4): answer(4)})
+    assert [get(cache, digest(number)) is not None for number in (1, 2, 3, 4)] == [
         *(True, False),
         *(True, True),
     ]
@@ -58,8 +63,8 @@ def test_the_least_recently_used_answer_goes_first() -> None:
 def test_an_answer_is_put_in_place_of_an_older_one() -> None:
     """The same query twice takes the room of one."""
     cache = ScoreCache(ROOM)
-    cache.put(digest(1), answer(1, tokens=50))
-    cache.put(digest(1), answer(1))
+    cache.put_all({digest(1): answer(1, tokens=50)})
+    cache.put_all({digest(1): answer(1)})
     assert len(cache) == 1
     assert cache.stats().bytes == entry_bytes(answer(1))
 
@@ -67,16 +72,16 @@ def test_an_answer_is_put_in_place_of_an_older_one() -> None:
 def test_an_answer_that_cannot_fit_drives_nothing_out() -> None:
     """Larger than the whole budget means not kept, and the others stay."""
     cache = ScoreCache(2 * entry_bytes(answer(1)))
-    cache.put(digest(1), answer(1))
-    cache.put(digest(2), answer(2, tokens=1000))
-    assert cache.get(digest(1)) is not None
-    assert cache.get(digest(2)) is None
+    cache.put_all({digest(1): answer(1)})
+    cache.put_all({digest(2): answer(2, tokens=1000)})
+    assert get(cache, digest(1)) is not None
+    assert get(cache, digest(2)) is None
 
 
 def test_without_a_budget_nothing_is_kept() -> None:
     """The default keeps no answer and says that it is off."""
     cache = ScoreCache()
-    cache.put(digest(1), answer(1))
+    cache.put_all({digest(1): answer(1)})
     assert not cache.enabled
     assert len(cache) == cache.stats().bytes == 0
 
@@ -93,11 +98,11 @@ def test_the_budget_holds_after_every_step(budget: int, steps: list[tuple[bool, 
     for writes, number, tokens in steps:
         if writes:
             written[number] = answer(number, tokens)
-            cache.put(digest(number), written[number])
+            cache.put_all({digest(number): written[number]})
             continue
-        found = cache.get(digest(number))
+        found = get(cache, digest(number))
         assert found is None or found is written[number]
-    kept = [found for number in written if (found := cache.get(digest(number))) is not None]
+    kept = [found for number in written if (found := get(cache, digest(number))) is not None]
     assert cache.stats().bytes == sum(map(entry_bytes, kept)) <= budget
 
 
@@ -132,7 +137,7 @@ def test_the_accounting_is_honest(make: Callable[[int], LogprobResult], count: i
         before = tracemalloc.get_traced_memory()[0]
         cache = ScoreCache(ROOM)
         for number in range(count):
-            cache.put(digest(number), make(number))
+            cache.put_all({digest(number): make(number)})
         gc.collect()
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
