@@ -83,7 +83,7 @@ class LogprobQuery:
         cache_salt: paths of different salts never share computation.
         choice: which tokens are listed after the whole path, whose row ``targets`` must ask
             for; None for none. Unlike ``top_k`` it is asked of that row alone.
-        masses: sets of tokens whose summed probability is wanted after the whole path, whose
+        token_sets: sets of tokens whose summed probability is wanted after the whole path, whose
             row ``targets`` must ask for.
         temperatures: at which the log-partition is wanted after the whole path, whose row
             ``targets`` must ask for; each is positive and finite.
@@ -98,7 +98,7 @@ class LogprobQuery:
     summary: bool = False
     cache_salt: str = ""
     choice: TopKSelection | None = None
-    masses: tuple[TokenSet, ...] = ()
+    token_sets: tuple[TokenSet, ...] = ()
     temperatures: tuple[float, ...] = ()
     keep: int | None = None
 
@@ -121,9 +121,9 @@ class LogprobResult:
         entropies: [R] in nats; empty when not asked.
         choices: what ``choice`` lists after the whole path, most probable first, equal ones by
             smaller id; empty when not asked.
-        masses: [len(masses)] log of each set's summed probability after the whole path: a float64
-            sum over the tokens' float32 log-probs. A single token's is its log-prob, to the bit;
-            -inf for a set without probability.
+        set_logprobs: [len(token_sets)] log of each set's summed probability after the whole path:
+            a float64 sum over the tokens' float32 log-probs. A single token's is its log-prob, to
+            the bit; -inf for a set without probability.
         log_partitions: [len(temperatures)] log of the sum, over the whole vocabulary, of
             exp((logprob - best) / temperature), where ``best`` is the largest log-prob after the
             whole path: a float64 sum over float32 log-probs. At that temperature a token has the
@@ -137,7 +137,7 @@ class LogprobResult:
     top: tuple[tuple[TokenLogprob, ...], ...] = ()
     entropies: tuple[float, ...] = ()
     choices: Sequence[RankedLogprob] = ()
-    masses: tuple[float, ...] = ()
+    set_logprobs: tuple[float, ...] = ()
     log_partitions: tuple[float, ...] = ()
 
     def concat(self, later: LogprobResult) -> LogprobResult:
@@ -150,7 +150,7 @@ class LogprobResult:
             top=self.top + later.top,
             entropies=self.entropies + later.entropies,
             choices=later.choices or self.choices,
-            masses=self.masses + later.masses,
+            set_logprobs=self.set_logprobs + later.set_logprobs,
             log_partitions=self.log_partitions + later.log_partitions,
         )
 
@@ -280,8 +280,8 @@ class ModelInfo:
         parameters: number of weights, tied ones once.
         numeric_error: (maximum, RMS) of per-token |log-prob - float64| on a fixed sample.
         created: unix seconds at which the model was loaded.
-        batch_invariant: a token path was found to have the same bits alone, in company, cached and
-            chunked, with the products of this machine. Not looked for on CUDA.
+        batch_invariant: a token path was found to have the same bits alone, beside others, cached
+            and chunked, with the products of this machine. Not looked for on CUDA.
         warnings: what is odd about the model's folder and may not be meant, a line each.
     """
 

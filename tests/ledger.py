@@ -73,7 +73,7 @@ class Ledger:
         for path, top in zip(paths if query.top_k else [], result.top, strict=True):
             self._enter_top(path, top, source)
         self.enter(query.tokens, query.choice, [token.id for token in result.choices], source)
-        for tokens, mass in zip(query.masses, result.masses, strict=True):
+        for tokens, mass in zip(query.token_sets, result.set_logprobs, strict=True):
             self.enter(query.tokens, ("mass", tokens), mass, source)
         for temperature, value in zip(query.temperatures, result.log_partitions, strict=True):
             self.enter(query.tokens, ("log-partition", temperature), value, source)

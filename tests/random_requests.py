@@ -117,7 +117,7 @@ class RandomRequests:
             rng.choice((0, 3)),
             summary=True,
             choice=choice,
-            masses=(TokenSet.of(self._ids(), self._vocab_size), self._part()),
+            token_sets=(TokenSet.of(self._ids(), self._vocab_size), self._part()),
             temperatures=tuple(rng.sample((0.3, 0.7, 2.0), 2)),
         )
         return ScoreRequest((query,))

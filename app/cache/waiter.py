@@ -14,7 +14,7 @@ from model_runtime import QueryResult, RequestOptions, RequestOutput
 T = TypeVar("T")
 P = ParamSpec("P")
 
-COSTS = ("computed_tokens", "cached_tokens", "batches", "shared_batches", "queue_s", "model_s")
+COSTS = ("computed_tokens", "cached_tokens", "queue_s", "model_s")
 """Of a call: what adds up where a request makes several."""
 
 

@@ -230,7 +230,7 @@ class _Reader:
         """What keeps even the tokens that are tried first from being asked about."""
         if not candidate.content:
             return InvalidQuery("the tokenizer's normalizer leaves nothing of the candidate")
-        tokens = len(candidate.own) + self._ended
+        tokens = len(candidate.preferred) + self._ended
         if tokens > self._room:
             return PathTooLong(
                 f"{tokens} tokens are too many behind this context; the model takes {self._room}"

@@ -25,7 +25,7 @@ def attend(
     scaling: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention and the log-sum-exp of its scores; shapes as in ``paths.Kernel``."""
+    """Attention and the log-sum-exp of its scores; shapes as in ``path_attention.Kernel``."""
     if _is_split(query, softcap):
         q, k, v = (tensor.expand(2, -1, -1, -1) for tensor in (query, key, value))
         output, log_sum = _attend(q, k, v, mask, scaling, softcap)

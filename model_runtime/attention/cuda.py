@@ -35,7 +35,7 @@ def attend(
     scaling: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention and the log-sum-exp of its scores; shapes as in ``paths.Kernel``.
+    """Attention and the log-sum-exp of its scores; shapes as in ``path_attention.Kernel``.
 
     ``key`` and ``value`` may be narrower than ``query``, which is rounded to them then.
     """

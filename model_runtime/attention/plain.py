@@ -21,7 +21,7 @@ def attend(
     scaling: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention and the log-sum-exp of its scores; shapes as in ``paths.Kernel``."""
+    """Attention and the log-sum-exp of its scores; shapes as in ``path_attention.Kernel``."""
     scaled = query * (scaling if softcap is None else scaling / softcap)
     sums: _Sums | None = None
     for first in range(0, key.shape[2], KEYS_AT_ONCE):

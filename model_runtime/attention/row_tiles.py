@@ -85,7 +85,7 @@ class RowTiles:
     threads: int | None = None
 
     def kernel(self) -> Kernel:
-        """The kernel that takes rows so."""
+        """The kernel for rows in this layout."""
         kernel: Kernel = partial(cpu.attend_in_tiles, self.step) if self.apart else cpu.attend
         return kernel if self.threads is None else partial(_on_threads, self.threads, kernel)
 

@@ -35,7 +35,7 @@ UNSEEN = -1e30
 
 @dataclass(frozen=True, slots=True)
 class SpanGroup:
-    """Spans of one shape, and the rows behind them.
+    """Spans of one shape, and the rows that attend to them.
 
     Attributes:
         count, height, keys: n, M and F.

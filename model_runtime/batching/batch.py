@@ -49,7 +49,7 @@ class AskedChoice(NamedTuple):
     choice: TopKSelection
 
 
-class AskedMass(NamedTuple):
+class AskedSet(NamedTuple):
     """A head row, and a set of its tokens whose probabilities are to be summed up."""
 
     head: int
@@ -90,7 +90,7 @@ class QuerySlice:
         head_index: [len(rows)] indices into the batch's ``head_rows``.
         gathers: indices into ``gather_ids``: of the scored tokens, then of the targets.
         end_row: batch row of the last token that is fed of the path.
-        recalled: the answer to the rows before ``rows``, which were asked and are known.
+        cached_result: the answer to the rows before ``rows``, which were asked and are known.
         kept_slots: where the tokens before the first of the rows lie, as far as they stay cached.
     """
 
@@ -127,11 +127,11 @@ class QuerySlice:
         return AskedChoice(self.head_index[-1], self.query.choice)
 
     @property
-    def masses(self) -> tuple[AskedMass, ...]:
-        """The masses after the whole path, where this batch answers them."""
+    def token_sets(self) -> tuple[AskedSet, ...]:
+        """The sets to be summed up after the whole path, where this batch answers them."""
         if not self.complete:
             return ()
-        return tuple(AskedMass(self.head_index[-1], tokens) for tokens in self.query.masses)
+        return tuple(AskedSet(self.head_index[-1], tokens) for tokens in self.query.token_sets)
 
     @property
     def partitions(self) -> tuple[AskedPartition, ...]:
@@ -169,7 +169,7 @@ class Batch:
         summaries: [H] whether the entropy is wanted.
         gather_head, gather_ids: [G] log-probability of id ``gather_ids[g]`` at head row
             ``gather_head[g]``, each pair once.
-        extents: which part of which work is answered; work that did not fit has none.
+        query_slices: which part of which work is answered; work that did not fit has none.
         kept: what the cache keeps once the batch has run; its other slots are free again.
     """
 
@@ -192,9 +192,11 @@ class Batch:
         return frozenset(e.choice for e in self.query_slices if e.choice is not None)
 
     @property
-    def masses(self) -> frozenset[AskedMass]:
+    def token_sets(self) -> frozenset[AskedSet]:
         """What is to be summed up, each once."""
-        return frozenset(asked for query_slice in self.query_slices for asked in query_slice.masses)
+        return frozenset(
+            asked for query_slice in self.query_slices for asked in query_slice.token_sets
+        )
 
     @property
     def partitions(self) -> frozenset[AskedPartition]:
@@ -217,8 +219,8 @@ class BatchOutput:
             token on a path was computed without it, and means nothing.
         choices: what each of the batch's ``choices`` lists, most probable first; nothing for
             a bad row.
-        masses: log of the summed probability of each of the batch's ``masses``; nothing for a
-            bad row.
+        set_logprobs: log of the summed probability of each of the batch's ``token_sets``; nothing
+            for a bad row.
         log_partitions: each of the batch's ``partitions``; nothing for a bad row.
     """
 
@@ -229,12 +231,12 @@ class BatchOutput:
     bad_rows: frozenset[int] = frozenset()
     bad_slots: frozenset[int] = frozenset()
     choices: Mapping[AskedChoice, Sequence[RankedLogprob]] = field(default_factory=dict)
-    masses: Mapping[AskedMass, float] = field(default_factory=dict)
+    set_logprobs: Mapping[AskedSet, float] = field(default_factory=dict)
     log_partitions: Mapping[AskedPartition, float] = field(default_factory=dict)
 
 
 def results_from_output(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
-    """The answers of a forward, one per extent, in the extents' order."""
+    """The answers of a forward, one per query slice, in their order."""
     lost = _rows_of(batch, output.bad_slots) if output.bad_slots else frozenset()
     return [
         NonFiniteLogits(NOT_FINITE) if query_slice.end_row in lost else _answer(output, query_slice)
@@ -273,7 +275,7 @@ def _answer(output: BatchOutput, query_slice: QuerySlice) -> LogprobResult | Non
         top=tuple(output.top[h][: query.top_k] for h in heads) if query.top_k else (),
         entropies=tuple(output.entropies[h] for h in heads) if query.summary else (),
         choices=output.choices[asked] if (asked := query_slice.choice) is not None else (),
-        masses=tuple(output.masses[asked] for asked in query_slice.masses),
+        set_logprobs=tuple(output.set_logprobs[asked] for asked in query_slice.token_sets),
         log_partitions=tuple(output.log_partitions[asked] for asked in query_slice.partitions),
     )
     return (

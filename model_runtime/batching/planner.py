@@ -7,7 +7,7 @@ Each piece of work is laid into the trie of the batch and cut to what the budget
                                         └─ the asked rows ────────┘
 
 A token whose row is asked is fed even where its key and value are cached, for these alone
-make no distribution; but where the answer is known too, it is recalled (see ``logprob_rows``).
+make no distribution; but where the answer is cached too, it is taken from ``logprob_rows``.
 What another query of the batch feeds is not fed again.
 """
 
@@ -42,7 +42,7 @@ class SlotAllocator(Protocol):
         """
         ...
 
-    def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
+    def lookup_rows(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
         """The known rows of a query from ``first`` on; ``slots`` are of the tokens before them."""
         ...
 
@@ -64,7 +64,7 @@ class _Admitted:
     work: QueryProgress
     end: TriePosition
     computed_tokens: int
-    recalled: LogprobResult
+    cached_result: LogprobResult
 
     @property
     def stop(self) -> int:
@@ -72,7 +72,7 @@ class _Admitted:
 
     @property
     def rows(self) -> range:
-        first = self.work.next_row + len(self.recalled.logprobs)
+        first = self.work.next_row + len(self.cached_result.logprobs)
         return range(first, max(self.stop + 1, first))
 
     @property
@@ -137,8 +137,8 @@ class _Planning:
         """Take as much of the work as fits; False when the batch is full after it."""
         query = work.query
         cached = self._match(query, place)
-        recalled = self._recall(work, cached)
-        first = work.next_row + len(recalled.logprobs)
+        cached_result = self._lookup_rows(work, cached)
+        first = work.next_row + len(cached_result.logprobs)
         fed_from = min(cached.depth, first - 1)
         last = min(query.last_row, first + self.rows - 1)
         stop, cost = self._cut(last, place, cached.depth, fed_from)
@@ -149,7 +149,7 @@ class _Planning:
         self._last = end
         self.budget -= cost
         self.rows -= max(0, stop + 1 - first)
-        self.admitted.append(_Admitted(index, work, end, cost, recalled))
+        self.admitted.append(_Admitted(index, work, end, cost, cached_result))
         return stop == query.last_row
 
     def _match(self, query: LogprobQuery, place: TriePosition) -> TriePosition:
@@ -158,13 +158,13 @@ class _Planning:
         self._last = None
         return self.cache.match(query.cache_salt, query.tokens, query.last_row, shared)
 
-    def _recall(self, work: QueryProgress, cached: TriePosition) -> LogprobResult:
+    def _lookup_rows(self, work: QueryProgress, cached: TriePosition) -> LogprobResult:
         """The answers to the next rows that are known; never to the last one."""
         query, first = work.query, work.next_row
         last = min(cached.depth, query.last_row - 1)
         if query.keep is None or first > last:
             return EMPTY_RESULT
-        return self.cache.recall(cached.truncated(last).slots(first - 1), query, first)
+        return self.cache.lookup_rows(cached.truncated(last).slots(first - 1), query, first)
 
     def _cut(self, length: int, place: TriePosition, cached: int, fed_from: int) -> tuple[int, int]:
         """How far the path can be fed, and how many tokens that feeds anew.
@@ -190,7 +190,7 @@ class _Planning:
     def batch(self, block_size: int) -> Batch:
         layout = Layout(self.trie, block_size)
         heads = HeadRows()
-        extents = tuple(self._extent(item, heads) for item in self.admitted)
+        query_slices = tuple(self._query_slice(item, heads) for item in self.admitted)
         return Batch(
             token_ids=layout.token_ids,
             positions=layout.positions,
@@ -202,11 +202,11 @@ class _Planning:
             summaries=heads.summaries,
             gather_head=heads.gather_head,
             gather_ids=heads.gather_ids,
-            query_slices=extents,
+            query_slices=query_slices,
             kept=tuple(self._kept()),
         )
 
-    def _extent(self, item: _Admitted, heads: HeadRows) -> QuerySlice:
+    def _query_slice(self, item: _Admitted, heads: HeadRows) -> QuerySlice:
         query = item.work.query
         rows = item.end.rows(item.rows.start - 1)
         head_index, gathers = heads.add(query, item.rows, rows)
@@ -218,7 +218,7 @@ class _Planning:
             head_index=head_index,
             gathers=gathers,
             end_row=item.end.rows(item.stop - 1)[0],
-            cached_result=item.recalled,
+            cached_result=item.cached_result,
             kept_slots=item.kept_slots,
         )
 

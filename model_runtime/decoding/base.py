@@ -1,4 +1,4 @@
-"""What every search strategy is: a machine that asks, is told, and asks again.
+"""What every search strategy is: a state machine that asks, takes answers, and asks again.
 
 Strategies are sans-I/O. They run no model and know no text; the scheduler feeds them on the
 model thread, between forwards. Scoring is the strategy that asks once (``SingleRound``).
@@ -60,9 +60,9 @@ class SearchStrategy(Protocol[R_co]):
 
 @runtime_checkable
 class AnytimeStrategy(Protocol):
-    """A search that has something to give before it is done."""
+    """A search that may have a result before it is done."""
 
-    def give_up(self) -> bool:
+    def finish_early(self) -> bool:
         """End now with what is there: ``result`` may be called. False: there is nothing yet."""
         ...
 

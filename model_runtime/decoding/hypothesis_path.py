@@ -34,7 +34,7 @@ class NextTokens(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratedStep:
-    """One generated token, linked to the one before it, so that branches share their stem."""
+    """One generated token, linked to the one before it, so that branches share the rest."""
 
     before: GeneratedStep | None
     token: RankedLogprob
@@ -59,7 +59,7 @@ class PartialHypothesis:
         constraint: its state after the generated tokens, but for an end token; None where
             there is none.
         finish_reason: None while it may be extended.
-        continues: finished, and also the beginning of longer completions: see ``as_live``.
+        may_extend: finished, and also the beginning of longer completions: see ``as_live``.
     """
 
     tokens: tuple[int, ...]
@@ -136,7 +136,7 @@ class PartialHypothesis:
     def as_live(self) -> PartialHypothesis:
         """Of a finished path that ``may_extend``, the one to go on with."""
         if not self.may_extend:
-            raise RuntimeError("a path that has ended was reopened: please report this")
+            raise RuntimeError("a path that has ended was to go on: please report this")
         return replace(self, finish_reason=None, may_extend=False)
 
     def hypothesis(self, score: float) -> Hypothesis:

@@ -1,8 +1,8 @@
-"""A greedy search that tells each token as soon as it is chosen. Pure: whom it tells is injected.
+"""A greedy search that hands out each token as soon as it is chosen, through a callback.
 
 ::
 
-    forward ──> advance(answers) ──> the search picks a token ──> tell(token)
+    forward ──> advance(answers) ──> the search picks a token ──> on_token(token)
                                                                └─> the next forward
 """
 
@@ -36,16 +36,16 @@ class GeneratedToken:
 
 
 class StreamedSearch:
-    """``search``, with ``tell`` called after each step. A ``SearchStrategy``.
+    """``search``, with ``on_token`` called after each step. A ``SearchStrategy``.
 
     Args:
-        search: not begun yet.
-        tell: called on the thread that advances the search; must return at once.
+        search: without an answer so far.
+        on_token: called on the thread that advances the search; must return at once.
     """
 
-    def __init__(self, search: GreedySearch, tell: Callable[[GeneratedToken], object]) -> None:
+    def __init__(self, search: GreedySearch, on_token: Callable[[GeneratedToken], object]) -> None:
         self._search = search
-        self._tell = tell
+        self._on_token = on_token
         self.cost = search.cost
         self.longest_path = search.longest_path
 
@@ -59,13 +59,13 @@ class StreamedSearch:
         return self._search.queries()
 
     def advance(self, answers: Sequence[QueryResult]) -> None:
-        """Let the search go on, and tell what it chose."""
+        """Let the search go on, and hand out what it chose."""
         self._search.advance(answers)
         step = self._search.last
         if step is None:
             raise RuntimeError("this is a bug: a search that advanced has no token")
         completion = self._search.result().hypotheses[0] if self._search.done else None
-        self._tell(
+        self._on_token(
             GeneratedToken(step.token.id, step.token.logprob, step.rank, step.top, completion)
         )
 

@@ -166,7 +166,7 @@ _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers that the models of the Llama family call on one input, by their names."""
 
 
-LayOut = Callable[[Tensor, Tensor | None], nn.Module]
+MakeLinear = Callable[[Tensor, Tensor | None], nn.Module]
 """(weight, bias) -> the layer that takes their place."""
 
 
@@ -186,25 +186,25 @@ def pack_linears(
     """
     packed: list[PackedLinear] = []
 
-    def lay_out(weight: Tensor, bias: Tensor | None) -> nn.Module:
+    def make_linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
         if device.type != "cpu":
             return RoundedLinear(weight, bias, dtype)
         packed.append(PackedLinear(weight, bias, dtype, threads))
         return packed[-1]
 
-    _replace_linears(module, lay_out)
+    _replace_linears(module, make_linear)
     return packed
 
 
-def _replace_linears(module: nn.Module, lay_out: LayOut) -> None:
+def _replace_linears(module: nn.Module, make_linear: MakeLinear) -> None:
     for names in _SIBLINGS:
-        _lay_out_together(module, names, lay_out)
+        _fuse(module, names, make_linear)
     for name, child in module.named_children():
         weight = _weight(child)
         if weight is None:
-            _replace_linears(child, lay_out)
+            _replace_linears(child, make_linear)
         else:
-            setattr(module, name, lay_out(weight, _bias(child)))
+            setattr(module, name, make_linear(weight, _bias(child)))
 
 
 def forget_products(module: nn.Module) -> None:
@@ -214,7 +214,7 @@ def forget_products(module: nn.Module) -> None:
             child.forget()
 
 
-def _lay_out_together(module: nn.Module, names: Sequence[str], lay_out: LayOut) -> None:
+def _fuse(module: nn.Module, names: Sequence[str], make_linear: MakeLinear) -> None:
     layers = [getattr(module, name, None) for name in names]
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     biases = [_bias(linear) for linear in linears]
@@ -223,7 +223,7 @@ def _lay_out_together(module: nn.Module, names: Sequence[str], lay_out: LayOut) 
         return
     weight = torch.cat([linear.weight.detach() for linear in linears])
     bias = torch.cat(present) if present else None
-    product = FusedLinear(lay_out(weight, bias), len(names))
+    product = FusedLinear(make_linear(weight, bias), len(names))
     start = 0
     for name, linear in zip(names, linears, strict=True):
         setattr(module, name, FusedLinearSlice(product, start, start + linear.out_features))

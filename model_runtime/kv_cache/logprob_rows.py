@@ -7,10 +7,10 @@ only and ends when the slot is given away::
     tokens     x0   x1   x2   x3
     slots       7    8    9   10
     kept        7: x1    8: x2    9: x3         asked again: x0 x1 x2 y3
-    recalled    7: x1    8: x2                  computed:             y3
+    looked up   7: x1    8: x2                  computed:             y3
 
 Only for queries that say what is worth keeping, and within a bound in bytes: what was neither kept
-nor recalled for longest goes first, of one path its end before its beginning.
+nor looked up for longest goes first, of one path its end before its beginning.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class NullPrefixCache:
     def match(self, salt: str, tokens: Sequence[int], stop: int, shared: int) -> TriePosition:
         return ROOT_POSITION
 
-    def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
+    def lookup_rows(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
         return EMPTY_RESULT
 
     def allocate(self, count: int) -> list[int]:

@@ -58,7 +58,7 @@ class PrefixCache:
         self._clock = 0
         self._touched = 0
         self._held = 0
-        self._leaves = _Leaves()
+        self._evictable = _EvictionHeap()
         self._matched: TriePosition | None = None
         self._rows = LogprobRowCache(row_bytes)
 
@@ -78,7 +78,7 @@ class PrefixCache:
         return len(self._free) + self._held - self._touched
 
     def begin(self) -> None:
-        """Start a batch. One that was begun before and has not run is given up."""
+        """Start a batch. One that was started before and has not run ends here."""
         self._restore()
         self._clock += 1
         self._touched = 0
@@ -114,7 +114,7 @@ class PrefixCache:
         self._batch_slots.update(taken)
         return taken[::-1]
 
-    def recall(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
+    def lookup_rows(self, slots: Sequence[int], query: LogprobQuery, first: int) -> LogprobResult:
         """The known rows of a query from ``first`` on; ``slots`` are of the tokens before them."""
         return self._rows.lookup(slots, query, first)
 
@@ -127,7 +127,7 @@ class PrefixCache:
         """The batch has run: keep its kept paths and free the rest of its slots.
 
         A path is kept as far as none of its tokens is in ``bad_slots``. Of the answers, one for
-        each extent, rows that follow kept tokens are kept with them.
+        each query slice, rows that follow kept tokens are kept with them.
         """
         self._write_over()
         for path in batch.kept:
@@ -155,7 +155,7 @@ class PrefixCache:
             leaf.slots = leaf.slots + slots
             if gone:
                 self._trie.put_back(leaf)
-            self._leaves.add(leaf)
+            self._evictable.add(leaf)
             back.update(slots)
         self._evicted.clear()
         if back:
@@ -168,7 +168,7 @@ class PrefixCache:
         self._rows.invalidate(self._batch_slots)
 
     def _give_back(self) -> None:
-        """Free what is lent still, and end the bracket."""
+        """Free what is allocated still, and end the bracket."""
         self._free += sorted(self._batch_slots, reverse=True)
         self._batch_slots.clear()
         self._matched = None
@@ -180,17 +180,17 @@ class PrefixCache:
         end = self._trie.extend(place, salt, tokens[place.depth :], list(new))
         self._touch(end)
         if new:
-            self._leaves.add(self._trie.join(end.node))
+            self._evictable.add(self._trie.join(end.node))
         self._held += len(new)
         self._batch_slots.difference_update(new)
 
     def _evict(self, wanted: int) -> None:
         """Free ``wanted`` slots: the ends of leaves, oldest leaf first."""
         while wanted > 0:
-            leaf = self._leaves.pop(self._clock)
+            leaf = self._evictable.pop(self._clock)
             dropped = min(wanted, len(leaf.tokens))
             self._drop(leaf, dropped)
-            self._leaves.add(leaf if leaf.tokens else leaf.parent)
+            self._evictable.add(leaf if leaf.tokens else leaf.parent)
             wanted -= dropped
 
     def _drop(self, leaf: TrieNode, count: int) -> None:
@@ -204,7 +204,7 @@ class PrefixCache:
         self._held -= count
 
     def check(self) -> None:
-        """Every slot is free, lent or held by one node, once; no node is newer than its parent.
+        """Each slot is free, allocated or held by one node, once; no node is newer than its parent.
 
         Raises:
             RuntimeError: it is not so. For tests, at any moment.
@@ -215,7 +215,7 @@ class PrefixCache:
             raise RuntimeError("slots are lost or held twice; this is a bug")
         if self._held != len(held) or any(len(n.slots) != len(n.tokens) for n in nodes):
             raise RuntimeError("the count of held slots is off; this is a bug")
-        if any(not n.children and n not in self._leaves for n in nodes):
+        if any(not n.children and n not in self._evictable for n in nodes):
             raise RuntimeError("a leaf could never be evicted; this is a bug")
         if any(n.parent and n.parent.tokens and n.parent.last_used < n.last_used for n in nodes):
             raise RuntimeError("a node was used without its parent; this is a bug")
@@ -229,7 +229,7 @@ class _Evicted(NamedTuple):
     slots: list[int]
 
 
-class _Leaves:
+class _EvictionHeap:
     """The trie's leaves, least recently used first. A full cache evicts in each batch, so they are
     known at all times and never looked for.
 

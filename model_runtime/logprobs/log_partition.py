@@ -4,7 +4,7 @@
 
 with ``best`` the row's largest logprob, in float64 over the float32 log-probs that tokens are
 given. No temperature is too small for it: the best token's own term is 1. The sum is the tree of
-``set_mass``, so company, threads and tiles change no bit.
+``set_mass``, so other rows, threads and tiles change no bit.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from model_runtime.batching.batch import AskedChoice, AskedMass, AskedPartition, Batch, BatchOutput
+from model_runtime.batching.batch import AskedChoice, AskedPartition, AskedSet, Batch, BatchOutput
 from model_runtime.kernels.rows import read_rows, row_index
 from model_runtime.logprobs.log_partition import log_partitions_of_rows
-from model_runtime.logprobs.set_mass import masses_of_rows
+from model_runtime.logprobs.set_mass import set_logprobs_of_rows
 from model_runtime.logprobs.top_k import choices_of_rows, top_of_rows
 from model_runtime.types import RankedLogprob, TokenLogprob
 
@@ -81,8 +81,8 @@ class _Reduction:
         self._bad: set[int] = set()
         self._asked = _by_head(batch.choices)
         self._choices: dict[AskedChoice, Sequence[RankedLogprob]] = {}
-        self._asked_masses = _by_head(batch.masses)
-        self._masses: dict[AskedMass, float] = {}
+        self._asked_sets = _by_head(batch.token_sets)
+        self._set_logprobs: dict[AskedSet, float] = {}
         self._temperatures = _by_head(batch.partitions)
         self._log_partitions: dict[AskedPartition, float] = {}
 
@@ -105,7 +105,7 @@ class _Reduction:
             entropies=self._entropies,
             bad_rows=frozenset(self._bad),
             choices=self._choices,
-            masses=self._masses,
+            set_logprobs=self._set_logprobs,
             log_partitions=self._log_partitions,
         )
 
@@ -137,7 +137,7 @@ class _Reduction:
             self._logprobs[g], self._ranks[g] = logprob, 1 + greater
 
     def _list(self, heads: Sequence[int], first: int, logits: Tensor, log_sum: Tensor) -> None:
-        """The top k, the choices, masses and log-partitions, where they are asked."""
+        """The top k, the choices, sums over sets and log-partitions, where they are asked."""
         batch = self._batch
         counts = [(h - first, batch.top_k[h]) for h in heads if batch.top_k[h]]
         for row, top in top_of_rows(logits, log_sum, counts):
@@ -145,9 +145,9 @@ class _Reduction:
         asked = [(h - first, choice) for h in heads for choice in self._asked.get(h, ())]
         for (row, choice), tokens in choices_of_rows(logits, log_sum, asked):
             self._choices[AskedChoice(first + row, choice)] = tokens
-        sums = [(h - first, tokens) for h in heads for tokens in self._asked_masses.get(h, ())]
-        for (row, among), mass in masses_of_rows(logits, log_sum, sums):
-            self._masses[AskedMass(first + row, among)] = mass
+        sums = [(h - first, tokens) for h in heads for tokens in self._asked_sets.get(h, ())]
+        for (row, among), logprob in set_logprobs_of_rows(logits, log_sum, sums):
+            self._set_logprobs[AskedSet(first + row, among)] = logprob
         tempered = [(h - first, t) for h in heads for t in self._temperatures.get(h, ())]
         for (row, t), log_partition in log_partitions_of_rows(logits, log_sum, tempered):
             self._log_partitions[AskedPartition(first + row, t)] = log_partition

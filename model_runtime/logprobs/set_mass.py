@@ -5,7 +5,7 @@ A mass is defined by the log-probs that single tokens are given, which are float
     mass(S) = m + log(sum over S of exp(logprob - m)),   m = the largest logprob in S
 
 in float64. The sum is a tree whose shape is the size of S alone, added up element by element: no
-reduction of the library decides the order, so company, threads and tiles change no bit.
+reduction of the library decides the order, so other rows, threads and tiles change no bit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ELEMENTS = 1 << 19
 AskedRow = tuple[int, TokenSet]
 
 
-def masses_of_rows(
+def set_logprobs_of_rows(
     logits: Tensor, log_sum: Tensor, asked: Sequence[AskedRow]
 ) -> Iterator[tuple[AskedRow, float]]:
     """Log of the summed probability of sets of tokens; a row may be asked for several.
@@ -47,7 +47,7 @@ def masses_of_rows(
         height = max(1, ELEMENTS // width)
         for first in range(0, len(pairs), height):
             part = pairs[first : first + height]
-            yield from zip(part, _masses(logits, log_sum, part, width), strict=True)
+            yield from zip(part, _set_logprobs(logits, log_sum, part, width), strict=True)
 
 
 def _width(size: int) -> int:
@@ -55,7 +55,7 @@ def _width(size: int) -> int:
     return 1 << max(0, size - 1).bit_length()
 
 
-def _masses(
+def _set_logprobs(
     logits: Tensor, log_sum: Tensor, pairs: Sequence[AskedRow], width: int
 ) -> Iterator[float]:
     device = logits.device

@@ -21,11 +21,11 @@ A reading takes half a millisecond, which a lone decode step would pay each time
 
 
 RETRY_AFTER_S = 5.0
-"""What is told to whom other processes' memory was in the way of; nobody knows for how long."""
+"""The ``Retry-After`` where other processes have the memory: when they free it is not known."""
 
 
 class MemoryGuard:
-    """Makes batches as small as memory is short.
+    """Limits batches to what fits the memory that is free.
 
     Pages of the KV storage that nothing was written to yet count for the batch that writes to them
     first. What an earlier batch has freed may stay with the process, and then it is there again.

@@ -70,7 +70,7 @@ class ModelRunner:
         self._head = _Head(model)
         self._threads = ThreadLimiter()
         layers = pack_linears(self._decoder, self.device, product_dtype, self._threads)
-        head = self._head.lay_out(self.device, self._threads)
+        head = self._head.pack(self.device, self._threads)
         config = model.config.get_text_config()
         self.rows = RowLayout()
         if on_cpu:
@@ -146,7 +146,7 @@ class _Head:
         config = model.config.get_text_config()
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
 
-    def lay_out(self, device: torch.device, threads: ThreadLimiter) -> list[PackedLinear]:
+    def pack(self, device: torch.device, threads: ThreadLimiter) -> list[PackedLinear]:
         holder = nn.ModuleList([self._project])
         packed = pack_linears(holder, device, torch.float32, threads)
         self._project = holder[0]

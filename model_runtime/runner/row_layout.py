@@ -95,7 +95,7 @@ def _choose_tile(layers: Collection[PackedLinear], most_rows: int) -> tuple[int 
 
 
 def keeps_bits(layer: PackedLinear, most_rows: int = CROWD) -> bool:
-    """Compare rows of a crowd with the same rows in less company, on all threads and on one."""
+    """Compare rows of a crowd with the same rows beside fewer, on all threads and on one."""
     generator = torch.Generator().manual_seed(layer.in_features)
     rows = torch.randn((min(CROWD, most_rows), layer.in_features), generator=generator)
     crowd = layer(rows)

@@ -5,11 +5,11 @@ One token path is one forward of the unmodified transformers model, from its fir
     path     x0 x1 x2 y0 y1          fed whole, alone, without a mask of ours
     logits    .  .  r3 r4 r5         the asked rows, reduced as everywhere
 
-No cache, no merging, and in spite of the name no padding: a recurrence would read it and experts
-would be sent it, so a path shares its forward with nobody. That makes its bits independent of
-any company. They do depend on the length that is fed and on the rows that are asked: a path and
-its continuation agree within rounding only, and every step of a decode costs its whole path
-again. Used only where the operator asks for it.
+No cache, no merging, and, though the setting says ``padded``, no padding: recurrent layers would
+take padding in, and experts would be given it. So each forward holds one path, and its bits do not
+depend on other requests. They do depend on the length that is fed and on the rows that are asked:
+a path and its continuation agree within rounding only, and every step of a decode computes its
+whole path again. Used only where the operator asks for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ PROBE_TOKENS = 160
 """Length of the path that start-up looks at for a model that sees what comes next."""
 
 LARGEST_LEAK = 0.01
-"""In nats, between rows of two paths that differ behind them. More is sight, not rounding."""
+"""In nats, between rows of two paths that differ only after them. More than that is no rounding:
+the rows depend on later tokens."""
 
 
 class UnbatchedModelRunner:
@@ -87,7 +88,7 @@ class UnbatchedModelRunner:
 
     @torch.inference_mode()
     def _check_causal(self, length: int) -> None:
-        """Rows before the place where two paths part must not tell them apart."""
+        """Refuse a model whose rows depend on later tokens."""
         vocab = self._model.config.get_text_config().vocab_size
         path = [31 * i % vocab for i in range(length)]
         parting = max(1, length // 2)

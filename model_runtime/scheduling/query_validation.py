@@ -68,7 +68,7 @@ class QueryValidator:
             return InvalidQuery(f"must lie in 0 .. {self.vocab_size}", param="top_k")
         if query.keep is not None and query.keep < 0:
             return InvalidQuery("must not be negative", param="keep")
-        return self._check_choice(query) or self._check_masses(query) or _check_temperatures(query)
+        return self._check_choice(query) or self._check_sets(query) or _check_temperatures(query)
 
     def _check_choice(self, query: LogprobQuery) -> InvalidQuery | None:
         choice = query.choice
@@ -82,10 +82,10 @@ class QueryValidator:
             return InvalidQuery("the floor of a choice must be finite", param="floor")
         return self._check_allowed(choice.allowed)
 
-    def _check_masses(self, query: LogprobQuery) -> InvalidQuery | None:
-        if query.masses and query.targets is None:
-            return InvalidQuery("a mass needs the row after the path", param="masses")
-        return next(filter(None, map(self._check_vocabulary, query.masses)), None)
+    def _check_sets(self, query: LogprobQuery) -> InvalidQuery | None:
+        if query.token_sets and query.targets is None:
+            return InvalidQuery("a token set needs the row after the path", param="token_sets")
+        return next(filter(None, map(self._check_vocabulary, query.token_sets)), None)
 
     def _check_allowed(self, allowed: TokenSet | None) -> InvalidQuery | None:
         if allowed is None:

@@ -182,7 +182,7 @@ class EngineRequest:
         if not self.open_asks and not self._ask_on():
             while not self._tell():
                 pass
-        return self._outcome(now) if self.strategy.done or self.strategy.give_up() else None
+        return self._outcome(now) if self.strategy.done or self.strategy.finish_early() else None
 
     def _tell(self) -> bool:
         """Tell the search its answers; False where it has not read all of them yet."""

@@ -26,22 +26,22 @@ class CandidatePath:
 def candidate_paths(
     tokenizer: Tokenizer,
     checked: Sequence[str | tuple[int, ...] | InvalidQuery],
-    window: str,
+    suffix: str,
     before: tuple[int, ...],
     kept: int,
     check: Callable[[], None],
 ) -> list[CandidatePath | InvalidQuery]:
-    """One path per candidate: ids, or the tokens of the window with the candidate behind it.
+    """One path per candidate: ids, or the tokens of the suffix with the candidate behind it.
 
     Args:
         tokenizer: the model's.
         checked: the candidates that can be tokenized; what is wrong with the others.
-        window: the end of the context that texts are tokenized with; empty for ``separate``.
+        suffix: the end of the context that texts are tokenized with; empty for ``separate``.
         before: the context's own tokens, with what stands before them.
-        kept: so many of them lie before the window.
+        kept: so many of them lie before the suffix.
         check: called now and then; what it raises ends the work.
     """
-    texts = list(dict.fromkeys(window + one for one in checked if isinstance(one, str)))
+    texts = list(dict.fromkeys(suffix + one for one in checked if isinstance(one, str)))
     encoded = dict(zip(texts, tokenizer.encode_batch(texts, check=check), strict=True))
     tail = before[kept:]
     paths: list[CandidatePath | InvalidQuery] = []
@@ -49,7 +49,7 @@ def candidate_paths(
         if isinstance(candidate, InvalidQuery):
             paths.append(candidate)
             continue
-        ids = tuple(encoded[window + candidate]) if isinstance(candidate, str) else candidate
+        ids = tuple(encoded[suffix + candidate]) if isinstance(candidate, str) else candidate
         path = CandidatePath(ids, kept + common_prefix(ids, tail))
         paths.append(_refusal(path, kept, index) or path)
     return paths

@@ -106,11 +106,11 @@ def join(
     head, bos_added = _head(tokenizer, context_ids, add_bos, prefix_token_id, by_rule=by_rule)
     before = (*head, *context_ids)
     checked = _all_checked(tokenizer, candidates)
-    window = ""
+    suffix = ""
     if policy is Boundary.JOINT and candidates:
-        window = tokenizer.unstable_suffix(str(context), context_ids)
-    kept = len(before) - len(tokenizer.encode(window))
-    paths = candidate_paths(tokenizer, checked, window, before, kept, check)
+        suffix = tokenizer.unstable_suffix(str(context), context_ids)
+    kept = len(before) - len(tokenizer.encode(suffix))
+    paths = candidate_paths(tokenizer, checked, suffix, before, kept, check)
     start = _start(paths, len(before), start_token)
     tail_bytes = _size(tokenizer, before[start:])
     return Join(

@@ -31,7 +31,7 @@ PIECE_CHARS = 1 << 19
 
 
 def no_check() -> None:
-    """Nothing ever ends the work."""
+    """A check that never raises."""
 
 
 class Tokenizer:
@@ -145,7 +145,7 @@ class Tokenizer:
         return str(self._normalizer.normalize_str(text))
 
     def least_tokens(self, text: str) -> int:
-        """Tokens that ``encode(text)`` has at least, told by its length; 0 where nothing is."""
+        """Tokens that ``encode(text)`` has at least, by its length; 0 where no bound is known."""
         return 0 if self._longest is None else -(-len(text) // self._longest)
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:

@@ -293,7 +293,7 @@ class FakeEngine:
             top=tuple(_best(row)[: query.top_k] for row in rows) if query.top_k else (),
             entropies=tuple(_entropy(row) for row in rows) if query.summary else (),
             choices=() if query.choice is None else _chosen(rows[-1], query.choice),
-            masses=tuple(_mass(rows[-1], mass) for mass in query.masses),
+            set_logprobs=tuple(_set_logprob(rows[-1], ids) for ids in query.token_sets),
             log_partitions=tuple(_log_partition(rows[-1], t) for t in query.temperatures),
         )
 
@@ -332,7 +332,7 @@ def _chosen(row: Any, choice: TopKSelection) -> tuple[RankedLogprob, ...]:
     return tuple(listed[: choice.count])
 
 
-def _mass(row: Any, tokens: TokenSet) -> float:
+def _set_logprob(row: Any, tokens: TokenSet) -> float:
     mass = math.fsum(math.exp(row[token_id]) for token_id in tokens)
     return math.log(mass) if mass else -math.inf
 

@@ -12,6 +12,6 @@ class Giver(Chain):
         super().__init__(prompt, rounds)
         self.given_up = False
 
-    def give_up(self) -> bool:
+    def finish_early(self) -> bool:
         self.given_up = bool(self.told)
         return self.given_up

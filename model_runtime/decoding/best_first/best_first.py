@@ -19,9 +19,9 @@ import heapq
 import math
 from collections.abc import Sequence
 
+from model_runtime.decoding.best_first.expansion_queries import ExpansionQueries, Feasible
 from model_runtime.decoding.best_first.frontier import ExpandedNode, Expansion, Frontier
-from model_runtime.decoding.best_first.k_best import TopK
-from model_runtime.decoding.best_first.row_queries import ExpansionQueries, Feasible
+from model_runtime.decoding.best_first.top_k import TopK
 from model_runtime.decoding.certificate import Certificate
 from model_runtime.decoding.hypothesis import DecodingResult, FinishReason
 from model_runtime.decoding.hypothesis_path import NextTokens, PartialHypothesis, next_row
@@ -42,7 +42,7 @@ HELD_EXPANSIONS = 4096
 
 
 class BestFirstSearch:
-    """Finds the best completions of a prompt. A ``SearchStrategy``, and ``Interruptible``.
+    """Finds the best completions of a prompt. A ``SearchStrategy``, and ``AnytimeStrategy``.
 
     Args:
         prompt: token ids; at least one.
@@ -134,7 +134,7 @@ class BestFirstSearch:
             self._frontier.push(node)
         self._fill_round()
 
-    def give_up(self) -> bool:
+    def finish_early(self) -> bool:
         """End now with what is there; False before the first answers."""
         if not self.expanded:
             return False
@@ -166,10 +166,10 @@ class BestFirstSearch:
 
     def _fill_round(self) -> None:
         """Ask for the paths with the best bounds beside those of the beam search."""
-        if self._frontier.words > FRONTIER_WORDS:
+        if self._frontier.size_words > FRONTIER_WORDS:
             self._frontier.trim()
-        if self._frontier.words > FRONTIER_WORDS:
-            self.give_up()
+        if self._frontier.size_words > FRONTIER_WORDS:
+            self.finish_early()
             return
         # Where the beams have all ended with too few completions, others start from here.
         restart = not self._round and not self.best.full

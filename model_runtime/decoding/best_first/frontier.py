@@ -4,7 +4,7 @@ An expanded path stands in the frontier once, with the best of its continuations
 to come; the others wait behind that one in its row. What the row did not list comes last: it
 is bounded by the last token listed, and asked for where it matters::
 
-    stem      row, most probable first          place
+    node      row, most probable first          place
     x  ────   a  b  c  d │ (not listed)           ^ c: a and b were looked behind
               sum of x + log P(c | x) bounds all of what is left here
 
@@ -22,7 +22,7 @@ from model_runtime.decoding.hypothesis_path import NextTokens, PartialHypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
 
-STEM_WORDS = 100
+NODE_WORDS = 100
 """About the 8-byte words that a path takes beside its tokens and its row."""
 
 CHOICE_WORDS = 18
@@ -38,7 +38,7 @@ class ExpandedNode:
         count: how many were asked for last.
         complete: all that matter are listed: fewer came back than were asked for.
         place: the next continuation; the number of those listed where only the others are left.
-        taken: places that were looked at out of turn.
+        visited: places that were looked at out of turn.
     """
 
     __slots__ = ("complete", "count", "place", "prefix", "row", "visited")
@@ -62,12 +62,12 @@ class ExpandedNode:
         return not self.listed and self.complete
 
     @property
-    def words(self) -> int:
+    def size_words(self) -> int:
         """About the 8-byte words of memory that it takes."""
         listed = len(self.row.choices) + len(self.row.top)
         state = self.prefix.constraint
-        held = len(self.prefix.tokens) + (0 if state is None else state.words)
-        return STEM_WORDS + held + CHOICE_WORDS * listed
+        held = len(self.prefix.tokens) + (0 if state is None else state.size_words)
+        return NODE_WORDS + held + CHOICE_WORDS * listed
 
     def logprob(self, place: int) -> float:
         """The sum of the path with its continuation at ``place``."""
@@ -112,18 +112,18 @@ class ExpandedNode:
 
 
 class Frontier:
-    """Stems by falling bound; of equal ones the longer path, then the older stem, comes first.
+    """Nodes by falling bound; of equal ones the longer path, then the older node, comes first.
 
     Args:
         objective: gives the bounds.
         wants: whether completions of at most this score still matter. Once not, never again.
 
     Attributes:
-        words: about the 8-byte words of memory that the stems take.
+        size_words: about the 8-byte words of memory that the nodes take.
     """
 
     def __init__(self, objective: Objective, wants: Callable[[float], bool]) -> None:
-        self.words = 0
+        self.size_words = 0
         self._objective = objective
         self._wants = wants
         self._heap: list[tuple[float, int, int, ExpandedNode]] = []
@@ -141,29 +141,29 @@ class Frontier:
 
     @property
     def best(self) -> ExpandedNode:
-        """The stem with the best continuation of all."""
+        """The node with the best continuation of all."""
         return self._heap[0][-1]
 
-    def push(self, stem: ExpandedNode) -> None:
-        """Add a stem, unless nothing that is left there matters."""
-        if stem.exhausted:
+    def push(self, node: ExpandedNode) -> None:
+        """Add a node, unless nothing that is left there matters."""
+        if node.exhausted:
             return
-        bound = stem.bound(self._objective)
+        bound = node.bound(self._objective)
         if self._wants(bound):
-            self.words += stem.words
-            heapq.heappush(self._heap, (-bound, -stem.prefix.length, next(self._serials), stem))
+            self.size_words += node.size_words
+            heapq.heappush(self._heap, (-bound, -node.prefix.length, next(self._serials), node))
 
     def pop(self) -> ExpandedNode:
-        """Take the best stem out."""
-        stem = heapq.heappop(self._heap)[-1]
-        self.words -= stem.words
-        return stem
+        """Take the best node out."""
+        node = heapq.heappop(self._heap)[-1]
+        self.size_words -= node.size_words
+        return node
 
     def trim(self) -> None:
-        """Forget the stems that do not matter any more."""
+        """Forget the nodes that do not matter any more."""
         self._heap = [entry for entry in self._heap if self._wants(-entry[0])]
         heapq.heapify(self._heap)
-        self.words = sum(entry[-1].words for entry in self._heap)
+        self.size_words = sum(entry[-1].size_words for entry in self._heap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class Expansion:
         prefix: the path whose continuations are asked for.
         bound: no completion behind it, as far as it was not looked at, scores more.
         count: continuations listed at most.
-        stem: the same path where it was asked before and more of its continuations are needed.
+        node: the same path where it was asked before and more of its continuations are needed.
         in_beam: the beam search goes on from here.
     """
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from model_runtime.decoding.best_first.best_first import BestFirstSearch, check_at_least_one
 from model_runtime.decoding.best_first.exact import DEFAULT_WIDTH, check_can_end
-from model_runtime.decoding.best_first.k_best import TopK
-from model_runtime.decoding.best_first.row_queries import Feasible
+from model_runtime.decoding.best_first.expansion_queries import Feasible
+from model_runtime.decoding.best_first.top_k import TopK
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
 from model_runtime.errors import InvalidQuery

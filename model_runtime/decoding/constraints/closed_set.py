@@ -86,7 +86,7 @@ class ClosedSet:
         return self._node.candidates
 
     @property
-    def words(self) -> int:
+    def size_words(self) -> int:
         """About the 8-byte words of memory that this state takes; the trie is shared."""
         return 10
 

@@ -31,7 +31,7 @@ class Constraint(Protocol):
         ...
 
     @property
-    def words(self) -> int:
+    def size_words(self) -> int:
         """About the 8-byte words of memory that this state takes."""
         ...
 

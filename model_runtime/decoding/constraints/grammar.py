@@ -75,7 +75,7 @@ class Grammar:
         self._check()
 
     @property
-    def words(self) -> int:
+    def size_words(self) -> int:
         """About the 8-byte words of memory that a state takes."""
         return STATE_WORDS
 

@@ -16,11 +16,11 @@ class MarginalCandidate:
 
     Attributes:
         content: its bytes, at least one.
-        own: tokens that spell just these: the likeliest way, asked about first; empty for none.
+        preferred: tokens that spell just these, the likeliest way: asked first; empty for none.
     """
 
     content: bytes
-    own: tuple[int, ...] = ()
+    preferred: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -53,14 +53,14 @@ class PartialCover:
 
 
 def states_along(candidate: MarginalCandidate, trie: VocabularyTrie) -> Iterator[PartialCover]:
-    """The states along a candidate's own tokens, from before the first one on.
+    """The states along a candidate's preferred tokens, from before the first one on.
 
     Raises:
         InvalidQuery: they do not spell it.
     """
     state = PartialCover()
     yield state
-    for token_id in candidate.own:
+    for token_id in candidate.preferred:
         rest = candidate.content[state.spelled : state.spelled + trie.longest + 1]
         found = trie.continuations(rest)
         sizes = {step.token_id: step.size for step in found.steps}
@@ -71,5 +71,5 @@ def states_along(candidate: MarginalCandidate, trie: VocabularyTrie) -> Iterator
         # No mass is known before the model has been asked.
         state = PartialCover(state, token_id, spelled, state.length + 1, -math.inf)
         yield state
-    if candidate.own and state.spelled < len(candidate.content):
+    if candidate.preferred and state.spelled < len(candidate.content):
         raise InvalidQuery("the tokens do not spell the whole candidate", param="candidates")

@@ -30,10 +30,10 @@ from model_runtime.token_set import TokenSet
 from model_runtime.types import LogprobResult
 
 WIDTH = 16
-"""States that are asked about at a time once the candidate's own tokens are."""
+"""States that are asked about at a time once the candidate's preferred tokens are."""
 
-OWN_WIDTH = 64
-"""States along its own tokens that are asked about at a time."""
+PREFERRED_WIDTH = 64
+"""States along its preferred tokens that are asked about at a time."""
 
 NEGLIGIBLE = -32 * math.log(2.0)
 """What is left, beside what was found: 2e-10 of it is far below the rounding of a float32
@@ -64,7 +64,7 @@ class Covers:
     """Which states of a candidate are asked about next, and what has been found.
 
     What it asks depends on the candidate alone, never on who else is asked about meanwhile: its
-    own tokens first, then ``WIDTH`` at a time the states of the largest mass.
+    preferred tokens first, then ``WIDTH`` at a time the states of the largest mass.
 
     Args:
         candidate: whose covers.
@@ -87,9 +87,9 @@ class Covers:
         "_left",
         "_longest",
         "_longest_found",
-        "_next_own",
-        "_own",
-        "_own_count",
+        "_next_preferred",
+        "_preferred",
+        "_preferred_count",
         "_pushed",
         "_trie",
         "error",
@@ -111,11 +111,15 @@ class Covers:
         self._ends = ends
         self._longest = longest
         self._budget = budget
-        own = list(states_along(candidate, trie))
+        preferred = list(states_along(candidate, trie))
         # The whole candidate is no state, unless an end follows it.
-        self._own = [s for s in reversed(own) if s.spelled < len(self._content) or ends is not None]
-        self._own_count = len(self._own)
-        self._next_own = {state.before: state for state in self._own if state.before is not None}
+        self._preferred = [
+            s for s in reversed(preferred) if s.spelled < len(self._content) or ends is not None
+        ]
+        self._preferred_count = len(self._preferred)
+        self._next_preferred = {
+            state.before: state for state in self._preferred if state.before is not None
+        }
         self._frontier: list[tuple[float, int, PartialCover]] = []
         self._pushed = 0
         self._left = -math.inf
@@ -123,21 +127,24 @@ class Covers:
         self._longest_found = 0
 
     @property
-    def begun(self) -> bool:
-        """Its own tokens have been asked about, so that there is something to give."""
-        return self.expanded >= self._own_count
+    def has_bounds(self) -> bool:
+        """Its preferred tokens have been asked about, so that there are bounds to give."""
+        return self.expanded >= self._preferred_count
 
     @property
     def finished(self) -> bool:
         """There is nothing to ask about: it failed, spent its budget, or knows enough."""
         spent = self.error is not None or self.expanded == self._budget
-        return spent or (not self._own and self._negligible)
+        return spent or (not self._preferred and self._negligible)
 
     def take_states(self) -> list[PartialCover]:
         """The states to be asked about next, at least one while it is not finished."""
         room = self._budget - self.expanded
-        if self._own:
-            return [self._own.pop() for _ in range(min(room, OWN_WIDTH, len(self._own)))]
+        if self._preferred:
+            return [
+                self._preferred.pop()
+                for _ in range(min(room, PREFERRED_WIDTH, len(self._preferred)))
+            ]
         count = min(room, WIDTH, len(self._frontier))
         return [heapq.heappop(self._frontier)[-1] for _ in range(count)]
 
@@ -155,14 +162,14 @@ class Covers:
     def take_answer(self, state: PartialCover, answer: LogprobResult) -> None:
         """Look at what the model says after a state."""
         self.expanded += 1
-        for mass in answer.masses:
-            self._find(state, mass)
+        for logprob in answer.set_logprobs:
+            self._find(state, logprob)
         steps, _ = self.asks(state)
-        own = self._next_own.pop(state, None)
+        preferred = self._next_preferred.pop(state, None)
         for step, logprob in zip(steps, answer.target_logprobs, strict=True):
             total = state.logprob + logprob
-            if own is not None and own.token_id == step.token_id:
-                own.logprob = total
+            if preferred is not None and preferred.token_id == step.token_id:
+                preferred.logprob = total
                 continue
             self._push(
                 PartialCover(
@@ -176,10 +183,10 @@ class Covers:
 
     def close(self) -> None:
         """Forget what will not be asked about, but for its mass."""
-        for state in self._own:
+        for state in self._preferred:
             self.defer(state)
         self._drop(0)
-        self._next_own.clear()
+        self._next_preferred.clear()
 
     def result(self) -> MarginalResult:
         """What is known so far."""
@@ -202,8 +209,8 @@ class Covers:
         most = -self._frontier[0][0] + math.log(len(self._frontier))
         return log_sum_exp((self._left, most)) <= max(self._found) + NEGLIGIBLE
 
-    def _find(self, state: PartialCover, mass: float) -> None:
-        total = state.logprob + mass
+    def _find(self, state: PartialCover, logprob: float) -> None:
+        total = state.logprob + logprob
         if total > -math.inf:
             self._found.append(total)
             self._longest_found = max(self._longest_found, state.length + 1)

@@ -31,8 +31,8 @@ class MarginalSearch:
     spell exactly it.
 
     Candidates take turns in one round of queries after another, each with the states that it
-    would have asked about alone: no result depends on the company. A ``SearchStrategy``, and
-    ``Interruptible``: what is found of each candidate is a result at any time once its own
+    would have asked about alone: no result depends on the others. A ``SearchStrategy``, and
+    ``AnytimeStrategy``: what is found of each candidate is a result at any time once its preferred
     tokens have been asked about.
 
     Args:
@@ -45,7 +45,7 @@ class MarginalSearch:
 
     Raises:
         InvalidQuery: an argument is out of its range; ``param`` names it.
-        PathTooLong: a candidate's own tokens do not fit behind the prefix.
+        PathTooLong: a candidate's preferred tokens do not fit behind the prefix.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class MarginalSearch:
         longest = max_model_len - 1 - len(prefix)
         self._ends = None if ends is None else TokenSet.of(ends, trie.head_rows)
         for candidate in candidates:
-            _check_own(candidate, trie, longest, ended=ends is not None)
+            _check_preferred(candidate, trie, longest, ended=ends is not None)
         self._trie = trie
         self._longest = longest
         self._budget = max_expansions
@@ -101,12 +101,12 @@ class MarginalSearch:
                 self._turns.append((index, covers))
         self._fill_round()
 
-    def give_up(self) -> bool:
-        """End now: bounds for those whose own tokens were asked about, errors for the others."""
+    def finish_early(self) -> bool:
+        """End now: bounds for those whose preferred tokens were asked about, else errors."""
         for covers, state in self._round:
             covers.defer(state)
         for index, covers in (*self._served, *self._turns):
-            if covers.error is None and not covers.begun:
+            if covers.error is None and not covers.has_bounds:
                 covers.error = _too_late()
             self._finish(index, covers)
         for index, _ in self._waiting:
@@ -129,7 +129,7 @@ class MarginalSearch:
             tokens=tokens,
             score_from=len(tokens),
             targets=tuple(step.token_id for step in steps),
-            masses=() if finishing is None else (finishing,),
+            token_sets=() if finishing is None else (finishing,),
         )
 
     def _fill_round(self) -> None:
@@ -159,10 +159,10 @@ def _check(
         raise InvalidQuery("a candidate needs at least one byte", param="candidates")
 
 
-def _check_own(
+def _check_preferred(
     candidate: MarginalCandidate, trie: VocabularyTrie, longest: int, *, ended: bool
 ) -> None:
-    """Raise what keeps the states along a candidate's own tokens from being asked about."""
+    """Raise what keeps the states along a candidate's preferred tokens from being asked about."""
     deepest = deque(states_along(candidate, trie), maxlen=1)[0].length
     if not ended:
         deepest = max(0, deepest - 1)

@@ -70,7 +70,7 @@ class _Node(NamedTuple):
 class TopCandidates:
     """Finds the ``count`` best of ``candidates`` behind ``prefix``.
 
-    A ``SearchStrategy``, and ``Interruptible``.
+    A ``SearchStrategy``, and ``AnytimeStrategy``.
 
     Args:
         prefix: the token path that all candidates are conditional on; not empty.
@@ -145,9 +145,11 @@ class TopCandidates:
         rest = iter(answers)
         read = 0
         for node, ask in self._round:
-            told = [next(rest) for _ in ask.queries]
+            results = [next(rest) for _ in ask.queries]
             reading = (
-                self._read_whole(node, told) if ask.is_whole else self._read_on(node, ask, told[0])
+                self._read_whole(node, results)
+                if ask.is_whole
+                else self._read_on(node, ask, results[0])
             )
             for _ in reading:
                 read += 1
@@ -155,7 +157,7 @@ class TopCandidates:
                     yield
         self._round = []
 
-    def give_up(self) -> bool:
+    def finish_early(self) -> bool:
         """End with the best so far, if there are any."""
         for node, _ in self._round:
             heappush(self._heap, node)

@@ -32,7 +32,7 @@ OTHERWISE: dict[str, list[Any]] = {
     ],
     "keep": [0, 3],
     "temperatures": [(1.0,), (1.0000000000000002,), (1.0, 2.0)],
-    "masses": [(ALLOWED,), (ALLOWED, ALLOWED), (TokenSet.of([1, 3], 64),)],
+    "token_sets": [(ALLOWED,), (ALLOWED, ALLOWED), (TokenSet.of([1, 3], 64),)],
 }
 """Other values of each field of ``PLAIN``."""
 

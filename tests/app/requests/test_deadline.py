@@ -262,7 +262,7 @@ async def test_a_search_tells_what_it_has_found_when_the_time_is_over(
         async def decode(self, search: Any, options: RequestOptions) -> Any:
             self._take([], options)
             search.advance([self.answer(query) for query in search.queries()])
-            assert search.give_up()
+            assert search.finish_early()
             return _outcome(search.result(), 1)
 
     engine = Late(clock, 61.0)

@@ -176,7 +176,7 @@ class HastyEngine(FakeEngine):
 
     async def decode(self, search: Any, options: RequestOptions) -> RequestOutput[Any]:
         answered = 0
-        while not search.done and not search.give_up():
+        while not search.done and not search.finish_early():
             queries = search.queries()
             answered += len(queries)
             search.advance([self.answer(query) for query in queries])

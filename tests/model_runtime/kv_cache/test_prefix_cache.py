@@ -187,10 +187,10 @@ def test_rows_outlive_a_plan_that_is_given_up() -> None:
     cache.begin()
     cache.allocate(4)
     cache.begin()
-    assert cache.recall(slots[:3], query, 1).ranks == (1, 2, 3)
+    assert cache.lookup_rows(slots[:3], query, 1).ranks == (1, 2, 3)
     cache.allocate(4)
     cache.rollback()
-    assert cache.recall(slots[:3], query, 1) == LogprobResult()
+    assert cache.lookup_rows(slots[:3], query, 1) == LogprobResult()
 
 
 def test_evicting_never_walks_the_trie(walks: list[TokenTrie]) -> None:
@@ -212,7 +212,7 @@ def test_what_is_known_of_leaves_does_not_grow_with_the_batches() -> None:
     for length in range(1, 90):
         keep(cache, ("", tuple(range(length))))
     cache.check()
-    assert len(cache._leaves._heap) == 1
+    assert len(cache._evictable._heap) == 1
 
 
 def test_what_was_not_used_for_longest_goes_first() -> None:

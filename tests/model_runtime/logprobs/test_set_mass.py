@@ -17,9 +17,9 @@ from model_runtime.batching.planner import plan
 from model_runtime.errors import NonFiniteLogits, TokenIdOutOfRange
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.loading.reference import reference_logprobs
-from model_runtime.logprobs import set_mass as row_masses
+from model_runtime.logprobs import set_mass
 from model_runtime.logprobs.reduce import reduce_head_rows
-from model_runtime.logprobs.set_mass import MANY, ids_of, masses_of_rows
+from model_runtime.logprobs.set_mass import MANY, ids_of, set_logprobs_of_rows
 from model_runtime.runner.unbatched_runner import UnbatchedModelRunner
 from model_runtime.scheduling.query_validation import QueryValidator
 from model_runtime.token_set import TokenSet
@@ -31,9 +31,11 @@ from tests.tiny_models import TINY_VOCAB
 WIDE = 5003
 
 
-def asks(path: tuple[int, ...], *masses: TokenSet, targets: tuple[int, ...] = ()) -> LogprobQuery:
-    """Masses after a path."""
-    return LogprobQuery(path, len(path), targets, masses=masses)
+def asks(
+    path: tuple[int, ...], *token_sets: TokenSet, targets: tuple[int, ...] = ()
+) -> LogprobQuery:
+    """Sums over sets of tokens after a path."""
+    return LogprobQuery(path, len(path), targets, token_sets=token_sets)
 
 
 def reduce(logits: Tensor, queries: Sequence[LogprobQuery]) -> list[LogprobResult]:
@@ -79,9 +81,9 @@ def test_each_mass_is_that_of_the_definition(
     results = reduce(logits, [asks((row,), *tokens) for row, tokens in asked])
     for (row, tokens), result in zip(asked, results, strict=True):
         expected = [weighed(logits[row], one) for one in tokens]
-        assert list(result.masses) == pytest.approx(expected, abs=1e-13)
-        alone = [reduce(logits, [asks((row,), one)])[0].masses[0] for one in tokens]
-        assert list(result.masses) == alone
+        assert list(result.set_logprobs) == pytest.approx(expected, abs=1e-13)
+        alone = [reduce(logits, [asks((row,), one)])[0].set_logprobs[0] for one in tokens]
+        assert list(result.set_logprobs) == alone
 
 
 def test_a_single_token_weighs_its_log_prob_to_the_bit() -> None:
@@ -89,7 +91,7 @@ def test_a_single_token_weighs_its_log_prob_to_the_bit() -> None:
     logits, ids = random_logits(3, 1), tuple(range(0, WIDE, 7))
     singles = [TokenSet.of((token_id,), WIDE) for token_id in ids]
     (result,) = reduce(logits, [asks((0,), *singles, targets=ids)])
-    assert result.masses == result.target_logprobs
+    assert result.set_logprobs == result.target_logprobs
 
 
 def test_every_token_together_weighs_one_and_no_token_nothing() -> None:
@@ -102,7 +104,7 @@ def test_every_token_together_weighs_one_and_no_token_nothing() -> None:
         TokenSet.of((5,), WIDE),
     )
     (result,) = reduce(logits, [asks((0,), all_of_them, none, impossible)])
-    assert result.masses == (pytest.approx(0.0, abs=1e-6), -math.inf, -math.inf)
+    assert result.set_logprobs == (pytest.approx(0.0, abs=1e-6), -math.inf, -math.inf)
 
 
 def test_what_is_added_up_at_a_time_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,13 +113,13 @@ def test_what_is_added_up_at_a_time_changes_no_bit(monkeypatch: pytest.MonkeyPat
     log_sum = logits.logsumexp(-1)
     kinds = [TokenSet.of(range(start, WIDE, step), WIDE) for start in (0, 1) for step in (1, 9)]
     asked = [(row, tokens) for row in range(9) for tokens in kinds]
-    expected = dict(masses_of_rows(logits, log_sum, asked))
+    expected = dict(set_logprobs_of_rows(logits, log_sum, asked))
     threads = torch.get_num_threads()
     try:
         for elements, count in ((1, 1), (20_000, 2)):
-            monkeypatch.setattr(row_masses, "ELEMENTS", elements)
+            monkeypatch.setattr(set_mass, "ELEMENTS", elements)
             torch.set_num_threads(count)
-            assert dict(masses_of_rows(logits, log_sum, asked[::-1])) == expected
+            assert dict(set_logprobs_of_rows(logits, log_sum, asked[::-1])) == expected
     finally:
         torch.set_num_threads(threads)
 
@@ -136,8 +138,8 @@ def test_a_broken_row_fails_its_own_masses_alone() -> None:
     odd = TokenSet.of(range(1, WIDE, 2), WIDE)
     first, broken, last = reduce(logits, [asks((row,), odd) for row in range(3)])
     assert isinstance(broken, NonFiniteLogits)
-    assert first.masses == pytest.approx([weighed(logits[0], odd)])
-    assert last.masses == pytest.approx([weighed(logits[2], odd)])
+    assert first.set_logprobs == pytest.approx([weighed(logits[0], odd)])
+    assert last.set_logprobs == pytest.approx([weighed(logits[2], odd)])
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3"])
@@ -148,7 +150,7 @@ def test_masses_agree_with_the_reference(kind: str, tiny_folder: TinyFolder) -> 
     (result,) = Offline(tiny_folder(kind)).answer([asks(path, *kinds)])
     truth = reference_logprobs(eager_model(tiny_folder(kind), torch.float64), path)[-1]
     expected = [float(truth[list(tokens)].logsumexp(0)) for tokens in kinds]
-    assert list(result.masses) == pytest.approx(expected, abs=1e-4)
+    assert list(result.set_logprobs) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_mass_is_the_same_alone_and_in_company(tiny_folder: TinyFolder) -> None:
@@ -158,7 +160,7 @@ def test_a_mass_is_the_same_alone_and_in_company(tiny_folder: TinyFolder) -> Non
     kinds = [TokenSet.of(range(start, TINY_VOCAB, 3), TINY_VOCAB) for start in range(3)]
     few = TokenSet.of(rng.sample(range(TINY_VOCAB), 5), TINY_VOCAB)
     queries = [
-        LogprobQuery(trunk[:cut], max(1, cut - back), (4,), masses=(tokens, few))
+        LogprobQuery(trunk[:cut], max(1, cut - back), (4,), token_sets=(tokens, few))
         for cut in (1, 40, 65, 150)
         for back, tokens in zip((0, 3, 70), kinds, strict=True)
     ]
@@ -176,16 +178,16 @@ def test_the_plain_runner_weighs_alike(tiny_folder: TinyFolder) -> None:
     (plain,) = results_from_output(batch, runner.run(batch))
     (fast,) = Offline(tiny_folder("llama")).answer([query])
     assert isinstance(plain, LogprobResult)
-    assert plain.masses == pytest.approx(fast.masses, abs=1e-4)
-    assert plain.masses[1:] == plain.target_logprobs
+    assert plain.set_logprobs == pytest.approx(fast.set_logprobs, abs=1e-4)
+    assert plain.set_logprobs[1:] == plain.target_logprobs
 
 
 def test_impossible_masses_are_refused() -> None:
     """Before anything is computed: without the row that they are of, or of other vocabularies."""
     limits = QueryValidator(vocab_size=4, max_model_len=9, capacity=7)
     mass = TokenSet.of((1, 2), 4)
-    error = limits.check(LogprobQuery((1, 2), 1, masses=(mass,)))
-    assert error is not None and error.param == "masses"
+    error = limits.check(LogprobQuery((1, 2), 1, token_sets=(mass,)))
+    assert error is not None and error.param == "token_sets"
     for size in (3, 5):
         foreign = asks((1, 2), mass, TokenSet.of((2,), size))
         assert isinstance(limits.check(foreign), TokenIdOutOfRange)

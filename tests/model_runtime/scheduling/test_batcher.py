@@ -331,7 +331,7 @@ def test_a_search_that_fails_to_give_fails_alone() -> None:
     """What goes wrong while it gives up is its own failure, not a timeout."""
     bench = Bench()
     search = Giver((1,), rounds=50)
-    search.give_up = lambda: 1 // 0  # type: ignore[method-assign, assignment]
+    search.finish_early = lambda: 1 // 0  # type: ignore[method-assign, assignment]
     job, other = bench.submit(search=search, deadline=5.0), bench.submit(ask(2, 2))
     bench.turn()
     bench.now = 5.0

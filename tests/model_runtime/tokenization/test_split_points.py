@@ -122,29 +122,29 @@ def test_parts_have_the_tokens_of_the_whole(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CUT)
-def test_nothing_before_the_window_changes(kind: str) -> None:
-    """Whatever follows a text, its tokens before the window stay, and the rest is the window's."""
+def test_nothing_before_the_unstable_suffix_changes(kind: str) -> None:
+    """Whatever follows a text, its tokens before the suffix stay, and the rest is the suffix's."""
     ours = of_kind(kind)
 
     @some
     @given(text=TEXT, following=TEXT)
     def check(text: str, following: str) -> None:
         ids = ours.encode(text)
-        window = ours.unstable_suffix(text, ids)
-        assert text.endswith(window)
-        kept = ids[: len(ids) - len(ours.encode(window))]
-        assert ours.encode(text + following) == kept + ours.encode(window + following)
+        suffix = ours.unstable_suffix(text, ids)
+        assert text.endswith(suffix)
+        kept = ids[: len(ids) - len(ours.encode(suffix))]
+        assert ours.encode(text + following) == kept + ours.encode(suffix + following)
 
     check()
 
 
 @pytest.mark.parametrize("kind", CUT)
-def test_the_window_is_the_last_word(kind: str) -> None:
+def test_the_unstable_suffix_is_the_last_word(kind: str) -> None:
     """Where it is known how texts can be cut, no more is tokenized than must be."""
     ours = of_kind(kind)
     text = "The capital of France  is 42 and" * 20
-    window = ours.unstable_suffix(text, ours.encode(text))
-    assert window.strip() == "and"
+    suffix = ours.unstable_suffix(text, ours.encode(text))
+    assert suffix.strip() == "and"
 
 
 @pytest.mark.parametrize("kind", NOT_CUT)
@@ -170,8 +170,8 @@ def test_texts_of_an_unknown_pattern_are_tokenized_whole(kind: str) -> None:
     check()
 
 
-def test_a_window_that_does_not_hold_is_not_used() -> None:
-    """Should the tokens of the window not end those of the text, the whole text is taken."""
+def test_a_suffix_that_does_not_hold_is_not_used() -> None:
+    """Should the tokens of the suffix not end those of the text, the whole text is taken."""
     ours = of_kind("gpt2")
     text = "The capital is"
     assert ours.unstable_suffix(text, ours.encode(text)) == " is"

@@ -9,7 +9,7 @@ import pytest
 
 from model_runtime.decoding.base import AnytimeStrategy
 from model_runtime.decoding.beam import BeamSearch
-from model_runtime.decoding.best_first import best_first, row_queries
+from model_runtime.decoding.best_first import best_first, expansion_queries
 from model_runtime.decoding.best_first.best_first import HELD_EXPANSIONS, WIDENED
 from model_runtime.decoding.best_first.exact import ExactSearch
 from model_runtime.decoding.constraints.stop_strings import StopStrings
@@ -154,7 +154,7 @@ def test_a_path_is_asked_for_more_where_the_first_answer_may_not_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Twice as many each time, and it counts as one expansion, though not for the budget."""
-    monkeypatch.setattr(row_queries, "FIRST_COUNT", 1)
+    monkeypatch.setattr(expansion_queries, "FIRST_COUNT", 1)
     limits, counts = DecodingLimits(2), []
     search = search_of(limits, 6, num_return_sequences=36, num_beams=1, width=1)
     while not search.done:
@@ -187,7 +187,7 @@ def test_a_full_frontier_ends_the_search_honestly(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(best_first, "FRONTIER_WORDS", 10_000)
     search = search_of(limits, 8, max_expansions=10**5, num_beams=2)
     while not search.done:
-        assert search._frontier.words <= 10_000
+        assert search._frontier.size_words <= 10_000
         step(search, table)
     certificate = search.result().certificate
     assert certificate is not None
@@ -207,10 +207,10 @@ def test_it_can_be_interrupted_and_others_cannot() -> None:
     """Once it has looked at anything it has something to give."""
     search = search_of(DecodingLimits(4), 6)
     assert isinstance(search, AnytimeStrategy)
-    assert not search.give_up()
+    assert not search.finish_early()
     assert not search.done
     step(search, random_table(1, 6))
-    assert search.give_up()
+    assert search.finish_early()
     assert search.done
     for other in (
         GreedySearch(PROMPT, DecodingLimits(2), vocab_size=3),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_runtime.decoding.best_first import row_queries
+from model_runtime.decoding.best_first import expansion_queries
 from model_runtime.decoding.best_first.exact import ExactSearch
 from model_runtime.decoding.constraints.closed_set import ClosedSet
 from model_runtime.decoding.constraints.stop_strings import StopStrings
@@ -86,7 +86,7 @@ def test_the_k_best_are_those_of_brute_force(
     seed: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On thousands of random tables, however few continuations are asked for at a time."""
-    monkeypatch.setattr(row_queries, "FIRST_COUNT", count)
+    monkeypatch.setattr(expansion_queries, "FIRST_COUNT", count)
     source = random.Random(f"{seed} {count}")
     for _ in range(TABLES_A_SEED):
         case = Case(source)
@@ -108,11 +108,11 @@ def test_a_search_that_is_ended_early_tells_the_truth(seed: int) -> None:
         case = Case(source)
         truth = case.truth()
         search = case.search(width=1, num_beams=source.randint(1, 3))
-        assert not search.give_up()
+        assert not search.finish_early()
         for _ in range(source.randint(1, 6)):
             if not search.done:
                 step(search, case.table)
-        assert search.give_up()
+        assert search.finish_early()
         check(search.result(), truth, case.k)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model_runtime.decoding.best_first.frontier import ExpandedNode, Frontier
-from model_runtime.decoding.best_first.k_best import TopK
+from model_runtime.decoding.best_first.top_k import TopK
 from model_runtime.decoding.hypothesis_path import NextTokens, PartialHypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective
@@ -91,20 +91,20 @@ def test_what_cannot_matter_is_not_kept() -> None:
 
 
 def words_of(nodes: Sequence[ExpandedNode]) -> int:
-    return sum(each.words for each in nodes)
+    return sum(each.size_words for each in nodes)
 
 
 def test_memory_is_counted_and_given_back() -> None:
     """Words are those of the stems that are there, and trimming forgets what is useless."""
     best, nodes = TopK(1), [node(-1.0, -2.0), node(-3.0, -4.0, -5.0), node(-6.0)]
     waiting = frontier(*nodes, best=best)
-    assert waiting.words == words_of(nodes)
+    assert waiting.size_words == words_of(nodes)
     waiting.pop()
-    assert waiting.words == words_of(nodes[1:])
+    assert waiting.size_words == words_of(nodes[1:])
     best.offer(-4.0, PartialHypothesis((7,)))
     waiting.trim()
     assert len(waiting) == 1
-    assert waiting.words == nodes[1].words
+    assert waiting.size_words == nodes[1].size_words
     assert waiting.best is nodes[1]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from model_runtime.decoding.best_first import row_queries
+from model_runtime.decoding.best_first import expansion_queries
 from model_runtime.decoding.best_first.threshold import ThresholdSearch
 from model_runtime.decoding.constraints.stop_strings import StopStrings
 from model_runtime.decoding.hypothesis import DecodingResult
@@ -53,7 +53,7 @@ def test_it_finds_just_what_brute_force_finds(
     count: int, feasible: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On hundreds of random tables and thresholds; most probable first, and proven complete."""
-    monkeypatch.setattr(row_queries, "FIRST_COUNT", count)
+    monkeypatch.setattr(expansion_queries, "FIRST_COUNT", count)
     source = random.Random(f"{feasible} {count}")
     for _ in range(200):
         table = random_table(source.randrange(10**9), 4, source.choice([0.5, 2.0]))

@@ -56,7 +56,7 @@ class World(NamedTuple):
         return LogprobResult(
             target_logprobs=tuple(row[token_id] for token_id in query.targets),
             target_ranks=(1,) * len(query.targets),
-            masses=tuple(log_sum_exp(row[token_id] for token_id in mass) for mass in query.masses),
+            set_logprobs=tuple(log_sum_exp(row[i] for i in ids) for ids in query.token_sets),
         )
 
     def run(self, search: MarginalSearch) -> tuple[MarginalAnswer, ...]:

@@ -40,8 +40,8 @@ def test_bounds_hold_under_any_budget(
     assert 1 <= result.expanded <= budget
     if result.exact:
         assert result.upper <= result.lower + 1e-9
-    if budget >= 1 + len(candidate.own):
-        assert not candidate.own or result.lower > -math.inf
+    if budget >= 1 + len(candidate.preferred):
+        assert not candidate.preferred or result.lower > -math.inf
 
 
 @settings(deadline=None, max_examples=60)
@@ -88,11 +88,11 @@ def test_a_hand_written_sum() -> None:
     start = [*row.values(), 0.125, 0.0]
     after_a = [0.0, 0.25, 0.25, 0.25, 0.25, 0.0]
     world = World(texts, bigrams(start, [after_a] * 6))
-    result = world.find(MarginalCandidate(b"ab", own=(2,)))
+    result = world.find(MarginalCandidate(b"ab", preferred=(2,)))
     assert math.exp(result.lower) == pytest.approx(0.5 * (0.25 + 0.25) + 0.125)
     assert (result.expanded, result.longest, result.exact) == (2, 2, True)
     # followed by the end: a, b, end and ab, end
-    ended = world.find(MarginalCandidate(b"ab", own=(2,)), ended=True)
+    ended = world.find(MarginalCandidate(b"ab", preferred=(2,)), ended=True)
     assert math.exp(ended.lower) == pytest.approx(0.5 * 0.25 * 0.25 + 0.125 * 0.25)
     assert ended.longest == 3
 
@@ -107,14 +107,14 @@ def test_what_cannot_be_spelled_has_no_mass() -> None:
 def test_own_tokens_come_in_one_round() -> None:
     """All beginnings along a candidate's own tokens are asked about at once."""
     world = World((b"a", b"b", b"ab"), random_table(3, 5))
-    search = world.search(MarginalCandidate(b"abab", own=(2, 0, 1)))
+    search = world.search(MarginalCandidate(b"abab", preferred=(2, 0, 1)))
     assert [query.tokens[len(PROMPT) :] for query in search.queries()] == [(), (2,), (2, 0)]
 
 
 def test_no_path_is_asked_about_twice() -> None:
     """Own tokens are not met again on the way."""
     world = World((b"a", b"b", b"ab", b"ba"), random_table(4, 6))
-    search = world.search(MarginalCandidate(b"ababab", own=(2, 2, 2)))
+    search = world.search(MarginalCandidate(b"ababab", preferred=(2, 2, 2)))
     asked: list[tuple[int, ...]] = []
     while not search.done:
         asked += [query.tokens for query in search.queries()]
@@ -139,7 +139,7 @@ def test_long_candidates_do_not_underflow() -> None:
     """A mass far below the smallest float has its logarithm all the same."""
     row = [math.exp(-40.0), 1.0 - math.exp(-40.0), 0.0]
     world = World((b"a",), bigrams(row, [row] * 3))
-    result = world.find(MarginalCandidate(b"a" * 40, own=(0,) * 40))
+    result = world.find(MarginalCandidate(b"a" * 40, preferred=(0,) * 40))
     assert result.lower == pytest.approx(-1600.0) and result.longest == 40
 
 

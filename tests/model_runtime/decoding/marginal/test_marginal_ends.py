@@ -39,12 +39,12 @@ def test_a_failed_query_ends_its_candidate_alone() -> None:
 def test_bounds_are_given_when_time_runs_out() -> None:
     """Whoever's own tokens were asked about has bounds; the others an error."""
     world = World((b"a", b"b", b"ab", b"ba"), random_table(7, 6))
-    some = [MarginalCandidate(b"ab" * 20, own=(2,) * 20) for _ in range(7)]
+    some = [MarginalCandidate(b"ab" * 20, preferred=(2,) * 20) for _ in range(7)]
     search = world.search(*some)
-    assert not search.give_up()
+    assert not search.finish_early()
     search = world.search(*some)
     search.advance([world.answer(query) for query in search.queries()])
-    assert search.give_up() and search.done
+    assert search.finish_early() and search.done
     *begun, late = search.result()
     one = world.find(some[0], budget=20)
     for early in begun[:4]:
@@ -56,10 +56,10 @@ def test_bounds_are_given_when_time_runs_out() -> None:
 def test_what_is_in_flight_when_time_runs_out_still_counts() -> None:
     """Its mass is in the upper bound."""
     world = World((b"a", b"b", b"ab", b"ba"), random_table(8, 6))
-    candidate = MarginalCandidate(b"ababab", own=(2, 2, 2))
+    candidate = MarginalCandidate(b"ababab", preferred=(2, 2, 2))
     search = world.search(candidate)
     search.advance([world.answer(query) for query in search.queries()])
-    assert search.queries() and search.give_up()
+    assert search.queries() and search.finish_early()
     (early,) = search.result()
     truth = world.truth(candidate.content)
     assert isinstance(early, MarginalResult) and not early.exact
@@ -69,7 +69,7 @@ def test_what_is_in_flight_when_time_runs_out_still_counts() -> None:
 def test_paths_that_the_model_cannot_hold_stay_open() -> None:
     """A spelling longer than the model takes is left in the upper bound."""
     world = World((b"a", b"b", b"ab"), random_table(9, 5))
-    candidate = MarginalCandidate(b"abab", own=(2, 2))
+    candidate = MarginalCandidate(b"abab", preferred=(2, 2))
     search = MarginalSearch(
         PROMPT, [candidate], world.trie, max_expansions=99, max_model_len=len(PROMPT) + 2
     )

@@ -309,12 +309,12 @@ def test_a_search_that_is_ended_gives_the_best_so_far() -> None:
     given_paths = paths(source, 3000, 6)
     candidates = [RankedCandidate(path, 1.0, 0.0) for path in given_paths]
     search = TopCandidates(PROMPT, candidates, 40, vocab_size=VOCAB)
-    assert not search.give_up()
+    assert not search.finish_early()
     search = TopCandidates(PROMPT, candidates, 40, vocab_size=VOCAB)
     for _ in range(2):
         search.advance([tell(query, table) for query in search.queries()])
     search.queries()
-    assert search.give_up() and search.done
+    assert search.finish_early() and search.done
     result = search.result()
     assert not result.certified and result.best
     assert all(end is not None for end in result.ends)

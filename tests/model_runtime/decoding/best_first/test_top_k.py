@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
-from model_runtime.decoding.best_first.k_best import TopK
+from model_runtime.decoding.best_first.top_k import TopK
 from model_runtime.decoding.hypothesis_path import PartialHypothesis
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from model_runtime.decoding.best_first.k_best import TopK
+from model_runtime.decoding.best_first.top_k import TopK
 from model_runtime.decoding.hypothesis_path import PartialHypothesis
 from model_runtime.decoding.limits import DecodingLimits
 from model_runtime.decoding.objective import Objective

@@ -1,4 +1,4 @@
-"""Joins by the window near the context's end are those of whole texts."""
+"""Joins by the unstable end of the context are those of whole texts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def real(real_folder: Path) -> Tokenizer:
 
 
 class WholeTexts:
-    """A tokenizer that knows no window and encodes each text alone: the meaning of a join."""
+    """A tokenizer to which every text is unstable, each encoded alone: the meaning of a join."""
 
     def __init__(self, ours: Tokenizer) -> None:
         self._ours = ours
@@ -75,7 +75,7 @@ class WholeTexts:
     def __getattr__(self, name: str) -> object:
         return getattr(self._ours, name)
 
-    def window(self, text: str, ids: Sequence[int]) -> str:
+    def unstable_suffix(self, text: str, ids: Sequence[int]) -> str:
         """All of it."""
         return text
 
