@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, Final
 from uuid import uuid4
 
@@ -67,20 +68,20 @@ def run_checks(client: Client) -> Iterator[tuple[str, str | None]]:
     Raises:
         ClientError: the server does not answer, or refuses what any model can be asked.
     """
-    facts = _Facts(client)
+    facts = Facts(client)
     for check in CHECKS:
         yield check.__name__, next(check(facts), None)
 
 
-class _Facts:
+class Facts:
     """Candidates as token ids, their scores, and each of their tokens asked for alone.
 
     Attributes:
+        card: what is served.
         context: the tokens that all candidates are behind.
         paths: the tokens of each.
         results: what /v1/score says of each.
         tokens: of each: what stands before a token, its id, the log-probability in the result.
-        expected: what each candidate should have.
     """
 
     def __init__(self, client: Client) -> None:
@@ -88,7 +89,7 @@ class _Facts:
         self.card = client.models()[0]
         error = self.card.numeric_error
         self._tolerance = max(LEAST_TOLERANCE, 4 * (error.maximum if error else UNKNOWN_ERROR))
-        self.context, *self.paths = self.split(CONTEXT, *TEXTS)
+        self.context, *self.paths = self._split(CONTEXT, *TEXTS)
         self.results = self.score(self.context, *self.paths).results
         self.tokens = [
             [
@@ -97,15 +98,20 @@ class _Facts:
             ]
             for path, result in zip(self.paths, self.results, strict=True)
         ]
-        wholes = [self.context + path for path in self.paths]
-        ends = range(len(self.context) - 1, max(map(len, wholes)) + 1)
-        ids = sorted({token for path in self.paths for token in path})
-        prefixes = {whole[:end] for whole in wholes for end in ends}
-        self._rows = {prefix: self._logprobs(prefix, ids) for prefix in prefixes}
-        self.expected = [
+        self._rows: dict[Path, dict[int, float]] = {}
+
+    @cached_property
+    def expected(self) -> list[float]:
+        """What each candidate should have, token by token."""
+        return [
             math.fsum(self.alone(prefix, token) for prefix, token, _ in tokens)
             for tokens in self.tokens
         ]
+
+    @cached_property
+    def text(self) -> Path:
+        """The tokens of the context where it is the only text of its request."""
+        return self._split(CONTEXT)[0]
 
     def score(self, context: str | Path, *candidates: str | Path) -> ScoreResponse:
         """Candidates behind a context, tokens listed; nothing is cached for it."""
@@ -119,12 +125,6 @@ class _Facts:
             if result.error is not None:
                 raise ClientError(result.error.message, param=result.error.param)
         return response
-
-    def split(self, *texts: str) -> list[Path]:
-        """The tokens of each text by itself."""
-        plain = int(self.card.bos_token_id == 0)
-        results = self.score((plain, plain), *texts).results
-        return [tuple(token.id for token in result.tokens or ()) for result in results]
 
     def next_token(self, prefix: Path, *ids: int, add_bos: bool = False) -> NextTokenResponse:
         """What may follow a prefix, these ids named; nothing is cached for it."""
@@ -149,6 +149,10 @@ class _Facts:
 
     def alone(self, prefix: Path, token: int) -> float:
         """A token's log-probability, asked for without the token."""
+        if prefix not in self._rows:
+            named = {one for path in self.paths for one in path}
+            chosen = self.next_token(prefix, *named).chosen
+            self._rows[prefix] = {one.id: one.logprob for one in chosen}
         return self._rows[prefix][token]
 
     def before(self, prefix: Path, token: int) -> float:
@@ -161,19 +165,22 @@ class _Facts:
 
     def among(self, prefix: Path, token: int) -> float:
         """The same if only the candidates' own tokens could follow."""
-        longer = [one for one in self._rows if len(one) == len(prefix) + 1 and one[:-1] == prefix]
-        mass = math.fsum(math.exp(self.alone(prefix, one[-1])) for one in longer)
+        siblings = {one for each in self.tokens for before, one, _ in each if before == prefix}
+        mass = math.fsum(math.exp(self.alone(prefix, sibling)) for sibling in siblings)
         return self.alone(prefix, token) - math.log(mass)
 
     def behind_bos(self, prefix: Path, token: int) -> float:
         """The same with one more BOS in front."""
         return self.next_token(prefix, token, add_bos=True).chosen[0].logprob
 
-    def _logprobs(self, prefix: Path, ids: Sequence[int]) -> dict[int, float]:
-        return {token.id: token.logprob for token in self.next_token(prefix, *ids).chosen}
+    def _split(self, *texts: str) -> list[Path]:
+        """The tokens of each text by itself."""
+        plain = int(self.card.bos_token_id == 0)
+        results = self.score((plain, plain), *texts).results
+        return [tuple(token.id for token in result.tokens or ()) for result in results]
 
 
-def shifted_positions(facts: _Facts) -> Iterator[str]:
+def shifted_positions(facts: Facts) -> Iterator[str]:
     """Tokens have the log-probability of the position before or behind them."""
     if facts.explained(facts.after):
         yield "tokens have the log-probability of the position behind, which has seen them already"
@@ -186,7 +193,7 @@ def shifted_positions(facts: _Facts) -> Iterator[str]:
         yield "what follows a prefix is the same whatever its last token is"
 
 
-def softmax_over_candidates(facts: _Facts) -> Iterator[str]:
+def softmax_over_candidates(facts: Facts) -> Iterator[str]:
     """Probabilities add up over the candidates, not over the vocabulary."""
     if facts.explained(facts.among):
         yield "tokens are as probable as if only the candidates' own tokens could follow"
@@ -196,7 +203,7 @@ def softmax_over_candidates(facts: _Facts) -> Iterator[str]:
         yield f"the candidates' probabilities add up to 1; by the vocabulary it is {mass:.6g}"
 
 
-def doubled_special_tokens(facts: _Facts) -> Iterator[str]:
+def doubled_special_tokens(facts: Facts) -> Iterator[str]:
     """A special token stands where one stands already, or where the caller wrote ids or text."""
     fed = facts.next_token(facts.context).usage.computed_tokens
     if fed > len(facts.context):
@@ -205,18 +212,17 @@ def doubled_special_tokens(facts: _Facts) -> Iterator[str]:
         by_rule = facts.score("", *TEXTS).boundary.context_tokens
     except RequestRefused:
         by_rule = 0  # The tokenizer puts nothing first, so there is nothing to begin with.
-    (alone,) = facts.split(CONTEXT)
     counted = facts.score(CONTEXT, *TEXTS).boundary.context_tokens
-    if counted != by_rule + len(alone):
+    if counted != by_rule + len(facts.text):
         yield (
-            f"a context of {len(alone)} tokens is counted as {counted}; behind an empty "
+            f"a context of {len(facts.text)} tokens is counted as {counted}; behind an empty "
             f"one there are {by_rule}"
         )
     if facts.card.bos_token_id is not None and facts.explained(facts.behind_bos):
         yield "tokens have the log-probability that they have with one more BOS in front"
 
 
-def prompt_in_length(facts: _Facts) -> Iterator[str]:
+def prompt_in_length(facts: Facts) -> Iterator[str]:
     """A score is divided by more than the candidate's own tokens or bytes."""
     for path, result in zip(facts.paths, facts.results, strict=True):
         if result.token_count != len(path):
@@ -228,14 +234,14 @@ def prompt_in_length(facts: _Facts) -> Iterator[str]:
                 yield f"a score is not divided by the candidate's own {unit}"
 
 
-def chain_rule(facts: _Facts) -> Iterator[str]:
+def chain_rule(facts: Facts) -> Iterator[str]:
     """log P(ab) = log P(a) + log P(b|a): a path scores what its tokens score alone."""
     for path, result, expected in zip(facts.paths, facts.results, facts.expected, strict=True):
         if facts.differ(result.logprob or 0.0, expected, len(path)):
             yield f"a candidate has {result.logprob}, its tokens asked for alone {expected}"
 
 
-def sums_and_ranks(facts: _Facts) -> Iterator[str]:
+def sums_and_ranks(facts: Facts) -> Iterator[str]:
     """Totals, ranks and probabilities follow from the tokens that are listed."""
     sums = [math.fsum(reported for _, _, reported in tokens) for tokens in facts.tokens]
     mass = math.fsum(map(math.exp, sums))
@@ -248,7 +254,7 @@ def sums_and_ranks(facts: _Facts) -> Iterator[str]:
             yield "probability is not the softmax of the sums over the candidates"
 
 
-def batch_invariance(facts: _Facts) -> Iterator[str]:
+def batch_invariance(facts: Facts) -> Iterator[str]:
     """A candidate scores alone, and in a crowd, what it scores among the others."""
     longer = [one + other for one in facts.paths for other in facts.paths]
     crowd = facts.score(facts.context, *facts.paths, *longer).results
@@ -260,12 +266,10 @@ def batch_invariance(facts: _Facts) -> Iterator[str]:
                 yield f"a candidate has {result.logprob} among three and {other} among others"
 
 
-def token_split(facts: _Facts) -> Iterator[str]:
+def token_split(facts: Facts) -> Iterator[str]:
     """A text has the same tokens alone as beside other texts."""
-    for text, path in zip((CONTEXT, *TEXTS), (facts.context, *facts.paths), strict=True):
-        (alone,) = facts.split(text)
-        if alone != path:
-            yield f"the text {text!r} has tokens {alone} alone and {path} beside others"
+    if facts.text != facts.context:
+        yield f"{CONTEXT!r} has tokens {facts.text} alone and {facts.context} beside other texts"
 
 
 CHECKS: Final = (
