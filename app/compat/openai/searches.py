@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
 from app.compat.openai.plan import PromptPath
 from app.compat.openai.request import CompletionRequest
+from app.requests.concurrently import all_of
 from app.requests.deadline import Deadline
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
@@ -38,23 +39,16 @@ async def run_searches(
     """
 
     template = _template(request)
-    replies: dict[str, DecodeResponse] = {}
-    left = iter(paths)
+    slots = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def search() -> None:
-        for path in left:
+    async def search(path: PromptPath) -> DecodeResponse:
+        async with slots:
             try:
-                replies[path.param] = await service.decode(_search(template, path), deadline)
+                return await service.decode(_search(template, path), deadline)
             except InvalidQuery as error:
                 raise located(error, request, path) from error
 
-    tasks = [asyncio.create_task(search()) for _ in range(min(MAX_CONCURRENT, len(paths)))]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-    found = [replies[path.param] for path in paths]
+    found = await all_of(map(search, paths))
     for path, reply in zip(paths, found, strict=True):
         if len(reply.sequences) < request.n:
             raise InvalidQuery(
@@ -131,37 +125,32 @@ async def interleave(
     A stream that fails ends all of them. Whoever reads slowly slows them down.
     """
     queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(MAX_BUFFERED)
-    unread = iter(enumerate(streams))
-    tasks = [
-        asyncio.create_task(_forward_events(unread, queue))
-        for _ in range(min(MAX_CONCURRENT, len(streams)))
-    ]
-    left = len(tasks)
+    reading = asyncio.create_task(_read_all(streams, queue))
     try:
-        while left:
-            event = await queue.get()
-            if isinstance(event, Exception):
-                raise event
-            if event is None:
-                left -= 1
-            else:
-                yield event
+        while isinstance(event := await queue.get(), tuple):
+            yield event
+        if event is not None:
+            raise event
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _forward_events(
-    unread: Iterator[tuple[int, AsyncGenerator[T, None]]],
+async def _read_all(
+    streams: Sequence[AsyncGenerator[T, None]],
     queue: asyncio.Queue[tuple[int, T] | Exception | None],
 ) -> None:
+    """Put the events into the queue, and behind them what the first stream has failed with."""
+    slots = asyncio.Semaphore(MAX_CONCURRENT)
+
+    async def read(place: int, stream: AsyncGenerator[T, None]) -> None:
+        async with slots, aclosing(stream):
+            async for event in stream:
+                await queue.put((place, event))
+
     end: Exception | None = None
     try:
-        for place, stream in unread:
-            async with aclosing(stream):
-                async for event in stream:
-                    await queue.put((place, event))
+        await all_of(read(place, stream) for place, stream in enumerate(streams))
     except Exception as error:  # it belongs to the reader, whatever it is
         end = error
     await queue.put(end)
