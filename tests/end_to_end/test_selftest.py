@@ -9,16 +9,19 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+import torch
 import uvicorn
+from transformers import AutoTokenizer
 
 from app.cli.main import main
-from app.cli.selftest import CHECKS, Facts, run_checks
+from app.cli.selftest import CHECKS, CONTEXT, TEXTS, Facts, run_checks
 from app.client import Client
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import TinyFolder
 from tests.end_to_end import planted_bugs
 from tests.end_to_end.planted_bugs import Plant
+from tests.offline import eager_model
 
 LONG_S = 60.0
 
@@ -71,6 +74,28 @@ def test_a_healthy_server_passes(url: str, capsys: pytest.CaptureFixture[str]) -
     assert main(["selftest", "--url", url]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"ok    {check.__name__}" for check in CHECKS]
+
+
+def test_the_same_server_has_the_numbers_of_transformers(url: str, tiny_folder: TinyFolder) -> None:
+    """Its tokenizer, which puts BOS first once; its loss, the context masked; its distributions."""
+    folder = tiny_folder("gemma3")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), eager_model(folder)
+    with Client(url) as client:
+        audit = client.audit(context=CONTEXT, candidates=list(TEXTS))
+    start = audit.boundary.start_token
+    for text, candidate in zip(TEXTS, audit.candidates, strict=True):
+        ids = torch.tensor(tokenizer(CONTEXT + text).input_ids)
+        labels = ids.clone()
+        labels[:start] = -100
+        with torch.no_grad():
+            answer = model(input_ids=ids[None], labels=labels[None])
+        rows = answer.logits[0, start - 1 : -1].double().log_softmax(-1)
+        training = candidate.training
+        assert [token.id for token in candidate.tokens] == ids[start:].tolist()
+        assert training is not None and training.labels == len(ids) - start
+        assert training.mean_nll == pytest.approx(float(answer.loss), abs=1e-4)
+        entropies = (-(rows.exp() * rows).sum(-1)).tolist()
+        assert [token.entropy for token in candidate.tokens] == pytest.approx(entropies, abs=1e-4)
 
 
 def test_a_failure_is_the_exit_status(
