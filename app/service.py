@@ -89,12 +89,15 @@ class ScoringService:
         self._limits = limits or Limits()
         kept = ScoreCache() if cache is None else cache
         self._keeps_scores = kept.enabled
+        self._threads = WorkerThreads(max(2, min(MAX_THREADS, os.cpu_count() or 1)))
         self._scores = CachedScorer(
-            lambda queries, options: engine.score(queries, options), engine.info.fingerprint, kept
+            lambda queries, options: engine.score(queries, options),
+            engine.info.fingerprint,
+            kept,
+            self._threads,
         )
         self._tenant = self._parent = ""
         self._arrived: float | None = None
-        self._threads = WorkerThreads(max(2, min(MAX_THREADS, os.cpu_count() or 1)))
 
     def for_request(self, tenant: str = "", arrived: float | None = None) -> ScoringService:
         """The same service, as one request has it.

@@ -20,6 +20,7 @@ from app.cache.cache_key import cache_keys
 from app.cache.inflight import Answers, InflightCall, InflightCalls, Wanted
 from app.cache.score_cache import ScoreCache
 from app.cache.waiter import Waiter
+from app.requests.worker_threads import WorkerThreads
 from model_runtime import (
     LogprobQuery,
     QueryResult,
@@ -50,9 +51,13 @@ class CachedScorer:
         score: the engine's.
         fingerprint: of the model that answers.
         cache: where answers are kept; errors never are.
+        threads: where large requests are gone through.
     """
 
-    def __init__(self, score: Score, fingerprint: str, cache: ScoreCache) -> None:
+    def __init__(
+        self, score: Score, fingerprint: str, cache: ScoreCache, threads: WorkerThreads
+    ) -> None:
+        self._threads = threads
         self._score = score
         self._fingerprint = fingerprint
         self._cache = cache
@@ -71,7 +76,7 @@ class CachedScorer:
         Raises:
             ChainruleError: the whole request failed; the kinds are those of ``Engine.score``.
         """
-        waiter = Waiter(options, large=_is_large(queries))
+        waiter = Waiter(options, self._threads if _is_large(queries) else None)
         looking_up = waiter.run(self._look_up, queries, waiter)
         keys, wanted = await waiter.deadline.run_before(looking_up)
         hits = len(waiter.answers)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from app.cache.inflight import Answers, InflightCall
 from app.requests.deadline import Deadline
+from app.requests.worker_threads import WorkerThreads
 from model_runtime import QueryResult, RequestOptions, RequestOutput
 
 T = TypeVar("T")
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 COSTS = ("computed_tokens", "cached_tokens", "queue_s", "model_s")
 """Of a call: what adds up where a request makes several."""
@@ -23,7 +24,7 @@ class Waiter:
 
     Args:
         options: of the request.
-        large: to go through its queries takes too long for the event loop.
+        threads: where its queries are gone through; None where the event loop has the time.
 
     Attributes:
         options: as given.
@@ -33,20 +34,20 @@ class Waiter:
         joined: distinct queries that calls of others have answered.
     """
 
-    def __init__(self, options: RequestOptions, *, large: bool) -> None:
+    def __init__(self, options: RequestOptions, threads: WorkerThreads | None) -> None:
         self.options = options
         self.deadline = Deadline(options.deadline)
         self.answers: dict[bytes, QueryResult] = {}
         self.failed_joins = self.joined = 0
         self._outcomes: list[RequestOutput[Answers]] = []
-        self._large = large
+        self._threads = threads
         self._began = time.monotonic()
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """What ``work`` returns, which goes through the queries."""
-        if self._large:
-            return await asyncio.to_thread(work, *args, **kwargs)
-        return work(*args, **kwargs)
+        if self._threads is None:
+            return work(*args)
+        return await self._threads.run(self.options.priority, work, *args)
 
     async def wait(self, calls: Iterable[InflightCall], own: InflightCall | None) -> None:
         """Wait for all calls; the failure of its own ends it at once.

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from app.cache.cached_scorer import MAX_FAILED_JOINS, QUERIES_ON_LOOP, CachedScorer
 from app.cache.inflight import FEW
 from app.cache.score_cache import ScoreCache
+from app.requests.worker_threads import WorkerThreads
 from model_runtime import (
     ChainruleError,
     DeadlineExceeded,
@@ -110,7 +111,7 @@ class House:
     def __init__(self, cache_bytes: int = 0, room: int = 1_000_000) -> None:
         self.engine = GatedEngine(room)
         self.cache = ScoreCache(cache_bytes)
-        self.scores = CachedScorer(self.engine.score, "f", self.cache)
+        self.scores = CachedScorer(self.engine.score, "f", self.cache, WorkerThreads(2))
 
     async def enter(
         self, *queries: LogprobQuery, options: RequestOptions = OPTIONS
@@ -526,7 +527,9 @@ async def test_a_real_engine_computes_identical_requests_once(tiny_folder: TinyF
     engine = await asyncio.to_thread(Engine.load, config)
     await engine.start()
     try:
-        scores = CachedScorer(engine.score, engine.info.fingerprint, ScoreCache(1 << 20))
+        scores = CachedScorer(
+            engine.score, engine.info.fingerprint, ScoreCache(1 << 20), WorkerThreads(2)
+        )
         queries = [LogprobQuery((1, 2, 3, last), 2, (), top_k=2) for last in range(4)]
         plain = await engine.score(queries, RequestOptions(cache_salt="other"))
         requests = [asyncio.create_task(scores.score(queries, OPTIONS)) for _ in range(3)]
