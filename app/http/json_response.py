@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import is_dataclass
 from functools import cache
 from itertools import islice
+from types import NoneType
 from typing import Any, Final
 
 from fastapi import Response
@@ -24,6 +25,9 @@ from app.schemas.error import ErrorResponse
 
 PIECE = 512
 """Entries of lists, however deep, that are written at once."""
+
+_SCALARS: Final = frozenset({int, float, str, bool, NoneType})
+"""Without entries. Most values are, and asking whether one is a model takes longer."""
 
 
 def is_large(value: object) -> bool:
@@ -40,11 +44,13 @@ def _entries(value: object) -> Iterator[int]:
     """Something for each entry of a list or of an object without a schema."""
     if isinstance(value, BaseModel):
         for _, field in value:
-            yield from _entries(field)
+            if type(field) not in _SCALARS:
+                yield from _entries(field)
     elif isinstance(value, list | dict):
         for entry in value.values() if isinstance(value, dict) else value:
             yield 1
-            yield from _entries(entry)
+            if type(entry) not in _SCALARS:
+                yield from _entries(entry)
 
 
 def _pieces(value: object) -> Iterator[bytes]:

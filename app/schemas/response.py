@@ -1,7 +1,8 @@
 """What every response shares. Log-probabilities are natural logs; floats round-trip exactly.
 
 A field that was not asked for, or has no value here, is left out of the JSON, not null; a client
-reads it as None. The shapes of other APIs (``app.compat``) keep the nulls that those APIs have.
+reads it as None. Errors and the shapes of other APIs (``app.compat``) keep the nulls that those
+APIs have.
 """
 
 from __future__ import annotations
