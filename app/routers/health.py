@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from app.dependencies import LifecycleDependency, MetricsDependency
 from app.errors.table import ERROR_RESPONSES, NOT_READY_RETRY_S
 from app.http.lifecycle import Phase
+from app.schemas.response import OmitNone, ResponseModel
 from app.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter(
@@ -17,34 +17,31 @@ router = APIRouter(
 )
 
 
-class Health(BaseModel):
+class Health(ResponseModel):
     """The answer to a probe."""
 
-    model_config = ConfigDict(frozen=True)
-
     status: Literal["ok", "unavailable"]
-    reason: str | None = Field(
-        None, description="Why no work is taken.", exclude_if=lambda reason: reason is None
-    )
+    reason: OmitNone[str] = None
+    """Why no work is taken."""
 
 
-class QueueReport(BaseModel):
+class QueueReport(ResponseModel):
     """What waits and runs at this moment."""
 
-    model_config = ConfigDict(frozen=True)
+    queued_requests: int
+    """Requests admitted and not finished."""
+    queued_tokens: int
+    """Tokens of those requests."""
+    running_requests: int
+    """Those of them in the current forward."""
 
-    queued_requests: int = Field(description="Requests admitted and not finished.")
-    queued_tokens: int = Field(description="Tokens of those requests.")
-    running_requests: int = Field(description="Those of them in the current forward.")
 
-
-class HealthReport(BaseModel):
+class HealthReport(ResponseModel):
     """The server in one object."""
 
-    model_config = ConfigDict(frozen=True)
-
     status: Literal["loading", "ready", "draining", "stopped", "failed"]
-    model: str | None = Field(description="The served model's name; null until it is loaded.")
+    model: OmitNone[str] = None
+    """The served model's name; absent until it is loaded."""
     queue: QueueReport
 
 
