@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.audit import collect
 from app.audit.evidence import Evidence
 from app.audit.joins import candidate_join
 from app.requests.prompt import Prompt
@@ -101,6 +102,15 @@ async def test_every_policy_is_reported_whichever_is_asked(policy: str) -> None:
             "marginal": alone["marginal"][index]["marginal"],
         }
         assert join["policies"]["joint"] != join["policies"]["separate"]
+
+
+async def test_the_sum_over_spellings_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of /v1/score with so many expansions, whatever the exact search may have."""
+    monkeypatch.setattr(collect, "MARGINAL_EXPANSIONS", 1)
+    alone = await scores("marginal", max_expansions=1)
+    for index, join in enumerate(await joins(max_expansions=7)):
+        assert join["policies"]["marginal"] == alone[index]["marginal"]
+        assert join["policies"]["marginal"]["exact"] is False
 
 
 async def test_the_split_is_that_of_the_requests_own_policy() -> None:
