@@ -184,7 +184,7 @@ def measure(bench: Bench, runs: int) -> tuple[list[Decoded], list[float], list[S
     """Alternating runs: the decodes alone, the stream alone, both together.
 
     Raises:
-        SystemExit: a decode's tokens depend on its company.
+        SystemExit: a decode's tokens depend on what runs beside it.
     """
     expected = bench.decodes_alone().completions
     alone, scored, shared = [], [], []
@@ -193,7 +193,9 @@ def measure(bench: Bench, runs: int) -> tuple[list[Decoded], list[float], list[S
         scored.append(bench.scoring_alone())
         shared.append(bench.together())
         if not alone[-1].completions == shared[-1].decoded.completions == expected:
-            raise SystemExit("a decode's tokens depend on its company; nothing was measured")
+            raise SystemExit(
+                "a decode's tokens depend on what runs beside it; nothing was measured"
+            )
     return alone, scored, shared
 
 

@@ -155,7 +155,7 @@ class Crowd:
         ledger: every answer so far.
         requests: known once an engine has run; the completions of its searches are there too.
         batches, shared_batches, batch_requests: of the crowds, by the engines' own counters.
-        batch_invariant: every engine so far said that company changes no bit.
+        batch_invariant: every engine so far said that a crowd changes no bit.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ A fact is one number of one row: the log-probability or rank of a token after a 
 in its top k, its entropy. However a row was reached - in a longer candidate, token by token,
 as a target, by a search - its facts are the same ones. So one book holds every claim that
 scores depend on nothing but their path: whole path = token by token = prefix of a longer
-candidate = context and candidate split elsewhere = alone = in company.
+candidate = context and candidate split elsewhere = alone = in a crowd.
 """
 
 from __future__ import annotations

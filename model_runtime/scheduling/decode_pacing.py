@@ -4,7 +4,7 @@ A forward takes as long as everything in it. A few steps that share it with thou
 of scoring or prefill wait for all of them; so what rides along is bounded, by what was measured::
 
     steps alone            t
-    with a little company  less than twice t: a little more the next time
+    with a few others    less than twice t: a little more the next time
     with too much          more than that: less the next time
 
 The others go on the while, with about a third of the time.
@@ -25,7 +25,7 @@ FASTER, SLOWER = 1.25, 0.5
 """The largest changes from one batch to the next."""
 
 RECALIBRATE_AFTER = 64
-"""Batches with company until the steps' own time is measured again, by a batch of them alone."""
+"""Batches with others until the steps' own time is measured again, by a batch of them alone."""
 
 SAME = 1.5
 """Numbers of steps within such a factor take about the same time; it is kept for each size."""

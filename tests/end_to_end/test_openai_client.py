@@ -71,7 +71,7 @@ def test_an_echo_holds_the_native_scores(
 
 
 def test_a_stream_is_read_piece_by_piece(client: openai.OpenAI, model: str) -> None:
-    """The pieces of a batch make its texts, and the last one is the bill."""
+    """The pieces of a batch make its texts, and the last one is the usage."""
     body = {"model": model, "prompt": [CONTEXT, [8, 9]], "max_tokens": 6, "echo": True}
     whole = client.completions.create(**body)  # type: ignore[call-overload]
     texts = ["", ""]

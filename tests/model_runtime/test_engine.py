@@ -151,7 +151,7 @@ async def test_bad_queries_fail_alone_in_their_place() -> None:
 
 @on_loop
 async def test_nothing_but_bad_queries_needs_no_work() -> None:
-    """All errors are an outcome at once, with an empty bill."""
+    """All errors are an outcome at once, with an empty usage."""
     async with started(engine_of(FakeModel())) as engine:
         before = engine.stats().batches
         outcome = await engine.score([ask(5, VOCAB)])

@@ -242,10 +242,10 @@ async def _client(
     # A server that is not there at all should be told of soon.
     async with connect(retries=Retries(attempts=3)) as client:
         (card,) = await client.models()
-    patience = Retries(
+    retries = Retries(
         attempts=1_000_000, longest_wait_s=10.0, total_s=float(retry_s), cuts_attempts=False
     )
-    async with connect(timeout_s=ATTEMPT_S, retries=patience) as client:
+    async with connect(timeout_s=ATTEMPT_S, retries=retries) as client:
         yield client, card
 
 

@@ -140,7 +140,7 @@ async def settle() -> None:
 
 
 async def test_one_request_is_passed_on_as_it_is() -> None:
-    """Alone, a request gets the engine's answers, in its order, and the engine's bill."""
+    """Alone, a request gets the engine's answers, in its order, and the engine's usage."""
     house = House()
     task = await house.enter(query(3), query(BAD), query(2), options=RequestOptions(Priority.BULK))
     house.engine.open()
@@ -425,7 +425,7 @@ async def test_many_queries_are_gone_through_on_a_thread(monkeypatch: pytest.Mon
 
 
 async def test_large_requests_at_a_time_are_asked_once() -> None:
-    """Of flights that are known as a whole, too, only what nobody asks is asked."""
+    """Of calls that are known as a whole, too, only what nobody asks is asked."""
     house = House()
     queries = [query(n, n + 1) for n in range(2 * FEW)]
     calls = [queries, queries, [*queries[FEW // 2 :], query(7)]]

@@ -33,12 +33,12 @@ async def counters(client: httpx.AsyncClient) -> dict[str, float]:
 
 
 def of(usage: dict[str, int], *names: str) -> tuple[int, ...]:
-    """Some of the numbers of a bill."""
+    """Some of the numbers of a usage."""
     return tuple(usage[name] for name in names)
 
 
 async def test_a_kept_score_is_the_same_score() -> None:
-    """The second answer equals the first in everything but its bill, which says why."""
+    """The second answer equals the first in everything but its usage, which says why."""
     engine = FakeEngine()
     async with client_of(shell_app(engine, score_cache_bytes="1MiB")) as client:
         first = await call(client, "score", top_logprobs=2, token_logprobs=True)

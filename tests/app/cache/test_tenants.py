@@ -88,11 +88,11 @@ async def test_tenants_do_not_merge_inside_a_batch(serve: Serve) -> None:
     for second, computed_once in ((FIRST, True), (SECOND, False)):
         async with serve(api_keys="first,second") as client:
             # Other candidates: identical requests would not reach the batch.
-            bills = await asyncio.gather(
+            usages = await asyncio.gather(
                 usage(client, "score", FIRST),
                 usage(client, "score", second, candidates=[" maybe"]),
             )
-            hits = sum(bill["cached_tokens"] for bill in bills)
+            hits = sum(usage["cached_tokens"] for usage in usages)
             assert (hits > 0) == computed_once
 
 

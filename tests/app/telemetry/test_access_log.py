@@ -1,4 +1,4 @@
-"""What is counted and logged is what the user asked: one request of its route, and its bill."""
+"""What is counted and logged is what the user asked: one request of its route, and its usage."""
 
 from __future__ import annotations
 

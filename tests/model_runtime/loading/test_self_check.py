@@ -1,4 +1,4 @@
-"""The last check before a model is served: against float64, and against company."""
+"""The last check before a model is served: against float64, and against a crowd."""
 
 from __future__ import annotations
 

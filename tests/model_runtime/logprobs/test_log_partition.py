@@ -1,4 +1,4 @@
-"""What divides a softmax at a temperature: against its definition, and in any company."""
+"""What divides a softmax at a temperature: against its definition, and in any crowd."""
 
 from __future__ import annotations
 

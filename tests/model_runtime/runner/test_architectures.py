@@ -110,7 +110,7 @@ def check(folder: Path, longest: int = LONGEST) -> None:
 def test_every_promised_architecture_is_right_at_every_length(
     kind: str, tiny_folder: TinyFolder
 ) -> None:
-    """On and off block multiples and beyond the window, in company, cached and chunked."""
+    """On and off block multiples and beyond the window, in a crowd, cached and chunked."""
     check(tiny_folder(kind), 128 if kind == "gpt2" else LONGEST)
 
 

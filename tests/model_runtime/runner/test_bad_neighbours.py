@@ -148,8 +148,8 @@ def test_a_path_that_is_not_finite_fails_alone(
     met, seen = meeting(), watch_forwards(monkeypatch)
     culprits = [met.culprit(POISON, 7, 8), met.culprit(9, POISON)]
     assert same_without(tmp_path, met.good, culprits) == [NonFiniteLogits.__name__] * 4
-    company = [len(it.batch.query_slices) for it in seen if it.holds(*culprits[0].queries)]
-    assert max(company) > 1, "the culprit had no neighbours"
+    crowd = [len(it.batch.query_slices) for it in seen if it.holds(*culprits[0].queries)]
+    assert max(crowd) > 1, "the culprit had no neighbours"
 
 
 @pytest.mark.parametrize("kind", TINY_KINDS)

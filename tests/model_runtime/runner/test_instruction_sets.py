@@ -1,4 +1,4 @@
-"""Bits do not depend on company on other CPUs either, as far as this one can stand in for them.
+"""Bits do not depend on crowd on other CPUs either, as far as this one can stand in for them.
 
 The libraries are held to the instruction sets of a lesser CPU, in a process of its own: oneDNN for
 the products with weights, MKL and torch for attention and all else. AMX is tried where it is there.

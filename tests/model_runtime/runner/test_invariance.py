@@ -19,7 +19,7 @@ from transformers import AutoConfig
 
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.types import LogprobQuery
-from tests.company import SLOTS, alone, ask_all, changed_by_company, crowded
+from tests.batch_invariance import SLOTS, alone, ask_all, changed_by_crowd, crowded
 from tests.conftest import TinyFolder
 from tests.crowd import seed_of
 from tests.ledger import Ledger
@@ -164,11 +164,11 @@ def test_a_row_is_the_same_however_it_is_reached(
 def test_bits_do_not_depend_on_company(tiny_folder: TinyFolder, threads: int) -> None:
     """Alone, merged, reordered, chunked, cached and after evictions, all bits are the same."""
     rng = random.Random(threads)
-    assert changed_by_company(tiny_folder("llama"), crowded(rng, 340), rng) == []
+    assert changed_by_crowd(tiny_folder("llama"), crowded(rng, 340), rng) == []
 
 
 def test_a_ragged_width_changes_no_bit(tmp_path: Path, threads: int) -> None:
-    """Layers whose width is no multiple of a vector give the same bits in any company."""
+    """Layers whose width is no multiple of a vector give the same bits in any crowd."""
     folder = save_tiny_model("llama", tmp_path, intermediate_size=100)
     queries = crowded(random.Random(7), 200)
     assert Offline(folder).answer(queries) == alone(folder, queries)
@@ -217,7 +217,7 @@ def test_a_model_of_gemmas_shape_changes_no_bit(tmp_path: Path, threads: int) ->
     """Heads of 256 behind one key head, windows across blocks: as a real Gemma 3 has them."""
     folder = save_tiny_model("gemma3", tmp_path, **GEMMA_3)
     rng = random.Random(threads)
-    assert changed_by_company(folder, crowded(rng, 340), rng) == []
+    assert changed_by_crowd(folder, crowded(rng, 340), rng) == []
 
 
 def test_gemmas_shape_scores_alike_by_every_way(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def tally(pytestconfig: pytest.Config) -> Iterator[Counter[str]]:
 def check(
     crowd: Crowd, seen: Sequence[SeenForward], tally: Counter[str], shared: int, mixed: int
 ) -> None:
-    """No fact was told with two kinds of bits, and enough was told in company to mean that.
+    """No fact was told with two kinds of bits, and enough was told in a crowd to mean that.
 
     Where no layout of bfloat16 products keeps bits, the engine must have said that it does not.
 
@@ -130,7 +130,7 @@ def test_a_crowd_changes_no_bit_of_the_default_model(
 Condition = Callable[[Batch], bool]
 
 CONDITIONS: Mapping[str, Condition] = {
-    "company": lambda batch: len(batch.query_slices) > 1,
+    "crowd": lambda batch: len(batch.query_slices) > 1,
     "chunks": lambda batch: not all(query_slice.complete for query_slice in batch.query_slices),
     "threads": lambda batch: torch.get_num_threads() == 2,
     "cached context": lambda batch: len(batch.token_ids) < batch.query_slices[0].query.score_from,
@@ -174,7 +174,7 @@ def test_a_last_bit_that_depends_on_more_than_the_path_is_noticed(
 def test_every_kind_of_fact_is_compared(
     field: str, tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rank, an entropy, a top k, a log-partition that differ in company are conflicts."""
+    """A rank, an entropy, a top k, a log-partition that differ in a crowd are conflicts."""
 
     def fault(batch: Batch, output: BatchOutput) -> BatchOutput:
         return falsified(output, field) if len(batch.query_slices) > 1 else output

@@ -40,13 +40,13 @@ def test_steps_take_less_than_twice_their_time_alone(steps: int, fixed: float, e
 @pytest.mark.parametrize("sizes", [(16, 32), (1, 4), (4, 32, 128, 40, 8), (31, 25, 1)])
 def test_changing_numbers_of_steps_starve_nobody(sizes: tuple[int, ...]) -> None:
     """Each size is measured alone once; after that others ride along in nearly every batch."""
-    pace, company = DecodePacer(), 0
+    pace, crowd = DecodePacer(), 0
     for i in range(400):
         steps = sizes[i % len(sizes)]
         tokens = pace.budget(steps, MOST)
         pace.observe(steps, tokens, 0.05 + 0.002 * tokens)
-        company += tokens > steps
-    assert company > 400 - 400 // RECALIBRATE_AFTER - 3 * len(sizes)
+        crowd += tokens > steps
+    assert crowd > 400 - 400 // RECALIBRATE_AFTER - 3 * len(sizes)
 
 
 def test_without_steps_a_batch_is_as_large_as_it_may_be() -> None:
@@ -59,13 +59,13 @@ def test_without_steps_a_batch_is_as_large_as_it_may_be() -> None:
 
 
 def test_whoever_waits_goes_on() -> None:
-    """Where any company is too much, a little rides along all the same."""
+    """Where any crowd is too much, a little rides along all the same."""
     seen = run(DecodePacer(), 4, 200, fixed=0.0, each=1.0)
     assert seen[-1][0] == 4 + LEAST
 
 
 def test_steps_are_measured_alone_at_first_now_and_then_and_when_their_number_changes() -> None:
-    """One batch without company each time, and no other."""
+    """One batch without crowd each time, and no other."""
     pace = DecodePacer()
     seen = [tokens for tokens, _ in run(pace, 16, 2 * RECALIBRATE_AFTER, fixed=0.1, each=0.001)]
     assert [i for i, tokens in enumerate(seen) if tokens == 16] == [0, RECALIBRATE_AFTER + 1]
@@ -79,7 +79,7 @@ def test_a_clock_that_stands_still_starves_nobody() -> None:
 
 
 def test_a_batch_never_exceeds_the_bound() -> None:
-    """Neither steps nor their company go beyond what a batch may have."""
+    """Neither steps nor their crowd go beyond what a batch may have."""
     pace = DecodePacer()
     assert pace.budget(100, 60) == 60
     pace.observe(50, 50, 1.0)

@@ -1,4 +1,4 @@
-"""A request's own book-keeping: parts joined, rounds advanced, the bill."""
+"""A request's own book-keeping: parts joined, rounds advanced, the usage."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ async def test_qwens_prompt_is_the_one_it_was_trained_on(client: httpx.AsyncClie
 
 
 async def test_a_score_does_not_depend_on_the_other_documents(client: httpx.AsyncClient) -> None:
-    """Alone, in company and again: the same bits."""
+    """Alone, in a crowd and again: the same bits."""
     together = scores(await reply(client, V2, query=QUERY, documents=DOCUMENTS))
     for index, document in enumerate(DOCUMENTS):
         alone = await reply(client, V2, query=QUERY, documents=[document])

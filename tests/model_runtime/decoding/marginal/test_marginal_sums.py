@@ -1,4 +1,4 @@
-"""Marginal search on models: bytes add up, a plain forward agrees, company changes no bit."""
+"""Marginal search on models: bytes add up, a plain forward agrees, a crowd changes no bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model, offline: whether paths get in company the bits that they get alone."""
+"""One model, offline: whether paths get in a crowd the bits that they get alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def alone(
     ]
 
 
-def changed_by_company(
+def changed_by_crowd(
     folder: Path,
     queries: Sequence[LogprobQuery],
     rng: random.Random,
