@@ -35,8 +35,9 @@ ALTERNATIVES = 2
 """Most probable tokens to ask for: one of them is not the token itself."""
 
 MARGINAL_EXPANSIONS = 64
-"""Token paths that ``marginal`` asks about for each candidate. Few sums gain a thousandth of a nat
-from more, and an audit takes three times as long with the 256 of /v1/score."""
+"""Token paths that ``marginal`` asks about for each candidate, beside as many as the longest has
+tokens. Few sums gain a thousandth of a nat from more, and an audit takes three times as long with
+the 256 of /v1/score."""
 
 
 class EvidenceCollector:
@@ -70,7 +71,7 @@ class EvidenceCollector:
         scores = self._counted(await self._service.score(asked, self._deadline))
         _check_size(scores)
         by_policy = {
-            policy: await self._under(policy, asked)
+            policy: await self._under(policy, asked, _longest(scores))
             for policy in _other_policies(self._request, scores)
         }
         paths = self._counted(
@@ -110,12 +111,14 @@ class EvidenceCollector:
         """How every question wants to be treated."""
         return {name: getattr(self._request, name) for name in ("model", "priority", "cache_salt")}
 
-    async def _under(self, policy: str, asked: ScoreRequest) -> Sequence[CandidateScore]:
+    async def _under(
+        self, policy: str, asked: ScoreRequest, longest: int
+    ) -> Sequence[CandidateScore]:
         """The candidates' results under another policy; none where it cannot score them."""
         changed = {"start_token": None, "token_logprobs": False, "top_logprobs": 0}
         deadline = self._deadline
         if policy == "marginal":
-            changed["max_expansions"] = MARGINAL_EXPANSIONS
+            changed["max_expansions"] = MARGINAL_EXPANSIONS + longest
             # A search that runs out of time says what it has found; the rest needs time as well.
             deadline = deadline.halfway()
         request = asked.model_copy(update={**changed, "boundary": policy})
@@ -140,8 +143,7 @@ class EvidenceCollector:
     async def _decoded(self, before: tuple[int, ...], scores: ScoreResponse) -> DecodeResponse:
         """Greedy, beam and exact search behind what the candidates are scored behind."""
         request, prefix = self._request, before[: scores.boundary.start_token]
-        longest = max(one.token_count or 0 for one in scored_of(scores))
-        wanted = request.max_tokens or min(DEFAULT_AUDIT_NEW_TOKENS, longest)
+        wanted = request.max_tokens or min(DEFAULT_AUDIT_NEW_TOKENS, _longest(scores))
         asked = DecodeRequest(
             context=list(prefix),
             add_bos=False,
@@ -157,6 +159,11 @@ class EvidenceCollector:
     def _counted(self, answer: R) -> R:
         self._spent.append(answer.usage)
         return answer
+
+
+def _longest(scores: ScoreResponse) -> int:
+    """Scored tokens of the longest candidate."""
+    return max(one.token_count or 0 for one in scored_of(scores))
 
 
 def _check_size(scores: ScoreResponse) -> None:

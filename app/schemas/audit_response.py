@@ -81,7 +81,7 @@ class PolicyScores(ResponseModel):
     separate: OmitNone[float] = None
     """Tokenized alone."""
     marginal: OmitNone[Marginal] = None
-    """Summed over every way to spell it, as far as 64 token paths show."""
+    """Summed over every way to spell it, as far as some 64 token paths show."""
 
 
 class CandidateJoin(ResponseModel):
