@@ -193,7 +193,7 @@ def measure(bench: Bench, runs: int) -> tuple[list[Decoded], list[float], list[S
         scored.append(bench.scoring_alone())
         shared.append(bench.together())
         if not alone[-1].completions == shared[-1].decoded.completions == expected:
-            raise SystemExit(
+            raise SystemExit("a decode's tokens depend on others; nothing was measured")
                 "a decode's tokens depend on what runs beside it; nothing was measured"
             )
     return alone, scored, shared

@@ -4,7 +4,7 @@ A forward takes as long as everything in it. A few steps that share it with thou
 of scoring or prefill wait for all of them; so what rides along is bounded, by what was measured::
 
     steps alone            t
-    with a few others    less than twice t: a little more the next time
+    with a few others      less than twice t: a little more the next time
     with too much          more than that: less the next time
 
 The others go on the while, with about a third of the time.
