@@ -194,8 +194,6 @@ def measure(bench: Bench, runs: int) -> tuple[list[Decoded], list[float], list[S
         shared.append(bench.together())
         if not alone[-1].completions == shared[-1].decoded.completions == expected:
             raise SystemExit("a decode's tokens depend on others; nothing was measured")
-                "a decode's tokens depend on what runs beside it; nothing was measured"
-            )
     return alone, scored, shared
 
 
