@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -58,24 +60,43 @@ def candidates() -> list[LogprobQuery]:
 CASES = (prompt, scored_text, candidates)
 
 
-def main(kind: str) -> None:
+def main(*kinds: str) -> None:
     torch.set_num_threads(1)
+    for kind in kinds:
+        in_a_fork(partial(measure, kind))
+
+
+def in_a_fork(work: Callable[[], None]) -> None:
+    child = os.fork()
+    if not child:
+        work()
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def measure(kind: str) -> None:
+    """Each case of a model."""
     model = tiny_model(kind, vocab_size=VOCAB, **SIZES[kind])
     model.set_attn_implementation(ATTENTION_NAME)
     runner = ModelRunner(model, 256 << 20)
     shape = runner.rows.shape_of(ModelShape.of(model.config.get_text_config(), VOCAB))
     run(runner, [LogprobQuery((7, 8, 9), 1)])
     for case in CASES:
-        child = os.fork()
-        if not child:
-            batch = plan_all(runner, case())
-            predicted = batch_bytes(shape, batch) + len(batch.slots) * shape.kv_bytes
-            measured = growth(runner, batch)
-            line = {"case": case.__name__, "predicted": predicted, "measured": measured}
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
-            os._exit(0)
-        os.waitpid(child, 0)
+        in_a_fork(partial(report, runner, shape, kind, case))
+
+
+def report(
+    runner: ModelRunner, shape: ModelShape, kind: str, case: Callable[[], list[LogprobQuery]]
+) -> None:
+    batch = plan_all(runner, case())
+    predicted = batch_bytes(shape, batch) + len(batch.slots) * shape.kv_bytes
+    line = {
+        "case": f"{kind}, {case.__name__}",
+        "predicted": predicted,
+        "measured": growth(runner, batch),
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
 
 
 def plan_all(runner: ModelRunner, queries: list[LogprobQuery]) -> Batch:
@@ -105,4 +126,4 @@ def status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
