@@ -99,6 +99,7 @@ if TYPE_CHECKING:  # each name once more, for type checkers and editors
         probabilities as probabilities,
         tie_groups as tie_groups,
     )
+    from model_runtime.token_paths import common_prefix as common_prefix
     from model_runtime.token_set import TokenSet as TokenSet
     from model_runtime.tokenization.join import (
         Boundary as Boundary,
@@ -189,6 +190,7 @@ _NAMES = {
         "probabilities",
         "tie_groups",
     ],
+    "token_paths": ["common_prefix"],
     "token_set": ["TokenSet"],
     "tokenization.join": ["Boundary", "Join", "JoinedCandidate", "join"],
     "tokenization.tokenizer": ["Tokenizer"],

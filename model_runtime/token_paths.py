@@ -1,6 +1,7 @@
-"""The order of many token paths, found without keeping the interpreter's lock for long.
+"""What token paths begin with alike, and the order of many.
 
-One call of ``sorted`` for a hundred thousand paths lets nobody else run for a tenth of a second.
+The order is found without keeping the interpreter's lock for long: one call of ``sorted`` for a
+hundred thousand paths lets nobody else run for a tenth of a second.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def common_prefix(
 ) -> int:
     """How many tokens of ``one`` from ``first`` on equal those of ``other[second:stop]``.
 
-    By slices, halved where they differ: a loop takes ten times as long.
+    Both are tuples, or both lists. Slices are compared, halved where they differ: a loop takes ten
+    times as long.
     """
     last = len(other) if stop is None else min(stop, len(other))
     same, end = 0, max(0, min(len(one) - first, last - second))

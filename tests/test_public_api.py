@@ -85,6 +85,7 @@ NAMES = [
     "UnsupportedModel",
     "VocabularyTrie",
     "are_apart",
+    "common_prefix",
     "competition_ranks",
     "divisor",
     "fetch_model",

@@ -14,6 +14,7 @@ from itertools import accumulate
 from app.audit.evidence import Evidence
 from app.requests.worker_threads import check_wanted
 from app.schemas.audit_response import CandidateJoin, PolicyScores, SplitToken
+from model_runtime import common_prefix
 
 TOKENS_BEFORE = 8
 TOKENS_BEHIND = 4
@@ -31,7 +32,7 @@ def candidate_join(evidence: Evidence, index: int) -> CandidateJoin:
         head = before[: len(before) - len(tokenizer.encode(content))]
         path = (*head, *tokenizer.encode(content + candidate))
         end, merged = _end(evidence, path, head)
-    own_start = _shared(path, before)
+    own_start = common_prefix(path, before)
     if boundary.policy == "separate":
         ids = tokenizer.encode(candidate) if isinstance(candidate, str) else candidate
         path, end = (*before, *ids), len(before)
@@ -57,12 +58,6 @@ def _end(evidence: Evidence, path: Sequence[int], head: Sequence[int]) -> tuple[
     size = max(ends(evidence.before[len(head) :]), default=0)
     inside = [at for at in ends(path[len(head) :]) if at <= size]
     return len(head) + len(inside), max(inside, default=0) < size
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Leading tokens that the two have in common."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
 def _policy_scores(evidence: Evidence, index: int) -> PolicyScores:

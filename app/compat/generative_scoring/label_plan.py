@@ -26,6 +26,7 @@ from model_runtime import (
     LogprobResult,
     ModelInfo,
     Tokenizer,
+    common_prefix,
     probabilities,
 )
 
@@ -55,7 +56,7 @@ def plan_labels(request: LabelRequest, tokenizer: Tokenizer, info: ModelInfo) ->
         if not path:
             raise InvalidQuery("there is nothing before the label", f"items.{index}")
     # What all items share will be wanted again; an item behind it will not.
-    keep = _shared(min(paths), max(paths))
+    keep = common_prefix(min(paths), max(paths))
     if isinstance(request, GenerativeScoringRequest) and not request.apply_softmax:
         # The others would be gathered for nothing.
         labels = labels[:1]
@@ -79,12 +80,6 @@ def first_probability(answer: LogprobResult, *, apply_softmax: bool) -> float:
 def item_field(index: int) -> str:
     """The field that the query with this index came from."""
     return f"items.{index}"
-
-
-def _shared(first: Ids, last: Ids) -> int:
-    """How many tokens all paths begin with alike, from the first and the last in sorted order."""
-    pairs = enumerate(zip(first, last, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(last)))
 
 
 def _check_scores(items: int, labels: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.compat.rerank.config import RerankPrompt
-from app.compat.rerank.prompts import PromptPath, PromptPaths, common
+from app.compat.rerank.prompts import PromptPath, PromptPaths
 from app.compat.rerank.rerank_query import RerankQuery, document_texts
 from app.compat.rerank.template_tokens import Ids
 from app.compat.rerank.templates import Mode, Slot
@@ -19,7 +19,7 @@ from app.compat.rerank.truncation import truncate
 from app.requests.worker_threads import check_wanted
 from app.schemas.bounds import MAX_RERANK_BYTES
 from app.scoring.token_paths import PathQueries
-from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, Tokenizer
+from model_runtime import InvalidQuery, LogprobQuery, ModelInfo, Tokenizer, common_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _queries(
     of_query: dict[str, list[Ids]] = {}
     for index, path in enumerate(paths):
         of_query.setdefault(question.query(index), []).append(path.tokens)
-    keep = {query: common(min(those), max(those)) for query, those in of_query.items()}
+    keep = {query: common_prefix(min(those), max(those)) for query, those in of_query.items()}
     return [
         LogprobQuery(path.tokens, path.start, targets, keep=keep[question.query(index)])
         for index, path in enumerate(paths)

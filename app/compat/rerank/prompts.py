@@ -17,7 +17,7 @@ from app.compat.rerank.template_tokens import (
 from app.compat.rerank.templates import Slot
 from app.compat.rerank.truncation import truncations
 from app.requests.encoding import encode_in_chunks
-from model_runtime import PathTooLong, Tokenizer
+from model_runtime import PathTooLong, Tokenizer, common_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class PromptPaths:
         # The query, which is last, may have merged with what stands before it.
         contexts = self._behind(heads, TextSegment(self._end.pieces[:-1]), fillings)
         return [
-            PromptPath(whole, common(context, whole))
+            PromptPath(whole, common_prefix(context, whole))
             for context, whole in zip(contexts, wholes, strict=True)
         ]
 
@@ -109,10 +109,3 @@ class PromptPaths:
         return [
             self._tokenizer.with_prefix(head + end) for head, end in zip(heads, ends, strict=True)
         ]
-
-
-def common(one: Ids, other: Ids) -> int:
-    """How many tokens two paths begin with alike."""
-    if other[: len(one)] == one:
-        return len(one)
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
