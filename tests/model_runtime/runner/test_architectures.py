@@ -163,6 +163,10 @@ _ROTARY = _WIDTHS | {
 }
 _LAYERS = {"num_hidden_layers": 4}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_NARROW = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}  # fmt: skip
 _FEW = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _BERT = _WIDTHS | {
     "intermediate_size": 48, "num_attention_heads": 4, "max_position_embeddings": 514,
@@ -195,7 +199,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         "experts",
     ),
     # layers that are no attention, or another one
-    "Qwen3Next": (_ROTARY | _LAYERS | _FEW, "linear_attention"),
+    "Qwen3Next": (_ROTARY | _LAYERS | _FEW | _NARROW, "linear_attention"),
     "Bamba": (
         _ROTARY | {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8},
         "linear_attention",
