@@ -29,6 +29,7 @@ def load_warnings(
         *_untied_head(model),
         *_templates(tokenizer),
         *_turn_end(tokenizer, end_token_ids),
+        *_unknown_split(tokenizer),
     )
 
 
@@ -72,4 +73,13 @@ def _turn_end(tokenizer: Tokenizer, end_token_ids: Collection[int]) -> Iterator[
         yield (
             f"the chat template ends a turn with {tokenizer.token_text(end)} (id {end}), which is "
             f"not among the end ids {sorted(end_token_ids)}: completions do not end there"
+        )
+
+
+def _unknown_split(tokenizer: Tokenizer) -> Iterator[str]:
+    if not tokenizer.knows_split_points:
+        yield (
+            "the tokenizer cuts words by rules that are not known here: where context and "
+            "candidates are texts, the whole context is tokenized again for each candidate, to the "
+            "same tokens"
         )

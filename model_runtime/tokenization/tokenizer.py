@@ -195,6 +195,12 @@ class Tokenizer:
         encoded = [known[part] for part in parts]
         return [list(chain.from_iterable(encoded[a:b])) for a, b in pairwise(ends)]
 
+    @property
+    def knows_split_points(self) -> bool:
+        """Whether a text can be cut where no token goes across. Where it cannot, each candidate
+        is tokenized behind all of its context."""
+        return self._split is not None
+
     def unstable_suffix(self, text: str, ids: Sequence[int]) -> str:
         """The end of ``text`` on which all depends that a text behind it can change.
 

@@ -200,6 +200,21 @@ def test_a_template_without_an_end_tells_nothing(spoilt: Spoilt, template: str) 
     assert load(folder).info.warnings == ()
 
 
+def test_an_unknown_way_to_cut_words_is_told(
+    spoilt: Spoilt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is served to the same tokens, and more slowly where contexts are long."""
+    folder = spoilt()
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_text())
+    pattern = {"type": "Split", "pattern": {"Regex": "a|[^a]+"}, "behavior": "Isolated"}
+    byte_level = {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False}
+    steps = [{**pattern, "invert": False}, {**byte_level, "trim_offsets": True}]
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    path.write_text(json.dumps(spec))
+    assert "cuts words by rules that are not known here" in warned(folder, caplog)
+
+
 def test_an_index_beside_a_single_file_is_told(
     spoilt: Spoilt, caplog: pytest.LogCaptureFixture
 ) -> None:
