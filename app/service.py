@@ -6,7 +6,8 @@ Every answer takes the same way; only tokenizing and rendering leave the event l
                          (thread)                       (awaited)           (thread, if large)
 
 A request is refused at once where the queue is nearly full or too much waits to be tokenized, so
-that no line grows before the threads; it is admitted by its own cost when it is asked. Where scores
+that no line grows before the threads, or waits where its parts may (``for_parts``); it is admitted
+by its own cost when it is asked. Where scores
 are kept it may need no room in the queue, and is tokenized in any case.
 """
 

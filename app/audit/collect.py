@@ -170,8 +170,7 @@ def _check_size(scores: ScoreResponse) -> None:
     tokens = sum(one.token_count or 0 for one in scored_of(scores))
     if tokens > MAX_AUDIT_TOKENS:
         raise InvalidQuery(
-            f"candidates: {tokens} scored tokens are too many to audit; {MAX_AUDIT_TOKENS} "
-            "are the most",
+            f"{tokens} scored tokens are too many to audit; {MAX_AUDIT_TOKENS} are the most",
             "candidates",
         )
 

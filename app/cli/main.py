@@ -7,9 +7,7 @@ failure is one line on standard error.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
-import json
 import logging
 import os
 import signal
@@ -72,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever reads has read enough. Python would complain once more as it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # The output is full, or cannot be written for another reason.
+        return fail(error, 1)
     except KeyboardInterrupt:
         return 130
 
@@ -106,11 +107,12 @@ def model_command(flags: dict[str, Any], action: Callable[[Settings], str]) -> i
     settings = Settings.read(flags)
     configure_logging(settings.log_level, "text")
     log_ignored_variables()
+    from app.client import ClientError
     from model_runtime import ModelLoadError
 
     try:
         sys.stdout.write(f"{action(settings)}\n")
-    except ModelLoadError as error:
+    except (ModelLoadError, ClientError) as error:
         return fail(error, 1)
     return 0
 
@@ -122,9 +124,16 @@ def _fetch(settings: Settings) -> str:
 
 
 def _info(settings: Settings) -> str:
-    from model_runtime import load_model
+    import httpx
 
-    return json.dumps(dataclasses.asdict(load_model(settings.engine_config()).info), indent=2)
+    from app.cli.local_server import local_server
+    from app.cli.server_address import ServerAddress
+    from app.client import Client
+
+    with local_server(settings) as path:
+        server = ServerAddress("http://localhost", None, path)
+        with server.client(Client, httpx.HTTPTransport) as client:
+            return client.models()[0].model_dump_json(indent=2)
 
 
 def version_command(_flags: dict[str, Any]) -> int:

@@ -68,6 +68,9 @@ def find_server(args: dict[str, Any]) -> Iterator[ServerAddress]:
     if not args["local"]:
         yield ServerAddress.find(args["url"], args["api_key"])
         return
+    for name in ("url", "api_key"):
+        if args[name] is not None:
+            raise SettingsError(f"--local asks no server: leave --{name.replace('_', '-')} out")
     settings = Settings.read({name: args[name] for name in ("model",) if name in args})
     let_idle_threads_sleep()
     bound_compiled_products()

@@ -120,7 +120,7 @@ class AsyncClient:
     async def audit(
         self, request: AuditGiven | None = None, /, *, request_id: str | None = None, **fields: Any
     ) -> AuditResponse:
-        """What scores are made of, and whether they are right."""
+        """What scores are made of, and what decides between candidates."""
         return await self._ask(audit_call(build_request(AuditRequest, request, fields), request_id))
 
     async def models(self) -> list[ModelCard]:

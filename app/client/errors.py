@@ -16,7 +16,7 @@ ClientError
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -163,9 +163,18 @@ def api_error(
     except ValidationError:
         words = body[:_SHOWN_CHARS].decode(errors="replace").strip()
         found = _Object(message=f"status {status}: {words}")
-    return _kind(status)(
+    return _kind(_STATUS_IN_STREAM.get(found.code or "") if status is None else status)(
         **found.model_dump(), status=status, request_id=request_id, retry_after_s=retry_after_s
     )
+
+
+_STATUS_IN_STREAM: Final = {
+    "deadline_exceeded": 504,
+    "engine_died": 503,
+    "out_of_memory": 503,
+    "stopping": 503,
+}
+"""By code: the status that an error would have had before the stream began."""
 
 
 def _kind(status: int | None) -> type[ApiError]:

@@ -81,7 +81,8 @@ class PolicyScores(ResponseModel):
     separate: OmitNone[float] = None
     """Tokenized alone."""
     marginal: OmitNone[Marginal] = None
-    """Summed over every way to spell it, as far as some 64 token paths show."""
+    """Summed over every way to spell it, as far as a few token paths show: 64 of them, and as many
+    more as the longest candidate has tokens."""
 
 
 class CandidateJoin(ResponseModel):

@@ -14,8 +14,8 @@ class ForwardPipeline(NamedTuple):
 
     Attributes:
         plan: (work, most urgent first; token budget) -> a batch that holds at least a part of
-            the first work; its extents say which work got what.
-        run: one forward -> an answer for each extent, in order. Raises what went wrong.
+            the first work; its query slices say which work got what.
+        run: one forward -> an answer for each query slice, in order. Raises what went wrong.
         release: a planned batch whose run raised gives back what it holds.
         report_to: names what ``run`` calls whenever it has got a little further, at least once a
             layer.

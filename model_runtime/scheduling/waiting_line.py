@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -44,18 +45,52 @@ class _Place:
         self.may_try = asyncio.Event()
 
 
+class _Places:
+    """In the order in which they came.
+
+    Attributes:
+        tokens: of all of them.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._places: OrderedDict[_Place, None] = OrderedDict()
+        self._parts: Counter[object] = Counter()
+
+    @property
+    def first(self) -> _Place | None:
+        return next(iter(self._places), None)
+
+    def add(self, place: _Place) -> None:
+        self._places[place] = None
+        self._parts[place.request] += 1
+        self.tokens += place.tokens
+
+    def remove(self, place: _Place) -> None:
+        del self._places[place]
+        self._parts[place.request] -= 1
+        if not self._parts[place.request]:
+            del self._parts[place.request]
+        self.tokens -= place.tokens
+
+    def requests_beside(self, place: _Place) -> int:
+        """Requests of which parts wait here, but for the one of ``place``."""
+        return len(self._parts) - (place.request in self._parts)
+
+
 class WaitingLine:
     """Those of one class of service. On the event loop only."""
 
     def __init__(self) -> None:
-        self._tokenized: list[_Place] = []
-        self._untokenized: list[_Place] = []
+        self._tokenized = _Places()
+        self._untokenized = _Places()
         self._retry_after_s = 0.0
 
     def wake(self) -> None:
         """There may be room: whoever is first tries."""
-        for place in (self._tokenized or self._untokenized)[:1]:
-            place.may_try.set()
+        first = self._tokenized.first or self._untokenized.first
+        if first is not None:
+            first.may_try.set()
 
     @asynccontextmanager
     async def turn(
@@ -71,7 +106,7 @@ class WaitingLine:
         line = self._tokenized if tokenized else self._untokenized
         left_s = math.inf if options.deadline is None else options.deadline - time.monotonic()
         may_wait = options.on_full == "wait"
-        if not may_wait or not (self._tokenized or line):
+        if not may_wait or not (self._tokenized.first or line.first):
             refusal = self._refused(attempt)
             if refusal is None:
                 yield
@@ -80,7 +115,7 @@ class WaitingLine:
                 raise refusal
         place = _Place(options, tokens)
         self._check_length(place, line)
-        line.append(place)
+        line.add(place)
         try:
             await self._wait(place, line, attempt, left_s)
             yield
@@ -89,11 +124,11 @@ class WaitingLine:
             self.wake()
 
     async def _wait(
-        self, place: _Place, line: list[_Place], attempt: Callable[[], None], left_s: float
+        self, place: _Place, line: _Places, attempt: Callable[[], None], left_s: float
     ) -> None:
         try:
             async with asyncio.timeout(min(left_s, MAX_WAIT_S)):
-                while (self._tokenized or line)[0] is not place or self._refused(attempt):
+                while (self._tokenized.first or line.first) is not place or self._refused(attempt):
                     place.may_try.clear()
                     await place.may_try.wait()
         except TimeoutError:
@@ -109,13 +144,13 @@ class WaitingLine:
             return refusal
         return None
 
-    def _check_length(self, place: _Place, line: list[_Place]) -> None:
+    def _check_length(self, place: _Place, line: _Places) -> None:
         # What is tokenized was let in by this already, except where nobody waited.
-        places = self._tokenized if line is self._tokenized else self._tokenized + line
-        others = {other.request for other in places} - {place.request}
-        tokens = place.tokens + sum(other.tokens for other in places)
-        if len(others) >= MAX_WAITING or (others and tokens > MAX_WAITING_TOKENS):
-            raise self._overloaded(f"{len(others)} requests wait for room in the queue")
+        ahead = (self._tokenized,) if line is self._tokenized else (self._tokenized, line)
+        others = sum(one.requests_beside(place) for one in ahead)
+        tokens = place.tokens + sum(one.tokens for one in ahead)
+        if others >= MAX_WAITING or (others and tokens > MAX_WAITING_TOKENS):
+            raise self._overloaded(f"{others} requests wait for room in the queue")
 
     def _overloaded(self, message: str) -> EngineOverloaded:
         return EngineOverloaded(message, self._retry_after_s)

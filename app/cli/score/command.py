@@ -38,6 +38,9 @@ EXIT_SOME_FAILED: Final = 3
 READ_AT_ONCE: Final = 32
 """Records of a file that are read in one go; those of standard input come one by one."""
 
+LOCAL_RETRY_S: Final = 30.0
+"""As long a full queue of a model in this process may refuse one line."""
+
 ATTEMPT_S: Final = 3700.0
 """A single attempt: longer than the longest time that a request may give itself."""
 
@@ -103,6 +106,8 @@ def _add_whom_to_ask(parser: argparse.ArgumentParser) -> None:
 
 def score_command(args: dict[str, Any]) -> int:
     """Run it; the exit status."""
+    if args["output"] == Path("-"):
+        args["output"] = None
     try:
         fields = _defaults(args)
         source = _source(args)
@@ -242,9 +247,9 @@ async def _client(
     # A server that is not there at all should be told of soon.
     async with connect(retries=Retries(attempts=3)) as client:
         (card,) = await client.models()
-    retries = Retries(
-        attempts=1_000_000, longest_wait_s=10.0, total_s=float(retry_s), cuts_attempts=False
-    )
+    # A server of this process that is gone does not come back.
+    total_s = float(retry_s) if server.socket is None else min(LOCAL_RETRY_S, float(retry_s))
+    retries = Retries(attempts=1_000_000, longest_wait_s=10.0, total_s=total_s, cuts_attempts=False)
     async with connect(timeout_s=ATTEMPT_S, retries=retries) as client:
         yield client, card
 

@@ -39,16 +39,18 @@ async def run_searches(
     """
 
     template = _template(request)
-    slots = asyncio.Semaphore(MAX_CONCURRENT)
+    replies: dict[str, DecodeResponse] = {}
+    left = iter(paths)
 
-    async def search(path: PromptPath) -> DecodeResponse:
-        async with slots:
+    async def search() -> None:
+        for path in left:
             try:
-                return await service.decode(_search(template, path), deadline)
+                replies[path.param] = await service.decode(_search(template, path), deadline)
             except InvalidQuery as error:
                 raise located(error, request, path) from error
 
-    found = await all_of(map(search, paths))
+    await all_of(search() for _ in range(min(MAX_CONCURRENT, len(paths))))
+    found = [replies[path.param] for path in paths]
     for path, reply in zip(paths, found, strict=True):
         if len(reply.sequences) < request.n:
             raise InvalidQuery(
@@ -141,16 +143,22 @@ async def _read_all(
     queue: asyncio.Queue[tuple[int, T] | Exception | None],
 ) -> None:
     """Put the events into the queue, and behind them what the first stream has failed with."""
-    slots = asyncio.Semaphore(MAX_CONCURRENT)
+    left = enumerate(streams)
 
-    async def read(place: int, stream: AsyncGenerator[T, None]) -> None:
-        async with slots, aclosing(stream):
-            async for event in stream:
-                await queue.put((place, event))
+    async def read() -> None:
+        for place, stream in left:
+            async with aclosing(stream):
+                async for event in stream:
+                    await queue.put((place, event))
 
     end: Exception | None = None
     try:
-        await all_of(read(place, stream) for place, stream in enumerate(streams))
+        await all_of(read() for _ in range(min(MAX_CONCURRENT, len(streams))))
     except Exception as error:  # it belongs to the reader, whatever it is
         end = error
+    except asyncio.CancelledError as error:
+        if (task := asyncio.current_task()) is None or task.cancelling():
+            raise  # nobody reads any more
+        end = RuntimeError("a stream was cancelled from inside")
+        end.__cause__ = error
     await queue.put(end)

@@ -76,7 +76,7 @@ def check_can_end(limits: DecodingLimits, feasible: Feasible) -> None:
         return
     if limits.min_tokens == limits.max_tokens and limits.constraint is None:
         raise InvalidQuery(
-            '"ended" needs min_tokens below max_tokens: nothing ends before otherwise',
+            'feasible "ended" needs min_tokens below max_tokens: nothing ends before otherwise',
             param="min_tokens",
         )
     if not limits.end_token_ids and limits.stop is None and limits.constraint is None:

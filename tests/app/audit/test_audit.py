@@ -191,10 +191,11 @@ async def test_what_is_too_large_is_refused_by_name(
     """The field at fault and its limit are named."""
     error = await refusal(FakeEngine(TRAP, max_model_len=4000), **body)
     assert error["param"] == param
+    assert error["message"].count(param) == 1
     assert words in error["message"]
 
 
-async def test_the_bill_counts_every_question(engine: FakeEngine) -> None:
+async def test_usage_counts_every_question(engine: FakeEngine) -> None:
     """Usage adds up all that was asked; prompt and scored tokens are those of the scores."""
     usage = (await audit(engine))["usage"]
     assert (usage["prompt_tokens"], usage["scored_tokens"]) == (2, 2)

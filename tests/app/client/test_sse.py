@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from app.client import AsyncClient, Client, InvalidResponse
+from app.client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InvalidResponse,
+    Unavailable,
+)
 from app.schemas.decode_response import DecodedToken
 from tests.app.in_process import ONCE, URL
 
@@ -35,6 +42,28 @@ def test_events_do_not_depend_on_the_cuts(size: int) -> None:
             next(events)
     found = [(one.index, one.text) for one in tokens if isinstance(one, DecodedToken)]
     assert found == [(0, TEXT), (1, TEXT)]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("deadline_exceeded", DeadlineExceeded),
+        ("stopping", Unavailable),
+        ("non_finite_logits", ApiError),
+    ],
+)
+def test_a_failure_in_the_stream_is_of_its_usual_kind(code: str, kind: type[ApiError]) -> None:
+    """Whoever catches it before the first token catches it behind it."""
+    body = f'{{"error":{{"message":"no","type":"x","param":null,"code":"{code}"}}}}'
+    content = f'event: token\ndata: {{"index":0,"id":1,{TOKEN}\n\nevent: error\ndata: {body}\n\n'
+    answer = httpx.Response(200, headers=HEADERS, content=content.encode())
+    with Client(URL, retries=ONCE, transport=httpx.MockTransport(lambda _: answer)) as client:
+        events = client.stream(context="it is")
+        next(events)
+        with pytest.raises(ApiError) as caught:
+            next(events)
+    assert type(caught.value) is kind
+    assert (caught.value.code, caught.value.status) == (code, None)
 
 
 class Endless(httpx.SyncByteStream, httpx.AsyncByteStream):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Rust
 
@@ -160,9 +160,12 @@ def test_texts_of_an_unknown_pattern_are_tokenized_whole(kind: str) -> None:
     ours = tokenizer(NOT_CUT[kind])
     library = Rust.from_str(json.dumps(NOT_CUT[kind]))
 
+    control = [token["content"] for token in NOT_CUT[kind]["added_tokens"]]
+
     @some
     @given(text=TEXT)
     def check(text: str) -> None:
+        assume(not any(spelled in text for spelled in control))  # it is text here, never a token
         ids = library.encode(text, add_special_tokens=False).ids
         assert ours.encode_batch([text] * 3) == [ids] * 3
         assert ours.unstable_suffix(text, ids) == text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -111,6 +113,19 @@ async def test_streams_are_merged_and_closed_together() -> None:
         async for _ in interleave([count("a", 10_000), count("b", 0, NonFiniteLogits("nan"))]):
             pass
     assert sorted(closed) == ["a", "b"]
+
+
+async def test_a_stream_that_is_cancelled_from_inside_ends_the_reader() -> None:
+    """As any other failure does; nobody waits for ever."""
+
+    async def cancelled() -> AsyncGenerator[str, None]:
+        yield "a"
+        raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError, match="cancelled from inside"):
+        async with asyncio.timeout(30):
+            async for _ in interleave([cancelled(), cancelled()]):
+                pass
 
 
 async def test_a_reader_that_leaves_closes_all_streams() -> None:
