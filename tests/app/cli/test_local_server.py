@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -58,3 +59,20 @@ def test_no_place_for_the_socket_is_one_line_and_status_1(
     words = field_error(capsys, "next", "it is", "--local", status=1)
     assert words.startswith("no place for a socket in the temporary folder: ")
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["--url", "--api-key"])
+def test_a_server_to_ask_and_none_to_ask_do_not_go_together(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is told of a server that was not asked."""
+    words = field_error(capsys, "next", "it is", "--local", flag, "x", status=2)
+    assert words == f"--local asks no server: leave {flag} out"
+
+
+def test_model_info_is_what_is_served(capsys: pytest.CaptureFixture[str]) -> None:
+    """The card of /v1/models, from a server that is up for as long as it takes."""
+    with logging_as_before():
+        card = json.loads(printed(capsys, "model", "info"))
+    assert card["fingerprint"] == FakeEngine().info.fingerprint
+    assert card["limits"]["max_candidates"] == 131_072
