@@ -57,6 +57,9 @@ class _Places:
         self._places: OrderedDict[_Place, None] = OrderedDict()
         self._parts: Counter[object] = Counter()
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     @property
     def first(self) -> _Place | None:
         return next(iter(self._places), None)
