@@ -14,7 +14,7 @@ Wanted = Mapping[bytes, LogprobQuery]
 MAX_SIZE_RATIO = 4
 """A small request does not wait for a call that is so many times as large."""
 
-FEW = 1_000
+MAX_LISTED_QUERIES = 1_000
 """Queries of a call that are listed one by one. The others are few and known as they are: to list
 a hundred thousand digests, and to strike them out again, takes the event loop too long."""
 
@@ -72,14 +72,14 @@ class InflightCalls:
         call.task = asyncio.create_task(run)
         # So that a failure which nobody waits for is not reported as forgotten.
         call.task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        if len(call.wanted) > FEW:
+        if len(call.wanted) > MAX_LISTED_QUERIES:
             self._large.append(call)
         else:
             self._by_digest.update(dict.fromkeys(call.wanted, call))
 
     def remove(self, call: InflightCall) -> None:
         """Nobody joins it any more; whoever waits goes on waiting."""
-        if len(call.wanted) > FEW:
+        if len(call.wanted) > MAX_LISTED_QUERIES:
             self._large = [other for other in self._large if other is not call]
             return
         for digest in call.wanted:

@@ -18,7 +18,7 @@ from app.settings import Settings, log_ignored_variables
 from app.telemetry.logs import configure_logging
 from model_runtime import Engine, ModelLoadError
 
-_NOBODY_ELSE: Final = {"host": "127.0.0.1", "api_keys": (), "api_key_file": None}
+_ONLY_THIS_USER: Final = {"host": "127.0.0.1", "api_keys": (), "api_key_file": None}
 """Settings that are about who may ask."""
 
 CLOSING_S: Final = 1
@@ -43,7 +43,7 @@ def local_server(settings: Settings) -> Iterator[str]:
         except ModelLoadError as error:
             raise ClientError(str(error)) from error
         config = uvicorn.Config(
-            create_app(settings.model_copy(update=_NOBODY_ELSE), engine),
+            create_app(settings.model_copy(update=_ONLY_THIS_USER), engine),
             loop="asyncio",
             http="h11",
             ws="none",

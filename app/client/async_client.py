@@ -10,7 +10,7 @@ from httpx_sse import EventSource, SSEError
 from tenacity import AsyncRetrying
 
 from app.client.call import Call
-from app.client.concurrency import AsyncItems, AsyncResults, in_order_async, sleep_async
+from app.client.concurrency import AsyncItems, AsyncResults, ordered_map_async, sleep_async
 from app.client.endpoints import (
     AuditGiven,
     DecodeGiven,
@@ -199,7 +199,7 @@ class AsyncClient:
                     return error
                 raise
 
-        return in_order_async(requests, work, concurrency)
+        return ordered_map_async(requests, work, concurrency)
 
     async def _run_rounds(self, rounds: Rounds, concurrency: int) -> ScoreResponse:
         """Ask what the rounds ask for, until they are done."""
@@ -213,7 +213,7 @@ class AsyncClient:
         try:
             requests = next(rounds)
             while True:
-                answers = in_order_async(requests, attempt, concurrency)
+                answers = ordered_map_async(requests, attempt, concurrency)
                 requests = rounds.send([answer async for answer in answers])
         except StopIteration as end:
             answer: ScoreResponse = end.value

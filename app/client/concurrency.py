@@ -80,7 +80,7 @@ def sleep(seconds: float) -> None:
 sleep_async = asyncio.sleep
 
 
-async def in_order_async(
+async def ordered_map_async(
     items: AsyncItems[T], work: Callable[[T], Awaitable[R]], concurrency: int
 ) -> AsyncResults[R]:
     """The same with tasks. When it ends early, what is in flight is cancelled."""

@@ -18,7 +18,7 @@ _WORDS = {
     "missing": "this field is required",
     "extra_forbidden": "there is no such field",
 }
-_GONE = {"boundary_detail": "; /v1/audit says how candidates met the context"}
+_REMOVED_FIELDS = {"boundary_detail": "; /v1/audit says how candidates met the context"}
 """Fields that there were, and what takes their place."""
 _IN_PYTHONS_WORDS = {"literal_error", "none_required", "too_short", "too_long"}
 _JSON_WORDS = (
@@ -109,7 +109,7 @@ def _holds(value: object, segment: str | int) -> bool:
 def _words(item: Mapping[str, Any]) -> str:
     known = _WORDS.get(item["type"])
     if known is not None:
-        return known + _GONE.get(str(item["loc"][-1]) if item["loc"] else "", "")
+        return known + _REMOVED_FIELDS.get(str(item["loc"][-1]) if item["loc"] else "", "")
     text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if item["type"] in _IN_PYTHONS_WORDS:
         for python, json in _JSON_WORDS:

@@ -72,11 +72,11 @@ class WorkerThreads:
         call = _Call()
         context = copy_context()
         context.run(_call_var.set, call)
-        deed = partial(context.run, self._do, call, work, *args)
+        in_context = partial(context.run, self._do, call, work, *args)
         if priority is Priority.BULK:
-            running = await self._submit_bulk(deed)
+            running = await self._submit_bulk(in_context)
         else:
-            running = self._pool.submit(deed)
+            running = self._pool.submit(in_context)
         try:
             return await asyncio.wrap_future(running)
         finally:
@@ -89,16 +89,16 @@ class WorkerThreads:
         finally:
             self._running.discard(call)
 
-    async def _submit_bulk(self, deed: Callable[[], T]) -> Future[T]:
+    async def _submit_bulk(self, work: Callable[[], T]) -> Future[T]:
         await self._free_for_bulk.acquire()
-        running = self._pool.submit(deed)
+        running = self._pool.submit(work)
         loop = asyncio.get_running_loop()
         running.add_done_callback(partial(on_loop, loop, self._free_for_bulk.release))
         return running
 
 
-def on_loop(loop: asyncio.AbstractEventLoop, deed: Callable[[], object], _done: object) -> None:
-    """Do it on the event loop, when a thread is done; a callback of its future."""
+def on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], object], _done: object) -> None:
+    """Call it on the event loop, when a thread is done; a callback of its future."""
     # The loop may be gone where the process ends while a thread works for nobody.
     if not loop.is_closed():
-        loop.call_soon_threadsafe(deed)
+        loop.call_soon_threadsafe(callback)

@@ -17,7 +17,7 @@ class ErrorObject(BaseModel):
     param: str | None = None
     """The field at fault, with dots and indices: ``candidates.3``."""
     code: str | None = None
-    """For programs, such as ``path_too_long``."""
+    """For programs, such as ``context_length_exceeded``."""
 
 
 class ErrorResponse(BaseModel):

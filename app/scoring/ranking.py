@@ -21,7 +21,7 @@ from model_runtime import (
     tie_groups,
 )
 
-MOST = 600.0
+MAX_EXPONENT = 600.0
 """Of a logarithm, so that a sum of exponentials stays a float. A search that was ended may leave
 candidates that outweigh what it scored by any factor."""
 
@@ -140,7 +140,7 @@ def _pruned_weight(
         bounds = [outcome.logprob for outcome in {o.prefix: o for o in pruned}.values()]
     else:
         bounds = [outcome.bound for outcome in pruned]
-    weights = (min(MOST, (bound - best) / temperature) for bound in bounds)
+    weights = (min(MAX_EXPONENT, (bound - best) / temperature) for bound in bounds)
     return math.fsum(map(math.exp, weights))
 
 

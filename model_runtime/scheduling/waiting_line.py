@@ -6,7 +6,7 @@ What is tokenized goes before what is not, so that no more is tokenized than the
     not tokenized  r5  r4  r3 ──> the first, once no tokenized one waits ──> tokenized
 
     its deadline passes while it waits                                     DeadlineExceeded
-    no room, and it has less time than is worth waiting for                EngineOverloaded, at once
+    no room, nobody waits, and its time is too short to wait for it        EngineOverloaded, at once
     no room for MAX_WAIT_S, or too many wait already                       EngineOverloaded
 """
 

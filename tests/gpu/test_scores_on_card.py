@@ -54,7 +54,7 @@ def test_scores_equal_the_float64_reference(
 
 @pytest.mark.parametrize("dtype", IN_COMPANY, ids=str)
 @pytest.mark.parametrize("kind", TINY_KINDS)
-def test_company_hardly_matters(kind: str, dtype: torch.dtype, tiny_folder: TinyFolder) -> None:
+def test_a_crowd_hardly_matters(kind: str, dtype: torch.dtype, tiny_folder: TinyFolder) -> None:
     """Alone, merged, reordered, chunked and cached, a score stays within the stated bound."""
     queries = forked(kind)
     offline = OnCard(tiny_folder(kind), dtype)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.score.input import Record
 from app.client import ApiError, AsyncClient, ClientError, FingerprintMismatch, InvalidRequest
-from app.client.concurrency import in_order_async
+from app.client.concurrency import ordered_map_async
 from app.client.endpoints import build_request
 from app.client.split.split_score import Answer
 from app.schemas.error import ErrorObject
@@ -89,7 +89,7 @@ class ScoreRun:
             except ClientError as error:
                 return question, error
 
-        answers = in_order_async(self._questions(records), work, self.concurrency)
+        answers = ordered_map_async(self._questions(records), work, self.concurrency)
         async with aclosing(answers):
             async for question, answer in answers:
                 self._write(question, answer, sink)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cache.cached_scorer import MAX_FAILED_JOINS, QUERIES_ON_LOOP, CachedScorer
-from app.cache.inflight import FEW
+from app.cache.inflight import MAX_LISTED_QUERIES
 from app.cache.score_cache import ScoreCache
 from app.requests.worker_threads import WorkerThreads
 from model_runtime import (
@@ -427,8 +427,8 @@ async def test_many_queries_are_gone_through_on_a_thread(monkeypatch: pytest.Mon
 async def test_large_requests_at_a_time_are_asked_once() -> None:
     """Of calls that are known as a whole, too, only what nobody asks is asked."""
     house = House()
-    queries = [query(n, n + 1) for n in range(2 * FEW)]
-    calls = [queries, queries, [*queries[FEW // 2 :], query(7)]]
+    queries = [query(n, n + 1) for n in range(2 * MAX_LISTED_QUERIES)]
+    calls = [queries, queries, [*queries[MAX_LISTED_QUERIES // 2 :], query(7)]]
     tasks = [asyncio.create_task(house.scores.score(call, OPTIONS)) for call in calls[:1]]
     async with asyncio.timeout(30):
         while not house.engine.waiting:
@@ -445,7 +445,7 @@ async def test_large_requests_at_a_time_are_asked_once() -> None:
     assert [(await task).reused_scores for task in tasks] == [
         0,
         len(queries),
-        len(queries) - FEW // 2,
+        len(queries) - MAX_LISTED_QUERIES // 2,
     ]
     assert house.quiet
 

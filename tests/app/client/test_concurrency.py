@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.client import Client, ClientError, InvalidRequest, Retries
-from app.client.concurrency import AHEAD, in_order_async, ordered_map, sleep
+from app.client.concurrency import AHEAD, ordered_map, ordered_map_async, sleep
 from app.schemas.score_response import ScoreResponse
 from tests.app.in_process import async_client_over, client_over
 
@@ -78,7 +78,7 @@ async def test_order_and_number_in_flight_on_a_loop() -> None:
             await asyncio.wait_for(together.wait(), 20)
         return await meter.on_loop(item)
 
-    found = [number async for number in in_order_async(range(40), work, 3)]
+    found = [number async for number in ordered_map_async(range(40), work, 3)]
     assert found == list(range(40))
     assert meter.most <= 3
 
@@ -118,7 +118,7 @@ async def test_an_endless_input_on_a_loop() -> None:
     """The same with tasks; those in flight are cancelled when the generator is closed."""
     read: list[int] = []
     before = asyncio.all_tasks()
-    results = in_order_async(counted(read), Meter().on_loop, 2)
+    results = ordered_map_async(counted(read), Meter().on_loop, 2)
     assert [await anext(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert len(read) <= 5 + 1 + AHEAD * 2
     await results.aclose()
@@ -133,7 +133,7 @@ async def test_a_source_that_waits_does_not_hold_up_results() -> None:
         yield 1
         await asyncio.Event().wait()
 
-    results = in_order_async(source(), Meter().on_loop, 2)
+    results = ordered_map_async(source(), Meter().on_loop, 2)
     assert await asyncio.wait_for(anext(results), 5) == 1
     await results.aclose()
 

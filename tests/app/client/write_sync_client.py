@@ -27,7 +27,7 @@ WORDS = {
     "aclosing": "closing",
     "aiter_sse": "iter_sse",
     "aread": "read",
-    "in_order_async": "ordered_map",
+    "ordered_map_async": "ordered_map",
     "sleep_async": "sleep",
 }
 

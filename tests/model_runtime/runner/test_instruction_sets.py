@@ -45,7 +45,7 @@ def environment(cpu: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-def test_company_changes_no_bit_on_another_cpu(
+def test_a_crowd_changes_no_bit_on_another_cpu(
     cpu: str, tiny_folder: TinyFolder, tmp_path: Path
 ) -> None:
     """Narrow, capped and wide heads, in each precision that the CPU has products of its own for."""

@@ -46,7 +46,7 @@ def test_bounds_hold_under_any_budget(
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), world=worlds(), ended=st.booleans(), budget=st.sampled_from((3, 20, 400)))
-def test_company_changes_no_bit(
+def test_a_crowd_changes_no_bit(
     data: st.DataObject, world: World, ended: bool, budget: int
 ) -> None:
     """Each candidate of many has the result that it has alone, under a budget as well."""

@@ -144,7 +144,7 @@ def searches(engine: Engine, budget: int) -> list[MarginalSearch]:
 
 
 @pytest.mark.parametrize("budget", [20, 300])
-def test_company_changes_no_bit(tiny_folder: TinyFolder, budget: int) -> None:
+def test_a_crowd_changes_no_bit(tiny_folder: TinyFolder, budget: int) -> None:
     """Each search alone, then all together in an engine that batches them."""
 
     @on_loop
