@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("app", "model_runtime") for p in (ROOT / room).rglob("*.py"))
 
-TENSOR_PACKAGES = ("attention", "kernels", "kv_cache", "loading", "logprobs", "runner")
+TENSOR_PACKAGES = ("attention", "kernels", "kv_cache", "loading", "logprobs", "native", "runner")
 
 ONLY_IN = {
     "torch": {f"model_runtime/{package}/" for package in TENSOR_PACKAGES},
@@ -45,6 +45,7 @@ LAYERS = {
         ("attention", "memory"),
         ("kv_cache", "logprobs", "scheduling"),
         ("decoding", "kernels"),
+        ("native",),
         ("batching", "normalization"),
         ("tokenization", "types"),
         ("config", "errors", "token_paths", "token_set"),

@@ -1,0 +1,418 @@
+"""Every native kernel as an operation: its shapes, types and strides, checked before C sees them.
+
+Tensors are float32 on the CPU unless it says otherwise. The last dimension is contiguous; rows
+may lie apart, so a slice of the columns of a wider tensor is taken as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from model_runtime.native.library import (
+    MOST_DIM,
+    MOST_GROUP,
+    PANEL,
+    AttentionArguments,
+    GatedArguments,
+    Kind,
+    NormArguments,
+    Operation,
+    ProductArguments,
+    ReductionArguments,
+    RotationArguments,
+)
+
+MOST_ROWS = 32
+"""Rows of a product. With more the weights are no longer what takes the time."""
+
+MOST_TOP = 1024
+"""Largest columns of a row that are listed: they are kept sorted by insertion."""
+
+LANES = 16
+
+Activation = Literal["silu", "gelu_tanh"]
+_ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu_tanh")
+
+
+def k_block(in_features: int) -> int:
+    """How many products are added up in one chain before chains are added to each other.
+
+    oneDNN's float32 products on AVX-512 do the same, so theirs and ours have equal bits.
+    """
+    return 1024 if in_features > 1024 else 512 if in_features > 512 else in_features
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeight:
+    """A weight by panels of 64 outputs.
+
+    Attributes:
+        panels: [ceil(out / 64), in, 64] in float32 or bfloat16, zeros behind the last output.
+        out_features, in_features: of the weight.
+        block: of k; see ``k_block``.
+    """
+
+    panels: Tensor
+    out_features: int
+    in_features: int
+    block: int
+
+
+def pack(weight: Tensor, dtype: torch.dtype = torch.float32) -> PackedWeight:
+    """Lay out a [out, in] weight.
+
+    Raises:
+        ValueError: it has no such shape, or some value of it would be rounded.
+    """
+    if weight.dim() != 2 or 0 in weight.shape:
+        raise ValueError(f"weight must be [out, in], is {list(weight.shape)}")
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"weights are held in float32 or bfloat16, not {dtype}")
+    held = weight.detach().to(dtype)
+    if not torch.equal(held.to(weight.dtype), weight):
+        raise ValueError(f"weight is not representable in {dtype}")
+    out_features, in_features = weight.shape
+    panels = -(-out_features // PANEL)
+    filled = held.new_zeros((panels * PANEL, in_features))
+    filled[:out_features] = held
+    by_panel = filled.view(panels, PANEL, in_features).transpose(1, 2).contiguous()
+    return PackedWeight(by_panel, out_features, in_features, k_block(in_features))
+
+
+def product(x: Tensor, weight: PackedWeight, bias: Tensor | None, y: Tensor) -> Operation:
+    """y = x W^T + bias for [1..32, in] rows; y is [rows, out] and not part of x."""
+    rows = _rows("x", x, weight.in_features)
+    if rows > MOST_ROWS:
+        raise ValueError(f"x has {rows} rows, of at most {MOST_ROWS}")
+    _shape("y", y, rows, weight.out_features)
+    arguments = ProductArguments(
+        x=x.data_ptr(),
+        x_stride=x.stride(0),
+        weight=weight.panels.data_ptr(),
+        weight_is_bf16=weight.panels.dtype is torch.bfloat16,
+        bias=_vector("bias", bias, weight.out_features),
+        y=y.data_ptr(),
+        y_stride=y.stride(0),
+        rows=rows,
+        in_features=weight.in_features,
+        out_features=weight.out_features,
+        block=weight.block,
+    )
+    return _operation(Kind.PRODUCT, arguments, x, weight.panels, bias, y)
+
+
+def rms_norm(
+    x: Tensor, weight: Tensor, epsilon: float, y: Tensor, *, add: Tensor | None = None
+) -> Operation:
+    """y = x / sqrt(mean(x^2) + epsilon) * weight, [rows, width]; before that x += add, in place."""
+    return _norm(x, weight, None, epsilon, y, add, centred=False)
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    y: Tensor,
+    *,
+    add: Tensor | None = None,
+) -> Operation:
+    """y = (x - mean) / sqrt(variance + epsilon) * weight + bias; before that x += add, in place."""
+    return _norm(x, weight, bias, epsilon, y, add, centred=True)
+
+
+def gated(gate: Tensor, up: Tensor | None, activation: Activation, y: Tensor) -> Operation:
+    """y = activation(gate) * up, [rows, width] each; without ``up`` the activation alone."""
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {_ACTIVATIONS}, is {activation!r}")
+    rows = _rows("gate", gate, gate.shape[-1])
+    width = gate.shape[1]
+    if up is not None:
+        _shape("up", up, rows, width)
+    _shape("y", y, rows, width)
+    arguments = GatedArguments(
+        gate=gate.data_ptr(),
+        gate_stride=gate.stride(0),
+        up=None if up is None else up.data_ptr(),
+        up_stride=0 if up is None else up.stride(0),
+        y=y.data_ptr(),
+        y_stride=y.stride(0),
+        rows=rows,
+        width=width,
+        activation=_ACTIVATIONS.index(activation),
+    )
+    return _operation(Kind.GATED, arguments, gate, up, y)
+
+
+def rotate_and_store(
+    qkv: Tensor,
+    cosine: Tensor,
+    sine: Tensor,
+    slots: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    query_norm: Tensor | None = None,
+    key_norm: Tensor | None = None,
+    epsilon: float = 0.0,
+) -> Operation:
+    """Rotate the queries in place; write the keys, rotated, and the values to their slots.
+
+    Args:
+        qkv: [rows, (heads + 2 kv_heads) head_dim], queries first, then keys, then values.
+        cosine, sine: [rows, rotated], where ``rotated`` is head_dim or less, and even.
+        slots: [rows] int64, each row another one.
+        keys, values: [slots, kv_heads, head_dim], contiguous.
+        query_norm, key_norm: [head_dim], of an RMSNorm of every head before the rotation.
+    """
+    _, kv_heads, dim = _stored(keys, values)
+    rows = _rows("qkv", qkv, qkv.shape[-1])
+    heads, rest = divmod(qkv.shape[1] - 2 * kv_heads * dim, dim)
+    if heads < 1 or rest:
+        raise ValueError(f"qkv has {qkv.shape[1]} columns for {kv_heads} kv heads of {dim}")
+    rotated = cosine.shape[-1]
+    if rotated % 2 or not 0 < rotated <= dim:
+        raise ValueError(f"{rotated} columns of a head of {dim} cannot be rotated")
+    _shape("cosine", cosine, rows, rotated)
+    _shape("sine", sine, rows, rotated)
+    if cosine.stride(0) != sine.stride(0):
+        raise ValueError("cosine and sine must lie alike")
+    _indices("slots", slots, rows, keys.shape[0])
+    arguments = RotationArguments(
+        qkv=qkv.data_ptr(),
+        qkv_stride=qkv.stride(0),
+        cosine=cosine.data_ptr(),
+        sine=sine.data_ptr(),
+        angle_stride=cosine.stride(0),
+        query_norm=_vector("query_norm", query_norm, dim),
+        key_norm=_vector("key_norm", key_norm, dim),
+        slots=slots.data_ptr(),
+        keys=keys.data_ptr(),
+        values=values.data_ptr(),
+        slot_stride=keys.stride(0),
+        rows=rows,
+        heads=heads,
+        kv_heads=kv_heads,
+        dim=dim,
+        rotated=rotated,
+        epsilon=epsilon,
+    )
+    held = (qkv, cosine, sine, slots, keys, values, query_norm, key_norm)
+    return _operation(Kind.ROTATION, arguments, *held)
+
+
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    spans: Tensor,
+    y: Tensor,
+    *,
+    scaling: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Operation:
+    """Attention of each row to the keys in its own slots, in the order of their positions.
+
+    Args:
+        query: [rows, heads head_dim]; y: the same, not part of it.
+        keys, values: [slots, kv_heads, head_dim], contiguous; head_dim is a multiple of 16.
+        slots: [n] int64, slots of near and far parts.
+        spans: [rows, 4] int64: where a row's near part begins in ``slots``, how many keys it has,
+            at least one, and the same of its far part. The far part holds the positions from 0
+            on, the near part those behind it up to the row's own.
+        window: a row sees its ``window`` latest positions; None for all.
+        softcap: scores become ``softcap * tanh(score / softcap)``.
+    """
+    _, kv_heads, dim = _stored(keys, values)
+    group, rest = divmod(query.shape[-1], kv_heads * dim)
+    if rest or not 1 <= group <= MOST_GROUP:
+        raise ValueError(f"query has {query.shape[-1]} columns for {kv_heads} kv heads of {dim}")
+    if dim % LANES or dim > MOST_DIM:
+        raise ValueError(f"head_dim must be a multiple of {LANES} up to {MOST_DIM}, is {dim}")
+    if window is not None and window < 1 or softcap is not None and softcap <= 0:
+        raise ValueError("window and softcap must be positive")
+    rows = _rows("query", query, group * kv_heads * dim)
+    _shape("y", y, rows, query.shape[1])
+    _indices("slots", slots, None, keys.shape[0])
+    _spans(spans, rows, slots.shape[0])
+    arguments = AttentionArguments(
+        query=query.data_ptr(),
+        query_stride=query.stride(0),
+        keys=keys.data_ptr(),
+        values=values.data_ptr(),
+        slot_stride=keys.stride(0),
+        slots=slots.data_ptr(),
+        spans=spans.data_ptr(),
+        y=y.data_ptr(),
+        y_stride=y.stride(0),
+        rows=rows,
+        kv_heads=kv_heads,
+        group=group,
+        dim=dim,
+        window=window or 0,
+        scaling=scaling,
+        softcap=softcap or 0.0,
+    )
+    return _operation(Kind.ATTENTION, arguments, query, keys, values, slots, spans, y)
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """What ``reduce_logits`` writes.
+
+    Attributes:
+        log_sum: [rows], NaN where a row has one, or plus infinity.
+        logprobs: [n] of the chosen ids; ranks: [n] int64, 1 + how many columns are greater.
+        top_logits: [rows, top], falling; top_ids: the same in int64, equal ones by column.
+    """
+
+    log_sum: Tensor
+    logprobs: Tensor
+    ranks: Tensor
+    top_logits: Tensor
+    top_ids: Tensor
+
+
+def reduce_logits(
+    logits: Tensor, chosen: Tensor, chosen_first: Tensor, top: int
+) -> tuple[Operation, Reduced]:
+    """Per row the log-sum-exp, log-probs and ranks of chosen columns, and the largest columns.
+
+    Args:
+        logits: [rows, vocab].
+        chosen: [n] int64 columns, row by row.
+        chosen_first: [rows + 1] int64, where a row's ids begin in ``chosen``.
+        top: how many largest, 0 for none; at most 1,024 and the vocabulary.
+    """
+    rows = _rows("logits", logits, logits.shape[-1])
+    vocab = logits.shape[1]
+    if not 0 <= top <= min(MOST_TOP, vocab):
+        raise ValueError(f"top must be between 0 and {min(MOST_TOP, vocab)}, is {top}")
+    _indices("chosen", chosen, None, vocab)
+    _indices("chosen_first", chosen_first, rows + 1, chosen.shape[0] + 1)
+    if chosen_first[0] != 0 or chosen_first[-1] != len(chosen) or (chosen_first.diff() < 0).any():
+        raise ValueError("chosen_first must ascend from 0 to the number of chosen ids")
+    reduced = Reduced(
+        log_sum=torch.empty(rows),
+        logprobs=torch.empty(len(chosen)),
+        ranks=torch.empty(len(chosen), dtype=torch.int64),
+        top_logits=torch.empty(rows, top),
+        top_ids=torch.empty(rows, top, dtype=torch.int64),
+    )
+    arguments = ReductionArguments(
+        logits=logits.data_ptr(),
+        logits_stride=logits.stride(0),
+        rows=rows,
+        vocab=vocab,
+        log_sum=reduced.log_sum.data_ptr(),
+        chosen_first=chosen_first.data_ptr(),
+        chosen=chosen.data_ptr(),
+        logprobs=reduced.logprobs.data_ptr(),
+        ranks=reduced.ranks.data_ptr(),
+        top=top,
+        top_logits=reduced.top_logits.data_ptr(),
+        top_ids=reduced.top_ids.data_ptr(),
+    )
+    written = (reduced.log_sum, reduced.logprobs, reduced.ranks)
+    held = (logits, chosen, chosen_first, *written, reduced.top_logits, reduced.top_ids)
+    return _operation(Kind.REDUCTION, arguments, *held), reduced
+
+
+def _norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    y: Tensor,
+    add: Tensor | None,
+    *,
+    centred: bool,
+) -> Operation:
+    rows = _rows("x", x, x.shape[-1])
+    width = x.shape[1]
+    _shape("y", y, rows, width)
+    if add is not None:
+        _shape("add", add, rows, width)
+    arguments = NormArguments(
+        x=x.data_ptr(),
+        x_stride=x.stride(0),
+        add=None if add is None else add.data_ptr(),
+        add_stride=0 if add is None else add.stride(0),
+        weight=_vector("weight", weight, width),
+        bias=_vector("bias", bias, width),
+        y=y.data_ptr(),
+        y_stride=y.stride(0),
+        rows=rows,
+        width=width,
+        epsilon=epsilon,
+        centred=centred,
+    )
+    return _operation(Kind.NORM, arguments, x, weight, bias, y, add)
+
+
+def _operation(kind: Kind, arguments: object, *tensors: Tensor | None) -> Operation:
+    held = tuple(tensor for tensor in tensors if tensor is not None)
+    return Operation(kind, arguments, held)  # type: ignore[arg-type]
+
+
+def _plain(name: str, tensor: Tensor, dtype: torch.dtype, dims: int) -> None:
+    if tensor.device.type != "cpu" or tensor.dtype is not dtype or tensor.dim() != dims:
+        found = f"{tensor.dtype} of {tensor.dim()} dimensions on {tensor.device.type}"
+        raise ValueError(f"{name} must be {dtype} of {dims} dimensions on cpu, is {found}")
+    if dims and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        raise ValueError(f"{name} must be contiguous in its last dimension")
+
+
+def _rows(name: str, tensor: Tensor, width: int) -> int:
+    _plain(name, tensor, torch.float32, 2)
+    if tensor.shape[0] < 1 or width < 1:
+        raise ValueError(f"{name} has no rows or columns")
+    _shape(name, tensor, tensor.shape[0], width)
+    return tensor.shape[0]
+
+
+def _shape(name: str, tensor: Tensor, rows: int, width: int) -> None:
+    _plain(name, tensor, torch.float32, 2)
+    if tensor.shape != (rows, width):
+        raise ValueError(f"{name} must be [{rows}, {width}], is {list(tensor.shape)}")
+
+
+def _vector(name: str, tensor: Tensor | None, width: int) -> int | None:
+    if tensor is None:
+        return None
+    _plain(name, tensor, torch.float32, 1)
+    if len(tensor) != width:
+        raise ValueError(f"{name} must be [{width}], is [{len(tensor)}]")
+    return tensor.data_ptr()
+
+
+def _stored(keys: Tensor, values: Tensor) -> tuple[int, int, int]:
+    for name, tensor in (("keys", keys), ("values", values)):
+        _plain(name, tensor, torch.float32, 3)
+        if not tensor.is_contiguous() or tensor.shape != keys.shape:
+            raise ValueError(f"{name} must be contiguous, and keys and values of one shape")
+    slots, heads, dim = keys.shape
+    return slots, heads, dim
+
+
+def _indices(name: str, tensor: Tensor, count: int | None, stop: int) -> None:
+    _plain(name, tensor, torch.int64, 1)
+    if count is not None and len(tensor) != count:
+        raise ValueError(f"{name} must be [{count}], is [{len(tensor)}]")
+    if len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) < stop:
+        raise ValueError(f"{name} must lie within 0 and {stop - 1}")
+
+
+def _spans(spans: Tensor, rows: int, slots: int) -> None:
+    _plain("spans", spans, torch.int64, 2)
+    if spans.shape != (rows, 4) or not spans.is_contiguous():
+        raise ValueError(f"spans must be [{rows}, 4] and contiguous, is {list(spans.shape)}")
+    ends = spans[:, 0::2] + spans[:, 1::2]
+    if int(spans.min()) < 0 or int(spans[:, 1].min()) < 1 or int(ends.max()) > slots:
+        raise ValueError(f"spans must lie within {slots} slots, and near ones hold a key")
