@@ -12,6 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from model_runtime.native.checks import (
+    check_indices,
+    check_rows,
+    check_shape,
+    check_spans,
+    check_stored,
+    vector_address,
+)
 from model_runtime.native.library import (
     MOST_DIM,
     MOST_GROUP,
@@ -85,16 +93,16 @@ def pack(weight: Tensor, dtype: torch.dtype = torch.float32) -> PackedWeight:
 
 def product(x: Tensor, weight: PackedWeight, bias: Tensor | None, y: Tensor) -> Operation:
     """y = x W^T + bias for [1..32, in] rows; y is [rows, out] and not part of x."""
-    rows = _rows("x", x, weight.in_features)
+    rows = check_rows("x", x, weight.in_features)
     if rows > MOST_ROWS:
         raise ValueError(f"x has {rows} rows, of at most {MOST_ROWS}")
-    _shape("y", y, rows, weight.out_features)
+    check_shape("y", y, rows, weight.out_features)
     arguments = ProductArguments(
         x=x.data_ptr(),
         x_stride=x.stride(0),
         weight=weight.panels.data_ptr(),
         weight_is_bf16=weight.panels.dtype is torch.bfloat16,
-        bias=_vector("bias", bias, weight.out_features),
+        bias=vector_address("bias", bias, weight.out_features),
         y=y.data_ptr(),
         y_stride=y.stride(0),
         rows=rows,
@@ -129,11 +137,11 @@ def gated(gate: Tensor, up: Tensor | None, activation: Activation, y: Tensor) ->
     """y = activation(gate) * up, [rows, width] each; without ``up`` the activation alone."""
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {_ACTIVATIONS}, is {activation!r}")
-    rows = _rows("gate", gate, gate.shape[-1])
+    rows = check_rows("gate", gate, gate.shape[-1])
     width = gate.shape[1]
     if up is not None:
-        _shape("up", up, rows, width)
-    _shape("y", y, rows, width)
+        check_shape("up", up, rows, width)
+    check_shape("y", y, rows, width)
     arguments = GatedArguments(
         gate=gate.data_ptr(),
         gate_stride=gate.stride(0),
@@ -169,27 +177,27 @@ def rotate_and_store(
         keys, values: [slots, kv_heads, head_dim], contiguous.
         query_norm, key_norm: [head_dim], of an RMSNorm of every head before the rotation.
     """
-    _, kv_heads, dim = _stored(keys, values)
-    rows = _rows("qkv", qkv, qkv.shape[-1])
+    _, kv_heads, dim = check_stored(keys, values)
+    rows = check_rows("qkv", qkv, qkv.shape[-1])
     heads, rest = divmod(qkv.shape[1] - 2 * kv_heads * dim, dim)
     if heads < 1 or rest:
         raise ValueError(f"qkv has {qkv.shape[1]} columns for {kv_heads} kv heads of {dim}")
     rotated = cosine.shape[-1]
     if rotated % 2 or not 0 < rotated <= dim:
         raise ValueError(f"{rotated} columns of a head of {dim} cannot be rotated")
-    _shape("cosine", cosine, rows, rotated)
-    _shape("sine", sine, rows, rotated)
+    check_shape("cosine", cosine, rows, rotated)
+    check_shape("sine", sine, rows, rotated)
     if cosine.stride(0) != sine.stride(0):
         raise ValueError("cosine and sine must lie alike")
-    _indices("slots", slots, rows, keys.shape[0])
+    check_indices("slots", slots, rows, keys.shape[0])
     arguments = RotationArguments(
         qkv=qkv.data_ptr(),
         qkv_stride=qkv.stride(0),
         cosine=cosine.data_ptr(),
         sine=sine.data_ptr(),
         angle_stride=cosine.stride(0),
-        query_norm=_vector("query_norm", query_norm, dim),
-        key_norm=_vector("key_norm", key_norm, dim),
+        query_norm=vector_address("query_norm", query_norm, dim),
+        key_norm=vector_address("key_norm", key_norm, dim),
         slots=slots.data_ptr(),
         keys=keys.data_ptr(),
         values=values.data_ptr(),
@@ -229,18 +237,18 @@ def attend(
         window: a row sees its ``window`` latest positions; None for all.
         softcap: scores become ``softcap * tanh(score / softcap)``.
     """
-    _, kv_heads, dim = _stored(keys, values)
+    _, kv_heads, dim = check_stored(keys, values)
     group, rest = divmod(query.shape[-1], kv_heads * dim)
     if rest or not 1 <= group <= MOST_GROUP:
         raise ValueError(f"query has {query.shape[-1]} columns for {kv_heads} kv heads of {dim}")
     if dim % LANES or dim > MOST_DIM:
         raise ValueError(f"head_dim must be a multiple of {LANES} up to {MOST_DIM}, is {dim}")
-    if window is not None and window < 1 or softcap is not None and softcap <= 0:
+    if (window is not None and window < 1) or (softcap is not None and softcap <= 0):
         raise ValueError("window and softcap must be positive")
-    rows = _rows("query", query, group * kv_heads * dim)
-    _shape("y", y, rows, query.shape[1])
-    _indices("slots", slots, None, keys.shape[0])
-    _spans(spans, rows, slots.shape[0])
+    rows = check_rows("query", query, group * kv_heads * dim)
+    check_shape("y", y, rows, query.shape[1])
+    check_indices("slots", slots, None, keys.shape[0])
+    check_spans(spans, rows, slots.shape[0])
     arguments = AttentionArguments(
         query=query.data_ptr(),
         query_stride=query.stride(0),
@@ -290,12 +298,12 @@ def reduce_logits(
         chosen_first: [rows + 1] int64, where a row's ids begin in ``chosen``.
         top: how many largest, 0 for none; at most 1,024 and the vocabulary.
     """
-    rows = _rows("logits", logits, logits.shape[-1])
+    rows = check_rows("logits", logits, logits.shape[-1])
     vocab = logits.shape[1]
     if not 0 <= top <= min(MOST_TOP, vocab):
         raise ValueError(f"top must be between 0 and {min(MOST_TOP, vocab)}, is {top}")
-    _indices("chosen", chosen, None, vocab)
-    _indices("chosen_first", chosen_first, rows + 1, chosen.shape[0] + 1)
+    check_indices("chosen", chosen, None, vocab)
+    check_indices("chosen_first", chosen_first, rows + 1, chosen.shape[0] + 1)
     if chosen_first[0] != 0 or chosen_first[-1] != len(chosen) or (chosen_first.diff() < 0).any():
         raise ValueError("chosen_first must ascend from 0 to the number of chosen ids")
     reduced = Reduced(
@@ -334,18 +342,18 @@ def _norm(
     *,
     centred: bool,
 ) -> Operation:
-    rows = _rows("x", x, x.shape[-1])
+    rows = check_rows("x", x, x.shape[-1])
     width = x.shape[1]
-    _shape("y", y, rows, width)
+    check_shape("y", y, rows, width)
     if add is not None:
-        _shape("add", add, rows, width)
+        check_shape("add", add, rows, width)
     arguments = NormArguments(
         x=x.data_ptr(),
         x_stride=x.stride(0),
         add=None if add is None else add.data_ptr(),
         add_stride=0 if add is None else add.stride(0),
-        weight=_vector("weight", weight, width),
-        bias=_vector("bias", bias, width),
+        weight=vector_address("weight", weight, width),
+        bias=vector_address("bias", bias, width),
         y=y.data_ptr(),
         y_stride=y.stride(0),
         rows=rows,
@@ -359,60 +367,3 @@ def _norm(
 def _operation(kind: Kind, arguments: object, *tensors: Tensor | None) -> Operation:
     held = tuple(tensor for tensor in tensors if tensor is not None)
     return Operation(kind, arguments, held)  # type: ignore[arg-type]
-
-
-def _plain(name: str, tensor: Tensor, dtype: torch.dtype, dims: int) -> None:
-    if tensor.device.type != "cpu" or tensor.dtype is not dtype or tensor.dim() != dims:
-        found = f"{tensor.dtype} of {tensor.dim()} dimensions on {tensor.device.type}"
-        raise ValueError(f"{name} must be {dtype} of {dims} dimensions on cpu, is {found}")
-    if dims and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-        raise ValueError(f"{name} must be contiguous in its last dimension")
-
-
-def _rows(name: str, tensor: Tensor, width: int) -> int:
-    _plain(name, tensor, torch.float32, 2)
-    if tensor.shape[0] < 1 or width < 1:
-        raise ValueError(f"{name} has no rows or columns")
-    _shape(name, tensor, tensor.shape[0], width)
-    return tensor.shape[0]
-
-
-def _shape(name: str, tensor: Tensor, rows: int, width: int) -> None:
-    _plain(name, tensor, torch.float32, 2)
-    if tensor.shape != (rows, width):
-        raise ValueError(f"{name} must be [{rows}, {width}], is {list(tensor.shape)}")
-
-
-def _vector(name: str, tensor: Tensor | None, width: int) -> int | None:
-    if tensor is None:
-        return None
-    _plain(name, tensor, torch.float32, 1)
-    if len(tensor) != width:
-        raise ValueError(f"{name} must be [{width}], is [{len(tensor)}]")
-    return tensor.data_ptr()
-
-
-def _stored(keys: Tensor, values: Tensor) -> tuple[int, int, int]:
-    for name, tensor in (("keys", keys), ("values", values)):
-        _plain(name, tensor, torch.float32, 3)
-        if not tensor.is_contiguous() or tensor.shape != keys.shape:
-            raise ValueError(f"{name} must be contiguous, and keys and values of one shape")
-    slots, heads, dim = keys.shape
-    return slots, heads, dim
-
-
-def _indices(name: str, tensor: Tensor, count: int | None, stop: int) -> None:
-    _plain(name, tensor, torch.int64, 1)
-    if count is not None and len(tensor) != count:
-        raise ValueError(f"{name} must be [{count}], is [{len(tensor)}]")
-    if len(tensor) and not 0 <= int(tensor.min()) <= int(tensor.max()) < stop:
-        raise ValueError(f"{name} must lie within 0 and {stop - 1}")
-
-
-def _spans(spans: Tensor, rows: int, slots: int) -> None:
-    _plain("spans", spans, torch.int64, 2)
-    if spans.shape != (rows, 4) or not spans.is_contiguous():
-        raise ValueError(f"spans must be [{rows}, 4] and contiguous, is {list(spans.shape)}")
-    ends = spans[:, 0::2] + spans[:, 1::2]
-    if int(spans.min()) < 0 or int(spans[:, 1].min()) < 1 or int(ends.max()) > slots:
-        raise ValueError(f"spans must lie within {slots} slots, and near ones hold a key")

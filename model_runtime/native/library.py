@@ -195,7 +195,7 @@ def run(operations: Sequence[Operation], instruction_set: InstructionSet | None 
     if chosen > best:
         raise NativeUnavailable(f"this processor has {best.name}, not {chosen.name}")
     listed = (_COperation * len(operations))(
-        *((op.kind, ctypes.addressof(op.arguments)) for op in operations)
+        *(_COperation(op.kind, ctypes.addressof(op.arguments)) for op in operations)
     )
     refused = library.native_run(listed, len(operations), int(chosen))
     if refused:
