@@ -124,7 +124,7 @@ $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.ready: pyproject.toml constraints.txt $(wildcard model_runtime/native/*.[ch]) | $(BIN)/python
 	$(PIP_INSTALL) pip setuptools
 	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[grammar]"
 	touch $@

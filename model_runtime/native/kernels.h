@@ -261,6 +261,25 @@ INLINE void scores_of(const struct attention *p, const float *query, const float
     }
 }
 
+/* Columns of values, weighted, added to what is there in the order of keys. COUNT sums at a time, so
+ * that one need not wait for the other. */
+INLINE void add_values(const int COUNT, float *weighted, float fade, const float *weights,
+                       const float *const *values, int64_t column, int64_t count) {
+    lanes sums[4];
+#pragma GCC unroll 4
+    for (int c = 0; c < COUNT; c++)
+        sums[c] = lanes_mul(lanes_load(weighted + c * LANES), lanes_set(fade));
+    for (int64_t key = 0; key < count; key++) {
+        lanes weight = lanes_set(weights[key]);
+#pragma GCC unroll 4
+        for (int c = 0; c < COUNT; c++)
+            sums[c] = lanes_fma(weight, lanes_load(values[key] + column + c * LANES), sums[c]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < COUNT; c++)
+        lanes_store(weighted + c * LANES, sums[c]);
+}
+
 /* Scores become exponentials below the peak so far; what was added up before is scaled to it. */
 INLINE void add_block(const struct attention *p, struct part *part, int64_t head, float *scores,
                       const float *const *values, int64_t count) {
@@ -279,13 +298,11 @@ INLINE void add_block(const struct attention *p, struct part *part, int64_t head
     lanes_store(fade, faded);
     part->peak[head] = peak;
     part->total[head] = fmaf(part->total[head], fade[0], lanes_sum(sum));
-    for (int64_t i = 0; i < p->dim; i += LANES) {
-        float *at = part->weighted[head] + i;
-        lanes weighted = lanes_mul(lanes_load(at), faded);
-        for (int64_t key = 0; key < count; key++)
-            weighted = lanes_fma(lanes_set(scores[key]), lanes_load(values[key] + i), weighted);
-        lanes_store(at, weighted);
-    }
+    int64_t column = 0;
+    for (; column + 4 * LANES <= p->dim; column += 4 * LANES)
+        add_values(4, part->weighted[head] + column, fade[0], scores, values, column, count);
+    for (; column < p->dim; column += LANES)
+        add_values(1, part->weighted[head] + column, fade[0], scores, values, column, count);
 }
 
 INLINE void attend_to(const struct attention *p, struct part *part, const float *query,
@@ -302,6 +319,13 @@ INLINE void attend_to(const struct attention *p, struct part *part, const float 
         for (int64_t key = 0; key < some; key++) {
             keys[key] = p->keys + slots[first + key] * p->slot_stride + offset;
             values[key] = p->values + slots[first + key] * p->slot_stride + offset;
+            if (first + KEYS + key < count) { /* of the next block, wherever its slots lie */
+                int64_t later = slots[first + KEYS + key] * p->slot_stride + offset;
+                for (int64_t i = 0; i < p->dim; i += LANES) {
+                    __builtin_prefetch(p->keys + later + i, 0, 2);
+                    __builtin_prefetch(p->values + later + i, 0, 2);
+                }
+            }
         }
         for (int64_t head = 0; head < p->group; head++) {
             scores_of(p, query + head * p->dim, keys, some, scores);

@@ -16,7 +16,7 @@
 
 #define MOST_THREADS 64
 #define MOST_TILES (1 << 24)
-#define TURNS 4000 /* of a waiting loop before sleep: about 50 to 150 microseconds */
+#define TURNS 4000 /* of a waiting loop before sleep: some 50 to 250 microseconds */
 
 static const tile_function *const kernels[INSTRUCTION_SETS] = {
     [PORTABLE] = kernels_portable, [AVX2] = kernels_avx2, [AVX512] = kernels_avx512};

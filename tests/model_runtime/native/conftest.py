@@ -11,7 +11,7 @@ from model_runtime.native import library
 
 @pytest.fixture(autouse=True)
 def built() -> None:
-    """The library; ``make native`` builds it."""
+    """The library, which installing the package builds."""
     if not library.available():
         pytest.skip("the native kernels were not built")
 
