@@ -42,8 +42,8 @@ MOST_TOP = 1024
 
 LANES = 16
 
-Activation = Literal["silu", "gelu_tanh"]
-_ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu_tanh")
+Activation = Literal["silu", "gelu_tanh", "gelu_erf"]
+_ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu_tanh", "gelu_erf")
 
 
 def k_block(in_features: int) -> int:

@@ -46,7 +46,7 @@ struct norm {
     int32_t centred; /* LayerNorm, else RMSNorm */
 };
 
-enum activation { SILU = 0, GELU_TANH = 1 };
+enum activation { SILU = 0, GELU_TANH = 1, GELU_ERF = 2 };
 
 /* y = activation(gate) * up */
 struct gated {
