@@ -10,11 +10,16 @@
 
 /* ---- products ---------------------------------------------------------------------------------
  *
- * A tile is one panel of 64 columns. Each output is a chain of fused multiply-adds along k, as in
- * oneDNN; only different outputs are computed side by side. MOST_ROWS x 64 sums (fewer columns at
- * a time where there are 16 registers of 8) stay in registers while k runs, so a weight is loaded
- * once for MOST_ROWS rows. A panel's block of k is read again by the next rows out of the second
- * level of cache. */
+ * A tile is one panel of 64 columns for at most PRODUCT_ROWS rows. Each output is a chain of fused
+ * multiply-adds along a block of k; the sums of blocks are added up in their order. Only different
+ * outputs are computed side by side.
+ *
+ * MOST_ROWS x 64 sums (fewer columns at a time where there are 16 registers of 8) stay in registers
+ * while k runs, so a weight is loaded once for MOST_ROWS rows. The rows of a tile go over the same
+ * block of the panel, 32 KiB, which therefore stays in the first or second level of cache.
+ *
+ * A weight in bfloat16 becomes a float32 on its way to the sums where few rows use it: then memory
+ * is what takes the time. For more rows a block is converted once. */
 #if defined(LANES_AVX512)
 #define MOST_ROWS 6
 #define COLUMNS(rows) 4
@@ -26,7 +31,9 @@
 #define COLUMNS(rows) 2
 #endif
 
-#define AHEAD 12 /* steps of k between the prefetch of a weight and its use */
+#define AHEAD 12           /* steps of k between the prefetch of a weight and its use */
+#define FEW_ROWS 12        /* that do not pay for the conversion of a block */
+#define CONVERTED_BLOCK 256 /* steps of k that are converted at once, at most */
 
 /* The sums of one block of k for count x 16 columns of a row: added to y, or put there by the first
  * block; the last one adds the bias. */
@@ -44,20 +51,20 @@ static __attribute__((noinline)) void add_sums(const struct product *p, int64_t 
     }
 }
 
-/* Rows x columns of one block of k. ROWS and BF16 are constants of every call, so
- * that the sums become registers. */
+/* Rows x columns of one block of k, whose weights begin at weight. ROWS and BF16 are constants of
+ * every call, so that the sums become registers. */
 INLINE void product_block(const int ROWS, const int BF16, const struct product *p, int64_t row,
-                          int64_t first, int64_t stop, int64_t panel) {
+                          int64_t first, int64_t stop, int64_t panel, const char *weight) {
     const int COUNT = COLUMNS(ROWS);
     const size_t size = BF16 ? sizeof(uint16_t) : sizeof(float);
-    const char *weight = (const char *)p->weight + (size_t)(panel * p->in * PANEL) * size;
-    const float *x = p->x + row * p->x_stride;
+    const float *x = p->x + row * p->x_stride + first;
+    const int64_t steps = stop - first;
     for (int64_t column = 0; column < PANEL; column += COUNT * LANES) {
         lanes sums[MOST_ROWS * 4];
 #pragma GCC unroll 24
         for (int i = 0; i < ROWS * COUNT; i++)
             sums[i] = lanes_set(0.0f);
-        for (int64_t k = first; k < stop; k++) {
+        for (int64_t k = 0; k < steps; k++) {
             const char *at = weight + (size_t)(k * PANEL + column) * size;
             lanes w[4];
 #pragma GCC unroll 4
@@ -86,32 +93,45 @@ INLINE void product_block(const int ROWS, const int BF16, const struct product *
 }
 
 INLINE void product_rows(const int BF16, const struct product *p, int64_t row, int64_t rows,
-                         int64_t first, int64_t stop, int64_t panel) {
+                         int64_t first, int64_t stop, int64_t panel, const char *weight) {
     switch (rows) {
-    case 1: product_block(1, BF16, p, row, first, stop, panel); break;
-    case 2: product_block(2, BF16, p, row, first, stop, panel); break;
+    case 1: product_block(1, BF16, p, row, first, stop, panel, weight); break;
+    case 2: product_block(2, BF16, p, row, first, stop, panel, weight); break;
 #if MOST_ROWS >= 3
-    case 3: product_block(3, BF16, p, row, first, stop, panel); break;
+    case 3: product_block(3, BF16, p, row, first, stop, panel, weight); break;
 #endif
 #if MOST_ROWS >= 6
-    case 4: product_block(4, BF16, p, row, first, stop, panel); break;
-    case 5: product_block(5, BF16, p, row, first, stop, panel); break;
-    case 6: product_block(6, BF16, p, row, first, stop, panel); break;
+    case 4: product_block(4, BF16, p, row, first, stop, panel, weight); break;
+    case 5: product_block(5, BF16, p, row, first, stop, panel, weight); break;
+    case 6: product_block(6, BF16, p, row, first, stop, panel, weight); break;
 #endif
     }
 }
 
-static void product_tile(const void *arguments, int64_t panel) {
+static void product_tile(const void *arguments, int64_t tile) {
     const struct product *p = arguments;
-    int64_t groups = (p->rows + MOST_ROWS - 1) / MOST_ROWS;
+    const int64_t panels = (p->out + PANEL - 1) / PANEL, panel = tile % panels;
+    const int64_t parts = (p->rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS, part = tile / panels;
+    const int64_t begin = p->rows * part / parts, rows = p->rows * (part + 1) / parts - begin;
+    const int64_t groups = (rows + MOST_ROWS - 1) / MOST_ROWS; /* of even heights: 4 + 3, not 6 + 1 */
+    const size_t size = p->weight_is_bf16 ? sizeof(uint16_t) : sizeof(float);
+    _Alignas(64) float converted[CONVERTED_BLOCK * PANEL];
     for (int64_t first = 0; first < p->in; first += p->block) {
         int64_t stop = p->in - first < p->block ? p->in : first + p->block;
-        for (int64_t group = 0; group < groups; group++) { /* of even heights: 4 + 3, not 6 + 1 */
-            int64_t row = p->rows * group / groups, next = p->rows * (group + 1) / groups;
-            if (p->weight_is_bf16)
-                product_rows(1, p, row, next - row, first, stop, panel);
+        const char *weight = (const char *)p->weight + (size_t)((panel * p->in + first) * PANEL) * size;
+        int is_bf16 = p->weight_is_bf16 != 0;
+        if (is_bf16 && rows > FEW_ROWS && stop - first <= CONVERTED_BLOCK) {
+            for (int64_t i = 0; i < (stop - first) * PANEL; i += LANES)
+                lanes_store(converted + i, lanes_load_bf16((const uint16_t *)weight + i));
+            weight = (const char *)converted;
+            is_bf16 = 0;
+        }
+        for (int64_t group = 0; group < groups; group++) {
+            int64_t row = begin + rows * group / groups, next = begin + rows * (group + 1) / groups;
+            if (is_bf16)
+                product_rows(1, p, row, next - row, first, stop, panel, weight);
             else
-                product_rows(0, p, row, next - row, first, stop, panel);
+                product_rows(0, p, row, next - row, first, stop, panel, weight);
         }
     }
 }

@@ -34,9 +34,6 @@ from model_runtime.native.library import (
     RotationArguments,
 )
 
-MOST_ROWS = 32
-"""Rows of a product. With more the weights are no longer what takes the time."""
-
 MOST_TOP = 1024
 """Largest columns of a row that are listed: they are kept sorted by insertion."""
 
@@ -46,12 +43,8 @@ Activation = Literal["silu", "gelu_tanh", "gelu_erf"]
 _ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu_tanh", "gelu_erf")
 
 
-def k_block(in_features: int) -> int:
-    """How many products are added up in one chain before chains are added to each other.
-
-    oneDNN's float32 products on AVX-512 do the same, so theirs and ours have equal bits.
-    """
-    return 1024 if in_features > 1024 else 512 if in_features > 512 else in_features
+K_BLOCK = 128
+"""Products that are added up in one chain; the sums of chains are added up in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,7 @@ class PackedWeight:
     Attributes:
         panels: [ceil(out / 64), in, 64] in float32 or bfloat16, zeros behind the last output.
         out_features, in_features: of the weight.
-        block: of k; see ``k_block``.
+        block: of k; see ``K_BLOCK``.
     """
 
     panels: Tensor
@@ -70,8 +63,10 @@ class PackedWeight:
     block: int
 
 
-def pack(weight: Tensor, dtype: torch.dtype = torch.float32) -> PackedWeight:
-    """Lay out a [out, in] weight.
+def pack(
+    weight: Tensor, dtype: torch.dtype = torch.float32, block: int = K_BLOCK
+) -> PackedWeight:
+    """Lay out a [out, in] weight, whose products have chains of ``block``.
 
     Raises:
         ValueError: it has no such shape, or some value of it would be rounded.
@@ -88,14 +83,12 @@ def pack(weight: Tensor, dtype: torch.dtype = torch.float32) -> PackedWeight:
     filled = held.new_zeros((panels * PANEL, in_features))
     filled[:out_features] = held
     by_panel = filled.view(panels, PANEL, in_features).transpose(1, 2).contiguous()
-    return PackedWeight(by_panel, out_features, in_features, k_block(in_features))
+    return PackedWeight(by_panel, out_features, in_features, block)
 
 
 def product(x: Tensor, weight: PackedWeight, bias: Tensor | None, y: Tensor) -> Operation:
-    """y = x W^T + bias for [1..32, in] rows; y is [rows, out] and not part of x."""
+    """y = x W^T + bias for [rows, in] rows; y is [rows, out] and not part of x."""
     rows = check_rows("x", x, weight.in_features)
-    if rows > MOST_ROWS:
-        raise ValueError(f"x has {rows} rows, of at most {MOST_ROWS}")
     check_shape("y", y, rows, weight.out_features)
     arguments = ProductArguments(
         x=x.data_ptr(),

@@ -18,6 +18,9 @@
  * four cache lines (two in bfloat16) and the next step the ones behind them. */
 #define PANEL 64
 
+/* Rows of a tile of a product at most: they share what they read of a panel. */
+#define PRODUCT_ROWS 192
+
 /* y = x W^T + bias */
 struct product {
     const float *x;

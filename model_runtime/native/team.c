@@ -37,7 +37,8 @@ int native_best(void) {
 
 static int64_t tiles_of(int64_t kind, const void *arguments) {
     switch (kind) {
-    case PRODUCT: return (((const struct product *)arguments)->out + PANEL - 1) / PANEL;
+    case PRODUCT: return (((const struct product *)arguments)->out + PANEL - 1) / PANEL *
+                         ((((const struct product *)arguments)->rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS);
     case NORM: return ((const struct norm *)arguments)->rows;
     case GATED: return ((const struct gated *)arguments)->rows;
     case ROTATION: return ((const struct rotation *)arguments)->rows;
