@@ -31,6 +31,7 @@ class KVStorage:
     def __init__(self, shape: KVShape, slots: int, device: torch.device) -> None:
         size = (slots, shape.kv_heads, shape.head_dim)
         self.device = device
+        self.slots = slots
         self._keys = [_empty(size, shape, device) for _ in range(shape.layers)]
         self._values = [_empty(size, shape, device) for _ in range(shape.layers)]
 
@@ -61,6 +62,10 @@ class KVStorage:
         keys, values = self._keys[layer], self._values[layer]
         write_rows(keys, slots, key.to(keys.dtype))
         write_rows(values, slots, value.to(values.dtype))
+
+    def of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots, [slots, kv_heads, head_dim] each, as they lie."""
+        return self._keys[layer], self._values[layer]
 
     def read(self, layer: int, slots: RowIndex) -> tuple[Tensor, Tensor]:
         """Keys and values of N slots, [N, kv_heads, head_dim] each; not to be written to."""

@@ -182,6 +182,8 @@ static void norm_tile(const void *arguments, int64_t row) {
             lanes_store_to(x, i, p->width, sum);
         }
     }
+    if (!p->y)
+        return;
     float *y = p->y + row * p->y_stride;
     if (p->centred)
         layer_norm(x, y, p);

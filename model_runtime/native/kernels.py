@@ -109,7 +109,10 @@ def product(x: Tensor, weight: PackedWeight, bias: Tensor | None, y: Tensor) -> 
 def rms_norm(
     x: Tensor, weight: Tensor, epsilon: float, y: Tensor, *, add: Tensor | None = None
 ) -> Operation:
-    """y = x / sqrt(mean(x^2) + epsilon) * weight, [rows, width]; before that x += add, in place."""
+    """y = x / sqrt(mean(x^2) + epsilon) * weight, [rows, width]; before that x += add, in place.
+
+    y may be x itself.
+    """
     return _norm(x, weight, None, epsilon, y, add, centred=False)
 
 
@@ -122,8 +125,16 @@ def layer_norm(
     *,
     add: Tensor | None = None,
 ) -> Operation:
-    """y = (x - mean) / sqrt(variance + epsilon) * weight + bias; before that x += add, in place."""
+    """y = (x - mean) / sqrt(variance + epsilon) * weight + bias; before that x += add, in place.
+
+    y may be x itself.
+    """
     return _norm(x, weight, bias, epsilon, y, add, centred=True)
+
+
+def add_rows(x: Tensor, add: Tensor) -> Operation:
+    """x += add, [rows, width] each."""
+    return _norm(x, None, None, 0.0, None, add, centred=False)
 
 
 def gated(gate: Tensor, up: Tensor | None, activation: Activation, y: Tensor) -> Operation:
@@ -263,6 +274,12 @@ def attend(
     return _operation(Kind.ATTENTION, arguments, query, keys, values, slots, spans, y)
 
 
+def set_key_spans(operation: Operation, slots: Tensor, spans: Tensor) -> None:
+    """Let an ``attend`` operation take other slots and spans, which the caller has checked."""
+    operation.arguments.slots = slots.data_ptr()
+    operation.arguments.spans = spans.data_ptr()
+
+
 @dataclass(frozen=True, slots=True)
 class Reduced:
     """What ``reduce_logits`` writes.
@@ -327,17 +344,18 @@ def reduce_logits(
 
 def _norm(
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     bias: Tensor | None,
     epsilon: float,
-    y: Tensor,
+    y: Tensor | None,
     add: Tensor | None,
     *,
     centred: bool,
 ) -> Operation:
     rows = check_rows("x", x, x.shape[-1])
     width = x.shape[1]
-    check_shape("y", y, rows, width)
+    if y is not None:
+        check_shape("y", y, rows, width)
     if add is not None:
         check_shape("add", add, rows, width)
     arguments = NormArguments(
@@ -347,8 +365,8 @@ def _norm(
         add_stride=0 if add is None else add.stride(0),
         weight=vector_address("weight", weight, width),
         bias=vector_address("bias", bias, width),
-        y=y.data_ptr(),
-        y_stride=y.stride(0),
+        y=None if y is None else y.data_ptr(),
+        y_stride=0 if y is None else y.stride(0),
         rows=rows,
         width=width,
         epsilon=epsilon,

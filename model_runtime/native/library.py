@@ -180,26 +180,54 @@ class Operation:
     tensors: tuple[Tensor, ...]
 
 
-def run(operations: Sequence[Operation], instruction_set: InstructionSet | None = None) -> None:
-    """Run operations one after the other, in one call, on the threads of ``use_threads``.
+class Program:
+    """Operations one after the other, laid out for the library once.
 
-    Args:
-        operations: each may read what the ones before it have written.
-        instruction_set: the best that the processor has, unless one is forced.
-
-    Raises:
-        NativeUnavailable: there is no library, or the processor lacks the instruction set.
+    Their tensors' contents may change between two runs, and how many rows they have.
     """
-    library, best = load(), best_instruction_set()
-    chosen = best if instruction_set is None else instruction_set
-    if chosen > best:
-        raise NativeUnavailable(f"this processor has {best.name}, not {chosen.name}")
-    listed = (_COperation * len(operations))(
-        *(_COperation(op.kind, ctypes.addressof(op.arguments)) for op in operations)
-    )
-    refused = library.native_run(listed, len(operations), int(chosen))
-    if refused:
-        raise ValueError(f"operation {refused - 1} has too many rows")
+
+    def __init__(
+        self, operations: Sequence[Operation], instruction_set: InstructionSet | None = None
+    ) -> None:
+        """Lay out operations, each of which may read what the ones before it have written.
+
+        Args:
+            operations: at least one.
+            instruction_set: the best that the processor has, unless one is forced.
+
+        Raises:
+            NativeUnavailable: there is no library, or the processor lacks the instruction set.
+        """
+        self._library, best = load(), best_instruction_set()
+        chosen = best if instruction_set is None else instruction_set
+        if chosen > best:
+            raise NativeUnavailable(f"this processor has {best.name}, not {chosen.name}")
+        self._instruction_set = int(chosen)
+        self._operations = tuple(operations)
+        self._listed = (_COperation * len(operations))(
+            *(_COperation(op.kind, ctypes.addressof(op.arguments)) for op in operations)
+        )
+
+    def set_rows(self, rows: int) -> None:
+        """Let every operation have so many rows, at most as many as its tensors."""
+        for operation in self._operations:
+            operation.arguments.rows = rows
+
+    def run(self, first: int = 0, stop: int | None = None) -> None:
+        """Run the operations from ``first`` on up to ``stop``, on the threads of ``use_threads``.
+
+        In one call, without the interpreter's lock.
+        """
+        last = len(self._operations) if stop is None else stop
+        begin = ctypes.byref(self._listed, first * ctypes.sizeof(_COperation))
+        refused = self._library.native_run(begin, last - first, self._instruction_set)
+        if refused:
+            raise ValueError(f"operation {first + refused - 1} has too many rows")
+
+
+def run(operations: Sequence[Operation], instruction_set: InstructionSet | None = None) -> None:
+    """Run operations once; see ``Program``."""
+    Program(operations, instruction_set).run()
 
 
 def use_threads(count: int) -> int:
@@ -231,7 +259,7 @@ def load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.native_best.argtypes = []
     library.native_threads.argtypes = [c_int]
-    library.native_run.argtypes = [ctypes.POINTER(_COperation), c_int64, c_int]
+    library.native_run.argtypes = [c_void_p, c_int64, c_int]
     return library
 
 

@@ -34,7 +34,7 @@ struct product {
     int64_t block; /* of k: sums of blocks are added up in their order */
 };
 
-/* y = norm(x) * weight (+ bias); before that x += add, in place */
+/* y = norm(x) * weight (+ bias); before that x += add, in place. Where y is NULL that is all. */
 struct norm {
     float *x;
     int64_t x_stride;
@@ -42,7 +42,7 @@ struct norm {
     int64_t add_stride;
     const float *weight;
     const float *bias; /* or NULL; of LayerNorm only */
-    float *y;
+    float *y;          /* may be x */
     int64_t y_stride;
     int64_t rows, width;
     float epsilon;

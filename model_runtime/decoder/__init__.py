@@ -1,0 +1,1 @@
+"""A causal decoder that native kernels run: what it consists of, and its forward."""

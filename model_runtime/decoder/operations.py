@@ -1,0 +1,200 @@
+"""The layers of a decoder as one list of native operations, for a number of rows.
+
+Two scratch tensors serve all layers: ``wide`` takes what the products of queries, keys and values
+and of gate and up give, ``narrow`` what goes into a product. So what a row takes does not depend on
+how many layers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from model_runtime.decoder.description import Norm
+from model_runtime.decoder.weights import PackedLayer, PackedLinear
+from model_runtime.kv_cache.storage import KVStorage
+from model_runtime.native.kernels import (
+    add_rows,
+    attend,
+    gated,
+    layer_norm,
+    product,
+    rms_norm,
+    rotate_and_store,
+    set_key_spans,
+)
+from model_runtime.native.library import Operation, Program
+
+WORK_A_CALL = 1 << 34
+"""Multiply-adds in one call of the library: a tenth of a second or so on two cores. Behind each
+call others may have the interpreter, and a watchdog sees progress."""
+
+
+class LayerOperations:
+    """All layers over up to ``capacity`` rows, laid out once for any number of batches.
+
+    Attributes:
+        x: [capacity, hidden] the residual: embeddings before, what the layers make of them after.
+        slots: [capacity] int64, where keys and values are written.
+        bad: [capacity] uint8, set where keys or values of a row are not finite.
+        angles: cosines and sines of each angle table, [capacity, width] each.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[PackedLayer],
+        widths: Sequence[int],
+        storage: KVStorage,
+        capacity: int,
+        hidden: int,
+    ) -> None:
+        """Lay out.
+
+        Args:
+            layers: of the decoder, in their order.
+            widths: rotated columns, of each angle table.
+            storage: of keys and values.
+            capacity: rows of a batch at most.
+            hidden: columns of the residual.
+        """
+        self.capacity = capacity
+        self.x = torch.zeros(capacity, hidden)
+        self.slots = torch.zeros(capacity, dtype=torch.int64)
+        self.bad = torch.zeros(capacity, dtype=torch.uint8)
+        self.angles = [(torch.zeros(capacity, w), torch.zeros(capacity, w)) for w in widths]
+        self._storage = storage
+        self._delta = torch.zeros(capacity, hidden)
+        self._mlp_delta = torch.zeros(capacity if _any_parallel(layers) else 0, hidden)
+        self._wide = torch.zeros(capacity * max(max(x.qkv.outputs, x.up.outputs) for x in layers))
+        inputs = (max(hidden, x.output.inputs, x.down.inputs) for x in layers)
+        self._narrow = torch.zeros(capacity * max(inputs))
+        self._pending: Tensor | None = None
+        self._attention: list[Operation] = []
+        operations: list[Operation] = []
+        self._ends: list[int] = []
+        for index, layer in enumerate(layers):
+            operations += self._layer(index, layer)
+            self._ends.append(len(operations))
+        operations += self._settle()
+        self._ends[-1] = len(operations)
+        self._work = max(layer.multiply_adds for layer in layers)
+        self._program = Program(operations)
+
+    def run(self, rows: int, spans: Tensor, slots: Tensor, progress: Callable[[], None]) -> None:
+        """Run all layers over the first ``rows`` rows.
+
+        Args:
+            rows: of the batch.
+            spans, slots: the keys of each row; see ``key_spans``.
+            progress: called between two calls of the library.
+        """
+        for operation in self._attention:
+            set_key_spans(operation, slots, spans)
+        self._program.set_rows(rows)
+        layers_a_call = max(1, WORK_A_CALL // (self._work * rows))
+        first = 0
+        for stop in [*self._ends[layers_a_call - 1 : -1 : layers_a_call], self._ends[-1]]:
+            progress()
+            self._program.run(first, stop)
+            first = stop
+
+    def _layer(self, index: int, layer: PackedLayer) -> Iterator[Operation]:
+        before, behind, before_mlp, behind_mlp = layer.norms
+        qkv = self._view(self._wide, layer.qkv.outputs)
+        yield from self._product_of_x(before, layer.qkv, qkv)
+        yield from self._attend(index, layer, qkv)
+        attended = self._view(self._narrow, layer.output.inputs)
+        yield _product(attended, layer.output, self._delta)
+        if behind is not None:
+            yield _norm(self._delta, behind, self._delta)
+        if layer.parallel:
+            yield from self._mlp(layer, before_mlp, self._mlp_delta)
+            yield add_rows(self.x, self._delta)
+            self._pending = self._mlp_delta
+        else:
+            self._pending = self._delta
+            yield from self._mlp(layer, before_mlp, self._delta)
+            self._pending = self._delta
+        if behind_mlp is not None:
+            yield _norm(self._pending, behind_mlp, self._pending)
+
+    def _attend(self, index: int, layer: PackedLayer, qkv: Tensor) -> Iterator[Operation]:
+        attention = layer.attention
+        queries = attention.heads * attention.head_dim
+        keys = attention.kv_heads * attention.head_dim
+        norms = attention.norms
+        by_head = norms if norms is not None and norms.scope == "head" else None
+        if norms is not None and by_head is None:
+            query, key = qkv[:, :queries], qkv[:, queries : queries + keys]
+            yield _norm(query, norms.query, query)
+            yield _norm(key, norms.key, key)
+        cosine, sine = (None, None) if layer.rotation is None else self.angles[layer.rotation]
+        stored_keys, stored_values = self._storage.of_layer(index)
+        yield rotate_and_store(
+            *(qkv, cosine, sine, self.slots, stored_keys, stored_values),
+            query_norm=None if by_head is None else by_head.query.weight,
+            key_norm=None if by_head is None else by_head.key.weight,
+            epsilon=0.0 if by_head is None else by_head.query.epsilon,
+            bad=self.bad,
+        )
+        operation = attend(
+            qkv[:, :queries],
+            stored_keys,
+            stored_values,
+            torch.zeros(1, dtype=torch.int64),
+            torch.tensor([[0, 1, 0, 0]]).repeat(self.capacity, 1),
+            self._view(self._narrow, layer.output.inputs),
+            scaling=attention.scaling,
+            window=attention.window,
+            softcap=attention.softcap,
+        )
+        self._attention.append(operation)
+        yield operation
+
+    def _mlp(self, layer: PackedLayer, before: Norm | None, y: Tensor) -> Iterator[Operation]:
+        """y = mlp(before(x)), after what is pending was added to x."""
+        up = self._view(self._wide, layer.up.outputs)
+        yield from self._product_of_x(before, layer.up, up)
+        inner = layer.down.inputs
+        activated = self._view(self._narrow, inner)
+        halves = (up[:, :inner], up[:, inner:]) if layer.gated else (up, None)
+        yield gated(*halves, layer.activation, activated)
+        yield _product(activated, layer.down, y)
+
+    def _product_of_x(
+        self, norm: Norm | None, linear: PackedLinear, y: Tensor
+    ) -> Iterator[Operation]:
+        """y = linear(norm(x)), after what is pending was added to x."""
+        if norm is None:
+            yield from self._settle()
+            yield _product(self.x, linear, y)
+            return
+        normed = self._view(self._narrow, self.x.shape[1])
+        yield _norm(self.x, norm, normed, self._pending)
+        self._pending = None
+        yield _product(normed, linear, y)
+
+    def _settle(self) -> Iterator[Operation]:
+        """Add to x what a sublayer has left to be added."""
+        if self._pending is not None:
+            yield add_rows(self.x, self._pending)
+        self._pending = None
+
+    def _view(self, scratch: Tensor, width: int) -> Tensor:
+        return scratch[: self.capacity * width].view(self.capacity, width)
+
+
+def _any_parallel(layers: Sequence[PackedLayer]) -> bool:
+    return any(layer.parallel for layer in layers)
+
+
+def _product(x: Tensor, linear: PackedLinear, y: Tensor) -> Operation:
+    return product(x, linear.weight, linear.bias, y)
+
+
+def _norm(x: Tensor, norm: Norm, y: Tensor, add: Tensor | None = None) -> Operation:
+    if norm.centred:
+        return layer_norm(x, norm.weight, norm.bias, norm.epsilon, y, add=add)
+    return rms_norm(x, norm.weight, norm.epsilon, y, add=add)
