@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     runner: Literal["paths", "padded"] = "paths"
     """paths is the fast one; padded serves architectures that it refuses, one path at a time, in
     float32, without a cache, and many times slower."""
+    kernels: Literal["auto", "native", "torch"] = "auto"
+    """What computes: native is the library that was compiled with the package, for float32 on a
+    CPU; torch does without it; auto is native where it can be. /v1/models says which."""
     threads: int | None = Field(None, ge=1)
     """Compute threads; by default torch's own choice."""
     cache_dir: Path | None = None
@@ -225,6 +228,7 @@ class Settings(BaseSettings):
             dtype=self.dtype,
             device=self.device,
             runner=self.runner,
+            kernels=self.kernels,
             threads=self.threads,
             cache_dir=self.cache_dir,
             max_model_len=self.max_model_len,

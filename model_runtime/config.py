@@ -25,6 +25,11 @@ class EngineConfig:
         runner: ``paths`` computes every distinct token path once, with a prefix cache.
             ``padded`` runs the unmodified model on one whole path at a time, in float32: for
             architectures that ``paths`` refuses, and many times slower.
+        kernels: what computes a forward: ``native`` is the library that was compiled with the
+            package, and nothing is served where it cannot be; ``torch`` is torch's kernels.
+            ``auto`` is native where the library is there, the device is a CPU, the dtype is
+            float32 and the model one that it knows; else torch. ``ModelInfo.kernels`` says which
+            it became.
         max_model_len: lowers the model's own limit on tokens in a path; states it for a model
             that has none.
         max_batch_tokens: tokens fed to one forward at most; longer paths are chunked.
@@ -42,6 +47,7 @@ class EngineConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     runner: Literal["paths", "padded"] = "paths"
+    kernels: Literal["auto", "native", "torch"] = "auto"
     threads: int | None = None
     cache_dir: Path | None = None
     max_model_len: int | None = None

@@ -283,6 +283,8 @@ class ModelInfo:
         batch_invariant: a token path was found to have the same bits alone, beside others, cached
             and chunked, with the products of this machine. Not looked for on CUDA.
         warnings: what is odd about the model's folder and may not be meant, a line each.
+        kernels: what computes its forwards: the compiled library, or torch's kernels.
+        kernels_reason: why ``kernels`` is torch where the config left it open; None elsewhere.
     """
 
     name: str
@@ -299,6 +301,8 @@ class ModelInfo:
     created: int = field(default=0)
     batch_invariant: bool = False
     warnings: tuple[str, ...] = ()
+    kernels: Literal["native", "torch"] = "torch"
+    kernels_reason: str | None = None
 
 
 QueryResult = LogprobResult | ChainruleError

@@ -31,7 +31,8 @@ _GROUPS: Final = {
         *("max_connections", "header_timeout_s", "body_timeout_s", "max_body_bytes_in_flight"),
     ),
     "model": (
-        *("model", "revision", "served_name", "dtype", "device", "runner", "threads"),
+        *("model", "revision", "served_name", "dtype", "device", "runner", "kernels"),
+        "threads",
         "cache_dir",
         "max_model_len",
     ),

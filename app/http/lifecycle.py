@@ -29,6 +29,7 @@ from model_runtime import (
     EngineStalled,
     EngineStats,
     EngineStopping,
+    ModelInfo,
     ModelLoadError,
 )
 
@@ -150,7 +151,7 @@ class Lifecycle:
         self._engine = engine
         self.phase = Phase.READY
         self._task = asyncio.create_task(self._watch(engine), name="watch")
-        logger.info("ready", extra={"model": engine.info.name})
+        logger.info("ready", extra=_served(engine.info))
 
     def request_stop(self, drain_s: float) -> None:
         """Begin to stop; asking again changes nothing."""
@@ -215,3 +216,9 @@ class Lifecycle:
     def _cancel_task(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+
+def _served(info: ModelInfo) -> dict[str, str]:
+    """What the log says of the model: its name, what computes it, and why that was chosen."""
+    reason = {} if info.kernels_reason is None else {"kernels_reason": info.kernels_reason}
+    return {"model": info.name, "kernels": info.kernels, **reason}

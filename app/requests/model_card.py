@@ -19,6 +19,8 @@ def model_card(info: ModelInfo, limits: Limits) -> ModelCard:
         parameters=info.parameters,
         dtype=info.dtype,
         device=info.device,
+        kernels=info.kernels,
+        kernels_reason=info.kernels_reason,
         batch_invariant=info.batch_invariant,
         vocab_size=info.vocab_size,
         max_model_len=info.max_model_len,

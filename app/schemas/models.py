@@ -101,6 +101,7 @@ class ModelCard(ResponseModel):
                     "parameters": 134515008,
                     "dtype": "float32",
                     "device": "cpu",
+                    "kernels": "native",
                     "batch_invariant": True,
                     "vocab_size": 49152,
                     "max_model_len": 8192,
@@ -126,6 +127,10 @@ class ModelCard(ResponseModel):
     """Number of weights, tied ones once."""
     dtype: str
     device: str
+    kernels: Literal["native", "torch"]
+    """What computes: the library that was compiled with the package, or torch's kernels."""
+    kernels_reason: OmitNone[str] = None
+    """Why it is torch where the setting left it open; absent elsewhere."""
     batch_invariant: bool
     """A score has the same bits alone, in a crowd, cached and chunked, as checked at the start."""
     vocab_size: int

@@ -14,6 +14,7 @@ from enum import IntEnum
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor
 
@@ -25,6 +26,10 @@ MOST_DIM = 256
 
 MOST_GROUP = 16
 """Query heads that share a head of keys."""
+
+
+NOT_BUILT: Final = "no C compiler was there when the package was installed"
+"""Why there is no library, where there is none."""
 
 
 class NativeUnavailable(RuntimeError):
@@ -255,7 +260,7 @@ def load() -> ctypes.CDLL:
     """
     path = _path()
     if path is None:
-        raise NativeUnavailable("the native kernels were not built: no C compiler was there")
+        raise NativeUnavailable(f"the native kernels were not built: {NOT_BUILT}")
     library = ctypes.CDLL(str(path))
     library.native_best.argtypes = []
     library.native_threads.argtypes = [c_int]

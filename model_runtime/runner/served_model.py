@@ -20,6 +20,7 @@ from model_runtime.loading.supported_models import TRY_PADDED, check_supported
 from model_runtime.memory.available import AvailableMemory
 from model_runtime.memory.estimate import ModelShape
 from model_runtime.memory.guard import MemoryGuard
+from model_runtime.native.library import NOT_BUILT
 from model_runtime.runner.model_runner import DTYPES, ModelRunner
 from model_runtime.runner.row_layout import RowLayout
 from model_runtime.runner.unbatched_runner import UnbatchedModelRunner
@@ -89,6 +90,7 @@ class ModelBackend:
             fingerprint=digest(loaded.info.fingerprint, str(rows)),
         )
         _warn_unless_invariant(info)
+        _warn_unless_built(info)
         return cls(info, loaded.tokenizer, forward, cache, sample)
 
 
@@ -170,6 +172,11 @@ def _warn_unless_invariant(info: ModelInfo) -> None:
             "the last bits of a score may depend on what is computed beside it; "
             "batch_invariant is false in /v1/models"
         )
+
+
+def _warn_unless_built(info: ModelInfo) -> None:
+    if info.kernels_reason == NOT_BUILT:
+        logger.warning("torch's kernels compute, which are slower than native ones: %s", NOT_BUILT)
 
 
 def _longest_path(info: ModelInfo, cache: CacheGauge) -> int:

@@ -23,6 +23,7 @@ INFO = ModelInfo(
     bos_token_id=None,
     end_token_ids=(7,),
     parameters=0,
+    kernels_reason="no compiler",
 )
 
 

@@ -17,7 +17,7 @@ from tests.app.fake_engine import FakeEngine
 
 @pytest.fixture(autouse=True)
 def _law(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer_locally(monkeypatch, FakeEngine())
+    answer_locally(monkeypatch, FakeEngine(kernels_reason="no compiler"))
 
 
 def test_it_lives_as_long_as_it_is_needed_and_is_its_users() -> None:
@@ -75,4 +75,5 @@ def test_model_info_is_what_is_served(capsys: pytest.CaptureFixture[str]) -> Non
     with logging_as_before():
         card = json.loads(printed(capsys, "model", "info"))
     assert card["fingerprint"] == FakeEngine().info.fingerprint
+    assert (card["kernels"], card["kernels_reason"]) == ("torch", "no compiler")
     assert card["limits"]["max_candidates"] == 131_072

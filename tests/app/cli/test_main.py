@@ -148,6 +148,7 @@ def test_flags_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         ["serve", "--port", "http"],
         ["serve", "--host", "0.0.0.0"],
         ["model", "info", "--dtype", "int8"],
+        ["serve", "--kernels", "fast"],
     ],
 )
 def test_a_bad_setting_is_one_line_and_status_2(

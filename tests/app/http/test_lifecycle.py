@@ -61,6 +61,13 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+def test_what_is_served_is_said_once(ready: ServerProcess) -> None:
+    """The model's name, and what computes it."""
+    (line,) = [line for line in ready.log if "model" in line]
+    assert (line["message"], line["model"], line["kernels"]) == ("ready", "stub", "torch")
+    assert line["kernels_reason"] == "no compiler"
+
+
 def test_sigterm_finishes_what_is_in_flight(ready: ServerProcess, pool: ThreadPoolExecutor) -> None:
     """Readiness ends first, early requests are answered, late ones refused, and the exit is 0."""
     early = pool.submit(ready.post, 1.0)

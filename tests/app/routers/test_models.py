@@ -36,6 +36,7 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
         "parameters": 12,
         "dtype": "float32",
         "device": "cpu",
+        "kernels": "torch",
         "batch_invariant": False,
         "vocab_size": 272,
         "max_model_len": 64,
@@ -102,7 +103,16 @@ async def test_what_is_not_known_is_absent() -> None:
     """A numeric error that nobody measured is not made up."""
     async with client_of(shell_app(FakeEngine())) as client:
         (card,) = (await client.get("/v1/models")).json()["data"]
-    assert not card.keys() & {"numeric_error", "warnings"}
+    assert not card.keys() & {"numeric_error", "warnings", "kernels_reason"}
+
+
+@pytest.mark.parametrize("reason", ["no compiler", None])
+async def test_why_torch_computes_is_said(reason: str | None) -> None:
+    """Where the setting left it open; with native kernels there is nothing to say."""
+    kernels = "native" if reason is None else "torch"
+    async with client_of(shell_app(FakeEngine(kernels=kernels, kernels_reason=reason))) as client:
+        (card,) = (await client.get("/v1/models")).json()["data"]
+    assert (card["kernels"], card.get("kernels_reason")) == (kernels, reason)
 
 
 async def test_the_operators_limits_are_reported_and_kept(engine: FakeEngine) -> None:
