@@ -106,9 +106,9 @@ class LayerOperations:
         yield from self._product_of_x(before, layer.qkv, qkv)
         yield from self._attend(index, layer, qkv)
         attended = self._view(self._narrow, layer.output.inputs)
-        yield _product(attended, layer.output, self._delta)
+        yield linear_product(attended, layer.output, self._delta)
         if behind is not None:
-            yield _norm(self._delta, behind, self._delta)
+            yield norm_rows(self._delta, behind, self._delta)
         if layer.parallel:
             yield from self._mlp(layer, before_mlp, self._mlp_delta)
             yield add_rows(self.x, self._delta)
@@ -118,7 +118,7 @@ class LayerOperations:
             yield from self._mlp(layer, before_mlp, self._delta)
             self._pending = self._delta
         if behind_mlp is not None:
-            yield _norm(self._pending, behind_mlp, self._pending)
+            yield norm_rows(self._pending, behind_mlp, self._pending)
 
     def _attend(self, index: int, layer: PackedLayer, qkv: Tensor) -> Iterator[Operation]:
         attention = layer.attention
@@ -128,8 +128,8 @@ class LayerOperations:
         by_head = norms if norms is not None and norms.scope == "head" else None
         if norms is not None and by_head is None:
             query, key = qkv[:, :queries], qkv[:, queries : queries + keys]
-            yield _norm(query, norms.query, query)
-            yield _norm(key, norms.key, key)
+            yield norm_rows(query, norms.query, query)
+            yield norm_rows(key, norms.key, key)
         cosine, sine = (None, None) if layer.rotation is None else self.angles[layer.rotation]
         stored_keys, stored_values = self._storage.of_layer(index)
         yield rotate_and_store(
@@ -161,7 +161,7 @@ class LayerOperations:
         activated = self._view(self._narrow, inner)
         halves = (up[:, :inner], up[:, inner:]) if layer.gated else (up, None)
         yield gated(*halves, layer.activation, activated)
-        yield _product(activated, layer.down, y)
+        yield linear_product(activated, layer.down, y)
 
     def _product_of_x(
         self, norm: Norm | None, linear: PackedLinear, y: Tensor
@@ -169,12 +169,12 @@ class LayerOperations:
         """y = linear(norm(x)), after what is pending was added to x."""
         if norm is None:
             yield from self._settle()
-            yield _product(self.x, linear, y)
+            yield linear_product(self.x, linear, y)
             return
         normed = self._view(self._narrow, self.x.shape[1])
-        yield _norm(self.x, norm, normed, self._pending)
+        yield norm_rows(self.x, norm, normed, self._pending)
         self._pending = None
-        yield _product(normed, linear, y)
+        yield linear_product(normed, linear, y)
 
     def _settle(self) -> Iterator[Operation]:
         """Add to x what a sublayer has left to be added."""
@@ -190,11 +190,13 @@ def _any_parallel(layers: Sequence[PackedLayer]) -> bool:
     return any(layer.parallel for layer in layers)
 
 
-def _product(x: Tensor, linear: PackedLinear, y: Tensor) -> Operation:
+def linear_product(x: Tensor, linear: PackedLinear, y: Tensor) -> Operation:
+    """y = linear(x)."""
     return product(x, linear.weight, linear.bias, y)
 
 
-def _norm(x: Tensor, norm: Norm, y: Tensor, add: Tensor | None = None) -> Operation:
+def norm_rows(x: Tensor, norm: Norm, y: Tensor, add: Tensor | None = None) -> Operation:
+    """y = norm(x), which may be x itself; before that x += add."""
     if norm.centred:
         return layer_norm(x, norm.weight, norm.bias, norm.epsilon, y, add=add)
     return rms_norm(x, norm.weight, norm.epsilon, y, add=add)

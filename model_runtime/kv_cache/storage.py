@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +21,34 @@ class KVShape:
     head_dim: int
     dtype: torch.dtype
 
+    @classmethod
+    def of(cls, config: Any, dtype: torch.dtype) -> KVShape:
+        """Of the model that a transformers config describes."""
+        heads = config.num_attention_heads
+        return cls(
+            layers=config.num_hidden_layers,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            dtype=dtype,
+        )
+
     @property
     def bytes_per_token(self) -> int:
         return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+    def slots_within(self, kv_bytes: int) -> int:
+        """Tokens whose keys and values fit.
+
+        Raises:
+            UnsupportedModel: they are fewer than two.
+        """
+        slots = kv_bytes // self.bytes_per_token
+        if slots < 2:
+            raise UnsupportedModel(
+                f"a KV cache of {kv_bytes} bytes is too small: one token takes "
+                f"{self.bytes_per_token}, and two are the least"
+            )
+        return slots
 
 
 class KVStorage:

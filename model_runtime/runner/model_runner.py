@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from model_runtime.attention import cuda
 from model_runtime.attention.path_attention import PathAttention
@@ -76,9 +76,9 @@ class ModelRunner:
         if on_cpu:
             most = self._head.most_rows(self.device)
             self.rows = choose_layout(Heads.of(config), layers, head, most)
-        shape = _kv_shape(config, model.dtype if on_cpu else product_dtype)
+        shape = KVShape.of(config, model.dtype if on_cpu else product_dtype)
         self._layers = shape.layers
-        self.slots = _slots(kv_bytes, shape)
+        self.slots = shape.slots_within(kv_bytes)
         self._storage = KVStorage(shape, self.slots, self.device)
         self._kernel = self.rows.attention.kernel() if on_cpu else cuda.attend
         self._progress: Callable[[], None] = lambda: None
@@ -161,25 +161,3 @@ class _Head:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
-
-
-def _slots(kv_bytes: int, shape: KVShape) -> int:
-    """Tokens whose keys and values fit. Raises ``UnsupportedModel`` for fewer than two."""
-    slots = kv_bytes // shape.bytes_per_token
-    if slots < 2:
-        raise UnsupportedModel(
-            f"a KV cache of {kv_bytes} bytes is too small: one token takes "
-            f"{shape.bytes_per_token}, and two are the least"
-        )
-    return slots
-
-
-def _kv_shape(config: PreTrainedConfig, dtype: torch.dtype) -> KVShape:
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return KVShape(
-        layers=config.num_hidden_layers,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=head_dim,
-        dtype=dtype,
-    )

@@ -1,0 +1,36 @@
+"""The final norm and the output projection, through the native kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from model_runtime.decoder.description import Decoder
+from model_runtime.decoder.operations import linear_product, norm_rows
+from model_runtime.decoder.weights import PackedLinear
+from model_runtime.native.library import run
+
+
+class NativeHead:
+    """[M, hidden] rows as the layers leave them -> [M, vocab] logits.
+
+    Attributes:
+        vocab_size: columns of the logits.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        """Copy the decoder's final norm and head."""
+        self._norm = decoder.norm
+        self._linear = PackedLinear.of(decoder.head)
+        self._softcap = decoder.logit_softcap
+        self.vocab_size = self._linear.outputs
+
+    def logits(self, x: Tensor) -> Tensor:
+        """New logits; ``x`` stays as it is."""
+        normed, logits = torch.empty_like(x), torch.empty(len(x), self.vocab_size)
+        run([norm_rows(x, self._norm, normed), linear_product(normed, self._linear, logits)])
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits
