@@ -279,132 +279,268 @@ static void rotation_tile(const void *arguments, int64_t row) {
 
 /* ---- attention --------------------------------------------------------------------------------
  *
- * A tile is one row and one head of keys, with the query heads that share it. A part's keys come in
- * blocks of 64, counted from the first key that the row sees in it: 64 keys of 64 columns are 16
- * KiB, so keys and values of a block stay in the first level of cache for all heads. */
+ * A tile is some consecutive rows and one head of keys; a row's query head is a line of it. A row's
+ * keys come in blocks of 64 counted from the first position of its far part, then of its near part,
+ * and a line holds its peak, sum and weighted values from block to block. Where the blocks of
+ * neighbouring rows name the same slots, their lines go through the block together, so that its
+ * keys and values are read once: 64 keys of 64 columns are 16 KiB. A key that a line does not see
+ * has the weight 0 and changes no bit; a block in which a row sees none is left out, which is the
+ * same. So neither neighbours nor where the far part ends decide about bits, as long as it ends
+ * with a block. */
 #define KEYS 64
 
-struct part {
-    float peak[MOST_GROUP], total[MOST_GROUP];
-    float weighted[MOST_GROUP][MOST_DIM];
+#if defined(LANES_AVX512)
+#define SCORED_LINES 4 /* at a time */
+#define WEIGHTED_LINES 4
+#define WEIGHTED_COLUMNS 4
+#elif defined(LANES_AVX2)
+#define SCORED_LINES 2
+#define WEIGHTED_LINES 3
+#define WEIGHTED_COLUMNS 2
+#else
+#define SCORED_LINES 1
+#define WEIGHTED_LINES 1
+#define WEIGHTED_COLUMNS 2
+#endif
+
+struct lines {
+    const float *query[MOST_LINES];
+    float peak[MOST_LINES];
+    float total[MOST_LINES][LANES]; /* of weights, by key modulo 16 */
+    float scores[MOST_LINES][KEYS]; /* of the block at hand, then its weights */
+    float weighted[MOST_LINES * MOST_DIM];
 };
 
-INLINE void scores_of(const struct attention *p, const float *query, const float *const *keys,
-                      int64_t count, float *scores) {
-    for (int64_t key = 0; key < KEYS; key++)
-        scores[key] = -INFINITY;
-    for (int64_t key = 0; key < count; key++) {
-        lanes sum = lanes_set(0.0f);
-        for (int64_t i = 0; i < p->dim; i += LANES)
+/* What a row sees of its block of that number. */
+struct block {
+    const int64_t *slots;
+    int64_t count, unseen; /* keys, of which so many lie before the window */
+};
+
+INLINE int64_t blocks_before(const struct spans *spans, int64_t position) {
+    int64_t far = (spans->far_count + KEYS - 1) / KEYS, near = position - spans->far_count;
+    return near < 0 ? position / KEYS : far + near / KEYS;
+}
+
+INLINE int64_t before_window(const struct attention *p, const struct spans *spans) {
+    int64_t unseen = p->window ? spans->far_count + spans->near_count - p->window : 0;
+    return unseen > 0 ? unseen : 0;
+}
+
+INLINE struct block block_of(const struct attention *p, int64_t row, int64_t number) {
+    const struct spans *spans = p->spans + row;
+    int64_t far = (spans->far_count + KEYS - 1) / KEYS, near = number - far;
+    struct block block;
+    block.unseen = before_window(p, spans);
+    if (near < 0) {
+        block.slots = p->slots + spans->far_first + number * KEYS;
+        block.count = spans->far_count - number * KEYS;
+        block.unseen -= number * KEYS;
+    } else {
+        block.slots = p->slots + spans->near_first + near * KEYS;
+        block.count = spans->near_count - near * KEYS;
+        block.unseen -= spans->far_count + near * KEYS;
+    }
+    block.count = block.count < KEYS ? block.count : KEYS;
+    if (block.unseen >= block.count)
+        block.count = 0;
+    return block;
+}
+
+/* Whether the shorter of two blocks is the beginning of the other. */
+INLINE int same_keys(const struct block *a, const struct block *b) {
+    int64_t count = a->count < b->count ? a->count : b->count;
+    return count > 0 && (a->slots == b->slots ||
+                         !memcmp(a->slots, b->slots, (size_t)count * sizeof *a->slots));
+}
+
+/* Scores of sixteen keys for one line. Lane i of a key's products adds up columns i, i + 16, ...;
+ * lanes are added up as in lanes_sum. */
+INLINE lanes scores_of(int64_t dim, const float *query, const float *const *keys) {
+    lanes_half sums[LANES];
+#pragma GCC unroll 16
+    for (int key = 0; key < LANES; key++) {
+        lanes sum = lanes_mul(lanes_load(query), lanes_load(keys[key]));
+        for (int64_t i = LANES; i < dim; i += LANES)
             sum = lanes_fma(lanes_load(query + i), lanes_load(keys[key] + i), sum);
-        scores[key] = lanes_sum(sum) * p->scaling;
+        sums[key] = lanes_halve(sum);
     }
-    for (int64_t key = 0; p->softcap > 0 && key < count; key += LANES) {
-        lanes capped = lanes_div(lanes_load(scores + key), lanes_set(p->softcap));
-        capped = lanes_mul(lanes_tanh(capped), lanes_set(p->softcap));
-        lanes_store_to(scores, key, count, capped);
-    }
+    return lanes_sums(sums);
 }
 
-/* Columns of values, weighted, added to what is there in the order of keys. COUNT sums at a time, so
- * that one need not wait for the other. */
-INLINE void add_values(const int COUNT, float *weighted, float fade, const float *weights,
-                       const float *const *values, int64_t column, int64_t count) {
-    lanes sums[4];
-#pragma GCC unroll 4
-    for (int c = 0; c < COUNT; c++)
-        sums[c] = lanes_mul(lanes_load(weighted + c * LANES), lanes_set(fade));
-    for (int64_t key = 0; key < count; key++) {
-        lanes weight = lanes_set(weights[key]);
-#pragma GCC unroll 4
-        for (int c = 0; c < COUNT; c++)
-            sums[c] = lanes_fma(weight, lanes_load(values[key] + column + c * LANES), sums[c]);
+/* Scores become exponentials below the peak so far; returns what brings down earlier sums to it. */
+INLINE float weights_of(const struct attention *p, struct lines *lines, int64_t line,
+                        const struct block *block, int64_t count) {
+    static const float numbers[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    float *scores = lines->scores[line];
+    const lanes nothing = lanes_set(-INFINITY);
+    lanes highest = nothing;
+    for (int64_t key = 0; key < count; key += LANES) {
+        lanes score = lanes_mul(lanes_load(scores + key), lanes_set(p->scaling));
+        if (p->softcap > 0) {
+            score = lanes_tanh(lanes_div(score, lanes_set(p->softcap)));
+            score = lanes_mul(score, lanes_set(p->softcap));
+        }
+        if (block->unseen > key || block->count < key + LANES) {
+            lanes number = lanes_load(numbers);
+            lanes first = lanes_set((float)(block->unseen - key)), one = lanes_set(1.0f);
+            score = lanes_where_above(first, number, nothing, score);
+            lanes last = lanes_set((float)(block->count - key));
+            score = lanes_where_above(lanes_add(number, one), last, nothing, score);
+        }
+        highest = lanes_max(highest, score);
+        lanes_store(scores + key, score);
     }
-#pragma GCC unroll 4
-    for (int c = 0; c < COUNT; c++)
-        lanes_store(weighted + c * LANES, sums[c]);
-}
-
-/* Scores become exponentials below the peak so far; what was added up before is scaled to it. */
-INLINE void add_block(const struct attention *p, struct part *part, int64_t head, float *scores,
-                      const float *const *values, int64_t count) {
-    lanes highest = lanes_load(scores);
-    for (int64_t key = LANES; key < KEYS; key += LANES)
-        highest = lanes_max(highest, lanes_load(scores + key));
-    float peak = lanes_peak(highest);
-    peak = peak > part->peak[head] ? peak : part->peak[head];
-    float fade[LANES];
-    lanes faded = lanes_exp(lanes_set(part->peak[head] - peak)), sum = lanes_set(0.0f);
-    for (int64_t key = 0; key < KEYS; key += LANES) {
+    float peak = lanes_peak(highest), before = lines->peak[line];
+    peak = peak > before ? peak : before;
+    lanes sum = lanes_set(0.0f), fade = lanes_exp(lanes_set(before - peak));
+    for (int64_t key = 0; key < count; key += LANES) {
         lanes weight = lanes_exp(lanes_sub(lanes_load(scores + key), lanes_set(peak)));
         lanes_store(scores + key, weight);
         sum = lanes_add(sum, weight);
     }
-    lanes_store(fade, faded);
-    part->peak[head] = peak;
-    part->total[head] = fmaf(part->total[head], fade[0], lanes_sum(sum));
-    int64_t column = 0;
-    for (; column + 4 * LANES <= p->dim; column += 4 * LANES)
-        add_values(4, part->weighted[head] + column, fade[0], scores, values, column, count);
-    for (; column < p->dim; column += LANES)
-        add_values(1, part->weighted[head] + column, fade[0], scores, values, column, count);
+    lines->peak[line] = peak;
+    lanes_store(lines->total[line], lanes_fma(lanes_load(lines->total[line]), fade, sum));
+    return lanes_first(fade);
 }
 
-INLINE void attend_to(const struct attention *p, struct part *part, const float *query,
-                      const int64_t *slots, int64_t count, int64_t offset) {
-    float scores[KEYS];
-    const float *keys[KEYS], *values[KEYS];
-    for (int64_t head = 0; head < p->group; head++) {
-        part->peak[head] = -1e30f; /* finite, so that an empty part fades to nothing, not to NaN */
-        part->total[head] = 0.0f;
-        memset(part->weighted[head], 0, sizeof(float) * (size_t)p->dim);
-    }
-    for (int64_t first = 0; first < count; first += KEYS) {
-        int64_t some = count - first < KEYS ? count - first : KEYS;
-        for (int64_t key = 0; key < some; key++) {
-            keys[key] = p->keys + slots[first + key] * p->slot_stride + offset;
-            values[key] = p->values + slots[first + key] * p->slot_stride + offset;
-            if (first + KEYS + key < count) { /* of the next block, wherever its slots lie */
-                int64_t later = slots[first + KEYS + key] * p->slot_stride + offset;
-                for (int64_t i = 0; i < p->dim; i += LANES) {
-                    __builtin_prefetch(p->keys + later + i, 0, 2);
-                    __builtin_prefetch(p->values + later + i, 0, 2);
-                }
-            }
+/* Adds weighted values to ROWS lines, COLUMNS x 16 of their columns, in the order of keys. */
+INLINE void add_values(const int ROWS, const int COLUMNS, const struct attention *p,
+                       struct lines *lines, int64_t line, const float *fade,
+                       const float *const *values, int64_t column, int64_t count) {
+    lanes sums[WEIGHTED_LINES * WEIGHTED_COLUMNS];
+    float *weighted = lines->weighted + line * p->dim + column;
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int c = 0; c < COLUMNS; c++)
+            sums[r * COLUMNS + c] =
+                lanes_mul(lanes_load(weighted + r * p->dim + c * LANES), lanes_set(fade[r]));
+    for (int64_t key = 0; key < count; key++) {
+        lanes value[WEIGHTED_COLUMNS];
+#pragma GCC unroll 4
+        for (int c = 0; c < COLUMNS; c++)
+            value[c] = lanes_load(values[key] + column + c * LANES);
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++) {
+            lanes weight = lanes_set(lines->scores[line + r][key]);
+#pragma GCC unroll 4
+            for (int c = 0; c < COLUMNS; c++)
+                sums[r * COLUMNS + c] = lanes_fma(weight, value[c], sums[r * COLUMNS + c]);
         }
-        for (int64_t head = 0; head < p->group; head++) {
-            scores_of(p, query + head * p->dim, keys, some, scores);
-            add_block(p, part, head, scores, values, some);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int c = 0; c < COLUMNS; c++)
+            lanes_store(weighted + r * p->dim + c * LANES, sums[r * COLUMNS + c]);
+}
+
+INLINE void add_columns(const int ROWS, const struct attention *p, struct lines *lines,
+                        int64_t line, const float *fade, const float *const *values,
+                        int64_t count) {
+    const int64_t wide = WEIGHTED_COLUMNS * LANES;
+    int64_t column = 0;
+    for (; column + wide <= p->dim; column += wide)
+        add_values(ROWS, WEIGHTED_COLUMNS, p, lines, line, fade, values, column, count);
+    for (; column < p->dim; column += LANES)
+        add_values(ROWS, 1, p, lines, line, fade, values, column, count);
+}
+
+INLINE void prefetch(const float *at, int64_t dim) {
+    for (int64_t i = 0; i < dim; i += LANES)
+        __builtin_prefetch(at + i, 0, 2);
+}
+
+/* Lines of rows that share the keys of a block; of[row] says what each of them sees. The block that
+ * comes next is on its way meanwhile, wherever its slots lie. */
+static void attend_block(const struct attention *p, struct lines *lines, int64_t first,
+                         int64_t stop, const struct block *of, const struct block *longest,
+                         const struct block *next, int64_t offset) {
+    const float *keys[KEYS], *values[KEYS];
+    const int64_t count = longest->count, filled = (count + LANES - 1) / LANES * LANES;
+    for (int64_t key = 0; key < filled; key++) { /* filled up with the last one */
+        int64_t at = longest->slots[key < count ? key : count - 1] * p->slot_stride + offset;
+        keys[key] = p->keys + at;
+        values[key] = p->values + at;
+    }
+    for (int64_t key = 0; key < filled; key += LANES) {
+        for (int64_t i = key; i < key + LANES && i < next->count; i++)
+            prefetch(p->keys + next->slots[i] * p->slot_stride + offset, p->dim);
+        for (int64_t line = first; line < stop; line++)
+            lanes_store(lines->scores[line] + key,
+                        scores_of(p->dim, lines->query[line], keys + key));
+        for (int64_t i = key; i < key + LANES && i < next->count; i++)
+            prefetch(p->values + next->slots[i] * p->slot_stride + offset, p->dim);
+    }
+    float fades[MOST_LINES];
+    for (int64_t line = first; line < stop; line++)
+        fades[line] = weights_of(p, lines, line, of + line / p->group, filled);
+    for (int64_t line = first; line < stop;) {
+        int64_t rows = stop - line < WEIGHTED_LINES ? stop - line : WEIGHTED_LINES;
+        switch (rows) {
+        case 1: add_columns(1, p, lines, line, fades + line, values, count); break;
+#if WEIGHTED_LINES >= 2
+        case 2: add_columns(2, p, lines, line, fades + line, values, count); break;
+        case 3: add_columns(3, p, lines, line, fades + line, values, count); break;
+#endif
+#if WEIGHTED_LINES >= 4
+        case 4: add_columns(4, p, lines, line, fades + line, values, count); break;
+#endif
+        }
+        line += rows;
+    }
+}
+
+/* Block by block, runs of rows that share it. */
+static void attend_rows(const struct attention *p, struct lines *lines, int64_t row, int64_t rows,
+                        int64_t offset) {
+    int64_t number = INT64_MAX, last = 0;
+    for (int64_t r = row; r < row + rows; r++) {
+        const struct spans *spans = p->spans + r;
+        int64_t first = blocks_before(spans, before_window(p, spans));
+        int64_t own = blocks_before(spans, spans->far_count + spans->near_count - 1);
+        number = first < number ? first : number;
+        last = own > last ? own : last;
+    }
+    for (; number <= last; number++) {
+        struct block of[MOST_LINES];
+        for (int64_t r = 0; r < rows; r++)
+            of[r] = block_of(p, row + r, number);
+        struct block later = block_of(p, row, number + 1);
+        for (int64_t first = 0, stop; first < rows; first = stop) {
+            struct block longest = of[first];
+            for (stop = first + 1; stop < rows && same_keys(&longest, of + stop); stop++)
+                if (of[stop].count > longest.count)
+                    longest = of[stop];
+            if (longest.count)
+                attend_block(p, lines, first * p->group, stop * p->group, of, &longest,
+                             stop < rows ? of + stop : &later, offset);
         }
     }
 }
 
 static void attention_tile(const void *arguments, int64_t tile) {
     const struct attention *p = arguments;
-    const int64_t row = tile / p->kv_heads, kv_head = tile % p->kv_heads;
-    const int64_t at = kv_head * p->group * p->dim, offset = kv_head * p->dim;
-    const struct spans *spans = p->spans + row;
-    const float *query = p->query + row * p->query_stride + at;
-    float *y = p->y + row * p->y_stride + at;
-    /* Keys before the window are left out: of the far part first, then of the near one. */
-    int64_t unseen = p->window ? spans->far_count + spans->near_count - p->window : 0;
-    int64_t far_skip = unseen < 0 ? 0 : unseen < spans->far_count ? unseen : spans->far_count;
-    int64_t near_skip = unseen > spans->far_count ? unseen - spans->far_count : 0;
-    struct part near, far;
-    attend_to(p, &near, query, p->slots + spans->near_first + near_skip,
-              spans->near_count - near_skip, offset);
-    attend_to(p, &far, query, p->slots + spans->far_first + far_skip, spans->far_count - far_skip,
-              offset);
-    for (int64_t head = 0; head < p->group; head++, y += p->dim) {
-        float peak = near.peak[head] > far.peak[head] ? near.peak[head] : far.peak[head];
-        lanes of_near = lanes_exp(lanes_set(near.peak[head] - peak));
-        lanes of_far = lanes_exp(lanes_set(far.peak[head] - peak));
-        lanes total = lanes_mul(lanes_set(near.total[head]), of_near);
-        total = lanes_fma(lanes_set(far.total[head]), of_far, total);
-        for (int64_t i = 0; i < p->dim; i += LANES) {
-            lanes sum = lanes_mul(lanes_load(near.weighted[head] + i), of_near);
-            sum = lanes_fma(lanes_load(far.weighted[head] + i), of_far, sum);
-            lanes_store(y + i, lanes_div(sum, total));
+    const int64_t height = attention_height(p), row = tile / p->kv_heads * height;
+    const int64_t rows = p->rows - row < height ? p->rows - row : height;
+    const int64_t kv_head = tile % p->kv_heads, at = kv_head * p->group * p->dim;
+    struct lines lines;
+    for (int64_t line = 0; line < rows * p->group; line++) {
+        lines.query[line] = p->query + (row + line / p->group) * p->query_stride + at +
+                            line % p->group * p->dim;
+        lines.peak[line] = -1e30f; /* finite, so that nothing fades to nothing, not to a NaN */
+        lanes_store(lines.total[line], lanes_set(0.0f));
+    }
+    memset(lines.weighted, 0, sizeof(float) * (size_t)(rows * p->group * p->dim));
+    attend_rows(p, &lines, row, rows, kv_head * p->dim);
+    for (int64_t line = 0; line < rows * p->group; line++) {
+        float *y = p->y + (row + line / p->group) * p->y_stride + at + line % p->group * p->dim;
+        const float *weighted = lines.weighted + line * p->dim;
+        lanes total = lanes_set(lanes_sum(lanes_load(lines.total[line])));
+        for (int64_t i = 0; i < p->dim; i += LANES) { /* a zero's sign may come from unseen keys */
+            lanes mean = lanes_div(lanes_load(weighted + i), total);
+            lanes_store(y + i, lanes_add(mean, lanes_set(0.0f)));
         }
     }
 }

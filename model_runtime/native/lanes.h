@@ -49,6 +49,31 @@ INLINE lanes lanes_exponent(lanes a, int32_t bias) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 23));
 }
 INLINE lanes lanes_abs(lanes a) { return _mm512_abs_ps(a); }
+INLINE float lanes_first(lanes a) { return _mm512_cvtss_f32(a); }
+/* Lane k of the result is lanes_sum of a[k]: the same pairs are added, of all sixteen at once. What
+ * has to be done for each by itself is lanes_halve. */
+typedef lanes lanes_half;
+INLINE lanes_half lanes_halve(lanes a) { return a; }
+INLINE lanes lanes_sums(const lanes_half *a) {
+    __m512 four[4], two[2];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) { /* of a[k], a[k + 4], a[k + 8], a[k + 12] */
+        __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(a[k], a[k + 4], 0x44),
+                                   _mm512_shuffle_f32x4(a[k], a[k + 4], 0xee));
+        __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(a[k + 8], a[k + 12], 0x44),
+                                    _mm512_shuffle_f32x4(a[k + 8], a[k + 12], 0xee));
+        four[k] = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88),
+                                _mm512_shuffle_f32x4(low, high, 0xdd));
+    }
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; k++) {
+        __m512d one = _mm512_castps_pd(four[2 * k]), other = _mm512_castps_pd(four[2 * k + 1]);
+        two[k] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(one, other)),
+                               _mm512_castpd_ps(_mm512_unpackhi_pd(one, other)));
+    }
+    return _mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88),
+                         _mm512_shuffle_ps(two[0], two[1], 0xdd));
+}
 /* Lanes 0..7 against 8..15, then 0..3 against 4..7, then pairs, then the last two. */
 #define FOLD(name, op512, op256, op128, ops)                                                     \
     INLINE float name(lanes a) {                                                                 \
@@ -110,6 +135,25 @@ INLINE lanes lanes_abs(lanes a) {
     __m256 sign = _mm256_set1_ps(-0.0f);
     return BOTH(_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi));
 }
+INLINE float lanes_first(lanes a) { return _mm256_cvtss_f32(a.lo); }
+typedef __m256 lanes_half;
+INLINE lanes_half lanes_halve(lanes a) { return _mm256_add_ps(a.lo, a.hi); }
+INLINE __m256 half_sums(const lanes_half *a) {
+    __m256 four[4], two[2];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++)
+        four[k] = _mm256_add_ps(_mm256_permute2f128_ps(a[k], a[k + 4], 0x20),
+                                _mm256_permute2f128_ps(a[k], a[k + 4], 0x31));
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; k++) {
+        __m256d one = _mm256_castps_pd(four[2 * k]), other = _mm256_castps_pd(four[2 * k + 1]);
+        two[k] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(one, other)),
+                               _mm256_castpd_ps(_mm256_unpackhi_pd(one, other)));
+    }
+    return _mm256_add_ps(_mm256_shuffle_ps(two[0], two[1], 0x88),
+                         _mm256_shuffle_ps(two[0], two[1], 0xdd));
+}
+INLINE lanes lanes_sums(const lanes_half *a) { return BOTH(half_sums(a), half_sums(a + 8)); }
 #define FOLD(name, op512, op256, op128, ops)                                                     \
     INLINE float name(lanes a) {                                                                 \
         __m256 eight = op256(a.lo, a.hi);                                                        \
@@ -163,6 +207,9 @@ INLINE lanes lanes_exponent(lanes a, int32_t bias) {
     EACH(of_bits((bits_of(a.at[i]) + (uint32_t)bias) << 23));
 }
 INLINE lanes lanes_abs(lanes a) { EACH(fabsf(a.at[i])); }
+INLINE float lanes_first(lanes a) { return a.at[0]; }
+typedef lanes lanes_half;
+INLINE lanes_half lanes_halve(lanes a) { return a; }
 #define FOLD(name, op512, op256, op128, ops)                                                     \
     INLINE float name(lanes a) {                                                                 \
         for (int half = LANES / 2; half; half /= 2)                                              \
@@ -177,6 +224,9 @@ INLINE lanes lanes_abs(lanes a) { EACH(fabsf(a.at[i])); }
 
 FOLD(lanes_sum, _mm512_add_ps, _mm256_add_ps, _mm_add_ps, _mm_add_ss)
 FOLD(lanes_peak, _mm512_max_ps, _mm256_max_ps, _mm_max_ps, _mm_max_ss)
+#if !defined(LANES_AVX512) && !defined(LANES_AVX2)
+INLINE lanes lanes_sums(const lanes_half *a) { EACH(lanes_sum(a[i])); }
+#endif
 
 /* The first n of sixteen floats, the other lanes filled. */
 static __attribute__((noinline, unused)) lanes lanes_load_part(const float *p, int64_t n, float filling) {

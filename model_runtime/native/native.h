@@ -100,6 +100,16 @@ struct attention {
 
 #define MOST_DIM 256
 #define MOST_GROUP 16
+#define MOST_LINES 64   /* query heads of a tile's rows */
+#define MOST_HEIGHT 16  /* rows of a tile */
+#define ENOUGH_TILES 12 /* for the threads; with more rows tiles become higher */
+
+/* Rows of a tile. Bits do not depend on it. */
+static inline int64_t attention_height(const struct attention *p) {
+    int64_t height = p->rows * p->kv_heads / ENOUGH_TILES;
+    int64_t most = MOST_LINES / p->group < MOST_HEIGHT ? MOST_LINES / p->group : MOST_HEIGHT;
+    return height < 1 ? 1 : height < most ? height : most;
+}
 
 /* Per row: log of the sum of exponentials, chosen columns with ranks, the largest columns. */
 struct reduction {

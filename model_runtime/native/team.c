@@ -42,9 +42,11 @@ static int64_t tiles_of(int64_t kind, const void *arguments) {
     case NORM: return ((const struct norm *)arguments)->rows;
     case GATED: return ((const struct gated *)arguments)->rows;
     case ROTATION: return ((const struct rotation *)arguments)->rows;
-    case ATTENTION:
-        return ((const struct attention *)arguments)->rows *
-               ((const struct attention *)arguments)->kv_heads;
+    case ATTENTION: {
+        const struct attention *p = arguments;
+        int64_t height = attention_height(p);
+        return (p->rows + height - 1) / height * p->kv_heads;
+    }
     case REDUCTION: return ((const struct reduction *)arguments)->rows;
     default: return -1;
     }

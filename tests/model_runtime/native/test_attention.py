@@ -88,18 +88,53 @@ def test_attention_is_that_of_the_formula(
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_a_row_has_the_same_bits_in_any_company() -> None:
+@pytest.mark.parametrize("window", [None, 70, 1])
+def test_a_row_has_the_same_bits_in_any_company(window: int | None) -> None:
     """Alone, reversed among others, and beside a row of NaNs."""
     paths = Paths(POSITIONS)
     every = list(range(len(POSITIONS)))
-    together = paths.attended(every, None, None)
+    together = paths.attended(every, window, None)
     for row in every:
-        assert same_bits(paths.attended([row], None, None)[0], together[row])
-    assert same_bits(paths.attended(every[::-1], None, None).flip(0), together)
+        assert same_bits(paths.attended([row], window, None)[0], together[row])
+    assert same_bits(paths.attended(every[::-1], window, None).flip(0), together)
     paths.query[3] = torch.nan
-    among = paths.attended(every, None, None)
+    among = paths.attended(every, window, None)
     others = [row for row in every if row != 3]
     assert same_bits(among[others], together[others])
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("window", [None, 100, 7])
+@pytest.mark.parametrize("group", [1, 3, 16])
+def test_rows_that_share_keys_have_the_bits_of_lone_ones(window: int | None, group: int) -> None:
+    """All rows of one path, and of two paths that part at a position, in one call."""
+    paths = Paths([*range(150), *range(100, 170)], group=group)
+    trunk = paths.paths[149][:130]
+    slots, spans = [], []
+    for row, (position, own) in enumerate(zip(paths.positions, paths.paths, strict=True)):
+        path = torch.cat([trunk, own[130:]]) if position >= 130 else trunk[: position + 1]
+        if 130 <= position < 150 and row < 150:
+            path = torch.cat([trunk, paths.paths[149][130 : position + 1]])
+        cut = max(0, position // BLOCK - 1) * BLOCK
+        spans.append([sum(map(len, slots)), len(path) - cut, 0, cut])
+        slots.append(path[cut:])
+    shift = BLOCK
+    paths.slots = torch.cat([trunk[:shift], *slots])
+    paths.spans = torch.tensor(spans) + torch.tensor([shift, 0, 0, 0])
+    together = paths.attended(list(range(len(spans))), window, None)
+    for row in range(len(spans)):
+        assert same_bits(paths.attended([row], window, None)[0], together[row])
+
+
+def test_bits_do_not_depend_on_where_the_far_part_ends() -> None:
+    """It ends with a block of 64 keys: none, some or all of those before the row."""
+    paths = Paths([200])
+    results = []
+    for cut in (0, 64, 128, 192):
+        paths.slots = paths.paths[0]
+        paths.spans = torch.tensor([[cut, 201 - cut, 0, cut]])
+        results.append(paths.attended([0], None, None))
+    assert all(same_bits(result, results[0]) for result in results)
 
 
 def test_bits_do_not_depend_on_where_keys_lie() -> None:
