@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,27 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from model_runtime.attention.interface import ATTENTION_NAME
 from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
+from model_runtime.decoder.from_transformers import NotDescribed
 from model_runtime.kv_cache.prefix_cache import PrefixCache
+from model_runtime.native.library import available
 from model_runtime.runner.model_runner import ModelRunner
+from model_runtime.runner.native_runner import NativeModelRunner
 from model_runtime.types import LogprobQuery, LogprobResult
+
+TEST_KERNELS = os.environ.get("CHAINRULE_KERNELS", "auto")
+"""As in the settings, so that all tests can be run with torch's kernels."""
+
+
+def build_runner(
+    model: PreTrainedModel, kv_bytes: int, dtype: torch.dtype = torch.float32
+) -> ModelRunner | NativeModelRunner:
+    """The runner that an engine would choose: see ``choose_runner``."""
+    if dtype is torch.float32 and available() and TEST_KERNELS != "torch":
+        try:
+            return NativeModelRunner(model, kv_bytes)
+        except NotDescribed:
+            pass
+    return ModelRunner(model, kv_bytes, dtype)
 
 
 class Offline:
@@ -28,7 +47,7 @@ class Offline:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION_NAME)
-        self.runner = ModelRunner(model.eval(), kv_bytes, dtype)
+        self.runner = build_runner(model.eval(), kv_bytes, dtype)
         self.cache = PrefixCache(slots or self.runner.slots)
         self.batches: list[Batch] = []
 

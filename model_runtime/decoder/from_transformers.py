@@ -185,11 +185,11 @@ def _layer(decoder: nn.Module, layers: nn.ModuleList, index: int, call: _Call) -
     )
 
 
-def _projections(attention: nn.Module) -> Linear:
+def _projections(attention: Any) -> Linear:
     return _linear(attention.q_proj, attention.k_proj, attention.v_proj)
 
 
-def _gated(mlp: nn.Module) -> Linear:
+def _gated(mlp: Any) -> Linear:
     return _linear(mlp.gate_proj, mlp.up_proj)
 
 
@@ -295,24 +295,25 @@ _READERS: dict[str, Callable[[Any, _Call], _Parts]] = {
 }
 
 
-def _linear(*modules: nn.Module) -> Linear:
+def _linear(*modules: Any) -> Linear:
     return Linear(
         tuple(map(_weight, modules)),
-        tuple(None if module.bias is None else module.bias.detach() for module in modules),  # type: ignore[operator, union-attr]
+        tuple(None if module.bias is None else module.bias.detach() for module in modules),
     )
 
 
-def _weight(module: nn.Module) -> Tensor:
+def _weight(module: Any) -> Tensor:
     if isinstance(module, nn.Linear):
         return module.weight.detach()
     if isinstance(module, Conv1D):
-        return module.weight.detach().t()
+        weight: Tensor = module.weight.detach()
+        return weight.t()
     raise NotDescribed(f"projections of class {type(module).__name__} are not known")
 
 
-def _norm(module: nn.Module) -> Norm:
+def _norm(module: Any) -> Norm:
     """What a norm does to a row of numbers tells whether its weight is meant as 1 + weight."""
-    weight = module.weight.detach()  # type: ignore[operator, union-attr]
+    weight = module.weight.detach()
     if isinstance(module, nn.LayerNorm):
         bias = None if module.bias is None else module.bias.detach()
         return Norm(weight, bias, module.eps, centred=True)
@@ -355,7 +356,7 @@ def _rotation(decoder: Any, layer: Any) -> Rotation:
         raise NotDescribed(f"positions of type {rope_type} are not known")
     scaling = float(getattr(module, f"{prefix}attention_scaling"))
     rotation = Rotation(frequencies.detach().float(), scaling)
-    _check_rotation(module, (kind,) if apart else (), rotation)
+    _check_rotation(module, (str(kind),) if apart else (), rotation)
     return rotation
 
 

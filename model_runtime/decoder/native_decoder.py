@@ -35,6 +35,11 @@ class NativeDecoder:
             layer.release()
         self._kept = self._operations(KEPT_ROWS)
 
+    @property
+    def frequencies(self) -> bytes:
+        """Of all rotary positions."""
+        return repr(sorted(self._tables)).encode()
+
     def forward(self, batch: Batch, progress: Callable[[], None]) -> tuple[Tensor, Tensor | None]:
         """What the layers make of a batch.
 

@@ -133,7 +133,12 @@ class LayerOperations:
         cosine, sine = (None, None) if layer.rotation is None else self.angles[layer.rotation]
         stored_keys, stored_values = self._storage.of_layer(index)
         yield rotate_and_store(
-            *(qkv, cosine, sine, self.slots, stored_keys, stored_values),
+            qkv,
+            cosine,
+            sine,
+            self.slots,
+            stored_keys,
+            stored_values,
             query_norm=None if by_head is None else by_head.query.weight,
             key_norm=None if by_head is None else by_head.key.weight,
             epsilon=0.0 if by_head is None else by_head.query.epsilon,
@@ -159,8 +164,8 @@ class LayerOperations:
         yield from self._product_of_x(before, layer.up, up)
         inner = layer.down.inputs
         activated = self._view(self._narrow, inner)
-        halves = (up[:, :inner], up[:, inner:]) if layer.gated else (up, None)
-        yield gated(*halves, layer.activation, activated)
+        gate, factor = (up[:, :inner], up[:, inner:]) if layer.gated else (up, None)
+        yield gated(gate, factor, layer.activation, activated)
         yield linear_product(activated, layer.down, y)
 
     def _product_of_x(

@@ -5,9 +5,7 @@ Only safetensors are read and no code that comes with a model is run.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import logging
 import sys
 import time
@@ -15,10 +13,8 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
-import transformers
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import (
     AutoConfig,
@@ -32,7 +28,8 @@ from transformers import (
 from model_runtime.config import EngineConfig
 from model_runtime.errors import ModelLoadError, UnsupportedModel
 from model_runtime.loading import builtin as builtin_model
-from model_runtime.loading.files import check_folder, content_digest, files_digest, weight_files
+from model_runtime.loading.files import check_folder, content_digest, weight_files
+from model_runtime.loading.fingerprint import torch_fingerprint
 from model_runtime.loading.library_logs import adopt_library_logs, progress_bars
 from model_runtime.loading.source import default_name, resolve
 from model_runtime.loading.warnings import load_warnings
@@ -46,11 +43,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run: evaluation mode, no gradients, on its device."""
+    """A model ready to run: evaluation mode, no gradients, on its device.
+
+    Attributes:
+        content: digest of its folder.
+    """
 
     model: PreTrainedModel
     tokenizer: Tokenizer
     info: ModelInfo
+    content: str
 
 
 def load_model(
@@ -87,9 +89,10 @@ def load_model(
     warnings = load_warnings(folder, model, tokenizer, end_token_ids)
     for warning in warnings:
         logger.warning(warning)
+    content = content_digest(folder)
     info = ModelInfo(
         name=config.served_name or default_name(config),
-        fingerprint=_fingerprint(folder, dtype, device, attn_implementation),
+        fingerprint=torch_fingerprint(content, dtype, device, attn_implementation),
         architecture=type(model).__name__,
         dtype=dtype,
         device=device,
@@ -101,7 +104,7 @@ def load_model(
         created=int(time.time()),
         warnings=warnings,
     )
-    return LoadedModel(model, tokenizer, info)
+    return LoadedModel(model, tokenizer, info, content)
 
 
 def fetch_model(alias: str, cache_dir: Path | None = None, *, progress: bool = True) -> Path:
@@ -198,44 +201,3 @@ def _end_token_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, .
         stated = tokenizer.eos_token_id
     ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
     return tuple(dict.fromkeys(id for id in ids if 0 <= id < tokenizer.head_rows))
-
-
-_COMPUTING: Final = (
-    *("attention", "batching", "decoding", "kernels", "kv_cache"),
-    *("loading", "logprobs", "runner", "tokenization"),
-)
-"""Packages of the runtime whose code the bits of an answer follow from.
-
-What only says when something runs, or whether there is memory for it, is not among them.
-"""
-
-
-def _fingerprint(folder: Path, dtype: str, device: str, attention: str) -> str:
-    """Changes whenever a bit of an answer could: weights, words, code, libraries, machine.
-
-    Block sizes and the choice of kernels are constants of the code or follow from the machine; the
-    layout of rows, which is chosen once the weights are laid out, is added then.
-    """
-    package = Path(__file__).parents[1]
-    sources = [path for name in _COMPUTING for path in sorted((package / name).rglob("*.py"))]
-    facts = (
-        content_digest(folder),
-        files_digest(sources, package),
-        dtype,
-        attention,
-        torch.__version__,
-        transformers.__version__,
-        torch.cuda.get_device_name() if device == "cuda" else _processor(),
-    )
-    return digest(*facts)
-
-
-def digest(*facts: str) -> str:
-    """Of facts that bits depend on, as a fingerprint is written: 24 hex digits."""
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
-
-
-def _processor() -> str:
-    """What the CPU kernels choose by: instruction sets, make and cache sizes, never core counts."""
-    facts = {k: v for k, v in torch.cpu.get_capabilities().items() if not k.startswith("num_")}
-    return json.dumps([torch.backends.cpu.get_cpu_capability(), facts], sort_keys=True)

@@ -65,6 +65,12 @@ class ReferenceSample:
             return None
         return largest, math.sqrt(math.fsum(error**2 for error in errors) / len(errors))
 
+    def unexplained(self, logprobs: Sequence[float], dtype: str) -> float | None:
+        """The largest difference of the path's beginning, where it is more than rounding."""
+        pairs = zip(logprobs, self.logprobs, strict=False)
+        largest = max(abs(a - b) for a, b in pairs)
+        return None if largest <= LARGEST_ERROR[dtype] else largest
+
 
 def check_cached(whole: Sequence[float], tail: Sequence[float], info: ModelInfo) -> None:
     """Compare the end of a path computed whole with the same rows behind a cached prefix.

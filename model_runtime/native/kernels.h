@@ -256,6 +256,14 @@ INLINE void rotate(const float *x, float *y, const float *cosine, const float *s
     }
 }
 
+/* A weight of 0 hides no NaN, so rows that do not see such a key would be lost with those that do. */
+INLINE int all_finite(const float *x, int64_t count) {
+    lanes sum = lanes_set(0.0f);
+    for (int64_t i = 0; i < count; i += LANES) /* 0 where x is finite, else NaN */
+        sum = lanes_add(sum, lanes_mul(lanes_load_from(x, i, count, 0.0f), lanes_set(0.0f)));
+    return lanes_sum(sum) == 0.0f;
+}
+
 static void rotation_tile(const void *arguments, int64_t row) {
     const struct rotation *p = arguments;
     const float *cosine = p->cosine + row * p->angle_stride, *sine = p->sine + row * p->angle_stride;
@@ -273,8 +281,16 @@ static void rotation_tile(const void *arguments, int64_t row) {
         rotate(at, key, cosine, sine, p->rotated / 2);
         memcpy(key + p->rotated, at + p->rotated, rest * sizeof(float));
     }
+    const size_t size = (size_t)(p->kv_heads * p->dim) * sizeof(float);
     float *value = p->values + p->slots[row] * p->slot_stride;
-    memcpy(value, at, (size_t)(p->kv_heads * p->dim) * sizeof(float));
+    memcpy(value, at, size);
+    if (!all_finite(key - p->kv_heads * p->dim, p->kv_heads * p->dim) ||
+        !all_finite(value, p->kv_heads * p->dim)) {
+        memset(key - p->kv_heads * p->dim, 0, size);
+        memset(value, 0, size);
+        if (p->bad)
+            p->bad[row] = 1;
+    }
 }
 
 /* ---- attention --------------------------------------------------------------------------------

@@ -63,9 +63,7 @@ class PackedWeight:
     block: int
 
 
-def pack(
-    weight: Tensor, dtype: torch.dtype = torch.float32, block: int = K_BLOCK
-) -> PackedWeight:
+def pack(weight: Tensor, dtype: torch.dtype = torch.float32, block: int = K_BLOCK) -> PackedWeight:
     """Lay out a [out, in] weight, whose products have chains of ``block``.
 
     Raises:
@@ -162,8 +160,8 @@ def gated(gate: Tensor, up: Tensor | None, activation: Activation, y: Tensor) ->
 
 def rotate_and_store(
     qkv: Tensor,
-    cosine: Tensor,
-    sine: Tensor,
+    cosine: Tensor | None,
+    sine: Tensor | None,
     slots: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -171,41 +169,42 @@ def rotate_and_store(
     query_norm: Tensor | None = None,
     key_norm: Tensor | None = None,
     epsilon: float = 0.0,
+    bad: Tensor | None = None,
 ) -> Operation:
     """Rotate the queries in place; write the keys, rotated, and the values to their slots.
 
     Args:
         qkv: [rows, (heads + 2 kv_heads) head_dim], queries first, then keys, then values.
-        cosine, sine: [rows, rotated], where ``rotated`` is head_dim or less, and even.
+        cosine, sine: [rows, rotated], where ``rotated`` is head_dim or less, and even; None where
+            positions do not rotate.
         slots: [rows] int64, each row another one.
         keys, values: [slots, kv_heads, head_dim], contiguous.
         query_norm, key_norm: [head_dim], of an RMSNorm of every head before the rotation.
+        bad: [rows] uint8, set to 1 where a row's keys or values are not finite. Zeros are stored
+            for such a row.
     """
     _, kv_heads, dim = check_stored(keys, values)
     rows = check_rows("qkv", qkv, qkv.shape[-1])
     heads, rest = divmod(qkv.shape[1] - 2 * kv_heads * dim, dim)
     if heads < 1 or rest:
         raise ValueError(f"qkv has {qkv.shape[1]} columns for {kv_heads} kv heads of {dim}")
-    rotated = cosine.shape[-1]
-    if rotated % 2 or not 0 < rotated <= dim:
-        raise ValueError(f"{rotated} columns of a head of {dim} cannot be rotated")
-    check_shape("cosine", cosine, rows, rotated)
-    check_shape("sine", sine, rows, rotated)
-    if cosine.stride(0) != sine.stride(0):
-        raise ValueError("cosine and sine must lie alike")
+    rotated = _check_angles(cosine, sine, rows, dim)
+    if bad is not None and (bad.dtype is not torch.uint8 or bad.shape != (rows,)):
+        raise ValueError(f"bad must be [{rows}] in uint8")
     check_indices("slots", slots, rows, keys.shape[0])
     arguments = RotationArguments(
         qkv=qkv.data_ptr(),
         qkv_stride=qkv.stride(0),
-        cosine=cosine.data_ptr(),
-        sine=sine.data_ptr(),
-        angle_stride=cosine.stride(0),
+        cosine=None if cosine is None else cosine.data_ptr(),
+        sine=None if sine is None else sine.data_ptr(),
+        angle_stride=0 if cosine is None else cosine.stride(0),
         query_norm=vector_address("query_norm", query_norm, dim),
         key_norm=vector_address("key_norm", key_norm, dim),
         slots=slots.data_ptr(),
         keys=keys.data_ptr(),
         values=values.data_ptr(),
         slot_stride=keys.stride(0),
+        bad=None if bad is None else bad.data_ptr(),
         rows=rows,
         heads=heads,
         kv_heads=kv_heads,
@@ -213,8 +212,24 @@ def rotate_and_store(
         rotated=rotated,
         epsilon=epsilon,
     )
-    held = (qkv, cosine, sine, slots, keys, values, query_norm, key_norm)
+    held = (qkv, cosine, sine, slots, keys, values, query_norm, key_norm, bad)
     return _operation(Kind.ROTATION, arguments, *held)
+
+
+def _check_angles(cosine: Tensor | None, sine: Tensor | None, rows: int, dim: int) -> int:
+    """How many columns of a head are rotated."""
+    if cosine is None or sine is None:
+        if cosine is not sine:
+            raise ValueError("cosine and sine must both be there or both be None")
+        return 0
+    rotated = cosine.shape[-1]
+    if rotated % 2 or not 0 < rotated <= dim:
+        raise ValueError(f"{rotated} columns of a head of {dim} cannot be rotated")
+    check_shape("cosine", cosine, rows, rotated)
+    check_shape("sine", sine, rows, rotated)
+    if cosine.stride(0) != sine.stride(0):
+        raise ValueError("cosine and sine must lie alike")
+    return rotated
 
 
 def attend(

@@ -119,6 +119,7 @@ class RotationArguments(ctypes.Structure):
         keys=c_void_p,
         values=c_void_p,
         slot_stride=c_int64,
+        bad=c_void_p,
         rows=c_int64,
         heads=c_int64,
         kv_heads=c_int64,

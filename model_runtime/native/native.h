@@ -73,6 +73,7 @@ struct rotation {
     const int64_t *slots;               /* [rows] */
     float *keys, *values;               /* [slots][kv_heads dim] */
     int64_t slot_stride;
+    uint8_t *bad; /* [rows] set where a row's keys or values are not finite, or NULL */
     int64_t rows, heads, kv_heads, dim, rotated;
     float epsilon;
 };

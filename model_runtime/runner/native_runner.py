@@ -31,6 +31,7 @@ class NativeModelRunner:
     Attributes:
         slots: tokens that the KV storage holds.
         rows: rows keep their bits in any layout.
+        frequencies: of the rotary positions, as bytes.
     """
 
     rows = RowLayout(batch_invariant=True)
@@ -54,6 +55,7 @@ class NativeModelRunner:
         use_threads(torch.get_num_threads())
         self._head = NativeHead(decoder)
         self._decoder = NativeDecoder(decoder, KVStorage(shape, self.slots, model.device))
+        self.frequencies = self._decoder.frequencies
         self._progress: Callable[[], None] = lambda: None
 
     def report_to(self, progress: Callable[[], None]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from model_runtime.attention.interface import ATTENTION_NAME
 from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
@@ -14,19 +15,21 @@ from model_runtime.config import EngineConfig
 from model_runtime.errors import ModelLoadError, UnsupportedModel
 from model_runtime.kv_cache.logprob_rows import row_budget
 from model_runtime.kv_cache.prefix_cache import PrefixCache
-from model_runtime.loading.loader import LoadedModel, digest, load_model
+from model_runtime.loading.fingerprint import digest, native_fingerprint
+from model_runtime.loading.loader import LoadedModel, load_model
 from model_runtime.loading.self_check import ReferenceSample, compute_reference
 from model_runtime.loading.supported_models import TRY_PADDED, check_supported
 from model_runtime.memory.available import AvailableMemory
 from model_runtime.memory.estimate import ModelShape
 from model_runtime.memory.guard import MemoryGuard
 from model_runtime.native.library import NOT_BUILT
-from model_runtime.runner.model_runner import DTYPES, ModelRunner
+from model_runtime.runner.choose_runner import choose_runner
+from model_runtime.runner.native_runner import NativeModelRunner
 from model_runtime.runner.row_layout import RowLayout
 from model_runtime.runner.unbatched_runner import UnbatchedModelRunner
 from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.tokenization.tokenizer import Tokenizer
-from model_runtime.types import ModelInfo, QueryResult
+from model_runtime.types import LogprobQuery, LogprobResult, ModelInfo, QueryResult
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +72,25 @@ class ModelBackend:
         Raises:
             ModelLoadError: one of its kinds, in one line.
         """
+        served, difference = cls._load(config)
+        if difference is None:
+            return served
+        reason = f"its native forward differs from transformers' own by {difference:.2g} nats"
+        if config.kernels == "native":
+            raise UnsupportedModel(f"kernels is native, but {reason}")
+        logger.warning("torch's kernels compute: %s", reason)
+        served, _ = cls._load(replace(config, kernels="torch"))
+        return replace(served, info=replace(served.info, kernels_reason=reason))
+
+    @classmethod
+    def _load(cls, config: EngineConfig) -> tuple[ModelBackend, float | None]:
+        """The backend, and how far off its native kernels are where that is no rounding."""
         loaded, prepare = _load(config)
         try:
             free = _bytes_for_sample(loaded.info.device)
             sample = compute_reference(loaded.model, loaded.info.max_model_len, free)
-            forward, cache, rows = prepare(loaded, config)
+            prepared = prepare(loaded, config)
+            difference = _difference(prepared, sample)
         except ModelLoadError:
             raise
         except Exception as error:  # whatever the code of an unknown architecture raises
@@ -85,16 +102,34 @@ class ModelBackend:
             ) from error
         info = replace(
             loaded.info,
-            max_model_len=_longest_path(loaded.info, cache),
-            batch_invariant=rows.batch_invariant,
-            fingerprint=digest(loaded.info.fingerprint, str(rows)),
+            max_model_len=_longest_path(loaded.info, prepared.cache),
+            batch_invariant=prepared.rows.batch_invariant,
+            fingerprint=prepared.fingerprint,
+            kernels=prepared.kernels,
+            kernels_reason=prepared.kernels_reason,
         )
         _warn_unless_invariant(info)
         _warn_unless_built(info)
-        return cls(info, loaded.tokenizer, forward, cache, sample)
+        return cls(info, loaded.tokenizer, prepared.forward, prepared.cache, sample), difference
 
 
-_Prepare = Callable[[LoadedModel, EngineConfig], tuple[ForwardPipeline, CacheGauge, RowLayout]]
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A model behind its runner. Attributes as in ``ModelBackend`` and ``ModelInfo``.
+
+    Attributes:
+        rows: how rows are put to its products.
+    """
+
+    forward: ForwardPipeline
+    cache: CacheGauge
+    rows: RowLayout
+    fingerprint: str
+    kernels: Literal["native", "torch"] = "torch"
+    kernels_reason: str | None = None
+
+
+_Prepare = Callable[[LoadedModel, EngineConfig], _Prepared]
 
 
 def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
@@ -103,15 +138,15 @@ def _load(config: EngineConfig) -> tuple[LoadedModel, _Prepare]:
         return load_model(config, ATTENTION_NAME, check_supported), _prepare_paths
     if config.dtype == "bfloat16":
         raise UnsupportedModel("runner is padded, which computes in float32 only")
+    if config.kernels == "native":
+        raise UnsupportedModel("kernels is native, but runner is padded, which has none")
     return load_model(replace(config, dtype="float32")), _prepare_padded
 
 
-def _prepare_paths(
-    loaded: LoadedModel, config: EngineConfig
-) -> tuple[ForwardPipeline, CacheGauge, RowLayout]:
+def _prepare_paths(loaded: LoadedModel, config: EngineConfig) -> _Prepared:
     """Planner, runner and cache in a row; the batch is what goes from one to the next."""
     room = _room(loaded, config)
-    runner = ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
+    runner, reason = choose_runner(loaded, config)
     cache = PrefixCache(runner.slots, row_budget(config.kv_cache_bytes))
     if room is not None:
         room.kept_bytes = lambda: cache.row_bytes
@@ -128,11 +163,28 @@ def _prepare_paths(
         cache.commit(batch, answers, output.bad_slots)
         return answers
 
-    return (
-        ForwardPipeline(plan_batch, run, lambda _batch: cache.rollback(), runner.report_to),
-        cache,
-        runner.rows,
-    )
+    pipeline = ForwardPipeline(plan_batch, run, lambda _batch: cache.rollback(), runner.report_to)
+    if isinstance(runner, NativeModelRunner):
+        fingerprint = native_fingerprint(loaded.content, runner.frequencies)
+        return _Prepared(pipeline, cache, runner.rows, fingerprint, "native")
+    fingerprint = digest(loaded.info.fingerprint, str(runner.rows))
+    return _Prepared(pipeline, cache, runner.rows, fingerprint, "torch", reason)
+
+
+def _difference(prepared: _Prepared, sample: ReferenceSample) -> float | None:
+    """Of native kernels from transformers' own forward, where rounding does not explain it.
+
+    What torch's kernels compute is compared when the engine starts, and refused.
+    """
+    if prepared.kernels == "torch":
+        return None
+    tokens = sample.tokens[: prepared.cache.capacity]
+    query = LogprobQuery(tokens, 1, (), cache_salt="native kernels")
+    batch = prepared.forward.plan([QueryProgress(query, 1)], len(tokens))
+    (answer,) = prepared.forward.run(batch)
+    if not isinstance(answer, LogprobResult):
+        return math.inf
+    return sample.unexplained(answer.logprobs, "float32")
 
 
 def _bytes_for_sample(device: str) -> int | None:
@@ -151,18 +203,17 @@ def _room(loaded: LoadedModel, config: EngineConfig) -> MemoryGuard | None:
     return room
 
 
-def _prepare_padded(
-    loaded: LoadedModel, _config: EngineConfig
-) -> tuple[ForwardPipeline, CacheGauge, RowLayout]:
+def _prepare_padded(loaded: LoadedModel, _config: EngineConfig) -> _Prepared:
     runner = UnbatchedModelRunner(loaded.model, loaded.info.max_model_len)
 
     def run(batch: Batch) -> Sequence[QueryResult]:
         return results_from_output(batch, runner.run(batch))
 
-    return (
+    return _Prepared(
         ForwardPipeline(plan=runner.plan, run=run, release=lambda _batch: None),
         runner.cache,
-        RowLayout(),
+        rows := RowLayout(),
+        digest(loaded.info.fingerprint, str(rows)),
     )
 
 

@@ -1,0 +1,44 @@
+"""Which runner serves a model: the native kernels' where they can, else torch's."""
+
+from __future__ import annotations
+
+from model_runtime.config import EngineConfig
+from model_runtime.decoder.from_transformers import NotDescribed
+from model_runtime.errors import UnsupportedModel
+from model_runtime.loading.loader import LoadedModel
+from model_runtime.native.library import NOT_BUILT, available
+from model_runtime.runner.model_runner import DTYPES, ModelRunner
+from model_runtime.runner.native_runner import NativeModelRunner
+
+
+def choose_runner(
+    loaded: LoadedModel, config: EngineConfig
+) -> tuple[ModelRunner | NativeModelRunner, str | None]:
+    """The runner, which takes the model over, and why it is torch's where that was left open.
+
+    Raises:
+        UnsupportedModel: no runner serves the model, or not the one that was asked for.
+    """
+    if config.kernels == "torch":
+        return _torch_runner(loaded, config), None
+    reason = _why_not_native(loaded)
+    if reason is None:
+        try:
+            return NativeModelRunner(loaded.model, config.kv_cache_bytes), None
+        except NotDescribed as unknown:
+            reason = str(unknown)
+    if config.kernels == "native":
+        raise UnsupportedModel(f"kernels is native, but {reason}")
+    return _torch_runner(loaded, config), reason
+
+
+def _why_not_native(loaded: LoadedModel) -> str | None:
+    if loaded.info.device != "cpu":
+        return f"device is {loaded.info.device}"
+    if loaded.info.dtype != "float32":
+        return f"dtype is {loaded.info.dtype}"
+    return None if available() else NOT_BUILT
+
+
+def _torch_runner(loaded: LoadedModel, config: EngineConfig) -> ModelRunner:
+    return ModelRunner(loaded.model, config.kv_cache_bytes, DTYPES[loaded.info.dtype])
