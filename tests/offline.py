@@ -24,14 +24,18 @@ TEST_KERNELS = os.environ.get("CHAINRULE_KERNELS", "auto")
 
 
 def build_runner(
-    model: PreTrainedModel, kv_bytes: int, dtype: torch.dtype = torch.float32
+    model: PreTrainedModel,
+    kv_bytes: int,
+    dtype: torch.dtype = torch.float32,
+    kernels: str = TEST_KERNELS,
 ) -> ModelRunner | NativeModelRunner:
     """The runner that an engine would choose: see ``choose_runner``."""
-    if dtype is torch.float32 and available() and TEST_KERNELS != "torch":
+    if dtype is torch.float32 and available() and kernels != "torch":
         try:
             return NativeModelRunner(model, kv_bytes)
         except NotDescribed:
-            pass
+            if kernels == "native":
+                raise
     return ModelRunner(model, kv_bytes, dtype)
 
 
@@ -45,9 +49,10 @@ class Offline:
         kv_bytes: int = 64 << 20,
         slots: int | None = None,
         dtype: torch.dtype = torch.float32,
+        kernels: str = TEST_KERNELS,
     ) -> None:
         model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION_NAME)
-        self.runner = build_runner(model.eval(), kv_bytes, dtype)
+        self.runner = build_runner(model.eval(), kv_bytes, dtype, kernels)
         self.cache = PrefixCache(slots or self.runner.slots)
         self.batches: list[Batch] = []
 
