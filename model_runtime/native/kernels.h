@@ -304,6 +304,7 @@ static void rotation_tile(const void *arguments, int64_t row) {
  * same. So neither neighbours nor where the far part ends decide about bits, as long as it ends
  * with a block. */
 #define KEYS 64
+#define MANY_LINES 12 /* from which on it pays to transpose keys */
 
 #if defined(LANES_AVX512)
 #define SCORED_LINES 4 /* at a time */
@@ -321,7 +322,7 @@ static void rotation_tile(const void *arguments, int64_t row) {
 
 struct lines {
     const float *query[MOST_LINES];
-    float peak[MOST_LINES];
+    float peak[MOST_LINES], fade[MOST_LINES];
     float total[MOST_LINES][LANES]; /* of weights, by key modulo 16 */
     float scores[MOST_LINES][KEYS]; /* of the block at hand, then its weights */
     float weighted[MOST_LINES * MOST_DIM];
@@ -370,8 +371,8 @@ INLINE int same_keys(const struct block *a, const struct block *b) {
                          !memcmp(a->slots, b->slots, (size_t)count * sizeof *a->slots));
 }
 
-/* Scores of sixteen keys for one line. Lane i of a key's products adds up columns i, i + 16, ...;
- * lanes are added up as in lanes_sum. */
+/* Scores of sixteen keys for one line, which read the keys as they lie. Lane i of a key's products
+ * adds up columns i, i + 16, ...; lanes are added up as in lanes_sum. */
 INLINE lanes scores_of(int64_t dim, const float *query, const float *const *keys) {
     lanes_half sums[LANES];
 #pragma GCC unroll 16
@@ -384,11 +385,66 @@ INLINE lanes scores_of(int64_t dim, const float *query, const float *const *keys
     return lanes_sums(sums);
 }
 
-/* Scores become exponentials below the peak so far; returns what brings down earlier sums to it. */
-INLINE float weights_of(const struct attention *p, struct lines *lines, int64_t line,
-                        const struct block *block, int64_t count) {
+/* The same for more lines: sixteen keys lie transposed, so that each has a lane to itself, and what
+ * were lanes 0 and 8 above, and so on, are now two vectors. The order of the sums is the same. */
+#define SCORES                                                                                   \
+    const int ROWS, int64_t dim, const float *const *query, const float *columns, int64_t lane,  \
+        lanes *sums
+INLINE void add_every_16th(SCORES) {
+    lanes keys = lanes_load(columns + lane * LANES);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+        sums[r] = lanes_mul(lanes_set(query[r][lane]), keys);
+    for (int64_t i = lane + LANES; i < dim; i += LANES) {
+        keys = lanes_load(columns + i * LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++)
+            sums[r] = lanes_fma(lanes_set(query[r][i]), keys, sums[r]);
+    }
+}
+#define ADD_BOTH(name, half, step)                                                               \
+    INLINE void name(SCORES) {                                                                   \
+        lanes other[SCORED_LINES];                                                               \
+        half(ROWS, dim, query, columns, lane, sums);                                             \
+        half(ROWS, dim, query, columns, lane + (step), other);                                   \
+        for (int r = 0; r < ROWS; r++)                                                           \
+            sums[r] = lanes_add(sums[r], other[r]);                                              \
+    }
+ADD_BOTH(add_every_8th, add_every_16th, 8)
+ADD_BOTH(add_every_4th, add_every_8th, 4)
+ADD_BOTH(add_every_2nd, add_every_4th, 2)
+ADD_BOTH(add_every, add_every_2nd, 1)
+
+INLINE void scores_of_lines(const int ROWS, int64_t dim, struct lines *lines, int64_t line,
+                            const float *columns, int64_t key) {
+    lanes sums[SCORED_LINES];
+    add_every(ROWS, dim, lines->query + line, columns, 0, sums);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+        lanes_store(lines->scores[line + r] + key, sums[r]);
+}
+
+INLINE void scores_of_sixteen(int64_t dim, struct lines *lines, int64_t first, int64_t stop,
+                              const float *const *keys, int64_t key) {
+    int64_t line = first;
+    if (stop - first >= MANY_LINES) {
+        float columns[MOST_DIM * LANES];
+        for (int64_t i = 0; i < dim; i += LANES)
+            lanes_transpose(keys, i, columns + i * LANES);
+        for (; line + SCORED_LINES <= stop; line += SCORED_LINES)
+            scores_of_lines(SCORED_LINES, dim, lines, line, columns, key);
+        for (; line < stop; line++)
+            scores_of_lines(1, dim, lines, line, columns, key);
+    }
+    for (; line < stop; line++)
+        lanes_store(lines->scores[line] + key, scores_of(dim, lines->query[line], keys));
+}
+
+/* Scales and caps the scores of a line, takes away those of keys that it does not see; returns the
+ * highest. */
+INLINE float cap_scores(const struct attention *p, float *scores, const struct block *block,
+                        int64_t count) {
     static const float numbers[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float *scores = lines->scores[line];
     const lanes nothing = lanes_set(-INFINITY);
     lanes highest = nothing;
     for (int64_t key = 0; key < count; key += LANES) {
@@ -398,40 +454,56 @@ INLINE float weights_of(const struct attention *p, struct lines *lines, int64_t 
             score = lanes_mul(score, lanes_set(p->softcap));
         }
         if (block->unseen > key || block->count < key + LANES) {
-            lanes number = lanes_load(numbers);
-            lanes first = lanes_set((float)(block->unseen - key)), one = lanes_set(1.0f);
-            score = lanes_where_above(first, number, nothing, score);
-            lanes last = lanes_set((float)(block->count - key));
-            score = lanes_where_above(lanes_add(number, one), last, nothing, score);
+            lanes number = lanes_add(lanes_load(numbers), lanes_set((float)key));
+            lanes behind = lanes_add(number, lanes_set(1.0f));
+            score = lanes_where_above(lanes_set((float)block->unseen), number, nothing, score);
+            score = lanes_where_above(behind, lanes_set((float)block->count), nothing, score);
         }
         highest = lanes_max(highest, score);
         lanes_store(scores + key, score);
     }
-    float peak = lanes_peak(highest), before = lines->peak[line];
-    peak = peak > before ? peak : before;
-    lanes sum = lanes_set(0.0f), fade = lanes_exp(lanes_set(before - peak));
-    for (int64_t key = 0; key < count; key += LANES) {
-        lanes weight = lanes_exp(lanes_sub(lanes_load(scores + key), lanes_set(peak)));
-        lanes_store(scores + key, weight);
-        sum = lanes_add(sum, weight);
+    return lanes_peak(highest);
+}
+
+/* Scores become exponentials below the peak so far; what was added up before fades to it. */
+INLINE void weights_of(const struct attention *p, struct lines *lines, int64_t first, int64_t stop,
+                       const struct block *of, int64_t count) {
+    float *peaks = lines->peak, *fades = lines->fade;
+    for (int64_t line = first; line < stop; line++) {
+        float peak = cap_scores(p, lines->scores[line], of + line / p->group, count);
+        fades[line] = peaks[line];
+        peaks[line] = peak > peaks[line] ? peak : peaks[line];
     }
-    lines->peak[line] = peak;
-    lanes_store(lines->total[line], lanes_fma(lanes_load(lines->total[line]), fade, sum));
-    return lanes_first(fade);
+    for (int64_t line = first; line < stop; line += LANES) {
+        lanes peak = lanes_load_from(peaks, line, stop, 0.0f);
+        lanes before = lanes_load_from(fades, line, stop, 0.0f);
+        lanes_store_to(fades, line, stop, lanes_exp(lanes_sub(before, peak)));
+    }
+    for (int64_t line = first; line < stop; line++) {
+        lanes sum = lanes_set(0.0f), peak = lanes_set(peaks[line]);
+        for (int64_t key = 0; key < count; key += LANES) {
+            lanes weight = lanes_exp(lanes_sub(lanes_load(lines->scores[line] + key), peak));
+            lanes_store(lines->scores[line] + key, weight);
+            sum = lanes_add(sum, weight);
+        }
+        lanes total = lanes_load(lines->total[line]);
+        lanes_store(lines->total[line], lanes_fma(total, lanes_set(fades[line]), sum));
+    }
 }
 
 /* Adds weighted values to ROWS lines, COLUMNS x 16 of their columns, in the order of keys. */
 INLINE void add_values(const int ROWS, const int COLUMNS, const struct attention *p,
-                       struct lines *lines, int64_t line, const float *fade,
-                       const float *const *values, int64_t column, int64_t count) {
+                       struct lines *lines, int64_t line, const float *const *values,
+                       int64_t column, int64_t count) {
     lanes sums[WEIGHTED_LINES * WEIGHTED_COLUMNS];
     float *weighted = lines->weighted + line * p->dim + column;
 #pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < ROWS; r++) {
+        lanes fade = lanes_set(lines->fade[line + r]);
 #pragma GCC unroll 4
         for (int c = 0; c < COLUMNS; c++)
-            sums[r * COLUMNS + c] =
-                lanes_mul(lanes_load(weighted + r * p->dim + c * LANES), lanes_set(fade[r]));
+            sums[r * COLUMNS + c] = lanes_mul(lanes_load(weighted + r * p->dim + c * LANES), fade);
+    }
     for (int64_t key = 0; key < count; key++) {
         lanes value[WEIGHTED_COLUMNS];
 #pragma GCC unroll 4
@@ -453,14 +525,13 @@ INLINE void add_values(const int ROWS, const int COLUMNS, const struct attention
 }
 
 INLINE void add_columns(const int ROWS, const struct attention *p, struct lines *lines,
-                        int64_t line, const float *fade, const float *const *values,
-                        int64_t count) {
+                        int64_t line, const float *const *values, int64_t count) {
     const int64_t wide = WEIGHTED_COLUMNS * LANES;
     int64_t column = 0;
     for (; column + wide <= p->dim; column += wide)
-        add_values(ROWS, WEIGHTED_COLUMNS, p, lines, line, fade, values, column, count);
+        add_values(ROWS, WEIGHTED_COLUMNS, p, lines, line, values, column, count);
     for (; column < p->dim; column += LANES)
-        add_values(ROWS, 1, p, lines, line, fade, values, column, count);
+        add_values(ROWS, 1, p, lines, line, values, column, count);
 }
 
 INLINE void prefetch(const float *at, int64_t dim) {
@@ -483,25 +554,24 @@ static void attend_block(const struct attention *p, struct lines *lines, int64_t
     for (int64_t key = 0; key < filled; key += LANES) {
         for (int64_t i = key; i < key + LANES && i < next->count; i++)
             prefetch(p->keys + next->slots[i] * p->slot_stride + offset, p->dim);
-        for (int64_t line = first; line < stop; line++)
-            lanes_store(lines->scores[line] + key,
-                        scores_of(p->dim, lines->query[line], keys + key));
+        if (p->dim == 64) /* a constant, for the commonest heads */
+            scores_of_sixteen(64, lines, first, stop, keys + key, key);
+        else
+            scores_of_sixteen(p->dim, lines, first, stop, keys + key, key);
         for (int64_t i = key; i < key + LANES && i < next->count; i++)
             prefetch(p->values + next->slots[i] * p->slot_stride + offset, p->dim);
     }
-    float fades[MOST_LINES];
-    for (int64_t line = first; line < stop; line++)
-        fades[line] = weights_of(p, lines, line, of + line / p->group, filled);
+    weights_of(p, lines, first, stop, of, filled);
     for (int64_t line = first; line < stop;) {
         int64_t rows = stop - line < WEIGHTED_LINES ? stop - line : WEIGHTED_LINES;
         switch (rows) {
-        case 1: add_columns(1, p, lines, line, fades + line, values, count); break;
+        case 1: add_columns(1, p, lines, line, values, count); break;
 #if WEIGHTED_LINES >= 2
-        case 2: add_columns(2, p, lines, line, fades + line, values, count); break;
-        case 3: add_columns(3, p, lines, line, fades + line, values, count); break;
+        case 2: add_columns(2, p, lines, line, values, count); break;
+        case 3: add_columns(3, p, lines, line, values, count); break;
 #endif
 #if WEIGHTED_LINES >= 4
-        case 4: add_columns(4, p, lines, line, fades + line, values, count); break;
+        case 4: add_columns(4, p, lines, line, values, count); break;
 #endif
         }
         line += rows;

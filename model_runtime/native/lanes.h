@@ -74,6 +74,27 @@ INLINE lanes lanes_sums(const lanes_half *a) {
     return _mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88),
                          _mm512_shuffle_ps(two[0], two[1], 0xdd));
 }
+INLINE __m512 four_of(const float *const *rows, int64_t at) { /* rows 0, 4, 8 and 12 */
+    __m512 four = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + at));
+    four = _mm512_insertf32x4(four, _mm_loadu_ps(rows[4] + at), 1);
+    four = _mm512_insertf32x4(four, _mm_loadu_ps(rows[8] + at), 2);
+    return _mm512_insertf32x4(four, _mm_loadu_ps(rows[12] + at), 3);
+}
+/* Sixteen columns of sixteen rows: out[16 c + r] = rows[r][at + c] */
+INLINE void lanes_transpose(const float *const *rows, int64_t at, float *out) {
+    for (int64_t c = 0; c < LANES; c += 4) {
+        __m512 a = four_of(rows, at + c), b = four_of(rows + 1, at + c);
+        __m512 d = four_of(rows + 2, at + c), e = four_of(rows + 3, at + c);
+        __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+        __m512d de = _mm512_castps_pd(_mm512_unpacklo_ps(d, e));
+        lanes_store(out + c * LANES, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, de)));
+        lanes_store(out + (c + 1) * LANES, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, de)));
+        ab = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+        de = _mm512_castps_pd(_mm512_unpackhi_ps(d, e));
+        lanes_store(out + (c + 2) * LANES, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, de)));
+        lanes_store(out + (c + 3) * LANES, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, de)));
+    }
+}
 /* Lanes 0..7 against 8..15, then 0..3 against 4..7, then pairs, then the last two. */
 #define FOLD(name, op512, op256, op128, ops)                                                     \
     INLINE float name(lanes a) {                                                                 \
@@ -154,6 +175,26 @@ INLINE __m256 half_sums(const lanes_half *a) {
                          _mm256_shuffle_ps(two[0], two[1], 0xdd));
 }
 INLINE lanes lanes_sums(const lanes_half *a) { return BOTH(half_sums(a), half_sums(a + 8)); }
+INLINE __m256 two_of(const float *const *rows, int64_t at) { /* rows 0 and 4 */
+    __m256 two = _mm256_castps128_ps256(_mm_loadu_ps(rows[0] + at));
+    return _mm256_insertf128_ps(two, _mm_loadu_ps(rows[4] + at), 1);
+}
+INLINE void lanes_transpose(const float *const *rows, int64_t at, float *out) {
+    for (int64_t r = 0; r < LANES; r += 8, rows += 8, out += 8)
+        for (int64_t c = 0; c < LANES; c += 4) {
+            __m256 a = two_of(rows, at + c), b = two_of(rows + 1, at + c);
+            __m256 d = two_of(rows + 2, at + c), e = two_of(rows + 3, at + c);
+            __m256d ab = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+            __m256d de = _mm256_castps_pd(_mm256_unpacklo_ps(d, e));
+            float *y = out + c * LANES;
+            _mm256_storeu_ps(y, _mm256_castpd_ps(_mm256_unpacklo_pd(ab, de)));
+            _mm256_storeu_ps(y + LANES, _mm256_castpd_ps(_mm256_unpackhi_pd(ab, de)));
+            ab = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+            de = _mm256_castps_pd(_mm256_unpackhi_ps(d, e));
+            _mm256_storeu_ps(y + 2 * LANES, _mm256_castpd_ps(_mm256_unpacklo_pd(ab, de)));
+            _mm256_storeu_ps(y + 3 * LANES, _mm256_castpd_ps(_mm256_unpackhi_pd(ab, de)));
+        }
+}
 #define FOLD(name, op512, op256, op128, ops)                                                     \
     INLINE float name(lanes a) {                                                                 \
         __m256 eight = op256(a.lo, a.hi);                                                        \
@@ -210,6 +251,10 @@ INLINE lanes lanes_abs(lanes a) { EACH(fabsf(a.at[i])); }
 INLINE float lanes_first(lanes a) { return a.at[0]; }
 typedef lanes lanes_half;
 INLINE lanes_half lanes_halve(lanes a) { return a; }
+INLINE void lanes_transpose(const float *const *rows, int64_t at, float *out) {
+    for (int64_t i = 0; i < LANES * LANES; i++)
+        out[i] = rows[i % LANES][at + i / LANES];
+}
 #define FOLD(name, op512, op256, op128, ops)                                                     \
     INLINE float name(lanes a) {                                                                 \
         for (int half = LANES / 2; half; half /= 2)                                              \
