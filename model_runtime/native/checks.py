@@ -43,6 +43,32 @@ def vector_address(name: str, tensor: Tensor | None, width: int) -> int | None:
     return tensor.data_ptr()
 
 
+def flags_address(name: str, tensor: Tensor | None, count: int) -> int | None:
+    """Of a contiguous uint8 vector of that length; None for none."""
+    if tensor is None:
+        return None
+    _plain(name, tensor, torch.uint8, 1)
+    if len(tensor) != count:
+        raise ValueError(f"{name} must be [{count}], is [{len(tensor)}]")
+    return tensor.data_ptr()
+
+
+def check_angles(cosine: Tensor | None, sine: Tensor | None, rows: int, dim: int) -> int:
+    """Cosines and sines of rows, or neither; how many columns of a head of ``dim`` they rotate."""
+    if cosine is None or sine is None:
+        if cosine is not sine:
+            raise ValueError("cosine and sine come together")
+        return 0
+    rotated = cosine.shape[-1]
+    if rotated % 2 or not 0 < rotated <= dim:
+        raise ValueError(f"{rotated} columns of a head of {dim} cannot be rotated")
+    check_shape("cosine", cosine, rows, rotated)
+    check_shape("sine", sine, rows, rotated)
+    if cosine.stride(0) != sine.stride(0):
+        raise ValueError("cosine and sine must lie alike")
+    return rotated
+
+
 def check_stored(keys: Tensor, values: Tensor) -> tuple[int, int, int]:
     """Keys and values of slots: how many slots, heads and columns of a head."""
     for name, tensor in (("keys", keys), ("values", values)):

@@ -256,17 +256,18 @@ INLINE void rotate(const float *x, float *y, const float *cosine, const float *s
     }
 }
 
-/* A weight of 0 hides no NaN, so rows that do not see such a key would be lost with those that do. */
-INLINE int all_finite(const float *x, int64_t count) {
+INLINE int all_finite(const float *x, int64_t width) {
     lanes sum = lanes_set(0.0f);
-    for (int64_t i = 0; i < count; i += LANES) /* 0 where x is finite, else NaN */
-        sum = lanes_add(sum, lanes_mul(lanes_load_from(x, i, count, 0.0f), lanes_set(0.0f)));
+    for (int64_t i = 0; i < width; i += LANES)
+        sum = lanes_fma(lanes_load_from(x, i, width, 0.0f), lanes_set(0.0f), sum);
     return lanes_sum(sum) == 0.0f;
 }
 
 static void rotation_tile(const void *arguments, int64_t row) {
     const struct rotation *p = arguments;
-    const float *cosine = p->cosine + row * p->angle_stride, *sine = p->sine + row * p->angle_stride;
+    const int64_t angles = row * p->angle_stride, width = p->kv_heads * p->dim;
+    const float *cosine = p->rotated ? p->cosine + angles : NULL;
+    const float *sine = p->rotated ? p->sine + angles : NULL;
     float *at = p->qkv + row * p->qkv_stride;
     const size_t rest = (size_t)(p->dim - p->rotated);
     for (int64_t head = 0; head < p->heads; head++, at += p->dim) {
@@ -274,20 +275,18 @@ static void rotation_tile(const void *arguments, int64_t row) {
             rms_norm(at, at, p->query_norm, p->dim, p->epsilon);
         rotate(at, at, cosine, sine, p->rotated / 2);
     }
-    float *key = p->keys + p->slots[row] * p->slot_stride;
+    float *keys = p->keys + p->slots[row] * p->slot_stride, *key = keys;
     for (int64_t head = 0; head < p->kv_heads; head++, at += p->dim, key += p->dim) {
         if (p->key_norm)
             rms_norm(at, at, p->key_norm, p->dim, p->epsilon);
         rotate(at, key, cosine, sine, p->rotated / 2);
         memcpy(key + p->rotated, at + p->rotated, rest * sizeof(float));
     }
-    const size_t size = (size_t)(p->kv_heads * p->dim) * sizeof(float);
-    float *value = p->values + p->slots[row] * p->slot_stride;
-    memcpy(value, at, size);
-    if (!all_finite(key - p->kv_heads * p->dim, p->kv_heads * p->dim) ||
-        !all_finite(value, p->kv_heads * p->dim)) {
-        memset(key - p->kv_heads * p->dim, 0, size);
-        memset(value, 0, size);
+    float *values = p->values + p->slots[row] * p->slot_stride;
+    memcpy(values, at, (size_t)width * sizeof(float));
+    if (!all_finite(keys, width) || !all_finite(values, width)) {
+        memset(keys, 0, (size_t)width * sizeof(float));
+        memset(values, 0, (size_t)width * sizeof(float));
         if (p->bad)
             p->bad[row] = 1;
     }

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from model_runtime.native.checks import (
+    check_angles,
     check_indices,
     check_rows,
     check_shape,
     check_spans,
     check_stored,
+    flags_address,
     vector_address,
 )
 from model_runtime.native.library import (
@@ -175,22 +177,20 @@ def rotate_and_store(
 
     Args:
         qkv: [rows, (heads + 2 kv_heads) head_dim], queries first, then keys, then values.
-        cosine, sine: [rows, rotated], where ``rotated`` is head_dim or less, and even; None where
-            positions do not rotate.
+        cosine, sine: [rows, rotated], where ``rotated`` is head_dim or less, and even; None
+            where nothing is rotated.
         slots: [rows] int64, each row another one.
         keys, values: [slots, kv_heads, head_dim], contiguous.
         query_norm, key_norm: [head_dim], of an RMSNorm of every head before the rotation.
-        bad: [rows] uint8, set to 1 where a row's keys or values are not finite. Zeros are stored
-            for such a row.
+        bad: [rows] uint8, becomes 1 for rows whose keys or values are not finite, and stays as it
+            is for others. Of such rows zeros are stored, asked or not.
     """
     _, kv_heads, dim = check_stored(keys, values)
     rows = check_rows("qkv", qkv, qkv.shape[-1])
     heads, rest = divmod(qkv.shape[1] - 2 * kv_heads * dim, dim)
     if heads < 1 or rest:
         raise ValueError(f"qkv has {qkv.shape[1]} columns for {kv_heads} kv heads of {dim}")
-    rotated = _check_angles(cosine, sine, rows, dim)
-    if bad is not None and (bad.dtype is not torch.uint8 or bad.shape != (rows,)):
-        raise ValueError(f"bad must be [{rows}] in uint8")
+    rotated = check_angles(cosine, sine, rows, dim)
     check_indices("slots", slots, rows, keys.shape[0])
     arguments = RotationArguments(
         qkv=qkv.data_ptr(),
@@ -204,7 +204,7 @@ def rotate_and_store(
         keys=keys.data_ptr(),
         values=values.data_ptr(),
         slot_stride=keys.stride(0),
-        bad=None if bad is None else bad.data_ptr(),
+        bad=flags_address("bad", bad, rows),
         rows=rows,
         heads=heads,
         kv_heads=kv_heads,
@@ -214,22 +214,6 @@ def rotate_and_store(
     )
     held = (qkv, cosine, sine, slots, keys, values, query_norm, key_norm, bad)
     return _operation(Kind.ROTATION, arguments, *held)
-
-
-def _check_angles(cosine: Tensor | None, sine: Tensor | None, rows: int, dim: int) -> int:
-    """How many columns of a head are rotated."""
-    if cosine is None or sine is None:
-        if cosine is not sine:
-            raise ValueError("cosine and sine must both be there or both be None")
-        return 0
-    rotated = cosine.shape[-1]
-    if rotated % 2 or not 0 < rotated <= dim:
-        raise ValueError(f"{rotated} columns of a head of {dim} cannot be rotated")
-    check_shape("cosine", cosine, rows, rotated)
-    check_shape("sine", sine, rows, rotated)
-    if cosine.stride(0) != sine.stride(0):
-        raise ValueError("cosine and sine must lie alike")
-    return rotated
 
 
 def attend(

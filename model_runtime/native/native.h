@@ -63,17 +63,18 @@ struct gated {
     int64_t activation;
 };
 
-/* Rotates queries in place and keys on their way to their slots; values go there as they are. */
+/* Rotates queries in place and keys on their way to their slots; values go there as they are. Of a
+ * row whose keys or values are not finite, zeros are stored: a weight of 0 hides no NaN. */
 struct rotation {
     float *qkv; /* [rows][(heads + 2 kv_heads) dim] */
     int64_t qkv_stride;
-    const float *cosine, *sine; /* [rows][rotated] */
+    const float *cosine, *sine; /* [rows][rotated], NULL where rotated is 0 */
     int64_t angle_stride;
     const float *query_norm, *key_norm; /* [dim] weights of an RMSNorm of each head, or NULL */
     const int64_t *slots;               /* [rows] */
     float *keys, *values;               /* [slots][kv_heads dim] */
     int64_t slot_stride;
-    uint8_t *bad; /* [rows] set where a row's keys or values are not finite, or NULL */
+    uint8_t *bad; /* [rows] becomes 1 where zeros were stored and stays elsewhere; or NULL */
     int64_t rows, heads, kv_heads, dim, rotated;
     float epsilon;
 };

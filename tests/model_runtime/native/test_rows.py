@@ -119,6 +119,57 @@ def test_rotation_is_that_of_the_formula(dim: int, rotated: int, normed: bool) -
     assert not keys[untouched].any() and not values[untouched].any()
 
 
+def test_without_angles_nothing_is_rotated() -> None:
+    """Learned positions: keys go to their slots as they are, heads are normed all the same."""
+    dim, norm = 32, drawn(2, 32)
+    qkv, slots = drawn(1, 3, 4 * dim), torch.tensor([3, 1, 0])
+
+    def build() -> Built:
+        out, plain = qkv.clone(), qkv.clone()
+        stores = [torch.zeros(4, 1, dim) for _ in range(4)]
+        operations = [
+            rotate_and_store(plain, None, None, slots, *stores[:2]),
+            rotate_and_store(out, None, None, slots, *stores[2:], key_norm=norm, epsilon=1e-6),
+        ]
+        return operations, [out, plain, *stores]
+
+    _, plain, keys, values, normed, _ = everywhere(build)
+    assert same_bits(plain, qkv)
+    assert same_bits(keys[slots, 0], qkv[:, 2 * dim : 3 * dim])
+    assert same_bits(values[slots, 0], qkv[:, 3 * dim :])
+    exact = functional.rms_norm(qkv[:, 2 * dim : 3 * dim], (dim,), norm, 1e-6)
+    torch.testing.assert_close(normed[slots, 0], exact, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_of_rows_that_are_not_finite_zeros_are_stored(broken: float) -> None:
+    """In a key or a value, or where the rotation makes it so; flags of other rows stay."""
+    dim, kv_heads = 24, 2
+    qkv = drawn(1, 6, 5 * dim) + 3
+    qkv[1, 2 * dim + 5] = broken
+    qkv[2, 4 * dim + 17] = broken
+    qkv[3, 0] = broken
+    qkv[5, dim : 2 * dim] = 3e38
+    cosine = sine = torch.ones(6, 8)
+    slots = torch.tensor([5, 4, 3, 2, 1, 0])
+
+    def build() -> Built:
+        stored = torch.ones(6, kv_heads, dim), torch.ones(6, kv_heads, dim)
+        bad = torch.tensor([0, 0, 0, 0, 1, 0], dtype=torch.uint8)
+        rotation = rotate_and_store(qkv.clone(), cosine, sine, slots, *stored, bad=bad)
+        unasked = torch.ones(6, kv_heads, dim), torch.ones(6, kv_heads, dim)
+        silent = rotate_and_store(qkv.clone(), cosine, sine, slots, *unasked)
+        return [rotation, silent], [*stored, bad, *unasked]
+
+    keys, values, bad, *unasked = everywhere(build)
+    assert bad.tolist() == [0, 1, 1, 0, 1, 1]
+    for row in (1, 2, 5):
+        assert not keys[slots[row]].any() and not values[slots[row]].any()
+    for row in (0, 3, 4):
+        assert keys[slots[row]].all() and same_bits(values[slots[row]].flatten(), qkv[row, 72:])
+    assert same_bits(unasked[0], keys) and same_bits(unasked[1], values)
+
+
 def reference_rotation(x: Tensor, cosine: Tensor, sine: Tensor, norm: Tensor | None) -> Tensor:
     if norm is not None:
         x = functional.rms_norm(x, (x.shape[-1],), norm, 1e-6)
@@ -153,6 +204,11 @@ def test_bad_shapes_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             rotate_and_store(qkv, angle, angle, where, store, store.clone())
+    with pytest.raises(ValueError, match="come together"):
+        rotate_and_store(x, angles, None, slots, store, store.clone())
+    with pytest.raises(ValueError, match="bad must be"):
+        flags = torch.zeros(3, dtype=torch.uint8)
+        rotate_and_store(x, angles, angles, slots, store, store.clone(), bad=flags)
 
 
 def test_an_exponential_is_right_to_its_last_place_or_so() -> None:
