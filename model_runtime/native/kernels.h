@@ -647,24 +647,73 @@ INLINE double log_of(double x) {
     return exponent * 0.69314718055994531 + 2 * s * sum;
 }
 
-#define CHUNK 1024 /* columns whose exponentials are added up in float32 */
+#define CHUNK 1024 /* columns whose exponentials are added up in float32: 4 KiB of a row */
+#define LOWEST -3.4028234e38f
 
-INLINE float log_sum_of(const float *logits, int64_t vocab) {
-    lanes highest = lanes_set(-INFINITY);
-    for (int64_t i = 0; i < vocab; i += LANES) /* a NaN stays, as the second of the two */
-        highest = lanes_max(highest, lanes_load_from(logits, i, vocab, -INFINITY));
-    float peak = lanes_peak(highest);
+INLINE void cap_logits(float *logits, int64_t count, float softcap) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        lanes capped = lanes_div(lanes_load_from(logits, i, count, 0.0f), lanes_set(softcap));
+        capped = lanes_mul(lanes_tanh(capped), lanes_set(softcap));
+        lanes_store_to(logits, i, count, capped);
+    }
+}
+
+/* Finite, even of columns that are minus infinity, of which differences are no numbers. */
+INLINE float highest_of(const float *logits, int64_t count) {
+    lanes highest[4];
+    int64_t i = 0;
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++)
+        highest[c] = lanes_set(LOWEST);
+    for (; i + 4 * LANES <= count; i += 4 * LANES)
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; c++)
+            highest[c] = lanes_max(highest[c], lanes_load(logits + i + c * LANES));
+    for (; i < count; i += LANES)
+        highest[0] = lanes_max(highest[0], lanes_load_from(logits, i, count, LOWEST));
+    highest[0] = lanes_max(lanes_max(highest[0], highest[1]), lanes_max(highest[2], highest[3]));
+    return lanes_peak(highest[0]);
+}
+
+/* Chunk by chunk, so that a row comes once from beyond the first level of cache. Exponentials are
+ * those below the chunk's peak; sums are brought to the highest peak so far. A NaN reaches the
+ * total through its own exponential, and so does plus infinity, which is its own peak. */
+INLINE float log_sum_of(float *logits, int64_t vocab, float softcap) {
+    float peak = LOWEST;
+    double total = 0;
+    for (int64_t first = 0; first < vocab; first += CHUNK) {
+        float *chunk = logits + first;
+        int64_t count = vocab - first < CHUNK ? vocab - first : CHUNK;
+        if (softcap > 0)
+            cap_logits(chunk, count, softcap);
+        float before = peak, own = highest_of(chunk, count);
+        peak = own > peak ? own : peak;
+        lanes sum = lanes_set(0.0f);
+        for (int64_t i = 0; i < count; i += LANES) {
+            lanes below = lanes_sub(lanes_load_from(chunk, i, count, -INFINITY), lanes_set(own));
+            sum = lanes_add(sum, lanes_exp(below));
+        }
+        total *= (double)lanes_first(lanes_exp(lanes_set(before - peak)));
+        total += (double)lanes_sum(sum) * (double)lanes_first(lanes_exp(lanes_set(own - peak)));
+    }
+    return total > 0 && total < INFINITY ? (float)((double)peak + log_of(total)) : NAN;
+}
+
+/* A column of probability 0 adds nothing: what it would be multiplied with is bounded. */
+INLINE float entropy_of(const float *logits, int64_t vocab, float log_sum) {
     double total = 0;
     for (int64_t first = 0; first < vocab; first += CHUNK) {
         int64_t stop = vocab - first < CHUNK ? vocab : first + CHUNK;
         lanes sum = lanes_set(0.0f);
         for (int64_t i = first; i < stop; i += LANES) {
-            lanes below = lanes_sub(lanes_load_from(logits, i, stop, -INFINITY), lanes_set(peak));
-            sum = lanes_add(sum, lanes_exp(below));
+            lanes logit = lanes_load_from(logits, i, stop, -INFINITY);
+            lanes logprob = lanes_sub(logit, lanes_set(log_sum));
+            lanes bounded = lanes_max(lanes_set(-1e4f), logprob);
+            sum = lanes_fma(lanes_exp(logprob), bounded, sum);
         }
-        total += (double)lanes_sum(sum);
+        total -= (double)lanes_sum(sum);
     }
-    return total > 0 && total < INFINITY ? (float)((double)peak + log_of(total)) : NAN;
+    return (float)total;
 }
 
 INLINE int64_t greater(const float *logits, int64_t vocab, float than) {
@@ -704,9 +753,11 @@ INLINE void largest(const float *logits, int64_t vocab, int64_t top, float *valu
 
 static void reduction_tile(const void *arguments, int64_t row) {
     const struct reduction *p = arguments;
-    const float *logits = p->logits + row * p->logits_stride;
-    float log_sum = log_sum_of(logits, p->vocab);
+    float *logits = p->logits + row * p->logits_stride;
+    float log_sum = log_sum_of(logits, p->vocab, p->softcap);
     p->log_sum[row] = log_sum;
+    if (p->entropies)
+        p->entropies[row] = entropy_of(logits, p->vocab, log_sum);
     for (int64_t i = p->chosen_first[row]; i < p->chosen_first[row + 1]; i++) {
         float logit = logits[p->chosen[i]];
         p->logprobs[i] = logit - log_sum;

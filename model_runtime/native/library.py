@@ -157,6 +157,7 @@ class ReductionArguments(ctypes.Structure):
         rows=c_int64,
         vocab=c_int64,
         log_sum=c_void_p,
+        entropies=c_void_p,
         chosen_first=c_void_p,
         chosen=c_void_p,
         logprobs=c_void_p,
@@ -164,6 +165,7 @@ class ReductionArguments(ctypes.Structure):
         top=c_int64,
         top_logits=c_void_p,
         top_ids=c_void_p,
+        softcap=c_float,
     )
 
 

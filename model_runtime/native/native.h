@@ -113,12 +113,13 @@ static inline int64_t attention_height(const struct attention *p) {
     return height < 1 ? 1 : height < most ? height : most;
 }
 
-/* Per row: log of the sum of exponentials, chosen columns with ranks, the largest columns. */
+/* Per row: log of the sum of exponentials, entropy, chosen columns with ranks, the largest columns. */
 struct reduction {
-    const float *logits;
+    float *logits; /* become softcap tanh(logit / softcap) where softcap is not 0 */
     int64_t logits_stride;
     int64_t rows, vocab;
-    float *log_sum;             /* [rows] */
+    float *log_sum;              /* [rows] */
+    float *entropies;            /* [rows] - sum p log p in nats, or NULL */
     const int64_t *chosen_first; /* [rows + 1] where a row's ids begin */
     const int64_t *chosen;
     float *logprobs; /* as many as chosen */
@@ -126,6 +127,7 @@ struct reduction {
     int64_t top;     /* how many largest, or 0 */
     float *top_logits;
     int64_t *top_ids; /* [rows][top], falling, equal ones by column */
+    float softcap;
 };
 
 enum kind { PRODUCT, NORM, GATED, ROTATION, ATTENTION, REDUCTION, KINDS };
