@@ -16,19 +16,18 @@ class NativeHead:
 
     Attributes:
         vocab_size: columns of the logits.
+        softcap: that their reduction has to apply; None for none.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         """Copy the decoder's final norm and head."""
         self._norm = decoder.norm
         self._linear = PackedLinear.of(decoder.head)
-        self._softcap = decoder.logit_softcap
+        self.softcap = decoder.logit_softcap
         self.vocab_size = self._linear.outputs
 
     def logits(self, x: Tensor) -> Tensor:
-        """New logits; ``x`` stays as it is."""
+        """New logits, not capped yet; ``x`` stays as it is."""
         normed, logits = torch.empty_like(x), torch.empty(len(x), self.vocab_size)
         run([norm_rows(x, self._norm, normed), linear_product(normed, self._linear, logits)])
-        if self._softcap is not None:
-            logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits

@@ -3,23 +3,24 @@
     logprob(id) = logit[id] - log(sum over the vocabulary of exp(logit))
 
 Only the rows that are asked for come here, and a tile of logits is dropped before the next
-one is made: no [tokens, vocab] tensor exists. Reductions are row by row; a tile is padded to
-two rows at least, since a lone row's sum is split among threads.
+one is made: no [tokens, vocab] tensor exists. Reductions are row by row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from model_runtime.batching.batch import AskedChoice, AskedPartition, AskedSet, Batch, BatchOutput
-from model_runtime.kernels.rows import read_rows, row_index
 from model_runtime.logprobs.log_partition import log_partitions_of_rows
 from model_runtime.logprobs.set_mass import set_logprobs_of_rows
-from model_runtime.logprobs.top_k import choices_of_rows, top_of_rows
+from model_runtime.logprobs.tile import ReducedTile, ReduceTile, reduce_with_torch
+from model_runtime.logprobs.top_k import choices_of_rows, top_of_rows, top_of_tile
 from model_runtime.types import RankedLogprob, TokenLogprob
 
 T = TypeVar("T")
@@ -37,17 +38,28 @@ _TILE_BYTES_ON_DEVICE = 256 << 20
 """The same where every tile costs a wait for the device."""
 
 
-def reduce_head_rows(hidden: Tensor, head: Head, batch: Batch, vocab_size: int) -> BatchOutput:
+MOST_TOP = 64
+"""Most probable tokens that are found together with the sums; more of them are looked for apart."""
+
+
+def reduce_head_rows(
+    hidden: Tensor,
+    head: Head,
+    batch: Batch,
+    vocab_size: int,
+    reduce_tile: ReduceTile = reduce_with_torch,
+) -> BatchOutput:
     """Everything that ``batch`` asks of its head rows.
 
     Args:
         hidden: [H, hidden_size] final hidden states of the head rows, in their order.
         head: the output projection.
         vocab_size: columns of the head; they bound a tile.
+        reduce_tile: what computes sums over rows.
     """
-    reduction = _Reduction(batch)
+    reduction = _Reduction(batch, reduce_tile)
     for first, stop in _tiles(hidden.shape[0], tile_height(vocab_size, hidden.device)):
-        reduction.add_tile(first, stop, _logits(hidden[first:stop], head))
+        reduction.add_tile(first, stop, head(hidden[first:stop]).float())
     return reduction.output()
 
 
@@ -62,17 +74,12 @@ def _tiles(rows: int, height: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + height, rows)
 
 
-def _logits(hidden: Tensor, head: Head) -> Tensor:
-    if hidden.shape[0] == 1:
-        hidden = hidden.expand(2, -1)
-    return head(hidden).float()
-
-
 class _Reduction:
     """Collects the answers of one batch over its tiles."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, reduce_tile: ReduceTile) -> None:
         self._batch = batch
+        self._reduce_tile = reduce_tile
         self._gathers = _gathers_by_head(batch)
         self._logprobs = [0.0] * len(batch.gather_ids)
         self._ranks = [0] * len(batch.gather_ids)
@@ -88,14 +95,24 @@ class _Reduction:
 
     def add_tile(self, first: int, stop: int, logits: Tensor) -> None:
         """Reduce the logits of head rows ``first .. stop - 1``: [at least stop - first, vocab]."""
-        log_sum = logits.logsumexp(-1)
-        finite = log_sum.isfinite().tolist()
-        self._bad.update(head for head in range(first, stop) if not finite[head - first])
-        self._gather(first, stop, logits, log_sum)
-        self._list([h for h in range(first, stop) if finite[h - first]], first, logits, log_sum)
-        if any(self._batch.summaries[first:stop]):
-            entropies = _entropies(logits, log_sum).tolist()
-            self._entropies.update(zip(range(first, stop), entropies, strict=False))
+        heads = range(first, stop)
+        few = [self._gathers[head] if len(self._gathers[head]) < MANY else [] for head in heads]
+        asked = [[self._batch.gather_ids[g] for g in gathers] for gathers in few]
+        summaries = any(self._batch.summaries[first:stop])
+        reduced = self._reduce_tile(logits, asked, self._top_wanted(heads), summaries)
+        finite = reduced.log_sum.isfinite().tolist()
+        self._bad.update(head for head in heads if not finite[head - first])
+        found = zip(reduced.logprobs, reduced.ranks, strict=True)
+        for g, (logprob, rank) in zip(chain.from_iterable(few), found, strict=True):
+            self._logprobs[g], self._ranks[g] = logprob, rank
+        for head in heads:
+            if len(self._gathers[head]) >= MANY:
+                row = head - first
+                self._gather_many(self._gathers[head], logits[row], reduced.log_sum[row])
+        self._list([head for head in heads if finite[head - first]], first, logits, reduced)
+        if reduced.entropies is not None:
+            entropies = reduced.entropies.tolist()
+            self._entropies.update(zip(heads, entropies, strict=False))
 
     def output(self) -> BatchOutput:
         return BatchOutput(
@@ -109,23 +126,12 @@ class _Reduction:
             log_partitions=self._log_partitions,
         )
 
-    def _gather(self, first: int, stop: int, logits: Tensor, log_sum: Tensor) -> None:
-        wanted: list[int] = []
-        for head in range(first, stop):
-            if len(self._gathers[head]) < MANY:
-                wanted += self._gathers[head]
-            else:
-                self._gather_many(self._gathers[head], logits[head - first], log_sum[head - first])
-        height = max(stop - first, tile_height(logits.shape[1], logits.device))
-        for chunk in (wanted[i : i + height] for i in range(0, len(wanted), height)):
-            rows = row_index([self._batch.gather_head[g] - first for g in chunk], logits.device)
-            ids = torch.tensor([self._batch.gather_ids[g] for g in chunk], device=logits.device)
-            among = read_rows(logits, rows)
-            chosen = among.gather(1, ids.unsqueeze(1))
-            logprobs = (chosen.squeeze(1) - read_rows(log_sum, rows)).tolist()
-            ranks = _count_greater(among, chosen).tolist()
-            for g, logprob, greater in zip(chunk, logprobs, ranks, strict=True):
-                self._logprobs[g], self._ranks[g] = logprob, 1 + int(greater)
+    def _top_wanted(self, heads: range) -> int:
+        """How many of the most probable tokens some row wants of all, where they are few."""
+        of_rows = self._batch.top_k[heads.start : heads.stop]
+        chosen = [c for head in heads for c in self._asked.get(head, ()) if c.allowed is None]
+        wanted = max((*of_rows, *(choice.count for choice in chosen)), default=0)
+        return wanted if wanted <= MOST_TOP else 0
 
     def _gather_many(self, gathers: Sequence[int], logits: Tensor, log_sum: Tensor) -> None:
         """Of one row, [vocab]: what is greater than each id is found in the row sorted once."""
@@ -136,14 +142,15 @@ class _Reduction:
         for g, (logprob, greater) in zip(gathers, found, strict=True):
             self._logprobs[g], self._ranks[g] = logprob, 1 + greater
 
-    def _list(self, heads: Sequence[int], first: int, logits: Tensor, log_sum: Tensor) -> None:
+    def _list(self, heads: Sequence[int], first: int, logits: Tensor, reduced: ReducedTile) -> None:
         """The top k, the choices, sums over sets and log-partitions, where they are asked."""
-        batch = self._batch
+        batch, log_sum = self._batch, reduced.log_sum
+        top_tokens = partial(top_of_tile, logits, reduced)
         counts = [(h - first, batch.top_k[h]) for h in heads if batch.top_k[h]]
-        for row, top in top_of_rows(logits, log_sum, counts):
+        for row, top in top_of_rows(logits, log_sum, counts, top_tokens):
             self._top[first + row] = top
         asked = [(h - first, choice) for h in heads for choice in self._asked.get(h, ())]
-        for (row, choice), tokens in choices_of_rows(logits, log_sum, asked):
+        for (row, choice), tokens in choices_of_rows(logits, log_sum, asked, top_tokens):
             self._choices[AskedChoice(first + row, choice)] = tokens
         sums = [(h - first, tokens) for h in heads for tokens in self._asked_sets.get(h, ())]
         for (row, among), logprob in set_logprobs_of_rows(logits, log_sum, sums):
@@ -165,18 +172,3 @@ def _gathers_by_head(batch: Batch) -> list[list[int]]:
     for g, head in enumerate(batch.gather_head):
         gathers[head].append(g)
     return gathers
-
-
-def _count_greater(logits: Tensor, chosen: Tensor) -> Tensor:
-    """[G] how many tokens of each row are strictly more probable than its chosen one.
-
-    Ones are added up as float32, which is exact up to 2^24 tokens and fifty times as fast as
-    counting booleans.
-    """
-    return torch.gt(logits, chosen, out=torch.empty_like(logits)).sum(-1)
-
-
-def _entropies(logits: Tensor, log_sum: Tensor) -> Tensor:
-    """[M] - sum p log p of each row, in nats; a token of probability 0 adds nothing."""
-    logprobs = logits - log_sum.unsqueeze(1)
-    return -(logprobs.exp() * logprobs.clamp_(min=-1e4)).sum(-1)

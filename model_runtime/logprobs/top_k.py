@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import neg
 
 import torch
@@ -17,14 +17,20 @@ from torch import Tensor
 from model_runtime.kernels.rows import read_rows, row_index
 from model_runtime.logprobs.columns import TokenColumns
 from model_runtime.logprobs.set_mass import ids_of
+from model_runtime.logprobs.tile import ReducedTile
+from model_runtime.token_set import TokenSet
 from model_runtime.types import TokenLogprob, TopKSelection
 
 FEW = 16
 """So many ids are looked for one by one: more cost less when looked for together."""
 
 
+TopTokens = Callable[[Sequence[int], int], tuple[Tensor, Tensor]]
+"""(rows, count) -> values and columns of the largest of these rows, as from ``top_tokens``."""
+
+
 def top_of_rows(
-    logits: Tensor, log_sum: Tensor, counts: Sequence[tuple[int, int]]
+    logits: Tensor, log_sum: Tensor, counts: Sequence[tuple[int, int]], top: TopTokens
 ) -> Iterator[tuple[int, tuple[TokenLogprob, ...]]]:
     """The most probable tokens of rows, of equal ones the smaller ids first.
 
@@ -32,6 +38,7 @@ def top_of_rows(
         logits: [M, vocab]; the rows that are asked for are finite.
         log_sum: [M].
         counts: (row, how many tokens it lists).
+        top: finds them.
 
     Yields:
         Each row with its tokens, in any order.
@@ -41,14 +48,17 @@ def top_of_rows(
         together.setdefault(min(count, logits.shape[1]), []).append(row)
     for count, rows in together.items():
         index = row_index(rows, logits.device)
-        values, ids = top_tokens(read_rows(logits, index), count)
+        values, ids = top(rows, count)
         logprobs = values - read_rows(log_sum, index).unsqueeze(1)
         for row, *listed in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
             yield row, tuple(map(TokenLogprob, *listed))
 
 
 def choices_of_rows(
-    logits: Tensor, log_sum: Tensor, asked: Sequence[tuple[int, TopKSelection]]
+    logits: Tensor,
+    log_sum: Tensor,
+    asked: Sequence[tuple[int, TopKSelection]],
+    top: TopTokens,
 ) -> Iterator[tuple[tuple[int, TopKSelection], TokenColumns]]:
     """What choices list of rows; a row may be asked for several.
 
@@ -56,6 +66,7 @@ def choices_of_rows(
         logits: [M, vocab]; the rows that are asked for are finite.
         log_sum: [M].
         asked: (row, choice), each pair once.
+        top: finds the most probable tokens of rows.
 
     Yields:
         Each pair with its tokens, most probable first, in any order.
@@ -64,9 +75,14 @@ def choices_of_rows(
     for pair in asked:
         together.setdefault(_kind(pair[1]), []).append(pair)
     for pairs in together.values():
-        index = row_index([row for row, _ in pairs], logits.device)
-        rows = read_rows(logits, index)
-        values, ids, ranks = _ranked(rows, [choice for _, choice in pairs])
+        rows = [row for row, _ in pairs]
+        index = row_index(rows, logits.device)
+        choices = [choice for _, choice in pairs]
+        if choices[0].allowed is None:
+            values, ids = top(rows, min(logits.shape[1], choices[0].count))
+            ranks = _places(values)
+        else:
+            values, ids, ranks = _ranked(read_rows(logits, index), choices, choices[0].allowed)
         logprobs = values - read_rows(log_sum, index).unsqueeze(1)
         lists = zip(pairs, ids.tolist(), logprobs.tolist(), ranks.tolist(), strict=True)
         for pair, *listed in lists:
@@ -98,15 +114,19 @@ def _listed(
     )
 
 
-def _ranked(logits: Tensor, choices: Sequence[TopKSelection]) -> tuple[Tensor, Tensor, Tensor]:
-    """[M, *] logits, ids and ranks of enough tokens for choices of one kind, falling."""
-    count, allowed = choices[0].count, choices[0].allowed
+def _ranked(
+    logits: Tensor, choices: Sequence[TopKSelection], allowed: TokenSet
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[M, *] logits, ids and ranks of enough tokens for choices of one kind, falling.
+
+    ``allowed`` are those of the first choice, and of all where they are many.
+    """
+    count = choices[0].count
     vocab = logits.shape[1]
-    missing = 0 if allowed is None else vocab - len(allowed)
-    if allowed is None or missing <= FEW < len(allowed):
+    missing = vocab - len(allowed)
+    if missing <= FEW < len(allowed):
         values, ids = top_tokens(logits, min(vocab, count + missing))
-        # Everything above a place is listed there too, so the place tells the rank.
-        return values, ids, 1 + torch.searchsorted(-values, -values)
+        return values, ids, _places(values)
     if len(allowed) <= FEW:
         values, ids = _few(logits, [tuple(choice.allowed or ()) for choice in choices])
     else:
@@ -114,6 +134,11 @@ def _ranked(logits: Tensor, choices: Sequence[TopKSelection]) -> tuple[Tensor, T
         values, places = top_tokens(logits.index_select(1, columns), min(count, len(allowed)))
         ids = columns[places]
     return values, ids, 1 + _greater(logits, values)
+
+
+def _places(values: Tensor) -> Tensor:
+    """Ranks of the largest: everything above a place is listed there too."""
+    return 1 + torch.searchsorted(-values, -values)
 
 
 def _few(logits: Tensor, allowed: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
@@ -143,6 +168,17 @@ def _greater(logits: Tensor, values: Tensor) -> Tensor:
 
 NARROWEST = 2048
 """Columns below which a plain ``topk`` is as quick."""
+
+
+def top_of_tile(
+    logits: Tensor, reduced: ReducedTile, rows: Sequence[int], count: int
+) -> tuple[Tensor, Tensor]:
+    """A ``TopTokens`` of a tile: what its reduction has found already, else ``top_tokens``."""
+    index = row_index(rows, logits.device)
+    values, ids = reduced.top_logits, reduced.top_ids
+    if values is None or ids is None or count > values.shape[1]:
+        return top_tokens(read_rows(logits, index), count)
+    return read_rows(values, index)[:, :count], read_rows(ids, index)[:, :count]
 
 
 def top_tokens(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:

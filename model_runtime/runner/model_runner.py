@@ -128,8 +128,9 @@ class ModelRunner:
         return self._kernel(*arguments)
 
     def _logits(self, hidden: Tensor) -> Tensor:
+        """Of two rows at least: one takes another code path of the libraries."""
         self._progress()
-        return self._head(hidden)
+        return self._head(hidden.expand(2, -1) if hidden.shape[0] == 1 else hidden)
 
 
 def _slots_of(batch: Batch, rows: Tensor) -> frozenset[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from model_runtime.decoder.native_head import NativeHead
 from model_runtime.kernels.allocator import tune_malloc
 from model_runtime.kv_cache.storage import KVShape, KVStorage
 from model_runtime.loading.supported_models import check_supported
+from model_runtime.logprobs.native_tile import reduce_natively
 from model_runtime.logprobs.reduce import reduce_head_rows
 from model_runtime.native.library import use_threads
 from model_runtime.runner.row_layout import RowLayout
@@ -67,7 +69,9 @@ class NativeModelRunner:
         """Compute a batch."""
         x, bad = self._decoder.forward(batch, self._progress)
         rows = x.index_select(0, torch.tensor(batch.head_rows, dtype=torch.int64))
-        output = reduce_head_rows(rows, self._logits, batch, self._head.vocab_size)
+        head = self._head
+        reduce_tile = partial(reduce_natively, softcap=head.softcap)
+        output = reduce_head_rows(rows, self._logits, batch, head.vocab_size, reduce_tile)
         if bad is None:
             return output
         slots = frozenset(batch.slots[row] for row in bad.nonzero().flatten().tolist())
