@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from model_runtime.loading.loader import fetch_model
+from model_runtime.native import library
 from tests.offline import Offline
 from tests.tiny_models import save_tiny_model
 
 TinyFolder = Callable[[str], Path]
+
+WITHOUT_LIBRARY = os.environ.get("TEST_KERNELS") == "torch"
+"""Whether tests run as if no compiler had been there when the package was installed. Processes
+that they start have the library all the same."""
+
+if WITHOUT_LIBRARY:
+    library._path = lambda: None
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,19 @@
  * Included once per instruction set, with LANES_AVX512, LANES_AVX2 or neither defined. NaNs stay
  * NaNs everywhere, but their sign and payload are the processor's.
  */
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) ||   \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "with -ffast-math, or a part of it, bits would depend on the compiler"
+#endif
+#if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16 is about half precision alone */
+#error "float32 is computed in more than float32 here"
+#endif
+_Static_assert(sizeof 1.0 == sizeof(double), "constants of double are rounded to float32 here");
 
 #define LANES 16
 #define INLINE static inline __attribute__((always_inline, unused))
