@@ -4,6 +4,8 @@
 #   PYTHON       the Python that .venv is made from          make test PYTHON=python3.12
 #   TORCH_INDEX  one more package index to find torch in. The usual index's torch for Linux on x86-64 brings
 #                several GB of CUDA libraries; an index of CPU-only wheels is enough for everything but a GPU.
+#   CC           the C compiler of the native kernels; they  make test CC=clang
+#                are left out with CC=false
 #   ARGS         passed on to the command                    make run ARGS="--port 9000"
 #   URL          the server to fuzz                          make fuzz URL=http://127.0.0.1:9000
 #   FUZZ_S       seconds of generated requests               make fuzz FUZZ_S=600
@@ -42,7 +44,7 @@ IMAGE_STORE ?= .cache/image
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(VENV)/.ready model ## fetch the default model and serve it on 127.0.0.1:8000
@@ -55,6 +57,10 @@ model: $(VENV)/.ready ## fetch the default model
 .PHONY: test
 test: $(VENV)/.ready-dev model ## run the tests, but for those that need a CUDA card
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+.PHONY: test-torch-kernels
+test-torch-kernels: $(VENV)/.ready-dev model ## run the tests as if the native kernels had not been compiled
+	TEST_KERNELS=torch $(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 .PHONY: test-optimized
 test-optimized: $(VENV)/.ready-dev ## compare what `python -O` refuses with what Python refuses
@@ -116,6 +122,7 @@ image-lint: $(VENV)/.ready-image-lint ## check the Dockerfile
 .PHONY: clean
 clean: ## remove what these targets made, except fetched models
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(IMAGE_STORE)
+	rm -f model_runtime/native/_kernels*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: a target that needs packages depends on one, so that a second call has nothing to do.
@@ -126,6 +133,7 @@ $(BIN)/python:
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard model_runtime/native/*.[ch]) | $(BIN)/python
 	$(PIP_INSTALL) pip setuptools
+	rm -f model_runtime/native/_kernels*.so
 	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[grammar]"
 	touch $@
 
