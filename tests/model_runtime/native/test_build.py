@@ -18,10 +18,16 @@ CHANGE_BITS = ["-ffast-math", "-Ofast", "-ffinite-math-only", "-funsafe-math-opt
 
 
 @pytest.fixture(scope="module")
-def extension() -> dict[str, Any]:
-    """How the package builds the library."""
+def package() -> dict[str, Any]:
+    """How the package is built."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    (extension,) = project["tool"]["setuptools"]["ext-modules"]
+    return dict(project["tool"]["setuptools"])
+
+
+@pytest.fixture(scope="module")
+def extension(package: dict[str, Any]) -> dict[str, Any]:
+    """How the library in it is."""
+    (extension,) = package["ext-modules"]
     return dict(extension)
 
 
@@ -54,7 +60,11 @@ def test_the_library_leaves_the_process_as_it_is(
     assert b"set_fast_math" not in (tmp_path / "out").read_bytes()
 
 
-def test_every_source_is_in_the_package(extension: dict[str, Any]) -> None:
-    """Those that are compiled, and those that they include: a change of any builds it again."""
+def test_every_source_is_in_the_package(package: dict[str, Any], extension: dict[str, Any]) -> None:
+    """A change of any builds the library again, and an install has them for the fingerprint."""
+    sources = {path.name for path in SOURCES.glob("*.[ch]")}
     listed = {Path(name).name for name in (*extension["sources"], *extension["depends"])}
-    assert listed == {path.name for path in SOURCES.glob("*.[ch]")}
+    assert listed == sources
+    patterns = package["package-data"]["model_runtime"]
+    installed = {path.name for one in patterns for path in SOURCES.parent.glob(one)}
+    assert sources <= installed
