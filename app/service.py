@@ -132,7 +132,8 @@ class ScoringService:
             request_context.search_ended()
         else:
             outcome = await self._scores.score(asked, options)
-        large = request.lists_tokens or len(request.candidates) > LARGE
+        lists = request.lists_tokens or request.receipt
+        large = lists or len(request.candidates) > LARGE
         answer = await self._render(
             request_context, large, build_scores, engine.tokenizer, engine.info, plan, outcome.value
         )
@@ -166,6 +167,7 @@ class ScoringService:
             off_candidate_mass=answer.off_candidate_mass,
             off_candidate_mass_bounds=answer.off_candidate_mass_bounds,
             boundary=boundary,
+            receipt=answer.receipt,
             **request_context.response_fields(
                 "score",
                 self._engine.info,

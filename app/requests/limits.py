@@ -98,6 +98,16 @@ def check_entries(positions: int, request: LogprobsRequest) -> None:
         )
 
 
+def _check_receipt(entries: int) -> None:
+    """Raise ``InvalidQuery`` where a receipt would list too many log-probabilities."""
+    if entries > MAX_TOKEN_ENTRIES:
+        raise InvalidQuery(
+            f"{entries} log-probabilities are too many to list; a response may list "
+            f"{MAX_TOKEN_ENTRIES}",
+            "receipt",
+        )
+
+
 def check_unread(tokenizer: Tokenizer, request: ScoreRequest) -> None:
     """Raise ``InvalidQuery`` for a request that is too large, whatever its tokens are."""
     check_report(request)
@@ -137,16 +147,19 @@ class ScoreSize:
         path_tokens: of all token paths that are asked about, contexts included.
         open_paths: tokens of the candidates that may begin one another, None for one that cannot;
             none where the answer does not say which do.
+        receipt_entries: log-probabilities of a receipt; 0 where none was asked for.
     """
 
     scored_tokens: int
     path_tokens: int
     open_paths: Sequence[Sequence[int] | None]
+    receipt_entries: int = 0
 
     def check(self, request: ScoreRequest) -> None:
         """Raise ``InvalidQuery`` for what is too much to hold, to compute or to answer."""
         check_scored(request, self.scored_tokens)
         check_entries(self.scored_tokens, request)
+        _check_receipt(self.receipt_entries)
         check_prefixes(self.open_paths)
         if self.path_tokens > MAX_PATH_TOKENS:
             raise InvalidQuery(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -15,12 +15,12 @@ from app.schemas.bounds import (
     MAX_TOKEN_IDS,
 )
 from app.schemas.conditions import OFF, UNSET, Schema, absent_or, given, when
+from app.schemas.receipt import Normalization
 from app.schemas.request import Candidate, Context, LogprobsRequest, Temperature
 from app.schemas.score_response import BoundaryPolicy
 
 T = TypeVar("T")
 
-Normalization = Literal["sum", "mean", "per_char", "per_byte", "gnmt", "pmi", "calibrated"]
 Contexts = Annotated[
     list[Context], Field(min_length=1, max_length=MAX_CALIBRATION_CONTEXTS, fail_fast=True)
 ]
@@ -68,6 +68,9 @@ class ScoreRequest(LogprobsRequest):
     are provably not among them are not scored to the end: they have a ``bound`` instead."""
     compact: bool = False
     """Answer with the columns of ``compact``, and leave ``results`` empty."""
+    receipt: bool = False
+    """Add a receipt to the answer: token ids and log-probabilities, from which ``chainrule verify``
+    tells anywhere whether the scores hold."""
     all_or_nothing: bool = False
     """Refuse the whole request when one candidate cannot be scored. One that ``top_n`` leaves
     unfinished counts as scored."""
@@ -92,6 +95,7 @@ class ScoreRequest(LogprobsRequest):
                 compact=OFF,
                 token_logprobs=OFF,
                 top_logprobs={"enum": [0, None]},
+                receipt=OFF,
             ),
         ),
         when(
@@ -134,5 +138,10 @@ class ScoreRequest(LogprobsRequest):
             "normalization": "mean",
             "token_logprobs": True,
             "top_logprobs": 2,
+        },
+        {
+            "context": "The capital of France is",
+            "candidates": [" Paris", " London"],
+            "receipt": True,
         },
     )

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from app.schemas.error import ErrorObject
+from app.schemas.receipt import Receipt
 from app.schemas.response import (
     BaseResponse,
     OmitEmpty,
@@ -184,6 +185,8 @@ class ScoreResponse(BaseResponse):
     off_candidate_mass_bounds: OmitNone[tuple[float, float]] = None
     """Where it lies, if only unfinished candidates keep it from being known."""
     boundary: BoundaryReport
+    receipt: OmitNone[Receipt] = None
+    """Absent unless asked for."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -212,6 +215,24 @@ class ScoreResponse(BaseResponse):
                         "shift_bytes": 0,
                         "context_tokens": 5,
                         "bos_added": False,
+                    },
+                    receipt={
+                        "format_version": 1,
+                        "chainrule_version": "0.2.0",
+                        "model": "smollm2-135m-instruct",
+                        "fingerprint": "5b1f0c7a9d3e4f62",
+                        "dtype": "float32",
+                        "prefixes": [[504, 3575, 282, 4649, 314]],
+                        "normalization": "sum",
+                        "candidates": [
+                            {
+                                "index": 0,
+                                "token_ids": [7042],
+                                "logprobs": [-1.125],
+                                "logprob": -1.125,
+                                "score": -1.125,
+                            }
+                        ],
                     },
                     usage={
                         "prompt_tokens": 5,

@@ -115,6 +115,7 @@ def _refuse_settings(request: ScoreRequest) -> None:
         "compact": request.compact,
         "token_logprobs": request.token_logprobs,
         "top_logprobs": request.top_logprobs > 0,
+        "receipt": request.receipt,
     }
     for param, given in unfit.items():
         if given:

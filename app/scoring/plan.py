@@ -131,6 +131,9 @@ class ScorePlan:
             scored_tokens=scored,
             path_tokens=sum(len(prefix) * len(scorable) + scored for prefix in contexts),
             open_paths=() if self.request.compact else self.open_paths,
+            receipt_entries=scored * (1 + len(self.baseline.prefixes))
+            if self.request.receipt
+            else 0,
         )
 
     @property

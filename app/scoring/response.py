@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from app.errors.table import error_object
 from app.requests.token_details import Span, path_bytes, token_details
 from app.requests.worker_threads import check_wanted
+from app.schemas.receipt import Receipt
 from app.schemas.response import TokenDetail
 from app.schemas.score_response import CandidateScore, CompactScores, TopReport
 from app.scoring.candidate_results import Answers, CandidateResult, candidate_results
 from app.scoring.compact import compact_scores
 from app.scoring.plan import ScorePlan
 from app.scoring.ranking import CandidateRanking, off_candidate_mass
+from app.scoring.receipt import build_receipt
 from app.scoring.scored_candidate import ScoredCandidate
 from app.scoring.top_n import top_report
 from model_runtime import (
@@ -37,6 +39,7 @@ class ScoreBody:
     off_candidate_mass_bounds: tuple[float, float] | None
     compact: CompactScores | None = None
     top: TopReport | None = None
+    receipt: Receipt | None = None
 
 
 def build_scores(
@@ -60,6 +63,7 @@ def build_scores(
         off_candidate_mass=mass if isinstance(mass, float) else None,
         off_candidate_mass_bounds=mass if isinstance(mass, tuple) else None,
         scored_tokens=sum(len(o.logprobs) for o in outcomes if isinstance(o, ScoredCandidate)),
+        receipt=build_receipt(info, plan, outcomes) if plan.request.receipt else None,
     )
 
 

@@ -29,7 +29,7 @@ class ScoredCandidate:
         logprobs: [n] natural logs.
         ranks: [n] 1 + the number of strictly more probable tokens.
         top: [n][*] most probable tokens; empty when not asked.
-        baselines: sums of the same ids under other contexts, where they were asked.
+        under_others: [contexts][n] of the same ids under other contexts, where they were asked.
         alpha: the exponent of a ``gnmt`` score.
     """
 
@@ -38,7 +38,7 @@ class ScoredCandidate:
     logprobs: tuple[float, ...]
     ranks: tuple[int, ...]
     top: tuple[tuple[TokenLogprob, ...], ...]
-    baselines: tuple[float, ...]
+    under_others: tuple[tuple[float, ...], ...]
     alpha: float
 
     @property
@@ -62,8 +62,8 @@ class ScoredCandidate:
             best = max(range(len(end_ids)), key=lambda place: answer.target_logprobs[place])
             token_ids = (*token_ids, end_ids[best])
             ranks = (*ranks, answer.target_ranks[best])
-        baselines = tuple(total(_with_end(other)) for other in under_others)
-        return cls(planned, token_ids, _with_end(answer), ranks, answer.top, baselines, alpha)
+        others = tuple(map(_with_end, under_others))
+        return cls(planned, token_ids, _with_end(answer), ranks, answer.top, others, alpha)
 
     @property
     def size(self) -> Size:
@@ -71,9 +71,14 @@ class ScoredCandidate:
         return self.planned.size
 
     @property
+    def baselines(self) -> tuple[float, ...]:
+        """The sums under the other contexts."""
+        return tuple(map(total, self.under_others))
+
+    @property
     def baseline(self) -> float | None:
         """The sum under the other contexts, their mean; None where there are none."""
-        return mean_baseline(self.baselines) if self.baselines else None
+        return mean_baseline(self.baselines) if self.under_others else None
 
     def score(self, normalization: Normalization) -> float:
         """The log-probability under ``normalization``."""

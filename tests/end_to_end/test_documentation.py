@@ -28,7 +28,7 @@ COMMANDS = [block for block in SHELL if block.shows("text") and block not in STR
 EXAMPLES = [block for block in BLOCKS if block.language == "python" and block.shows("text")]
 
 VARIES = {"id", "created", "fingerprint", "numeric_error", "usage", "timings_ms"}
-VARIES |= {"system_fingerprint", "cached_tokens", "kernels"}
+VARIES |= {"system_fingerprint", "cached_tokens", "kernels", "chainrule_version"}
 """Of the run or of the machine; everything else is the model's."""
 ABSENT = {"kernels_reason"}
 """Of a machine that the pages do not show."""

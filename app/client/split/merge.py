@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from app.client.errors import FingerprintMismatch
 from app.client.split.parts import Key, Part
+from app.client.split.receipt import merged_receipt
 from app.schemas.response import Timings, Usage
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import CandidateScore, ScoreResponse
@@ -29,18 +30,21 @@ def merged(
 
     Raises:
         FingerprintMismatch: not all come from one model.
+        InvalidResponse: their receipts do not go together.
     """
     first = found[0][1]
     every = [*(answer for _, answer in found), *discarded]
     if {answer.fingerprint for answer in every} != {first.fingerprint}:
         raise FingerprintMismatch("parts of one list were answered by models of other fingerprints")
-    results = _results(request, places, found)
+    keys = [one if isinstance(one, str) else tuple(one) for one in request.candidates]
+    results = _results(request, keys, places, found)
     return first.model_copy(
         update={
             "results": results,
             "off_candidate_mass": _mass_left(first, places, results),
             "usage": _usage(results, every),
             "timings_ms": _slowest(every),
+            "receipt": merged_receipt(keys, found),
         }
     )
 
@@ -53,14 +57,15 @@ def with_index(message: str, param: str, index: int) -> dict[str, str]:
     return {"message": message, "param": moved}
 
 
-def _results(request: ScoreRequest, places: Places, found: Found) -> list[CandidateScore]:
+def _results(
+    request: ScoreRequest, keys: Sequence[Key], places: Places, found: Found
+) -> list[CandidateScore]:
     by_key = {
         key: result
         for part, answer in found
         for key, result in zip(part.keys, answer.results, strict=True)
         if key in part.owned
     }
-    keys = [one if isinstance(one, str) else tuple(one) for one in request.candidates]
     results = [by_key[key] for key in keys]
     scores = [one.score for one in results]
     ranks = competition_ranks(scores)

@@ -32,14 +32,16 @@ _WHOLE_LISTS = ("top_n", "compact")
 def split_score(request: ScoreRequest, size: int) -> Rounds:
     """The answer to ``request``, from requests of at most about ``size`` candidates each.
 
-    Ranks, probabilities, tie groups, ``prefix_of`` and the mass that is left are those of the whole
-    list, to the bit. ``usage`` adds up all that was asked; ``timings_ms`` is the slowest request's.
-    Candidates of different text must have different tokens, as with every tokenizer that does not
-    normalize; else ``prefix_of`` may miss a pair of which the text does not tell.
+    Ranks, probabilities, tie groups, ``prefix_of``, the mass that is left and the receipt are those
+    of the whole list, to the bit. ``usage`` adds up all that was asked; ``timings_ms`` is the
+    slowest request's. Candidates of different text must have different tokens, as with every
+    tokenizer that does not normalize; else ``prefix_of`` may miss a pair of which the text does not
+    tell.
 
     Raises:
         InvalidRequest: the request cannot be split.
         FingerprintMismatch: the answers are not one model's.
+        InvalidResponse: their receipts do not go together.
         ClientError: what a part failed with; a candidate's index is that of the whole list.
     """
     places = _places(request)

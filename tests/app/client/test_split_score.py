@@ -17,6 +17,7 @@ from app.client import (
     Client,
     FingerprintMismatch,
     InvalidRequest,
+    InvalidResponse,
     RequestRefused,
 )
 from app.client.split.parts import cut_into_parts
@@ -37,7 +38,8 @@ def same(client: Client, size: int, **fields: Any) -> ScoreResponse:
     """The answer to a split list, which must be that to the whole one."""
     whole = client.score(**fields)
     split = client.score_split(**fields, size=size)
-    for part in ("results", "boundary", "off_candidate_mass", "numeric_error", "fingerprint"):
+    parts = ("results", "boundary", "off_candidate_mass", "numeric_error", "fingerprint", "receipt")
+    for part in parts:
         assert getattr(split, part) == getattr(whole, part), part
     assert split.usage.scored_tokens == whole.usage.scored_tokens
     assert split.usage.prompt_tokens == whole.usage.prompt_tokens
@@ -63,6 +65,8 @@ def test_a_split_list_is_scored_as_one(size: int) -> None:
         {"normalization": "per_byte", "token_logprobs": True},
         {"boundary": "separate"},
         {"start_token": 1},
+        {"receipt": True, "append_eos": True},
+        {"receipt": True, "normalization": "pmi", "pmi_context": "it"},
     ],
 )
 def test_every_setting_survives_the_cut(fields: dict[str, Any]) -> None:
@@ -171,6 +175,30 @@ def test_parts_of_different_models_are_not_mixed() -> None:
     assert len(next(rounds)) == 2
     with pytest.raises(FingerprintMismatch):
         rounds.send([answer, answer.model_copy(update={"fingerprint": "other"})])
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_receipts_of_parts_are_one(size: int) -> None:
+    """Duplicates stand at each of their places; what failed is left out by its own index."""
+    with client_over() as client:
+        whole = same(client, size, context="it is", candidates=LIST, receipt=True)
+    assert whole.receipt is not None
+    assert whole.receipt.left_out == [LIST.index("")]
+    assert len(whole.receipt.candidates) == len(LIST) - 1
+
+
+@pytest.mark.parametrize("update", [None, {"prefixes": [[1]]}, {"dtype": "bfloat16"}])
+def test_receipts_of_other_paths_are_not_mixed(update: dict[str, Any] | None) -> None:
+    """A part without one, or with one that is no part of the same."""
+    with client_over() as client:
+        answer = client.score(context="it is", candidates=["a"], receipt=True)
+    assert answer.receipt is not None
+    other = None if update is None else answer.receipt.model_copy(update=update)
+    request = ScoreRequest(context="it is", candidates=["a", "b"], receipt=True)
+    rounds = split_score(request, 1)
+    next(rounds)
+    with pytest.raises(InvalidResponse):
+        rounds.send([answer, answer.model_copy(update={"receipt": other})])
 
 
 def test_few_candidates_are_sent_along() -> None:

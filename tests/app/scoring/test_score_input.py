@@ -245,7 +245,7 @@ async def test_null_means_the_default(client: httpx.AsyncClient) -> None:
     optional = (
         *("model", "add_bos", "prefix_token_id", "priority", "timeout_ms", "boundary"),
         *("start_token", "append_eos", "normalization", "temperature", "token_logprobs"),
-        *("top_logprobs", "all_or_nothing", "cache_salt"),
+        *("top_logprobs", "all_or_nothing", "cache_salt", "receipt"),
     )
     answer = await call(client, "score", **dict.fromkeys(optional))
     assert answer["results"] == (await call(client, "score"))["results"]
