@@ -51,6 +51,7 @@ _ASKING: Final = {
     "next": ("next_token", "list the tokens that may come next"),
     "decode": ("decode", "search for the most probable continuations"),
     "audit": ("audit", "take scores apart"),
+    "verify": ("verify.command", "compute a receipt's scores again, and say whether they hold"),
     "selftest": ("selftest", "check that a server's numbers are right"),
     "bench": ("bench.command", "measure a server under load that does not wait for it"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,11 +21,22 @@ CURL = re.compile(
 )
 COMMAND = re.compile(r"chainrule (?P<line>[^\n]*)\n")
 
+SAVING = re.compile(
+    r"(?P<call>curl .*) > (?P<file>[\w.]+)\nchainrule (?P<line>[^\n]*)\n", re.DOTALL
+)
+FINGERPRINT = re.compile(r"fingerprint \w+|chainrule [\w.+]+")
+"""And the version: of the machine and of the checkout."""
+
 BLOCKS = [block for page in GUIDE for block in blocks(page)]
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 CALLS = [block for block in SHELL if block.shows("json")]
-STREAMS = [block for block in SHELL if block.shows("text") and block.text.startswith("curl")]
-COMMANDS = [block for block in SHELL if block.shows("text") and block not in STREAMS]
+SAVED = [block for block in SHELL if block.shows("text") and " > " in block.text]
+STREAMS = [
+    block
+    for block in SHELL
+    if block.shows("text") and block.text.startswith("curl") and block not in SAVED
+]
+COMMANDS = [block for block in SHELL if block.shows("text") and block not in (*STREAMS, *SAVED)]
 EXAMPLES = [block for block in BLOCKS if block.language == "python" and block.shows("text")]
 
 VARIES = {"id", "created", "fingerprint", "numeric_error", "usage", "timings_ms"}
@@ -66,12 +78,13 @@ def test_the_pages_have_their_calls() -> None:
     } <= shown
     assert STREAMS and EXAMPLES
     assert {"next", "decode"} <= {block.text.split()[1] for block in COMMANDS}
+    assert SAVED
 
 
 def test_every_answer_that_is_shown_is_compared() -> None:
     """A block of JSON or of output stands behind the call that it answers, or it is no answer."""
     answers = [block for block in BLOCKS if block.language in ("json", "text")]
-    asked = [*CALLS, *STREAMS, *COMMANDS, *EXAMPLES]
+    asked = [*CALLS, *STREAMS, *COMMANDS, *SAVED, *EXAMPLES]
     assert {id(block) for block in answers} == {id(block.answer) for block in asked}
 
 
@@ -111,6 +124,26 @@ def test_a_command_prints_what_is_shown(
     assert command is not None, f"no single command: {block.text}"
     assert main([*shlex.split(command["line"]), "--url", real_server.url]) == 0
     check_alike_text(capsys.readouterr().out, answer(block))
+
+
+@pytest.mark.parametrize("block", SAVED, ids=label)
+def test_a_saved_answer_is_read_by_the_command_behind_it(
+    block: Block,
+    real_server: LiveServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A call whose answer goes to a file, and a command that takes the file."""
+    saving = SAVING.fullmatch(block.text)
+    assert saving is not None, f"no call and command: {block.text}"
+    monkeypatch.chdir(tmp_path)
+    call = Block(block.page, block.language, f"{saving['call']}\n", block.answer)
+    (tmp_path / saving["file"]).write_text(ask(call, real_server))
+    assert main([*shlex.split(saving["line"]), "--url", real_server.url]) == 0
+    check_alike_text(
+        FINGERPRINT.sub("#", capsys.readouterr().out), FINGERPRINT.sub("#", answer(block))
+    )
 
 
 def ask(block: Block, server: LiveServer) -> str:

@@ -1,0 +1,1 @@
+"""``chainrule verify``: whether the scores of a receipt hold."""
