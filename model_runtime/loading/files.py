@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from model_runtime.errors import CorruptModel, ModelNotFound, UnsupportedModel
 from model_runtime.tokenization.folder_json import read_object
@@ -14,6 +15,8 @@ from model_runtime.tokenization.folder_json import read_object
 WEIGHTS = "model.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+
+_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 # Besides the weights, the files whose content can change an answer.
 _MEANINGFUL_FILES = (
@@ -62,6 +65,15 @@ def weight_files(folder: Path) -> list[Path]:
     raise CorruptModel(f"{folder} has no {WEIGHTS}")
 
 
+def float32_bytes(folder: Path) -> int:
+    """What the tensors of a checked folder take where their floats are float32, as in loading."""
+    return sum(
+        (end - begin) * 4 // _FLOAT_BYTES.get(dtype, 4)
+        for path in weight_files(folder)
+        for dtype, begin, end in _read_header(path)[1]
+    )
+
+
 def content_digest(folder: Path) -> str:
     """SHA-256 over everything in the folder that can change an answer."""
     named = [folder / name for name in _MEANINGFUL_FILES if (folder / name).is_file()]
@@ -87,7 +99,16 @@ def _shard(folder: Path, name: object) -> Path:
 
 
 def _check_safetensors(path: Path) -> None:
-    """Compare the file's size with what its header promises.
+    """Compare the file's size with what its header promises."""
+    start, tensors = _read_header(path)
+    expected = start + max((end for _, _, end in tensors), default=0)
+    size = path.stat().st_size
+    if size != expected:
+        raise CorruptModel(f"{path.name} has {size} bytes instead of {expected}")
+
+
+def _read_header(path: Path) -> tuple[int, list[tuple[str, int, int]]]:
+    """Where the tensors start, and of each its type and where it lies from there on.
 
     The file is 8 bytes of little-endian header length, the header as JSON, then the tensors,
     whose ``data_offsets`` count from the end of the header.
@@ -98,10 +119,15 @@ def _check_safetensors(path: Path) -> None:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         header = file.read(length) if length <= size - 8 else b""
     try:
-        tensors = json.loads(header)
-        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name[:2] != "__"]
-        expected = 8 + length + max(ends, default=0)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        entries = json.loads(header).items()
+        tensors = [_place(entry) for name, entry in entries if name[:2] != "__"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptModel(f"{path.name} has no readable header; it is truncated") from error
-    if size != expected:
-        raise CorruptModel(f"{path.name} has {size} bytes instead of {expected}")
+    return 8 + length, tensors
+
+
+def _place(entry: dict[str, Any]) -> tuple[str, int, int]:
+    begin, end = entry["data_offsets"]
+    if not (isinstance(begin, int) and isinstance(end, int)):
+        raise TypeError("an offset is no whole number")
+    return str(entry["dtype"]), begin, end

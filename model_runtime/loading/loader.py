@@ -28,7 +28,7 @@ from transformers import (
 from model_runtime.config import EngineConfig
 from model_runtime.errors import ModelLoadError, UnsupportedModel
 from model_runtime.loading import builtin as builtin_model
-from model_runtime.loading.files import check_folder, content_digest, weight_files
+from model_runtime.loading.files import check_folder, content_digest, float32_bytes
 from model_runtime.loading.fingerprint import torch_fingerprint
 from model_runtime.loading.library_logs import adopt_library_logs, progress_bars
 from model_runtime.loading.source import default_name, resolve
@@ -165,12 +165,11 @@ def _dtype(config: EngineConfig, device: str) -> str:
 
 
 def _check_room(folder: Path) -> None:
-    """Refuse weights that end the process while they are read. They only grow: to float32."""
-    total = AvailableMemory().total
-    weights = sum(path.stat().st_size for path in weight_files(folder))
+    """Refuse weights that end the process while they are read."""
+    total, weights = AvailableMemory().total, float32_bytes(folder)
     if total is not None and weights > total:
         raise ModelLoadError(
-            f"the weights take {weights >> 20} MiB at least; this process may take {total >> 20}"
+            f"the weights take {weights >> 20} MiB in float32; this process may take {total >> 20}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,26 @@ def test_truncated_weights_are_corrupt(folder: Path, keep: int) -> None:
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[:keep])
     assert WEIGHTS in refusal(folder, CorruptModel)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32"},
+        {"data_offsets": [0, 4]},
+        {"dtype": "F32", "data_offsets": [0]},
+        {"dtype": "F32", "data_offsets": "04"},
+        {"dtype": "F32", "data_offsets": [None, 4]},
+        {"dtype": "F32", "data_offsets": [0, float("inf")]},
+        [],
+        None,
+    ],
+)
+def test_a_header_that_describes_no_tensors_is_corrupt(folder: Path, entry: object) -> None:
+    """Whatever stands in it is one line, not a traceback."""
+    header = json.dumps({"weight": entry}).encode()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    assert "header" in refusal(folder, CorruptModel)
 
 
 def test_weights_with_something_behind_them_are_corrupt(folder: Path) -> None:

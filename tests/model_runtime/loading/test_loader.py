@@ -179,6 +179,26 @@ def test_weights_beyond_the_limit_are_refused_before_they_are_read(
     assert "weights" in refusal(folder, ModelLoadError)
 
 
+@pytest.mark.parametrize(("dtype", "stored"), [(torch.bfloat16, 2), (torch.float32, 4)])
+def test_weights_count_as_the_float32_that_they_become(
+    folder: Path, dtype: torch.dtype, stored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-sized files double while they are read; all of it must fit, and need not more."""
+    model = tiny_model("llama").to(dtype)
+    model.save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors").values()
+    elements = sum(tensor.numel() for tensor in tensors)
+    assert all(tensor.element_size() == stored for tensor in tensors)
+
+    class Memory:
+        total = 4 * elements
+
+    monkeypatch.setattr(model_loader, "AvailableMemory", Memory)
+    load(folder)
+    Memory.total -= 1
+    assert "in float32" in refusal(folder, ModelLoadError)
+
+
 def test_a_model_larger_than_the_device_is_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
