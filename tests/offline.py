@@ -51,7 +51,9 @@ class Offline:
         dtype: torch.dtype = torch.float32,
         kernels: str = TEST_KERNELS,
     ) -> None:
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION_NAME)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=ATTENTION_NAME, dtype=torch.float32
+        )
         self.runner = build_runner(model.eval(), kv_bytes, dtype, kernels)
         self.cache = PrefixCache(slots or self.runner.slots)
         self.batches: list[Batch] = []

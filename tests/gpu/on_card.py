@@ -32,7 +32,9 @@ class OnCard(Offline):
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
         device = torch.device("cuda")
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION_NAME)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=ATTENTION_NAME, dtype=torch.float32
+        )
         self.runner = ModelRunner(model.eval().to(device), KV_BYTES, dtype)
         self.cache = PrefixCache(self.runner.slots)
         self.batches: list[Batch] = []

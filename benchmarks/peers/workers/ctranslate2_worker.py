@@ -13,7 +13,7 @@ from ctranslate2.converters import TransformersConverter
 from benchmarks.peers.protocol import Ids
 from benchmarks.peers.workers.serving import serve
 
-CONVERTED = Path(".cache/peers/ctranslate2-model")
+CONVERTED = Path(".cache/peers")
 THREADS = 2
 
 AT_ONCE = 8
@@ -26,11 +26,12 @@ class CTranslate2:
     version = ctranslate2.__version__
 
     def __init__(self, folder: Path, variant: str) -> None:
-        if not (CONVERTED / "model.bin").is_file():
-            TransformersConverter(str(folder)).convert(str(CONVERTED), force=True)
-        self._texts: list[str] = json.loads((CONVERTED / "vocabulary.json").read_text())
+        converted = CONVERTED / f"{folder.name}-ctranslate2"
+        if not (converted / "model.bin").is_file():
+            TransformersConverter(str(folder)).convert(str(converted), force=True)
+        self._texts: list[str] = json.loads((converted / "vocabulary.json").read_text())
         self._generator = ctranslate2.Generator(
-            str(CONVERTED), compute_type=variant, inter_threads=1, intra_threads=THREADS
+            str(converted), compute_type=variant, inter_threads=1, intra_threads=THREADS
         )
 
     def score(self, paths: Sequence[tuple[Ids, Ids]]) -> list[float]:

