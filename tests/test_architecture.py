@@ -12,11 +12,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("app", "model_runtime") for p in (ROOT / room).rglob("*.py"))
 
-TENSOR_PACKAGES = ("attention", "kernels", "kv_cache", "loading", "logprobs", "native", "runner")
+TENSOR_PACKAGES = (
+    *("attention", "decoder", "kernels", "kv_cache", "loading", "logprobs", "native", "runner"),
+)
 
 ONLY_IN = {
     "torch": {f"model_runtime/{package}/" for package in TENSOR_PACKAGES},
     "transformers": {
+        "model_runtime/decoder/from_transformers.py",
         *("model_runtime/attention/", "model_runtime/kernels/", "model_runtime/loading/"),
         *("model_runtime/runner/", "model_runtime/tokenization/tokenizer.py"),
     },
@@ -42,7 +45,7 @@ LAYERS = {
         ("engine",),
         ("runner",),
         ("loading",),
-        ("attention", "memory"),
+        ("attention", "decoder", "memory"),
         ("kv_cache", "logprobs", "scheduling"),
         ("decoding", "kernels"),
         ("native",),

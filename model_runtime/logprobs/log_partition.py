@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model_runtime.kernels.rows import read_rows, row_index
+from model_runtime.logprobs.exponential import exponential
 from model_runtime.logprobs.set_mass import row_sums
 
 ELEMENTS = 1 << 19
@@ -49,4 +50,4 @@ def _partitions(logits: Tensor, log_sum: Tensor, asked: Sequence[AskedRow]) -> T
     temperatures = torch.tensor([t for _, t in asked], dtype=torch.float64, device=logits.device)
     logprobs = (read_rows(logits, rows) - read_rows(log_sum, rows).unsqueeze(1)).double()
     logprobs -= logprobs.amax(1, keepdim=True)
-    return row_sums(logprobs.div_(temperatures.unsqueeze(1)).exp_())
+    return row_sums(exponential(logprobs.div_(temperatures.unsqueeze(1))))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from model_runtime.logprobs.exponential import exponential
 from model_runtime.token_set import TokenSet
 
 MANY = 256
@@ -64,7 +65,7 @@ def _set_logprobs(
     logprobs = (logits[rows, _columns(pairs, width, device)] - log_sum[rows]).double()
     logprobs.masked_fill_(torch.arange(width, device=device) >= sizes, -math.inf)
     largest = logprobs.amax(1, keepdim=True)
-    weights = (logprobs - largest.clamp(min=-1e30)).exp_()
+    weights = exponential(logprobs - largest.clamp(min=-1e30))
     for most, mass in zip(largest.squeeze(1).tolist(), row_sums(weights).tolist(), strict=True):
         yield most + math.log(mass) if mass else -math.inf
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, OpenAIGPTConfig
 from model_runtime.attention import span_groups as groups
 from model_runtime.batching.batch import QueryProgress
 from model_runtime.batching.planner import plan
+from model_runtime.decoder import operations
 from model_runtime.errors import UnsupportedModel
 from model_runtime.kernels import linear
 from model_runtime.kernels.linear import check_products
@@ -147,9 +148,15 @@ def test_an_unsupported_architecture_is_refused_by_name(
         check_supported(model)
 
 
-def test_a_forward_tells_how_it_gets_on(tiny_folder: TinyFolder) -> None:
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_a_forward_tells_how_it_gets_on(
+    kernels: str, tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each layer and each tile of the head is reported, so that a slow forward is no stuck one."""
-    offline, reports = Offline(tiny_folder("llama")), []
+    monkeypatch.setattr(
+        operations, "WORK_A_CALL", 1
+    )  # the native layers of a small model go at once
+    offline, reports = Offline(tiny_folder("llama"), kernels=kernels), []
     offline.runner.report_to(lambda: reports.append(len(reports)))
     offline.answer([LogprobQuery(tuple(range(40)), 1)])
     assert len(reports) >= 3 + 1  # three layers
@@ -182,9 +189,9 @@ def test_keys_gathered_in_parts_change_no_bit(
     """Spans that are too many for one call of the kernel are cut into several."""
     rng = random.Random(kind)
     queries = [LogprobQuery(random_path(rng, 200), 190) for _ in range(6)]
-    want = Offline(tiny_folder(kind)).answer(queries)
+    want = Offline(tiny_folder(kind), kernels="torch").answer(queries)
     monkeypatch.setattr(groups, "GATHERED_KEYS", 1)
-    assert Offline(tiny_folder(kind)).answer(queries) == want
+    assert Offline(tiny_folder(kind), kernels="torch").answer(queries) == want
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
