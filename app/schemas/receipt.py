@@ -60,6 +60,8 @@ class Receipt(ResponseModel):
     fingerprint: str
     dtype: str
     """In what precision the products were computed."""
+    kernels: Literal["native", "torch"]
+    """What computed: the library that was compiled with the package, or torch's kernels."""
     prefixes: Listed[Listed[int]]
     """Token ids before the candidates: the context up to ``boundary.start_token``; behind it, those
     of ``pmi_context``, or of each of ``calibration_contexts``."""

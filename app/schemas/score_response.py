@@ -222,6 +222,7 @@ class ScoreResponse(BaseResponse):
                         "model": "smollm2-135m-instruct",
                         "fingerprint": "5b1f0c7a9d3e4f62",
                         "dtype": "float32",
+                        "kernels": "native",
                         "prefixes": [[504, 3575, 282, 4649, 314]],
                         "normalization": "sum",
                         "candidates": [

@@ -24,6 +24,7 @@ def build_receipt(info: ModelInfo, plan: ScorePlan, outcomes: Sequence[Candidate
         model=info.name,
         fingerprint=info.fingerprint,
         dtype=info.dtype,
+        kernels=info.kernels,
         prefixes=[list(path) for path in (plan.joined.prefix, *plan.baseline.prefixes)],
         end_token_ids=list(ends),
         normalization=request.normalization,

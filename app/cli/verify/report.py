@@ -21,6 +21,7 @@ class Computer(ResponseModel):
     model: str
     fingerprint: str
     dtype: str
+    kernels: str
     chainrule_version: OmitNone[str] = None
     """Absent where nothing was computed, so that nobody said."""
 
@@ -99,8 +100,14 @@ def show(page: Page, found: Verification) -> None:
 
 def _described(computer: Computer) -> str:
     version = computer.chainrule_version
-    about = "" if version is None else f", chainrule {version}"
-    return f"{computer.model}, fingerprint {computer.fingerprint}, {computer.dtype}{about}"
+    told = [
+        computer.model,
+        f"fingerprint {computer.fingerprint}",
+        computer.dtype,
+        f"{computer.kernels} kernels",
+        *([] if version is None else [f"chainrule {version}"]),
+    ]
+    return ", ".join(told)
 
 
 def _remarks(found: Verification) -> Iterator[str]:

@@ -102,9 +102,12 @@ def _shared(receipt: Receipt, card: ModelCard) -> dict[str, Any]:
             model=receipt.model,
             fingerprint=receipt.fingerprint,
             dtype=receipt.dtype,
+            kernels=receipt.kernels,
             chainrule_version=receipt.chainrule_version,
         ),
-        "here": Computer(model=card.id, fingerprint=card.fingerprint, dtype=card.dtype),
+        "here": Computer(
+            model=card.id, fingerprint=card.fingerprint, dtype=card.dtype, kernels=card.kernels
+        ),
         "numeric_error": None if card.numeric_error is None else card.numeric_error.maximum,
         "candidates": len(receipt.candidates),
         "left_out": receipt.left_out,
@@ -134,6 +137,7 @@ def _what_differs(receipt: Receipt, card: ModelCard) -> str:
         for name, stated, found in (
             ("model", receipt.model, card.id),
             ("dtype", receipt.dtype, card.dtype),
+            ("kernels", receipt.kernels, card.kernels),
         )
         if stated != found
     ]
@@ -145,8 +149,9 @@ def _what_differs(receipt: Receipt, card: ModelCard) -> str:
 
 def _unfit(receipt: Receipt, card: ModelCard, *, is_same: bool) -> str | None:
     """Why the numbers cannot be the model's, whatever they are."""
-    if is_same and receipt.dtype != card.dtype:
-        return f"the receipt says {receipt.dtype}; the model of its fingerprint has {card.dtype}"
+    for stated, found in ((receipt.dtype, card.dtype), (receipt.kernels, card.kernels)):
+        if is_same and stated != found:
+            return f"the receipt says {stated}; the model of its fingerprint has {found}"
     if receipt.end_token_ids and receipt.end_token_ids != card.end_token_ids:
         return f"the ends are tokens {receipt.end_token_ids}; here they are {card.end_token_ids}"
     return None

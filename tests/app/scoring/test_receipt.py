@@ -41,6 +41,7 @@ async def test_a_receipt_has_what_was_scored(client: httpx.AsyncClient) -> None:
         "model": info.name,
         "fingerprint": info.fingerprint,
         "dtype": info.dtype,
+        "kernels": info.kernels,
         "prefixes": [TOKENIZER.encode("it is")],
         "normalization": "sum",
         "candidates": [

@@ -170,11 +170,11 @@ def test_what_does_not_follow_differs(
 
 def test_another_fingerprint_is_not_compared() -> None:
     """It says what is different; nothing is computed."""
-    engine = FakeEngine(fingerprint="0" * 24, dtype="bfloat16", name="org/other")
+    engine = FakeEngine(fingerprint="0" * 24, dtype="bfloat16", name="org/other", kernels="native")
     found = verified(receipt_of(), engine)
     assert (found.verdict, found.exit_status) == ("not_comparable", 4)
     assert "model 'org/toy', here 'org/other'" in found.reason
-    assert "dtype 'float32', here 'bfloat16'" in found.reason
+    assert "dtype 'float32', here 'bfloat16', kernels 'torch', here 'native'" in found.reason
     assert not engine.queries
     same = FakeEngine(fingerprint="0" * 24)
     assert "which a receipt does not tell" in verified(receipt_of(), same).reason
@@ -214,10 +214,11 @@ def test_what_is_too_long_here_is_not_compared() -> None:
 
 
 def test_other_settings_of_the_same_model_differ() -> None:
-    """A fingerprint has one dtype and one set of ends."""
+    """A fingerprint has one dtype, one kind of kernels and one set of ends."""
     receipt = receipt_of(append_eos=True)
-    found = verified(receipt.model_copy(update={"dtype": "bfloat16"}))
-    assert found.verdict == "differs" and "bfloat16" in found.reason
+    for update in ({"dtype": "bfloat16"}, {"kernels": "native"}):
+        found = verified(receipt.model_copy(update=update))
+        assert found.verdict == "differs" and next(iter(update.values())) in found.reason
     found = verified(receipt.model_copy(update={"end_token_ids": [1, 2]}))
     assert found.verdict == "differs" and "[1, 2]" in found.reason
     other = receipt.model_copy(update={"end_token_ids": [1, 2], "fingerprint": "0" * 24})
