@@ -3,6 +3,10 @@
 #   docker build -t chainrule .                                               the model comes at the first start
 #   docker build -t chainrule --build-arg BAKE_MODEL=smollm2-135m-instruct .  the model is in the image
 #   docker build -t chainrule --build-arg TORCH_INDEX=URL .                   torch from one more package index
+#   docker build -t chainrule --build-arg KERNELS=torch .                     without the compiled kernels
+#
+# KERNELS=native compiles the kernels in the build stage, with the C compiler of BASE or, where it has none, with
+# Debian's; a BASE without either fails, and KERNELS=torch does without. No compiler comes into the final stage.
 #
 # BASE is any glibc image with Python 3.11 or 3.12, its venv module and CA certificates. Both stages take the
 # same one: that keeps the virtual environment valid after the copy.
@@ -44,10 +48,31 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     && rm -rf /opt/chainrule/lib/python3.*/site-packages/torch/include /opt/chainrule/lib/python3.*/site-packages/torch/test \
     && find /opt/chainrule/lib/python3.*/site-packages/torch/bin -type f ! -name torch_shm_manager -delete
 
+ARG KERNELS=native
+# hadolint ignore=DL3008
+RUN case "${KERNELS}" in \
+        native) ;; \
+        torch) exit 0 ;; \
+        *) echo "KERNELS must be native or torch, is ${KERNELS}" >&2; exit 1 ;; \
+    esac \
+    && echo '#include <pthread.h>' > headers.c \
+    && if ! $(/opt/chainrule/bin/python -c 'import sysconfig; print(sysconfig.get_config_var("CC"))') -fsyntax-only headers.c; then \
+        if ! command -v apt-get >/dev/null; then \
+            echo "no C compiler and no apt-get in the base image: take another BASE, or KERNELS=torch" >&2; exit 1; \
+        fi; \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends gcc libc6-dev \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
+
 COPY README.md LICENSE ./
 COPY app app
 COPY model_runtime model_runtime
-RUN /opt/chainrule/bin/python -m pip install --no-index --no-deps --no-build-isolation --prefix /opt/program .
+RUN if [ "${KERNELS}" = torch ]; then export CC=false; fi \
+    && /opt/chainrule/bin/python -m pip install --no-index --no-deps --no-build-isolation --prefix /opt/program . \
+    && if [ "${KERNELS}" = native ] && ! ls /opt/program/lib/python3.*/site-packages/model_runtime/native/_kernels*.so; then \
+        echo "the kernels could not be compiled: take another BASE, or KERNELS=torch" >&2; exit 1; \
+    fi
 
 ARG BAKE_MODEL=
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \

@@ -1,5 +1,6 @@
 # Every job of the repository; `make` alone lists them. A bare machine needs Python 3.11 or 3.12 with its venv
-# module, make, and a package index; the rest is set up in .venv, once, and again when its inputs change.
+# module, make, and a package index, and for speed a C compiler; the rest is set up in .venv, once, and
+# again when its inputs change.
 #
 #   PYTHON       the Python that .venv is made from          make test PYTHON=python3.12
 #   TORCH_INDEX  one more package index to find torch in. The usual index's torch for Linux on x86-64 brings
@@ -40,6 +41,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= chainrule:$(VERSION)
 BAKE_MODEL ?= smollm2-135m-instruct
 BASE ?=
+KERNELS ?= native
 IMAGE_STORE ?= .cache/image
 
 .PHONY: help
@@ -108,12 +110,12 @@ bench-gpu: $(VENV)/.ready ## measure on a CUDA card, with random weights of Qwen
 
 .PHONY: image
 image: ## build the image with mmdebstrap and buildah, as root, without a Docker engine
-	IMAGE="$(IMAGE)" BASE="$(BASE)" BAKE_MODEL="$(BAKE_MODEL)" TORCH_INDEX="$(TORCH_INDEX)" VERSION="$(VERSION)" \
+	IMAGE="$(IMAGE)" BASE="$(BASE)" KERNELS="$(KERNELS)" BAKE_MODEL="$(BAKE_MODEL)" TORCH_INDEX="$(TORCH_INDEX)" VERSION="$(VERSION)" \
 		STORE="$(IMAGE_STORE)" PYTHON="$(PYTHON)" deploy/image.sh
 
 .PHONY: image-test
 image-test: ## start that image, and see it become healthy, score and stop
-	$(PYTHON) deploy/image_test.py --image "$(IMAGE)" --store "$(IMAGE_STORE)"
+	$(PYTHON) deploy/image_test.py --image "$(IMAGE)" --store "$(IMAGE_STORE)" --kernels "$(KERNELS)"
 
 .PHONY: image-lint
 image-lint: $(VENV)/.ready-image-lint ## check the Dockerfile

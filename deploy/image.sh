@@ -6,6 +6,7 @@
 #   BASE         base image to build on; empty makes a Debian one  (empty)
 #   SUITE        Debian release of that base                       bookworm
 #   MIRROR       where its packages come from; empty is usual one  (empty)
+#   KERNELS      native compiles the kernels, torch does without    native
 #   BAKE_MODEL   model put into the image; empty leaves it out     (empty)
 #   TORCH_INDEX  one more package index to look for torch in       (empty)
 #   VERSION      the version label                                 unreleased
@@ -63,6 +64,7 @@ build() {
     done <"$WORK/mounts"
     buildah_here bud --isolation chroot --format docker --tag "$IMAGE" \
         --build-arg BASE="${BASE:-$DEBIAN_BASE}" \
+        --build-arg KERNELS="${KERNELS:-native}" \
         --build-arg BAKE_MODEL="${BAKE_MODEL:-}" \
         --build-arg TORCH_INDEX="${TORCH_INDEX:-}" \
         --build-arg VERSION="${VERSION:-unreleased}" \

@@ -1,10 +1,11 @@
 """Start the built image without a container engine, and use it as its users would.
 
-Usage: python3 deploy/image_test.py [--image NAME:TAG] [--store FOLDER]      (as root)
+Usage: python3 deploy/image_test.py [--image NAME:TAG] [--store FOLDER] [--kernels KIND]   (as root)
 
 The image's own entry point, user, environment and health check are read from it and used as they
-are. It must refuse to listen without an API key, turn healthy with one, score by curl, have
-written nothing outside /tmp, and end with status 0 after SIGTERM. Exit status 0 means that it did.
+are. It must refuse to listen without an API key, turn healthy with one, score by curl with the
+kernels that it was built with, have written nothing outside /tmp, and end with status 0 after
+SIGTERM. Exit status 0 means that it did.
 """
 
 from __future__ import annotations
@@ -177,6 +178,17 @@ def curl(port: int, key: str | None) -> tuple[int, dict[str, Any]]:
     return int(status), json.loads(body)
 
 
+def check_kernels(port: int, key: str, kernels: str) -> None:
+    """What /v1/models says computes."""
+    command = ["curl", "--silent", "--show-error", "--fail", "--max-time", "60"]
+    command += ["--header", f"Authorization: Bearer {key}", f"http://127.0.0.1:{port}/v1/models"]
+    (card,) = json.loads(read(command))["data"]
+    if card["kernels"] != kernels:
+        reason = card.get("kernels_reason", "that is what was asked for")
+        raise ImageError(f"kernels are {card['kernels']}, not {kernels}: {reason}")
+    logger.info("kernels: %s", kernels)
+
+
 def check_scores(port: int, key: str) -> None:
     """A request without the key is refused; with it " Paris" ranks first."""
     status, answer = curl(port, None)
@@ -222,7 +234,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def check(box: Container, folder: Path) -> None:
+def check(box: Container, folder: Path, kernels: str) -> None:
     """Every check in turn. The server's output goes to ``folder/log``."""
     since, port, key, log = time.time(), free_port(), secrets.token_hex(16), folder / "log"
     check_refuses_without_key(box, log)
@@ -235,6 +247,7 @@ def check(box: Container, folder: Path) -> None:
         logger.info("healthy after %.1f s", wait_until_healthy(box, starter, port))
         pid = server_of(starter)
         check_user(box, pid)
+        check_kernels(port, key, kernels)
         check_scores(port, key)
         check_stops(starter, pid, signal.Signals[box.config.get("StopSignal", "SIGTERM")])
     check_wrote_nothing(box, since)
@@ -244,6 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--image", default="chainrule:latest")
     parser.add_argument("--store", type=Path, default=Path(".cache/image"))
+    parser.add_argument("--kernels", choices=("native", "torch"), default="native")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with tempfile.TemporaryDirectory() as folder:
@@ -251,7 +265,7 @@ def main() -> None:
         Path(folder).chmod(0o755)
         try:
             with container(args.image, args.store.resolve()) as box:
-                check(box, Path(folder))
+                check(box, Path(folder), args.kernels)
         except ImageError as error:
             log = Path(folder, "log")
             sys.stderr.write(log.read_text(errors="replace") if log.exists() else "")
