@@ -107,7 +107,9 @@ def test_a_model_without_invariant_products_says_so(
     tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its description says it, and the log does, once; its fingerprint tells layouts apart."""
-    config = EngineConfig(model=str(tiny_folder("llama")), device="cpu", kv_cache_bytes=1 << 20)
+    config = EngineConfig(
+        model=str(tiny_folder("llama")), device="cpu", kernels="torch", kv_cache_bytes=1 << 20
+    )
     good = Engine.load(config)
     assert good.info.batch_invariant and not caplog.records
     monkeypatch.setattr(row_layout, "keeps_bits", lambda *_: False)
