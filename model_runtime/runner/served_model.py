@@ -203,7 +203,7 @@ def _room(loaded: LoadedModel, config: EngineConfig) -> MemoryGuard | None:
     return room
 
 
-def _prepare_padded(loaded: LoadedModel, _config: EngineConfig) -> _Prepared:
+def _prepare_padded(loaded: LoadedModel, config: EngineConfig) -> _Prepared:
     runner = UnbatchedModelRunner(loaded.model, loaded.info.max_model_len)
 
     def run(batch: Batch) -> Sequence[QueryResult]:
@@ -214,6 +214,7 @@ def _prepare_padded(loaded: LoadedModel, _config: EngineConfig) -> _Prepared:
         runner.cache,
         rows := RowLayout(),
         digest(loaded.info.fingerprint, str(rows)),
+        kernels_reason=None if config.kernels == "torch" else "runner is padded",
     )
 
 

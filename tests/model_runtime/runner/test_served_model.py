@@ -29,9 +29,11 @@ def config(folder: object, **settings: Any) -> EngineConfig:
     [
         ({}, NOT_BUILT, 1),
         ({"dtype": "bfloat16"}, "dtype is bfloat16", 0),
+        ({"runner": "padded"}, "runner is padded", 0),
+        ({"runner": "padded", "kernels": "torch"}, None, 0),
         ({"kernels": "torch"}, None, 0),
     ],
-    ids=["auto", "bfloat16", "torch"],
+    ids=["auto", "bfloat16", "padded", "padded torch", "torch"],
 )
 def test_a_missing_library_is_warned_of(
     settings: dict[str, Any],
