@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from model_runtime.config import EngineConfig
 from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.engine import Engine
 from model_runtime.runner.model_runner import ModelRunner
+from model_runtime.runner.native_runner import NativeModelRunner
 from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS
 from model_runtime.types import (
     EngineStats,
@@ -105,14 +106,19 @@ def watch_forwards(
 ) -> list[SeenForward]:
     """Note every forward of every runner from now on; ``fault`` may falsify what it says."""
     seen: list[SeenForward] = []
-    run = ModelRunner.run
 
-    def watched(runner: ModelRunner, batch: Batch) -> BatchOutput:
-        seen.append(SeenForward(batch, torch.get_num_threads()))
-        output = run(runner, batch)
-        return output if fault is None else fault(batch, output)
+    def watch(kind: type[ModelRunner] | type[NativeModelRunner]) -> None:
+        run: Callable[[Any, Batch], BatchOutput] = kind.run
 
-    monkeypatch.setattr(ModelRunner, "run", watched)
+        def watched(runner: Any, batch: Batch) -> BatchOutput:
+            seen.append(SeenForward(batch, torch.get_num_threads()))
+            output = run(runner, batch)
+            return output if fault is None else fault(batch, output)
+
+        monkeypatch.setattr(kind, "run", watched)
+
+    watch(ModelRunner)
+    watch(NativeModelRunner)
     return seen
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,15 +18,12 @@ from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.runner.native_runner import NativeModelRunner
 from model_runtime.types import LogprobQuery, LogprobResult
 
-TEST_KERNELS = os.environ.get("CHAINRULE_KERNELS", "auto")
-"""As in the settings, so that all tests can be run with torch's kernels."""
-
 
 def build_runner(
     model: PreTrainedModel,
     kv_bytes: int,
     dtype: torch.dtype = torch.float32,
-    kernels: str = TEST_KERNELS,
+    kernels: str = "auto",
 ) -> ModelRunner | NativeModelRunner:
     """The runner that an engine would choose: see ``choose_runner``."""
     if dtype is torch.float32 and available() and kernels != "torch":
@@ -49,7 +45,7 @@ class Offline:
         kv_bytes: int = 64 << 20,
         slots: int | None = None,
         dtype: torch.dtype = torch.float32,
-        kernels: str = TEST_KERNELS,
+        kernels: str = "auto",
     ) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             folder, attn_implementation=ATTENTION_NAME, dtype=torch.float32

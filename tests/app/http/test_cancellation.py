@@ -17,6 +17,7 @@ from app.http.middleware.body_limit import BodyLimit
 from model_runtime import Engine, EngineConfig
 from model_runtime.batching.batch import Batch, BatchOutput
 from model_runtime.runner.model_runner import ModelRunner
+from model_runtime.runner.native_runner import NativeModelRunner
 from tests.app.conftest import shell_app
 from tests.app.http.middleware.test_middleware import Message, post
 from tests.conftest import TinyFolder
@@ -150,14 +151,20 @@ async def settled(held: Callable[[], dict[str, object]]) -> dict[str, object]:
 @pytest.fixture
 def may_run(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """While it is cleared, forwards wait."""
-    gate, run = threading.Event(), ModelRunner.run
+    gate = threading.Event()
     gate.set()
 
-    def wait_and_run(runner: ModelRunner, batch: Batch) -> BatchOutput:
-        gate.wait()
-        return run(runner, batch)
+    def hold(kind: type[ModelRunner] | type[NativeModelRunner]) -> None:
+        run: Callable[[Any, Batch], BatchOutput] = kind.run
 
-    monkeypatch.setattr(ModelRunner, "run", wait_and_run)
+        def wait_and_run(runner: Any, batch: Batch) -> BatchOutput:
+            gate.wait()
+            return run(runner, batch)
+
+        monkeypatch.setattr(kind, "run", wait_and_run)
+
+    hold(ModelRunner)
+    hold(NativeModelRunner)
     return gate
 
 

@@ -15,6 +15,8 @@ import torch
 
 from app import server
 from model_runtime.batching.batch import Batch
+from model_runtime.decoder.native_decoder import NativeDecoder
+from model_runtime.errors import OutOfMemory
 from model_runtime.runner.model_runner import ModelRunner
 from tests.app.stub_server import TIMEOUT_S, ServerProcess, await_true
 from tests.conftest import TinyFolder
@@ -55,16 +57,25 @@ TAKEN = 300 * MIB
 
 def run_out_of_memory() -> None:
     """Let the forwards of some paths take much memory and fail for want of more."""
-    forward = ModelRunner._forward
+    torch_forward, native_forward = ModelRunner._forward, NativeDecoder.forward
 
-    def exhausting(runner: ModelRunner, batch: Batch) -> Any:
-        hidden, bad = forward(runner, batch)
+    def exhaust(batch: Batch, error: type[Exception]) -> None:
         if any(extent.query.tokens[0] == EXHAUSTING for extent in batch.query_slices):
-            taken = torch.ones(TAKEN // hidden.element_size(), dtype=hidden.dtype)
-            raise torch.OutOfMemoryError(f"no room beside {taken.numel()} elements")
-        return hidden, bad
+            taken = torch.ones(TAKEN // 4)
+            raise error(f"no room beside {taken.numel()} elements")
 
-    ModelRunner._forward = exhausting  # type: ignore[method-assign]
+    def with_torch(runner: ModelRunner, batch: Batch) -> Any:
+        found = torch_forward(runner, batch)
+        exhaust(batch, torch.OutOfMemoryError)
+        return found
+
+    def natively(decoder: NativeDecoder, batch: Batch, progress: Callable[[], None]) -> Any:
+        found = native_forward(decoder, batch, progress)
+        exhaust(batch, OutOfMemory)
+        return found
+
+    ModelRunner._forward = with_torch  # type: ignore[method-assign]
+    NativeDecoder.forward = natively  # type: ignore[method-assign]
 
 
 def test_who_runs_out_of_memory_leaves_none_behind(start: Start) -> None:

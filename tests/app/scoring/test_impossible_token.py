@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ from torch import Tensor
 from app.schemas.next_token import NextTokenResponse
 from model_runtime import Engine, EngineConfig
 from model_runtime.runner.model_runner import ModelRunner
+from model_runtime.runner.native_runner import NativeModelRunner
 from tests.app.conftest import client_of, shell_app
 from tests.conftest import TinyFolder
 from tests.tiny_models import TINY_VOCAB
@@ -28,17 +29,22 @@ async def client(
     tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a tiny model whose logit of one token is minus infinity, always."""
-    logits = ModelRunner._logits
 
-    def masked(runner: ModelRunner, hidden: Tensor) -> Tensor:
-        return logits(runner, hidden).index_fill(
-            1, hidden.new_tensor([IMPOSSIBLE]).long(), -math.inf
-        )
+    def mask(kind: type[ModelRunner] | type[NativeModelRunner]) -> None:
+        logits: Callable[[Any, Tensor], Tensor] = kind._logits
+
+        def masked(runner: Any, hidden: Tensor) -> Tensor:
+            return logits(runner, hidden).index_fill(
+                1, hidden.new_tensor([IMPOSSIBLE]).long(), -math.inf
+            )
+
+        monkeypatch.setattr(kind, "_logits", masked)
 
     folder = str(tiny_folder("llama"))
     engine = Engine.load(EngineConfig(model=folder, kv_cache_bytes=4 << 20))
     async with client_of(shell_app(engine)) as client:
-        monkeypatch.setattr(ModelRunner, "_logits", masked)
+        mask(ModelRunner)
+        mask(NativeModelRunner)
         yield client
 
 

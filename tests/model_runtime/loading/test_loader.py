@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from model_runtime.config import EngineConfig
 from model_runtime.errors import CorruptModel, ModelLoadError, UnsupportedModel
+from model_runtime.loading import fingerprint
 from model_runtime.loading import loader as model_loader
 from model_runtime.loading.loader import LoadedModel, dequantize, load_model
 from tests.model_runtime.loading.tiny_gguf import write_tiny_gguf
@@ -292,15 +293,18 @@ def test_the_fingerprint_follows_the_runtimes_own_code(
 ) -> None:
     """Another line that computes is another fingerprint; when things run is no part of it."""
     package = tmp_path / "runtime"
-    for name in ("loading", "kernels", "scheduling"):
+    for name in ("loading", "kernels", "native", "scheduling"):
         (package / name).mkdir(parents=True)
     (package / "loading" / "loader.py").write_text("one = 1\n")
-    monkeypatch.setattr(model_loader, "__file__", str(package / "loading" / "loader.py"))
+    monkeypatch.setattr(fingerprint, "__file__", str(package / "loading" / "fingerprint.py"))
     before = load(folder).info.fingerprint
     (package / "scheduling" / "policy.py").write_text("two = 2\n")
     assert load(folder).info.fingerprint == before
     (package / "kernels" / "linear.py").write_text("two = 2\n")
-    assert load(folder).info.fingerprint != before
+    changed = load(folder).info.fingerprint
+    assert changed != before
+    (package / "native" / "kernels.h").write_text("int two = 2;\n")
+    assert load(folder).info.fingerprint not in (before, changed)
 
 
 def test_loading_draws_no_progress_bar(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

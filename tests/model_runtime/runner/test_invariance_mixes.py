@@ -200,6 +200,7 @@ def test_a_model_that_sees_its_neighbours_is_noticed(
         return loaded
 
     monkeypatch.setattr("model_runtime.runner.served_model.load_model", load_leaky)
+    monkeypatch.setattr("model_runtime.runner.choose_runner.available", lambda: False)
     crowd = Crowd(tiny_folder("llama"), 0, count=6)
     crowd.run(*MIXES[:1])
     assert crowd.ledger.conflicts
