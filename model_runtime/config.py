@@ -27,9 +27,9 @@ class EngineConfig:
             architectures that ``paths`` refuses, and many times slower.
         kernels: what computes a forward: ``native`` is the library that was compiled with the
             package, and nothing is served where it cannot be; ``torch`` is torch's kernels.
-            ``auto`` is native where the library is there, the device is a CPU, the dtype is
-            float32 and the model one that it knows; else torch. ``ModelInfo.kernels`` says which
-            it became.
+            ``auto`` is native where the library is there, the device is a CPU and the model one
+            that it knows; else torch. ``ModelInfo.kernels`` says which it became. In bfloat16 the
+            decoder's products are torch's in any case.
         max_model_len: lowers the model's own limit on tokens in a path; states it for a model
             that has none.
         max_batch_tokens: tokens fed to one forward at most; longer paths are chunked.

@@ -26,9 +26,9 @@ def build_runner(
     kernels: str = "auto",
 ) -> ModelRunner | NativeModelRunner:
     """The runner that an engine would choose: see ``choose_runner``."""
-    if dtype is torch.float32 and available() and kernels != "torch":
+    if available() and kernels != "torch":
         try:
-            return NativeModelRunner(model, kv_bytes)
+            return NativeModelRunner(model, kv_bytes, dtype)
         except NotDescribed:
             if kernels == "native":
                 raise

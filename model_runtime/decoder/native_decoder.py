@@ -12,7 +12,7 @@ from model_runtime.decoder.description import Decoder, Rotation
 from model_runtime.decoder.key_spans import key_spans
 from model_runtime.decoder.operations import LayerOperations
 from model_runtime.decoder.rotary import AngleTable
-from model_runtime.decoder.weights import Embedding, PackedLayer
+from model_runtime.decoder.weights import Embedding, MakeLinear, PackedLayer
 from model_runtime.kv_cache.storage import KVStorage
 
 KEPT_ROWS = 128
@@ -22,7 +22,7 @@ KEPT_ROWS = 128
 class NativeDecoder:
     """Embeddings and layers; the final norm belongs to the head."""
 
-    def __init__(self, decoder: Decoder, storage: KVStorage) -> None:
+    def __init__(self, decoder: Decoder, storage: KVStorage, make_linear: MakeLinear) -> None:
         """Copy a decoder's weights, letting go of the module's own layer by layer."""
         self._storage = storage
         self._embedding = Embedding(decoder)
@@ -31,7 +31,7 @@ class NativeDecoder:
         self._layers = []
         for index in range(decoder.layer_count):
             layer = decoder.layer(index)
-            self._layers.append(PackedLayer.of(layer, self._table_of(layer.rotation)))
+            self._layers.append(PackedLayer.of(layer, self._table_of(layer.rotation), make_linear))
             layer.release()
         self._kept = self._operations(KEPT_ROWS)
 

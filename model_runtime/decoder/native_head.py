@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model_runtime.decoder.description import Decoder
-from model_runtime.decoder.operations import linear_product, norm_rows
+from model_runtime.decoder.operations import native_product, norm_rows
 from model_runtime.decoder.weights import PackedLinear
 from model_runtime.native.library import run
 
@@ -29,5 +29,5 @@ class NativeHead:
     def logits(self, x: Tensor) -> Tensor:
         """New logits, not capped yet; ``x`` stays as it is."""
         normed, logits = torch.empty_like(x), torch.empty(len(x), self.vocab_size)
-        run([norm_rows(x, self._norm, normed), linear_product(normed, self._linear, logits)])
+        run([norm_rows(x, self._norm, normed), native_product(normed, self._linear, logits)])
         return logits

@@ -1,19 +1,21 @@
-"""The layers of a decoder as one list of native operations, for a number of rows.
+"""The layers of a decoder as native operations, for a number of rows.
 
 Two scratch tensors serve all layers: ``wide`` takes what the products of queries, keys and values
 and of gate and up give, ``narrow`` what goes into a product. So what a row takes does not depend on
-how many layers there are.
+how many layers there are. In float32 all of it is one list, of which a call runs many layers; in
+bfloat16 torch computes the products between the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model_runtime.decoder.description import Norm
-from model_runtime.decoder.weights import PackedLayer, PackedLinear
+from model_runtime.decoder.weights import BFloat16Linear, PackedLayer, PackedLinear
 from model_runtime.kv_cache.storage import KVStorage
 from model_runtime.native.kernels import (
     add_rows,
@@ -30,6 +32,22 @@ from model_runtime.native.library import Operation, Program
 WORK_A_CALL = 1 << 34
 """Multiply-adds in one call of the library: a tenth of a second or so on two cores. Behind each
 call others may have the interpreter, and a watchdog sees progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchProduct:
+    """y = linear(x), by torch's kernels."""
+
+    x: Tensor
+    linear: BFloat16Linear
+    y: Tensor
+
+    def run(self, rows: int) -> None:
+        """Of the first ``rows`` rows."""
+        self.y[:rows] = self.linear.linear(self.x[:rows])
+
+
+Step = Operation | TorchProduct
 
 
 class LayerOperations:
@@ -72,15 +90,11 @@ class LayerOperations:
         self._narrow = torch.zeros(capacity * max(inputs))
         self._pending: Tensor | None = None
         self._attention: list[Operation] = []
-        operations: list[Operation] = []
-        self._ends: list[int] = []
-        for index, layer in enumerate(layers):
-            operations += self._layer(index, layer)
-            self._ends.append(len(operations))
-        operations += self._settle()
-        self._ends[-1] = len(operations)
+        self._layers = [list(self._layer(index, layer)) for index, layer in enumerate(layers)]
+        self._layers[-1] += self._settle()
         self._work = max(layer.multiply_adds for layer in layers)
-        self._program = Program(operations)
+        steps = (step for layer in self._layers for step in layer)
+        self._program = Program([step for step in steps if isinstance(step, Operation)])
 
     def run(self, rows: int, spans: Tensor, slots: Tensor, progress: Callable[[], None]) -> None:
         """Run all layers over the first ``rows`` rows.
@@ -93,14 +107,24 @@ class LayerOperations:
         for operation in self._attention:
             set_key_spans(operation, slots, spans)
         self._program.set_rows(rows)
-        layers_a_call = max(1, WORK_A_CALL // (self._work * rows))
-        first = 0
-        for stop in [*self._ends[layers_a_call - 1 : -1 : layers_a_call], self._ends[-1]]:
-            progress()
-            self._program.run(first, stop)
-            first = stop
+        first = stop = work = 0  # native operations from ``first`` on have yet to run
+        for layer in self._layers:
+            if work >= WORK_A_CALL:
+                progress()
+                self._program.run(first, stop)
+                first, work = stop, 0
+            work += self._work * rows
+            for step in layer:
+                if isinstance(step, Operation):
+                    stop += 1
+                else:
+                    self._program.run(first, stop)
+                    step.run(rows)
+                    first = stop
+        progress()
+        self._program.run(first, stop)
 
-    def _layer(self, index: int, layer: PackedLayer) -> Iterator[Operation]:
+    def _layer(self, index: int, layer: PackedLayer) -> Iterator[Step]:
         before, behind, before_mlp, behind_mlp = layer.norms
         qkv = self._view(self._wide, layer.qkv.outputs)
         yield from self._product_of_x(before, layer.qkv, qkv)
@@ -158,7 +182,7 @@ class LayerOperations:
         self._attention.append(operation)
         yield operation
 
-    def _mlp(self, layer: PackedLayer, before: Norm | None, y: Tensor) -> Iterator[Operation]:
+    def _mlp(self, layer: PackedLayer, before: Norm | None, y: Tensor) -> Iterator[Step]:
         """y = mlp(before(x)), after what is pending was added to x."""
         up = self._view(self._wide, layer.up.outputs)
         yield from self._product_of_x(before, layer.up, up)
@@ -169,8 +193,8 @@ class LayerOperations:
         yield linear_product(activated, layer.down, y)
 
     def _product_of_x(
-        self, norm: Norm | None, linear: PackedLinear, y: Tensor
-    ) -> Iterator[Operation]:
+        self, norm: Norm | None, linear: PackedLinear | BFloat16Linear, y: Tensor
+    ) -> Iterator[Step]:
         """y = linear(norm(x)), after what is pending was added to x."""
         if norm is None:
             yield from self._settle()
@@ -195,8 +219,17 @@ def _any_parallel(layers: Sequence[PackedLayer]) -> bool:
     return any(layer.parallel for layer in layers)
 
 
-def linear_product(x: Tensor, linear: PackedLinear, y: Tensor) -> Operation:
+def linear_product(
+    x: Tensor, linear: PackedLinear | BFloat16Linear, y: Tensor
+) -> Operation | TorchProduct:
     """y = linear(x)."""
+    if isinstance(linear, BFloat16Linear):
+        return TorchProduct(x, linear, y)
+    return native_product(x, linear, y)
+
+
+def native_product(x: Tensor, linear: PackedLinear, y: Tensor) -> Operation:
+    """y = linear(x) in float32."""
     return product(x, linear.weight, linear.bias, y)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model_runtime.decoder.description import Attention, Decoder, Layer, Linear, Norm
+from model_runtime.kernels import linear as kernels_linear
+from model_runtime.kernels.threads import ThreadLimiter
 from model_runtime.native.kernels import Activation, PackedWeight, pack
 
 
@@ -22,11 +25,7 @@ class PackedLinear:
     def of(cls, linear: Linear) -> PackedLinear:
         """Copy a linear layer's weights, as one product."""
         weight = held(torch.cat(linear.weights))
-        bias = None
-        if any(part is not None for part in linear.biases):
-            pairs = zip(linear.weights, linear.biases, strict=True)
-            bias = torch.cat([w.new_zeros(len(w)) if b is None else b for w, b in pairs])
-        return cls(pack(weight, weight.dtype), bias)
+        return cls(pack(weight, weight.dtype), _joined_bias(linear))
 
     @property
     def inputs(self) -> int:
@@ -35,6 +34,32 @@ class PackedLinear:
     @property
     def outputs(self) -> int:
         return self.weight.out_features
+
+
+class BFloat16Linear:
+    """A linear layer whose product alone is in bfloat16, by oneDNN.
+
+    Attributes:
+        linear: the layer as torch's kernels take it; how many rows its products have is set there.
+    """
+
+    def __init__(self, linear: Linear, threads: ThreadLimiter) -> None:
+        """Copy a linear layer's weights, as one product."""
+        bias = _joined_bias(linear)
+        weight = torch.cat(linear.weights)
+        self.linear = kernels_linear.PackedLinear(weight, bias, torch.bfloat16, threads)
+
+    @property
+    def inputs(self) -> int:
+        return int(self.linear.in_features)
+
+    @property
+    def outputs(self) -> int:
+        return int(self.linear.out_features)
+
+
+MakeLinear = Callable[[Linear], PackedLinear | BFloat16Linear]
+"""How the weights of a layer are copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +71,10 @@ class PackedLayer:
     """
 
     attention: Attention
-    qkv: PackedLinear
-    output: PackedLinear
-    up: PackedLinear
-    down: PackedLinear
+    qkv: PackedLinear | BFloat16Linear
+    output: PackedLinear | BFloat16Linear
+    up: PackedLinear | BFloat16Linear
+    down: PackedLinear | BFloat16Linear
     gated: bool
     activation: Activation
     norms: tuple[Norm | None, Norm | None, Norm | None, Norm | None]
@@ -57,14 +82,14 @@ class PackedLayer:
     rotation: int | None
 
     @classmethod
-    def of(cls, layer: Layer, rotation: int | None) -> PackedLayer:
+    def of(cls, layer: Layer, rotation: int | None, make_linear: MakeLinear) -> PackedLayer:
         """Copy a layer's weights."""
         return cls(
             attention=layer.attention,
-            qkv=PackedLinear.of(layer.qkv),
-            output=PackedLinear.of(layer.output),
-            up=PackedLinear.of(layer.up),
-            down=PackedLinear.of(layer.down),
+            qkv=make_linear(layer.qkv),
+            output=make_linear(layer.output),
+            up=make_linear(layer.up),
+            down=make_linear(layer.down),
             gated=layer.gated,
             activation=layer.activation,
             norms=layer.norms,
@@ -73,9 +98,14 @@ class PackedLayer:
         )
 
     @property
+    def linears(self) -> tuple[PackedLinear | BFloat16Linear, ...]:
+        """All four."""
+        return self.qkv, self.output, self.up, self.down
+
+    @property
     def multiply_adds(self) -> int:
         """Of its products, per row."""
-        return sum(x.inputs * x.outputs for x in (self.qkv, self.output, self.up, self.down))
+        return sum(linear.inputs * linear.outputs for linear in self.linears)
 
 
 class Embedding:
@@ -93,6 +123,14 @@ class Embedding:
             x.mul_(self._scale)
         if self._positions is not None:
             x.add_(self._positions.index_select(0, positions))
+
+
+def _joined_bias(linear: Linear) -> Tensor | None:
+    """Of all outputs, zeros where a part of them has none."""
+    if all(part is None for part in linear.biases):
+        return None
+    pairs = zip(linear.weights, linear.biases, strict=True)
+    return torch.cat([w.new_zeros(len(w)) if b is None else b for w, b in pairs])
 
 
 def held(weight: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ def choose_runner(
     reason = _why_not_native(loaded)
     if reason is None:
         try:
-            return NativeModelRunner(loaded.model, config.kv_cache_bytes), None
+            dtype = DTYPES[loaded.info.dtype]
+            return NativeModelRunner(loaded.model, config.kv_cache_bytes, dtype), None
         except NotDescribed as unknown:
             reason = str(unknown)
     if config.kernels == "native":
@@ -35,8 +36,6 @@ def choose_runner(
 def _why_not_native(loaded: LoadedModel) -> str | None:
     if loaded.info.device != "cpu":
         return f"device is {loaded.info.device}"
-    if loaded.info.dtype != "float32":
-        return f"dtype is {loaded.info.dtype}"
     return None if available() else NOT_BUILT
 
 

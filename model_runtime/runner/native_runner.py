@@ -1,7 +1,8 @@
 """NativeModelRunner.run(batch): the same as ``ModelRunner``, through the native kernels.
 
-Every product, norm, exponential and sum is a kernel of this package, whose bits follow from a row's
-own path: not from its neighbours, the threads, the instruction set or the version of a library.
+In float32 every product, norm, exponential and sum is a kernel of this package, whose bits follow
+from a row's own path: not from its neighbours, the threads, the instruction set or the version of a
+library. In bfloat16 the decoder's products are oneDNN's, in the layout that keeps a row's bits.
 """
 
 from __future__ import annotations
@@ -15,48 +16,64 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model_runtime.batching.batch import Batch, BatchOutput
+from model_runtime.decoder.description import Linear
 from model_runtime.decoder.from_transformers import describe
 from model_runtime.decoder.native_decoder import NativeDecoder
 from model_runtime.decoder.native_head import NativeHead
+from model_runtime.decoder.weights import BFloat16Linear, PackedLinear
 from model_runtime.kernels.allocator import tune_malloc
+from model_runtime.kernels.linear import check_products
+from model_runtime.kernels.threads import ThreadLimiter
 from model_runtime.kv_cache.storage import KVShape, KVStorage
 from model_runtime.loading.supported_models import check_supported
 from model_runtime.logprobs.native_tile import reduce_natively
 from model_runtime.logprobs.reduce import reduce_head_rows
 from model_runtime.native.library import use_threads
-from model_runtime.runner.row_layout import RowLayout
+from model_runtime.runner.row_layout import native_layout
 
 
 class NativeModelRunner:
-    """A transformers causal LM in float32 on the CPU, and its KV storage.
+    """A transformers causal LM on the CPU, and its KV storage.
 
     Attributes:
         slots: tokens that the KV storage holds.
-        rows: rows keep their bits in any layout.
+        rows: how rows are put to the products; in float32 bits do not depend on it.
         frequencies: of the rotary positions, as bytes.
     """
 
-    rows = RowLayout(batch_invariant=True)
-
-    def __init__(self, model: PreTrainedModel, kv_bytes: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, kv_bytes: int, product_dtype: torch.dtype = torch.float32
+    ) -> None:
         """Take over a model, whose weights are copied and let go of.
 
         Args:
             model: in float32 on the CPU, loaded for ``ATTENTION_NAME``.
             kv_bytes: bounds the storage of keys and values.
+            product_dtype: of the decoder's matrix products; all else is in float32.
 
         Raises:
             NotDescribed: the kernels do not know the model, which stays as it is.
             UnsupportedModel: no runner serves it.
         """
         check_supported(model)
+        check_products(model.device, product_dtype)
         decoder = describe(model)
         tune_malloc()
         shape = KVShape.of(model.config.get_text_config(), torch.float32)
         self.slots = shape.slots_within(kv_bytes)
         use_threads(torch.get_num_threads())
         self._head = NativeHead(decoder)
-        self._decoder = NativeDecoder(decoder, KVStorage(shape, self.slots, model.device))
+        threads, rounded = ThreadLimiter(), []
+
+        def make_linear(linear: Linear) -> PackedLinear | BFloat16Linear:
+            if product_dtype is torch.float32:
+                return PackedLinear.of(linear)
+            rounded.append(BFloat16Linear(linear, threads))
+            return rounded[-1]
+
+        storage = KVStorage(shape, self.slots, model.device)
+        self._decoder = NativeDecoder(decoder, storage, make_linear)
+        self.rows = native_layout([linear.linear for linear in rounded])
         self.frequencies = self._decoder.frequencies
         self._progress: Callable[[], None] = lambda: None
 

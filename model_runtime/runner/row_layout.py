@@ -77,13 +77,28 @@ def choose_layout(
         most_head_rows: that the head ever gets at once.
     """
     attention, found = choose_row_tiles(heads)
-    decoder_rows, found_decoder = _choose_tile(decoder, CROWD)
+    decoder_rows, found_decoder = _choose_tile(decoder)
     head_rows, found_head = _choose_tile(head, most_head_rows)
     give_back_freed_memory()
     return RowLayout(attention, decoder_rows, head_rows, found and found_decoder and found_head)
 
 
-def _choose_tile(layers: Collection[PackedLinear], most_rows: int) -> tuple[int | None, bool]:
+def native_layout(rounded: Collection[PackedLinear]) -> RowLayout:
+    """The layout of native kernels, whose rows keep their bits in any.
+
+    Args:
+        rounded: layers in bfloat16, whose products are not native. Sets their ``tile``.
+    """
+    if not rounded:
+        return RowLayout(batch_invariant=True)
+    decoder_rows, found = _choose_tile(rounded)
+    give_back_freed_memory()
+    return RowLayout(decoder=decoder_rows, batch_invariant=found)
+
+
+def _choose_tile(
+    layers: Collection[PackedLinear], most_rows: int = CROWD
+) -> tuple[int | None, bool]:
     """Set ``tile`` of layers of one precision; that tile, and whether rows keep their bits."""
     kinds = {(x.out_features, x.in_features, x.bias is None): x for x in layers}
     for tile in TILES[1:] if _are_known_to_change(layers) else TILES:

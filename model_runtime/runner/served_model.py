@@ -90,7 +90,7 @@ class ModelBackend:
             free = _bytes_for_sample(loaded.info.device)
             sample = compute_reference(loaded.model, loaded.info.max_model_len, free)
             prepared = prepare(loaded, config)
-            difference = _difference(prepared, sample)
+            difference = _difference(prepared, sample, loaded.info.dtype)
         except ModelLoadError:
             raise
         except Exception as error:  # whatever the code of an unknown architecture raises
@@ -166,12 +166,14 @@ def _prepare_paths(loaded: LoadedModel, config: EngineConfig) -> _Prepared:
     pipeline = ForwardPipeline(plan_batch, run, lambda _batch: cache.rollback(), runner.report_to)
     if isinstance(runner, NativeModelRunner):
         fingerprint = native_fingerprint(loaded.content, runner.frequencies)
+        if loaded.info.dtype != "float32":
+            fingerprint = digest(fingerprint, loaded.info.fingerprint, str(runner.rows))
         return _Prepared(pipeline, cache, runner.rows, fingerprint, "native")
     fingerprint = digest(loaded.info.fingerprint, str(runner.rows))
     return _Prepared(pipeline, cache, runner.rows, fingerprint, "torch", reason)
 
 
-def _difference(prepared: _Prepared, sample: ReferenceSample) -> float | None:
+def _difference(prepared: _Prepared, sample: ReferenceSample, dtype: str) -> float | None:
     """Of native kernels from transformers' own forward, where rounding does not explain it.
 
     What torch's kernels compute is compared when the engine starts, and refused.
@@ -184,7 +186,7 @@ def _difference(prepared: _Prepared, sample: ReferenceSample) -> float | None:
     (answer,) = prepared.forward.run(batch)
     if not isinstance(answer, LogprobResult):
         return math.inf
-    return sample.unexplained(answer.logprobs, "float32")
+    return sample.unexplained(answer.logprobs, dtype)
 
 
 def _bytes_for_sample(device: str) -> int | None:
