@@ -81,6 +81,19 @@ static inline void pause_briefly(void) {
 #endif
 }
 
+/* Sets how this thread rounds; returns how it did. The default mode rounds to nearest and keeps
+ * denormals, whatever a library has set for speed. */
+static unsigned set_rounding(unsigned mode) {
+#if defined(__x86_64__)
+    unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(mode);
+    return before;
+#else
+    return mode;
+#endif
+}
+#define DEFAULT_MODE 0x1f80u
+
 /* Takes and runs tiles until none is left. */
 static int run_tiles(void) {
     int ran = 0;
@@ -105,6 +118,7 @@ static int run_tiles(void) {
 static void *help(void *unused) {
     uint64_t round = atomic_load(&work.round);
     int turns = 0;
+    set_rounding(DEFAULT_MODE);
     while (!atomic_load(&leaving)) {
         if (run_tiles())
             turns = 0;
@@ -200,6 +214,7 @@ int native_run(const struct operation *operations, int64_t count, int instructio
         if (tiles < 0 || tiles > MOST_TILES)
             return (int)i + 1;
     }
+    unsigned rounding = set_rounding(DEFAULT_MODE);
     int together = pthread_mutex_trylock(&calls) == 0;
     if (together && helper_count)
         atomic_store(&work.working, 1);
@@ -216,5 +231,6 @@ int native_run(const struct operation *operations, int64_t count, int instructio
         atomic_store(&work.working, 0);
         pthread_mutex_unlock(&calls);
     }
+    set_rounding(rounding);
     return 0;
 }

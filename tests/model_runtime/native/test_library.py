@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model_runtime.native import library
-from model_runtime.native.kernels import gated, pack, product, rms_norm
+from model_runtime.native.kernels import add_rows, gated, pack, product, rms_norm
 from model_runtime.native.library import InstructionSet, Operation, run, use_threads
 from tests.model_runtime.native.everywhere import drawn, same_bits
 
@@ -100,3 +100,17 @@ def test_no_operations_are_none() -> None:
     y = torch.zeros(1)
     run([])
     assert not y.any()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_denormals_are_kept_whatever_the_process_has_set() -> None:
+    """A library may have them flushed to zero for speed; that is for its own sums."""
+    x, add = torch.full((64, 64), 1e-40), torch.full((64, 64), 2e-40)
+    want = x + add
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor keeps them in any case")
+    try:
+        run([add_rows(x, add)])
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.equal(x, want) and (x > 0).all()
