@@ -335,8 +335,8 @@ def _head_norms(modules: tuple[nn.Module, nn.Module] | None, call: _Call) -> Hea
         return None
     query, key = map(_norm, modules)
     widths = len(query.weight), len(key.weight)
-    if query.centred or key.centred:
-        raise NotDescribed("norms of queries and keys are LayerNorms")
+    if query.centred or key.centred or query.epsilon != key.epsilon:
+        raise NotDescribed("norms of queries and keys are LayerNorms, or differ in epsilon")
     if widths == (call.head_dim, call.head_dim):
         return HeadNorms(query, key, "head")
     if widths == (call.heads * call.head_dim, call.kv_heads * call.head_dim):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_runtime.config import EngineConfig
-from model_runtime.decoder.from_transformers import NotDescribed
+from model_runtime.decoder.from_transformers import NotDescribed, describe
 from model_runtime.errors import UnsupportedModel
 from model_runtime.loading.loader import LoadedModel
 from model_runtime.native.library import NOT_BUILT, available
@@ -21,22 +21,19 @@ def choose_runner(
     """
     if config.kernels == "torch":
         return _torch_runner(loaded, config), None
-    reason = _why_not_native(loaded)
-    if reason is None:
-        try:
+    try:
+        if loaded.info.device != "cpu":
+            raise NotDescribed(f"device is {loaded.info.device}")
+        if available():
             dtype = DTYPES[loaded.info.dtype]
             return NativeModelRunner(loaded.model, config.kv_cache_bytes, dtype), None
-        except NotDescribed as unknown:
-            reason = str(unknown)
+        describe(loaded.model)  # what is not known would not run with the library either
+        reason = NOT_BUILT
+    except NotDescribed as unknown:
+        reason = str(unknown)
     if config.kernels == "native":
         raise UnsupportedModel(f"kernels is native, but {reason}")
     return _torch_runner(loaded, config), reason
-
-
-def _why_not_native(loaded: LoadedModel) -> str | None:
-    if loaded.info.device != "cpu":
-        return f"device is {loaded.info.device}"
-    return None if available() else NOT_BUILT
 
 
 def _torch_runner(loaded: LoadedModel, config: EngineConfig) -> ModelRunner:

@@ -20,7 +20,9 @@ from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.memory.estimate import ModelShape, batch_bytes
 from model_runtime.runner.model_runner import ModelRunner
+from model_runtime.runner.native_runner import NativeModelRunner
 from model_runtime.types import LogprobQuery
+from tests.offline import build_runner
 from tests.tiny_models import tiny_model
 
 VOCAB = 16_384
@@ -59,11 +61,13 @@ def candidates() -> list[LogprobQuery]:
 
 CASES = (prompt, scored_text, candidates)
 
+Runner = ModelRunner | NativeModelRunner
 
-def main(*kinds: str) -> None:
+
+def main(kernels: str, *kinds: str) -> None:
     torch.set_num_threads(1)
     for kind in kinds:
-        in_a_fork(partial(measure, kind))
+        in_a_fork(partial(measure, kernels, kind))
 
 
 def in_a_fork(work: Callable[[], None]) -> None:
@@ -75,11 +79,11 @@ def in_a_fork(work: Callable[[], None]) -> None:
     os.waitpid(child, 0)
 
 
-def measure(kind: str) -> None:
+def measure(kernels: str, kind: str) -> None:
     """Each case of a model."""
     model = tiny_model(kind, vocab_size=VOCAB, **SIZES[kind])
     model.set_attn_implementation(ATTENTION_NAME)
-    runner = ModelRunner(model, 256 << 20)
+    runner = build_runner(model, 256 << 20, kernels=kernels)
     shape = runner.rows.shape_of(ModelShape.of(model.config.get_text_config(), VOCAB))
     run(runner, [LogprobQuery((7, 8, 9), 1)])
     for case in CASES:
@@ -87,7 +91,7 @@ def measure(kind: str) -> None:
 
 
 def report(
-    runner: ModelRunner, shape: ModelShape, kind: str, case: Callable[[], list[LogprobQuery]]
+    runner: Runner, shape: ModelShape, kind: str, case: Callable[[], list[LogprobQuery]]
 ) -> None:
     batch = plan_all(runner, case())
     predicted = batch_bytes(shape, batch) + len(batch.slots) * shape.kv_bytes
@@ -99,17 +103,17 @@ def report(
     sys.stdout.write(json.dumps(line) + "\n")
 
 
-def plan_all(runner: ModelRunner, queries: list[LogprobQuery]) -> Batch:
+def plan_all(runner: Runner, queries: list[LogprobQuery]) -> Batch:
     return plan(
         [QueryProgress(q, q.score_from) for q in queries], PrefixCache(runner.slots), 1 << 20
     )
 
 
-def run(runner: ModelRunner, queries: list[LogprobQuery]) -> None:
+def run(runner: Runner, queries: list[LogprobQuery]) -> None:
     runner.run(plan_all(runner, queries))
 
 
-def growth(runner: ModelRunner, batch: Batch) -> int:
+def growth(runner: Runner, batch: Batch) -> int:
     """Bytes by which the process grows at most while it runs a batch.
 
     Pages of libraries that it touches for the first time are the page cache's and are left out.

@@ -43,8 +43,15 @@ def queries(kind: str) -> list[LogprobQuery]:
     context = tuple(rng.randrange(TINY_VOCAB - 20) for _ in range(longest - 20))
     tails = [tuple(rng.randrange(TINY_VOCAB - 20) for _ in range(n)) for n in (1, 7, 20)]
     scored = [LogprobQuery(context + tail, len(context) - 3, ()) for tail in tails]
-    last = LogprobQuery(context, len(context), tuple(range(9)), top_k=5, summary=True)
+    last = LogprobQuery(
+        context, len(context), tuple(range(9)), top_k=5, summary=True, temperatures=(0.5, 3.0)
+    )
     return [*scored, last]
+
+
+def facts(answers: Sequence[LogprobResult]) -> list[list[Sequence[float]]]:
+    """Every number that is no rank or id."""
+    return [[a.logprobs, a.target_logprobs, a.entropies, a.log_partitions] for a in answers]
 
 
 def native(folder: Path) -> Offline:
@@ -84,6 +91,24 @@ def test_bits_are_the_same_on_every_instruction_set(
     assert all(other == found[0] for other in found[1:])
 
 
+@pytest.mark.real_model
+def test_the_default_model_has_the_same_bits_with_avx2(
+    real_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty layers deep: candidates behind a context across key blocks, and a next token."""
+    best = library.best_instruction_set()
+    if best < InstructionSet.AVX512:
+        pytest.skip("this processor has no wider instruction set to compare with")
+    rng = random.Random(0)
+    context = tuple(rng.randrange(49_152) for _ in range(150))
+    tails = [tuple(rng.randrange(49_152) for _ in range(n)) for n in (1, 8, 30)]
+    asked = [LogprobQuery(context + tail, 140, ()) for tail in tails]
+    asked.append(LogprobQuery(context, 150, (5, 7), top_k=9, summary=True, temperatures=(0.7,)))
+    want = native(real_folder).answer(asked)
+    monkeypatch.setattr(library, "best_instruction_set", lambda: InstructionSet.AVX2)
+    assert native(real_folder).answer(asked) == want
+
+
 def test_torchs_own_kernels_change_no_bit(tiny_folder: TinyFolder) -> None:
     """Another process, whose torch, MKL and oneDNN are held to what every processor has."""
     kinds = ["llama", "gemma2", "gpt_neox"]
@@ -95,10 +120,10 @@ def test_torchs_own_kernels_change_no_bit(tiny_folder: TinyFolder) -> None:
     program = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from tests.model_runtime.runner.test_native_runner import native, queries\n"
+        "from tests.model_runtime.runner.test_native_runner import facts, native, queries\n"
         "for kind, folder in zip(sys.argv[1::2], sys.argv[2::2]):\n"
         "    answers = native(Path(folder)).answer(queries(kind))\n"
-        "    print(json.dumps([[a.logprobs, a.target_logprobs, a.entropies] for a in answers]))\n"
+        "    print(json.dumps(facts(answers)))\n"
     )
     arguments = [part for kind in kinds for part in (kind, str(tiny_folder(kind)))]
     other = subprocess.run(
@@ -111,8 +136,7 @@ def test_torchs_own_kernels_change_no_bit(tiny_folder: TinyFolder) -> None:
     )
     for kind, line in zip(kinds, other.stdout.splitlines(), strict=True):
         answers = native(tiny_folder(kind)).answer(queries(kind))
-        here = [[a.logprobs, a.target_logprobs, a.entropies] for a in answers]
-        assert json.loads(line) == json.loads(json.dumps(here))
+        assert json.loads(line) == json.loads(json.dumps(facts(answers)))
 
 
 def test_the_models_own_weights_are_let_go_of(tiny_folder: TinyFolder) -> None:
