@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from transformers import PreTrainedModel
 
 from benchmarks.in_process import DEFAULTS, results_of
@@ -14,16 +13,21 @@ from model_runtime.attention.interface import ATTENTION_NAME
 from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
 from model_runtime.kv_cache.prefix_cache import PrefixCache
-from model_runtime.runner.model_runner import ModelRunner
+from model_runtime.runner.choose_runner import choose_runner
 
 
 class Bare:
-    """The default model, its runner and its cache."""
+    """The default model, its runner and its cache.
 
-    def __init__(self, kv_bytes: int = 1 << 30) -> None:
-        loaded = load_model(EngineConfig(**DEFAULTS), ATTENTION_NAME)
+    Args:
+        kernels: as in ``EngineConfig``. With native ones ``model`` has no weights any more.
+    """
+
+    def __init__(self, kv_bytes: int = 1 << 30, kernels: str = "auto") -> None:
+        config = EngineConfig(**DEFAULTS | {"kv_cache_bytes": kv_bytes, "kernels": kernels})
+        loaded = load_model(config, ATTENTION_NAME)
         self.model: PreTrainedModel = loaded.model
-        self._runner = ModelRunner(loaded.model, kv_bytes, torch.float32)
+        self._runner, _ = choose_runner(loaded, config)
         self._cache = PrefixCache(self._runner.slots)
 
     def plan(self, queries: Sequence[LogprobQuery]) -> Batch:

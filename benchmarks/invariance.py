@@ -50,7 +50,7 @@ def compare(ours: Score, theirs: Score, gflop: float, runs: int) -> list[str]:
 
 def run(runs: int) -> None:
     """Print the table."""
-    bare = Bare()
+    bare = Bare(kernels="torch")
     table = Table(
         f"One forward of the same packed model, float32: medians of {runs} alternating runs",
         *("workload", "transformers' attention, s", "canonical, s", "canonical / plain"),

@@ -37,6 +37,9 @@ _TILE_BYTES = 12 << 20
 _TILE_BYTES_ON_DEVICE = 256 << 20
 """The same where every tile costs a wait for the device."""
 
+NATIVE_TILE_BYTES = 36 << 20
+"""The same for native kernels, which read a row once: the head's weights are read less often."""
+
 
 MOST_TOP = 64
 """Most probable tokens that are found together with the sums; more of them are looked for apart."""
@@ -48,6 +51,7 @@ def reduce_head_rows(
     batch: Batch,
     vocab_size: int,
     reduce_tile: ReduceTile = reduce_with_torch,
+    height: int | None = None,
 ) -> BatchOutput:
     """Everything that ``batch`` asks of its head rows.
 
@@ -56,17 +60,23 @@ def reduce_head_rows(
         head: the output projection.
         vocab_size: columns of the head; they bound a tile.
         reduce_tile: what computes sums over rows.
+        height: rows of a tile; by default what suits torch's kernels.
     """
     reduction = _Reduction(batch, reduce_tile)
-    for first, stop in _tiles(hidden.shape[0], tile_height(vocab_size, hidden.device)):
+    height = height or tile_height(vocab_size, hidden.device)
+    for first, stop in _tiles(hidden.shape[0], height):
         reduction.add_tile(first, stop, head(hidden[first:stop]).float())
     return reduction.output()
 
 
 def tile_height(vocab_size: int, device: torch.device) -> int:
     """Rows of a tile."""
-    tile = _TILE_BYTES if device.type == "cpu" else _TILE_BYTES_ON_DEVICE
-    return max(8, tile // (4 * vocab_size) // 8 * 8)
+    return rows_of(_TILE_BYTES if device.type == "cpu" else _TILE_BYTES_ON_DEVICE, vocab_size)
+
+
+def rows_of(tile_bytes: int, vocab_size: int) -> int:
+    """Rows of a tile of so many bytes of logits, at least 8."""
+    return max(8, tile_bytes // (4 * vocab_size) // 8 * 8)
 
 
 def _tiles(rows: int, height: int) -> Iterator[tuple[int, int]]:

@@ -27,7 +27,7 @@ from model_runtime.kernels.threads import ThreadLimiter
 from model_runtime.kv_cache.storage import KVShape, KVStorage
 from model_runtime.loading.supported_models import check_supported
 from model_runtime.logprobs.native_tile import reduce_natively
-from model_runtime.logprobs.reduce import reduce_head_rows
+from model_runtime.logprobs.reduce import NATIVE_TILE_BYTES, reduce_head_rows, rows_of
 from model_runtime.native.library import use_threads
 from model_runtime.runner.row_layout import native_layout
 
@@ -88,7 +88,8 @@ class NativeModelRunner:
         rows = x.index_select(0, torch.tensor(batch.head_rows, dtype=torch.int64))
         head = self._head
         reduce_tile = partial(reduce_natively, softcap=head.softcap)
-        output = reduce_head_rows(rows, self._logits, batch, head.vocab_size, reduce_tile)
+        height = rows_of(NATIVE_TILE_BYTES, head.vocab_size)
+        output = reduce_head_rows(rows, self._logits, batch, head.vocab_size, reduce_tile, height)
         if bad is None:
             return output
         slots = frozenset(batch.slots[row] for row in bad.nonzero().flatten().tolist())

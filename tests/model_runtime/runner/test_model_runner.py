@@ -22,6 +22,7 @@ from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.loading.reference import reference_logprobs
 from model_runtime.loading.supported_models import check_supported
 from model_runtime.logprobs import reduce as logprobs
+from model_runtime.runner import native_runner
 from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.types import LogprobQuery, total
 from tests.conftest import TinyFolder
@@ -203,4 +204,5 @@ def test_small_tiles_of_the_head_change_no_bit(
     queries = [LogprobQuery(path, 30, tuple(range(100)), 5, True, temperatures=(0.5,))]
     want = Offline(tiny_folder(kind)).answer(queries)
     monkeypatch.setattr(logprobs, "_TILE_BYTES", 8 * 4 * TINY_VOCAB)
+    monkeypatch.setattr(native_runner, "NATIVE_TILE_BYTES", 8 * 4 * TINY_VOCAB)
     assert Offline(tiny_folder(kind)).answer(queries) == want
