@@ -89,9 +89,7 @@ def native_layout(rounded: Collection[PackedLinear]) -> RowLayout:
     Args:
         rounded: layers in bfloat16, whose products are not native. Sets their ``tile``.
     """
-    if not rounded:
-        return RowLayout(batch_invariant=True)
-    decoder_rows, found = _choose_tile(rounded)
+    decoder_rows, found = _choose_tile(rounded) if rounded else (None, True)
     give_back_freed_memory()
     return RowLayout(decoder=decoder_rows, batch_invariant=found)
 
