@@ -99,8 +99,8 @@ class Settings(BaseSettings):
     """paths is the fast one; padded serves architectures that it refuses, one path at a time, in
     float32, without a cache, and many times slower."""
     kernels: Literal["auto", "native", "torch"] = "auto"
-    """What computes: native is the library that was compiled with the package, for float32 on a
-    CPU; torch does without it; auto is native where it can be. /v1/models says which."""
+    """What computes: native is the library that was compiled with the package, for CPUs; torch does
+    without it; auto is native where it can be. /v1/models says which."""
     threads: int | None = Field(None, ge=1)
     """Compute threads; by default torch's own choice."""
     cache_dir: Path | None = None

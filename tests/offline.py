@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from model_runtime.attention.interface import ATTENTION_NAME
 from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
-from model_runtime.decoder.from_transformers import NotDescribed
+from model_runtime.decoder.description import NotDescribed
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.native.library import available
 from model_runtime.runner.model_runner import ModelRunner

@@ -20,6 +20,10 @@ from torch import Tensor, nn
 from model_runtime.native.kernels import Activation
 
 
+class NotDescribed(Exception):
+    """The native kernels do not know this model; the message says what of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Norm:
     """RMSNorm, or LayerNorm where it is centred.

@@ -24,14 +24,11 @@ from model_runtime.decoder.description import (
     Layer,
     Linear,
     Norm,
-    Rotation,
+    NotDescribed,
 )
+from model_runtime.decoder.rotary_module import read_rotation
 from model_runtime.native.kernels import LANES, Activation
 from model_runtime.native.library import MOST_DIM, MOST_GROUP
-
-
-class NotDescribed(Exception):
-    """The native kernels do not know this model; the message says what of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +171,7 @@ def _layer(decoder: nn.Module, layers: nn.ModuleList, index: int, call: _Call) -
         attention=attention,
         qkv=parts.qkv,
         output=_linear(parts.output),
-        rotation=_rotation(decoder, module) if parts.rotates else None,
+        rotation=read_rotation(decoder, module) if parts.rotates else None,
         up=parts.up,
         down=_linear(parts.down),
         gated=parts.gated,
@@ -342,33 +339,6 @@ def _head_norms(modules: tuple[nn.Module, nn.Module] | None, call: _Call) -> Hea
     if widths == (call.heads * call.head_dim, call.kv_heads * call.head_dim):
         return HeadNorms(query, key, "all")
     raise NotDescribed(f"norms of queries and keys over {widths[0]} and {widths[1]} columns")
-
-
-def _rotation(decoder: Any, layer: Any) -> Rotation:
-    """Of the layer's type, where layers of different types rotate differently."""
-    module = getattr(decoder, "rotary_emb", None)
-    kind = getattr(getattr(layer, "self_attn", None), "layer_type", None)
-    apart = hasattr(module, f"{kind}_inv_freq")
-    prefix = f"{kind}_" if apart else ""
-    frequencies = getattr(module, f"{prefix}inv_freq", None)
-    rope_type = getattr(module, "rope_type", None)
-    if frequencies is None or "dynamic" in str(rope_type):
-        raise NotDescribed(f"positions of type {rope_type} are not known")
-    scaling = float(getattr(module, f"{prefix}attention_scaling"))
-    rotation = Rotation(frequencies.detach().float(), scaling)
-    _check_rotation(module, (str(kind),) if apart else (), rotation)
-    return rotation
-
-
-def _check_rotation(module: Any, kind: tuple[str, ...], rotation: Rotation) -> None:
-    positions = torch.tensor([[0, 1, 7]])
-    with torch.inference_mode():
-        cosine, _ = module(torch.zeros(1), positions, *kind)
-    angles = positions[0].unsqueeze(1) * rotation.inverse_frequencies.repeat(2)
-    if cosine[0].shape != angles.shape or not torch.allclose(
-        cosine[0], angles.cos() * rotation.scaling, atol=1e-4
-    ):
-        raise NotDescribed(f"{type(module).__name__} computes angles of its own")
 
 
 def _activation(module: nn.Module) -> Activation:

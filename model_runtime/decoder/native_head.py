@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model_runtime.decoder.description import Decoder
 from model_runtime.decoder.operations import native_product, norm_rows
-from model_runtime.decoder.weights import PackedLinear
+from model_runtime.decoder.weights import NativeLinear
 from model_runtime.native.library import run
 
 
@@ -22,7 +22,7 @@ class NativeHead:
     def __init__(self, decoder: Decoder) -> None:
         """Copy the decoder's final norm and head."""
         self._norm = decoder.norm
-        self._linear = PackedLinear.of(decoder.head)
+        self._linear = NativeLinear.of(decoder.head)
         self.softcap = decoder.logit_softcap
         self.vocab_size = self._linear.outputs
 

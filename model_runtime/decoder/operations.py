@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model_runtime.decoder.description import Norm
-from model_runtime.decoder.weights import BFloat16Linear, PackedLayer, PackedLinear
+from model_runtime.decoder.weights import BFloat16Linear, NativeLinear, PackedLayer
 from model_runtime.kv_cache.storage import KVStorage
 from model_runtime.native.kernels import (
     add_rows,
@@ -193,7 +193,7 @@ class LayerOperations:
         yield linear_product(activated, layer.down, y)
 
     def _product_of_x(
-        self, norm: Norm | None, linear: PackedLinear | BFloat16Linear, y: Tensor
+        self, norm: Norm | None, linear: NativeLinear | BFloat16Linear, y: Tensor
     ) -> Iterator[Step]:
         """y = linear(norm(x)), after what is pending was added to x."""
         if norm is None:
@@ -220,7 +220,7 @@ def _any_parallel(layers: Sequence[PackedLayer]) -> bool:
 
 
 def linear_product(
-    x: Tensor, linear: PackedLinear | BFloat16Linear, y: Tensor
+    x: Tensor, linear: NativeLinear | BFloat16Linear, y: Tensor
 ) -> Operation | TorchProduct:
     """y = linear(x)."""
     if isinstance(linear, BFloat16Linear):
@@ -228,7 +228,7 @@ def linear_product(
     return native_product(x, linear, y)
 
 
-def native_product(x: Tensor, linear: PackedLinear, y: Tensor) -> Operation:
+def native_product(x: Tensor, linear: NativeLinear, y: Tensor) -> Operation:
     """y = linear(x) in float32."""
     return product(x, linear.weight, linear.bias, y)
 

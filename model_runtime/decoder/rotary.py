@@ -19,7 +19,8 @@ _HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
 _TERMS = 9
 """Of the series of sine and cosine, which leave 1e-19 for angles up to pi / 4."""
 
-_ROWS_AT_FIRST = 1024
+_PIECE = 1024
+"""Positions that are computed at a time."""
 
 
 class AngleTable:
@@ -28,7 +29,7 @@ class AngleTable:
     def __init__(self, rotation: Rotation) -> None:
         self._frequencies = rotation.inverse_frequencies.double()
         self._scaling = rotation.scaling
-        self._cosine = self._sine = torch.empty(0, 2 * len(self._frequencies))
+        self._cosine = self._sine = torch.empty(0, len(self._frequencies))
 
     @property
     def width(self) -> int:
@@ -39,16 +40,18 @@ class AngleTable:
         """[N, width] cosines and sines for [N] positions; both halves of a row are the same."""
         longest = int(positions.max()) + 1
         if longest > len(self._cosine):
-            self._grow(max(_ROWS_AT_FIRST, 1 << (longest - 1).bit_length()))
-        return self._cosine.index_select(0, positions), self._sine.index_select(0, positions)
+            self._grow(-(-longest // _PIECE) * _PIECE)
+        cosine, sine = (x.index_select(0, positions) for x in (self._cosine, self._sine))
+        return cosine.repeat(1, 2), sine.repeat(1, 2)
 
     def _grow(self, rows: int) -> None:
-        known = len(self._cosine)
-        new = torch.arange(known, rows, dtype=torch.float64).unsqueeze(1)
-        angles = (new * self._frequencies).repeat(1, 2)
-        cosine, sine = cosine_and_sine(angles)
-        self._cosine = torch.cat([self._cosine, (cosine * self._scaling).float()])
-        self._sine = torch.cat([self._sine, (sine * self._scaling).float()])
+        cosines, sines = [self._cosine], [self._sine]
+        for first in range(len(self._cosine), rows, _PIECE):
+            new = torch.arange(first, first + _PIECE, dtype=torch.float64).unsqueeze(1)
+            cosine, sine = cosine_and_sine(new * self._frequencies)
+            cosines.append((cosine * self._scaling).float())
+            sines.append((sine * self._scaling).float())
+        self._cosine, self._sine = torch.cat(cosines), torch.cat(sines)
 
 
 def cosine_and_sine(angles: Tensor) -> tuple[Tensor, Tensor]:

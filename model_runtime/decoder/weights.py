@@ -15,17 +15,18 @@ from model_runtime.native.kernels import Activation, PackedWeight, pack
 
 
 @dataclass(frozen=True, slots=True)
-class PackedLinear:
+class NativeLinear:
     """A linear layer's weight by panels, and its bias."""
 
     weight: PackedWeight
     bias: Tensor | None
 
     @classmethod
-    def of(cls, linear: Linear) -> PackedLinear:
+    def of(cls, linear: Linear) -> NativeLinear:
         """Copy a linear layer's weights, as one product."""
-        weight = held(torch.cat(linear.weights))
-        return cls(pack(weight, weight.dtype), _joined_bias(linear))
+        narrow = all(map(is_bfloat16, linear.weights))
+        dtype = torch.bfloat16 if narrow else torch.float32
+        return cls(pack(_joined(linear.weights), dtype), _joined_bias(linear))
 
     @property
     def inputs(self) -> int:
@@ -46,7 +47,7 @@ class BFloat16Linear:
     def __init__(self, linear: Linear, threads: ThreadLimiter) -> None:
         """Copy a linear layer's weights, as one product."""
         bias = _joined_bias(linear)
-        weight = torch.cat(linear.weights)
+        weight = _joined(linear.weights)
         self.linear = kernels_linear.PackedLinear(weight, bias, torch.bfloat16, threads)
 
     @property
@@ -58,7 +59,7 @@ class BFloat16Linear:
         return int(self.linear.out_features)
 
 
-MakeLinear = Callable[[Linear], PackedLinear | BFloat16Linear]
+MakeLinear = Callable[[Linear], NativeLinear | BFloat16Linear]
 """How the weights of a layer are copied."""
 
 
@@ -71,10 +72,10 @@ class PackedLayer:
     """
 
     attention: Attention
-    qkv: PackedLinear | BFloat16Linear
-    output: PackedLinear | BFloat16Linear
-    up: PackedLinear | BFloat16Linear
-    down: PackedLinear | BFloat16Linear
+    qkv: NativeLinear | BFloat16Linear
+    output: NativeLinear | BFloat16Linear
+    up: NativeLinear | BFloat16Linear
+    down: NativeLinear | BFloat16Linear
     gated: bool
     activation: Activation
     norms: tuple[Norm | None, Norm | None, Norm | None, Norm | None]
@@ -98,7 +99,7 @@ class PackedLayer:
         )
 
     @property
-    def linears(self) -> tuple[PackedLinear | BFloat16Linear, ...]:
+    def linears(self) -> tuple[NativeLinear | BFloat16Linear, ...]:
         """All four."""
         return self.qkv, self.output, self.up, self.down
 
@@ -112,7 +113,8 @@ class Embedding:
     """Token embeddings, and those of positions where they are learned."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self._table = held(decoder.embedding)
+        narrow = is_bfloat16(decoder.embedding)
+        self._table = decoder.embedding.to(torch.bfloat16 if narrow else torch.float32, copy=True)
         self._scale = decoder.embedding_scale
         self._positions = None if decoder.positions is None else decoder.positions.clone()
 
@@ -133,7 +135,10 @@ def _joined_bias(linear: Linear) -> Tensor | None:
     return torch.cat([w.new_zeros(len(w)) if b is None else b for w, b in pairs])
 
 
-def held(weight: Tensor) -> Tensor:
-    """A copy in bfloat16 where that rounds no value, else in float32."""
-    narrow = weight.bfloat16()
-    return narrow if torch.equal(narrow.float(), weight) else weight.clone()
+def _joined(weights: tuple[Tensor, ...]) -> Tensor:
+    return weights[0] if len(weights) == 1 else torch.cat(weights)
+
+
+def is_bfloat16(weight: Tensor) -> bool:
+    """Whether no value is rounded by bfloat16."""
+    return all(torch.equal(rows.bfloat16().float(), rows) for rows in torch.split(weight, 1024))

@@ -41,7 +41,7 @@ NATIVE_TILE_BYTES = 36 << 20
 """The same for native kernels, which read a row once: the head's weights are read less often."""
 
 
-MOST_TOP = 64
+TOP_WITH_SUMS = 64
 """Most probable tokens that are found together with the sums; more of them are looked for apart."""
 
 
@@ -109,7 +109,9 @@ class _Reduction:
         few = [self._gathers[head] if len(self._gathers[head]) < MANY else [] for head in heads]
         asked = [[self._batch.gather_ids[g] for g in gathers] for gathers in few]
         summaries = any(self._batch.summaries[first:stop])
-        reduced = self._reduce_tile(logits, asked, self._top_wanted(heads), summaries)
+        reduced = self._reduce_tile(
+            logits, asked, min(self._top_wanted(heads), logits.shape[1]), summaries
+        )
         finite = reduced.log_sum.isfinite().tolist()
         self._bad.update(head for head in heads if not finite[head - first])
         found = zip(reduced.logprobs, reduced.ranks, strict=True)
@@ -141,7 +143,7 @@ class _Reduction:
         of_rows = self._batch.top_k[heads.start : heads.stop]
         chosen = [c for head in heads for c in self._asked.get(head, ()) if c.allowed is None]
         wanted = max((*of_rows, *(choice.count for choice in chosen)), default=0)
-        return wanted if wanted <= MOST_TOP else 0
+        return wanted if wanted <= TOP_WITH_SUMS else 0
 
     def _gather_many(self, gathers: Sequence[int], logits: Tensor, log_sum: Tensor) -> None:
         """Of one row, [vocab]: what is greater than each id is found in the row sorted once."""

@@ -598,7 +598,7 @@ static void attend_rows(const struct attention *p, struct lines *lines, int64_t 
             for (stop = first + 1; stop < rows && same_keys(&longest, of + stop); stop++)
                 if (of[stop].count > longest.count)
                     longest = of[stop];
-            if (longest.count)
+            if (longest.count > 0)
                 attend_block(p, lines, first * p->group, stop * p->group, of, &longest,
                              stop < rows ? of + stop : &later, offset);
         }

@@ -75,15 +75,14 @@ def pack(weight: Tensor, dtype: torch.dtype = torch.float32, block: int = K_BLOC
         raise ValueError(f"weight must be [out, in], is {list(weight.shape)}")
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"weights are held in float32 or bfloat16, not {dtype}")
-    held = weight.detach().to(dtype)
-    if not torch.equal(held.to(weight.dtype), weight):
-        raise ValueError(f"weight is not representable in {dtype}")
     out_features, in_features = weight.shape
-    panels = -(-out_features // PANEL)
-    filled = held.new_zeros((panels * PANEL, in_features))
-    filled[:out_features] = held
-    by_panel = filled.view(panels, PANEL, in_features).transpose(1, 2).contiguous()
-    return PackedWeight(by_panel, out_features, in_features, block)
+    panels = torch.zeros(-(-out_features // PANEL), in_features, PANEL, dtype=dtype)
+    for first, rows in enumerate(torch.split(weight.detach(), PANEL)):  # no second copy of it all
+        held = rows.to(dtype)
+        if held.dtype is not rows.dtype and not torch.equal(held.to(rows.dtype), rows):
+            raise ValueError(f"weight is not representable in {dtype}")
+        panels[first, :, : len(rows)] = held.t()
+    return PackedWeight(panels, out_features, in_features, block)
 
 
 def product(x: Tensor, weight: PackedWeight, bias: Tensor | None, y: Tensor) -> Operation:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -28,8 +28,14 @@ MOST_GROUP = 16
 """Query heads that share a head of keys."""
 
 
-NOT_BUILT: Final = "no C compiler was there when the package was installed"
+NOT_BUILT: Final = "no C compiler that could build them was there when the package was installed"
 """Why there is no library, where there is none."""
+
+STALE: Final = "the compiled library is of other sources; install the package again"
+"""Why a library is not used."""
+
+VERSION: Final = 1
+"""Of what the kernels compute, as ``native.h`` has it."""
 
 
 class NativeUnavailable(RuntimeError):
@@ -169,6 +175,12 @@ class ReductionArguments(ctypes.Structure):
     )
 
 
+_ARGUMENTS = (
+    *(ProductArguments, NormArguments, GatedArguments),
+    *(RotationArguments, AttentionArguments, ReductionArguments),
+)
+
+
 class _COperation(ctypes.Structure):
     _fields_ = _fields(kind=c_int64, arguments=c_void_p)
 
@@ -250,8 +262,35 @@ def best_instruction_set() -> InstructionSet:
 
 
 def available() -> bool:
-    """Whether the library was built."""
-    return _path() is not None
+    """Whether there is a library, of these sources."""
+    return why_unavailable() is None
+
+
+def why_unavailable() -> str | None:
+    """``NOT_BUILT`` or ``STALE``; None where there is a library."""
+    path = _path()
+    if path is None:
+        return NOT_BUILT
+    return None if _version_of(path) == _expected_version() else STALE
+
+
+@lru_cache
+def _version_of(path: Path) -> int | None:
+    """None where the file is no library, or an older one without a version."""
+    try:
+        library = ctypes.CDLL(str(path))
+        library.native_version.restype = c_uint64
+        return int(library.native_version())
+    except (OSError, AttributeError):
+        return None
+
+
+def _expected_version() -> int:
+    """Of ``VERSION`` and the sizes of all arguments."""
+    version = VERSION
+    for kind in _ARGUMENTS:
+        version = (version * 509 + ctypes.sizeof(kind)) % 2**64
+    return version
 
 
 @lru_cache
@@ -259,11 +298,11 @@ def load() -> ctypes.CDLL:
     """The library.
 
     Raises:
-        NativeUnavailable: it was not built.
+        NativeUnavailable: it was not built, or is of other sources.
     """
-    path = _path()
-    if path is None:
-        raise NativeUnavailable(f"the native kernels were not built: {NOT_BUILT}")
+    path, reason = _path(), why_unavailable()
+    if path is None or reason is not None:
+        raise NativeUnavailable(f"there are no native kernels: {reason}")
     library = ctypes.CDLL(str(path))
     library.native_best.argtypes = []
     library.native_threads.argtypes = [c_int]

@@ -144,6 +144,9 @@ extern const tile_function kernels_portable[KINDS], kernels_avx2[KINDS], kernels
 
 enum instruction_set { PORTABLE, AVX2, AVX512, INSTRUCTION_SETS };
 
+/* Of the arguments' sizes and of what the kernels compute: a library of other sources is not used. */
+#define VERSION 1
+EXPORT uint64_t native_version(void);
 EXPORT int native_best(void);
 EXPORT int native_threads(int threads);
 EXPORT int native_run(const struct operation *operations, int64_t count, int instruction_set);

@@ -21,6 +21,15 @@
 static const tile_function *const kernels[INSTRUCTION_SETS] = {
     [PORTABLE] = kernels_portable, [AVX2] = kernels_avx2, [AVX512] = kernels_avx512};
 
+uint64_t native_version(void) {
+    const size_t sizes[] = {sizeof(struct product),   sizeof(struct norm),      sizeof(struct gated),
+                            sizeof(struct rotation),  sizeof(struct attention), sizeof(struct reduction)};
+    uint64_t version = VERSION;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        version = version * 509 + sizes[i];
+    return version;
+}
+
 int native_best(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();

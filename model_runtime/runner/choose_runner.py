@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from model_runtime.config import EngineConfig
-from model_runtime.decoder.from_transformers import NotDescribed, describe
+from model_runtime.decoder.description import NotDescribed
+from model_runtime.decoder.from_transformers import describe
 from model_runtime.errors import UnsupportedModel
 from model_runtime.loading.loader import LoadedModel
-from model_runtime.native.library import NOT_BUILT, available
+from model_runtime.native.library import (
+    InstructionSet,
+    best_instruction_set,
+    why_unavailable,
+)
 from model_runtime.runner.model_runner import DTYPES, ModelRunner
 from model_runtime.runner.native_runner import NativeModelRunner
 
@@ -24,11 +29,14 @@ def choose_runner(
     try:
         if loaded.info.device != "cpu":
             raise NotDescribed(f"device is {loaded.info.device}")
-        if available():
+        reason = why_unavailable()
+        if reason is not None:
+            describe(loaded.model)  # what is not known would not run with the library either
+        elif config.kernels == "auto" and best_instruction_set() is InstructionSet.PORTABLE:
+            reason = "this processor has neither AVX2 nor AVX-512"
+        else:
             dtype = DTYPES[loaded.info.dtype]
             return NativeModelRunner(loaded.model, config.kv_cache_bytes, dtype), None
-        describe(loaded.model)  # what is not known would not run with the library either
-        reason = NOT_BUILT
     except NotDescribed as unknown:
         reason = str(unknown)
     if config.kernels == "native":

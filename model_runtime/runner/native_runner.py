@@ -20,7 +20,7 @@ from model_runtime.decoder.description import Linear
 from model_runtime.decoder.from_transformers import describe
 from model_runtime.decoder.native_decoder import NativeDecoder
 from model_runtime.decoder.native_head import NativeHead
-from model_runtime.decoder.weights import BFloat16Linear, PackedLinear
+from model_runtime.decoder.weights import BFloat16Linear, NativeLinear
 from model_runtime.kernels.allocator import tune_malloc
 from model_runtime.kernels.linear import check_products
 from model_runtime.kernels.threads import ThreadLimiter
@@ -56,7 +56,8 @@ class NativeModelRunner:
             UnsupportedModel: no runner serves it.
         """
         check_supported(model)
-        check_products(model.device, product_dtype)
+        if product_dtype is not torch.float32:
+            check_products(model.device, product_dtype)
         decoder = describe(model)
         tune_malloc()
         shape = KVShape.of(model.config.get_text_config(), torch.float32)
@@ -65,9 +66,9 @@ class NativeModelRunner:
         self._head = NativeHead(decoder)
         threads, rounded = ThreadLimiter(), []
 
-        def make_linear(linear: Linear) -> PackedLinear | BFloat16Linear:
+        def make_linear(linear: Linear) -> NativeLinear | BFloat16Linear:
             if product_dtype is torch.float32:
-                return PackedLinear.of(linear)
+                return NativeLinear.of(linear)
             rounded.append(BFloat16Linear(linear, threads))
             return rounded[-1]
 

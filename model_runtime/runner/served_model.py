@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from model_runtime.batching.batch import Batch, QueryProgress, results_from_outp
 from model_runtime.batching.planner import plan
 from model_runtime.config import EngineConfig
 from model_runtime.errors import ModelLoadError, UnsupportedModel
+from model_runtime.kernels.allocator import give_back_freed_memory
 from model_runtime.kv_cache.logprob_rows import row_budget
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.loading.fingerprint import digest, native_fingerprint
@@ -22,7 +24,7 @@ from model_runtime.loading.supported_models import TRY_PADDED, check_supported
 from model_runtime.memory.available import AvailableMemory
 from model_runtime.memory.estimate import ModelShape
 from model_runtime.memory.guard import MemoryGuard
-from model_runtime.native.library import NOT_BUILT
+from model_runtime.native.library import NOT_BUILT, STALE
 from model_runtime.runner.choose_runner import choose_runner
 from model_runtime.runner.native_runner import NativeModelRunner
 from model_runtime.runner.row_layout import RowLayout
@@ -75,6 +77,9 @@ class ModelBackend:
         served, difference = cls._load(config)
         if difference is None:
             return served
+        del served  # its weights must not lie beside those of the next one
+        gc.collect()
+        give_back_freed_memory()
         reason = f"its native forward differs from transformers' own by {difference:.2g} nats"
         if config.kernels == "native":
             raise UnsupportedModel(f"kernels is native, but {reason}")
@@ -229,8 +234,9 @@ def _warn_unless_invariant(info: ModelInfo) -> None:
 
 
 def _warn_unless_built(info: ModelInfo) -> None:
-    if info.kernels_reason == NOT_BUILT:
-        logger.warning("torch's kernels compute, which are slower than native ones: %s", NOT_BUILT)
+    reason = info.kernels_reason
+    if reason in (NOT_BUILT, STALE):
+        logger.warning("torch's kernels compute, which are slower than native ones: %s", reason)
 
 
 def _longest_path(info: ModelInfo, cache: CacheGauge) -> int:

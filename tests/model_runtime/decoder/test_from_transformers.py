@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.decoder.description import Decoder
-from model_runtime.decoder.from_transformers import NotDescribed, describe
+from model_runtime.decoder.description import Decoder, NotDescribed
+from model_runtime.decoder.from_transformers import describe
 from tests.tiny_models import tiny_model
 
 
@@ -102,3 +104,18 @@ def test_a_layer_of_an_unknown_class_is_not_described() -> None:
     model.base_model.layers[1] = OtherLayer()
     with pytest.raises(NotDescribed, match="OtherLayer"):
         describe(model)
+
+
+@pytest.mark.parametrize(("theta", "width"), [(1e4, 96), (1e6, 128), (5e5, 96), (1e4, 256)])
+def test_frequencies_do_not_depend_on_torchs_own_powers(theta: float, width: int) -> None:
+    """Rounded once from float64; torch's, which differ between instruction sets, are close by."""
+    rope = {"rope_type": "default", "rope_theta": theta}
+    model = model_of("llama", head_dim=width, rope_parameters=rope)
+    rotation = describe(model).layer(0).rotation
+    assert rotation is not None
+    for place, found in enumerate(rotation.inverse_frequencies.tolist()):
+        exponent = torch.tensor(2 * place) / width
+        power = torch.tensor(math.pow(theta, float(exponent)), dtype=torch.float64).float()
+        assert found == float(1.0 / power)
+    theirs = model.base_model.rotary_emb.inv_freq
+    assert torch.allclose(rotation.inverse_frequencies, theirs, rtol=1e-6)

@@ -114,3 +114,17 @@ def test_denormals_are_kept_whatever_the_process_has_set() -> None:
     finally:
         torch.set_flush_denormal(False)
     assert torch.equal(x, want) and (x > 0).all()
+
+
+def test_a_library_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an update without an install: its arguments may have another layout."""
+    assert library.why_unavailable() is None
+    monkeypatch.setattr(library, "VERSION", library.VERSION + 1)
+    assert library.why_unavailable() == library.STALE
+    assert not library.available()
+
+
+def test_both_sides_have_one_version() -> None:
+    """The number in the header and the one in Python are raised together."""
+    header = (Path(library.__file__).parent / "native.h").read_text()
+    assert f"#define VERSION {library.VERSION}\n" in header

@@ -18,6 +18,7 @@ import torch
 from model_runtime.batching.batch import Batch, BatchOutput
 from model_runtime.config import EngineConfig
 from model_runtime.loading.loader import LoadedModel, load_model
+from model_runtime.native.library import NOT_BUILT
 from tests.conftest import TinyFolder
 from tests.crowd import Crowd, Dtype, Mix, SeenForward, seed_of, watch_forwards
 from tests.tiny_models import TINY_KINDS
@@ -200,7 +201,7 @@ def test_a_model_that_sees_its_neighbours_is_noticed(
         return loaded
 
     monkeypatch.setattr("model_runtime.runner.served_model.load_model", load_leaky)
-    monkeypatch.setattr("model_runtime.runner.choose_runner.available", lambda: False)
+    monkeypatch.setattr("model_runtime.runner.choose_runner.why_unavailable", lambda: NOT_BUILT)
     crowd = Crowd(tiny_folder("llama"), 0, count=6)
     crowd.run(*MIXES[:1])
     assert crowd.ledger.conflicts

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from model_runtime.attention.interface import ATTENTION_NAME
-from model_runtime.decoder.from_transformers import NotDescribed
+from model_runtime.decoder.description import NotDescribed
 from model_runtime.loading.reference import reference_logprobs
 from model_runtime.native import library
 from model_runtime.native.library import InstructionSet
