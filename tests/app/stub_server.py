@@ -58,6 +58,9 @@ class ServerProcess:
     def __init__(
         self, load: str = "ok", *, prepare: Callable[[], object] = _nothing, **settings: object
     ) -> None:
+        if os.environ.get("TEST_KERNELS") == "torch" and load == "model":
+            # as in tests/conftest.py, which the process may not come by
+            settings.setdefault("kernels", "torch")
         reader, writer = _FORKS.Pipe(duplex=False)
         self._process = _FORKS.Process(target=_serve, args=(load, prepare, settings, writer))
         self._process.start()
