@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from model_runtime.logprobs.tile import ReducedTile
-from model_runtime.native.kernels import reduce_logits
 from model_runtime.native.library import run
+from model_runtime.native.reduction import reduce_logits
 
 
 def reduce_natively(

@@ -32,12 +32,8 @@ from model_runtime.native.library import (
     NormArguments,
     Operation,
     ProductArguments,
-    ReductionArguments,
     RotationArguments,
 )
-
-MOST_TOP = 1024
-"""Largest columns of a row that are listed: they are kept sorted by insertion."""
 
 LANES = 16
 
@@ -102,7 +98,7 @@ def product(x: Tensor, weight: PackedWeight, bias: Tensor | None, y: Tensor) -> 
         out_features=weight.out_features,
         block=weight.block,
     )
-    return _operation(Kind.PRODUCT, arguments, x, weight.panels, bias, y)
+    return Operation.of(Kind.PRODUCT, arguments, x, weight.panels, bias, y)
 
 
 def rms_norm(
@@ -156,7 +152,7 @@ def gated(gate: Tensor, up: Tensor | None, activation: Activation, y: Tensor) ->
         width=width,
         activation=_ACTIVATIONS.index(activation),
     )
-    return _operation(Kind.GATED, arguments, gate, up, y)
+    return Operation.of(Kind.GATED, arguments, gate, up, y)
 
 
 def rotate_and_store(
@@ -186,9 +182,7 @@ def rotate_and_store(
     """
     _, kv_heads, dim = check_stored(keys, values)
     rows = check_rows("qkv", qkv, qkv.shape[-1])
-    heads, rest = divmod(qkv.shape[1] - 2 * kv_heads * dim, dim)
-    if heads < 1 or rest:
-        raise ValueError(f"qkv has {qkv.shape[1]} columns for {kv_heads} kv heads of {dim}")
+    heads = _query_heads(qkv.shape[1], kv_heads, dim)
     rotated = check_angles(cosine, sine, rows, dim)
     check_indices("slots", slots, rows, keys.shape[0])
     arguments = RotationArguments(
@@ -212,7 +206,15 @@ def rotate_and_store(
         epsilon=epsilon,
     )
     held = (qkv, cosine, sine, slots, keys, values, query_norm, key_norm, bad)
-    return _operation(Kind.ROTATION, arguments, *held)
+    return Operation.of(Kind.ROTATION, arguments, *held)
+
+
+def _query_heads(columns: int, kv_heads: int, dim: int) -> int:
+    """Of queries, keys and values that lie side by side."""
+    heads, rest = divmod(columns - 2 * kv_heads * dim, dim)
+    if heads < 1 or rest:
+        raise ValueError(f"qkv has {columns} columns for {kv_heads} kv heads of {dim}")
+    return heads
 
 
 def attend(
@@ -240,11 +242,7 @@ def attend(
         softcap: scores become ``softcap * tanh(score / softcap)``.
     """
     _, kv_heads, dim = check_stored(keys, values)
-    group, rest = divmod(query.shape[-1], kv_heads * dim)
-    if rest or not 1 <= group <= MOST_GROUP:
-        raise ValueError(f"query has {query.shape[-1]} columns for {kv_heads} kv heads of {dim}")
-    if dim % LANES or dim > MOST_DIM:
-        raise ValueError(f"head_dim must be a multiple of {LANES} up to {MOST_DIM}, is {dim}")
+    group = _group(query.shape[-1], kv_heads, dim)
     if (window is not None and window < 1) or (softcap is not None and softcap <= 0):
         raise ValueError("window and softcap must be positive")
     rows = check_rows("query", query, group * kv_heads * dim)
@@ -269,91 +267,23 @@ def attend(
         scaling=scaling,
         softcap=softcap or 0.0,
     )
-    return _operation(Kind.ATTENTION, arguments, query, keys, values, slots, spans, y)
+    return Operation.of(Kind.ATTENTION, arguments, query, keys, values, slots, spans, y)
+
+
+def _group(columns: int, kv_heads: int, dim: int) -> int:
+    """Query heads that share a head of keys."""
+    group, rest = divmod(columns, kv_heads * dim)
+    if rest or not 1 <= group <= MOST_GROUP:
+        raise ValueError(f"query has {columns} columns for {kv_heads} kv heads of {dim}")
+    if dim % LANES or dim > MOST_DIM:
+        raise ValueError(f"head_dim must be a multiple of {LANES} up to {MOST_DIM}, is {dim}")
+    return group
 
 
 def set_key_spans(operation: Operation, slots: Tensor, spans: Tensor) -> None:
     """Let an ``attend`` operation take other slots and spans, which the caller has checked."""
     operation.arguments.slots = slots.data_ptr()
     operation.arguments.spans = spans.data_ptr()
-
-
-@dataclass(frozen=True, slots=True)
-class Reduced:
-    """What ``reduce_logits`` writes.
-
-    Attributes:
-        log_sum: [rows], NaN where a row has one, or plus infinity.
-        entropies: [rows] - sum p log p in nats, or empty where not asked.
-        logprobs: [n] of the chosen ids; ranks: [n] int64, 1 + how many columns are greater.
-        top_logits: [rows, top], falling; top_ids: the same in int64, equal ones by column.
-    """
-
-    log_sum: Tensor
-    entropies: Tensor
-    logprobs: Tensor
-    ranks: Tensor
-    top_logits: Tensor
-    top_ids: Tensor
-
-
-def reduce_logits(
-    logits: Tensor,
-    chosen: Tensor,
-    chosen_first: Tensor,
-    top: int,
-    *,
-    softcap: float | None = None,
-    entropies: bool = False,
-) -> tuple[Operation, Reduced]:
-    """Per row the log-sum-exp, log-probs and ranks of chosen columns, and the largest columns.
-
-    Args:
-        logits: [rows, vocab].
-        chosen: [n] int64 columns, row by row. The rank of each takes a pass over its row, so that
-            from some hundreds on it costs less to sort the row.
-        chosen_first: [rows + 1] int64, where a row's ids begin in ``chosen``.
-        top: how many largest, 0 for none; at most 1,024 and the vocabulary.
-        softcap: ``logits`` become ``softcap * tanh(logit / softcap)`` before all else.
-        entropies: whether to compute them.
-    """
-    rows = check_rows("logits", logits, logits.shape[-1])
-    vocab = logits.shape[1]
-    if not 0 <= top <= min(MOST_TOP, vocab):
-        raise ValueError(f"top must be between 0 and {min(MOST_TOP, vocab)}, is {top}")
-    if softcap is not None and softcap <= 0:
-        raise ValueError("softcap must be positive")
-    check_indices("chosen", chosen, None, vocab)
-    check_indices("chosen_first", chosen_first, rows + 1, chosen.shape[0] + 1)
-    if chosen_first[0] != 0 or chosen_first[-1] != len(chosen) or (chosen_first.diff() < 0).any():
-        raise ValueError("chosen_first must ascend from 0 to the number of chosen ids")
-    reduced = Reduced(
-        log_sum=torch.empty(rows),
-        entropies=torch.empty(rows if entropies else 0),
-        logprobs=torch.empty(len(chosen)),
-        ranks=torch.empty(len(chosen), dtype=torch.int64),
-        top_logits=torch.empty(rows, top),
-        top_ids=torch.empty(rows, top, dtype=torch.int64),
-    )
-    arguments = ReductionArguments(
-        logits=logits.data_ptr(),
-        logits_stride=logits.stride(0),
-        rows=rows,
-        vocab=vocab,
-        log_sum=reduced.log_sum.data_ptr(),
-        entropies=reduced.entropies.data_ptr() if entropies else None,
-        chosen_first=chosen_first.data_ptr(),
-        chosen=chosen.data_ptr(),
-        logprobs=reduced.logprobs.data_ptr(),
-        ranks=reduced.ranks.data_ptr(),
-        top=top,
-        top_logits=reduced.top_logits.data_ptr(),
-        top_ids=reduced.top_ids.data_ptr(),
-        softcap=softcap or 0.0,
-    )
-    written = (reduced.log_sum, reduced.entropies, reduced.logprobs, reduced.ranks)
-    held = (logits, chosen, chosen_first, *written, reduced.top_logits, reduced.top_ids)
-    return _operation(Kind.REDUCTION, arguments, *held), reduced
 
 
 def _norm(
@@ -386,9 +316,4 @@ def _norm(
         epsilon=epsilon,
         centred=centred,
     )
-    return _operation(Kind.NORM, arguments, x, weight, bias, y, add)
-
-
-def _operation(kind: Kind, arguments: object, *tensors: Tensor | None) -> Operation:
-    held = tuple(tensor for tensor in tensors if tensor is not None)
-    return Operation(kind, arguments, held)  # type: ignore[arg-type]
+    return Operation.of(Kind.NORM, arguments, x, weight, bias, y, add)

@@ -199,6 +199,11 @@ class Operation:
     arguments: ctypes.Structure
     tensors: tuple[Tensor, ...]
 
+    @classmethod
+    def of(cls, kind: Kind, arguments: ctypes.Structure, *tensors: Tensor | None) -> Operation:
+        """An operation that holds the tensors that are there."""
+        return cls(kind, arguments, tuple(tensor for tensor in tensors if tensor is not None))
+
 
 class Program:
     """Operations one after the other, laid out for the library once.

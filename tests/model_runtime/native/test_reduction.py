@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from model_runtime.logprobs.top_k import top_tokens
-from model_runtime.native.kernels import Reduced, reduce_logits
 from model_runtime.native.library import Operation, run
+from model_runtime.native.reduction import Reduced, reduce_logits
 from tests.model_runtime.native.everywhere import drawn, everywhere, same_bits
 
 

@@ -74,6 +74,28 @@ def test_every_kind_agrees_with_float64(kind: str, tiny_folder: TinyFolder) -> N
         assert answer.logprobs == pytest.approx(exact, abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_neox", "llama", "olmo2"])
+def test_bfloat16_is_as_close_to_float64_as_with_torchs_kernels(
+    kind: str, tiny_folder: TinyFolder
+) -> None:
+    """The products are the same; what is around them is in float32 on both sides."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no products in bfloat16")
+    asked, folder = queries(kind)[:3], tiny_folder(kind)
+    oracle = eager_model(folder, torch.float64)
+    off = {}
+    for kernels in ("native", "torch"):
+        offline = Offline(folder, dtype=torch.bfloat16, kernels=kernels)
+        assert isinstance(offline.runner, NativeModelRunner) == (kernels == "native")
+        answers = offline.answer(asked)
+        off[kernels] = [
+            abs(found - float(reference_logprobs(oracle, query.tokens)[t - 1, query.tokens[t]]))
+            for query, answer in zip(asked, answers, strict=True)
+            for t, found in enumerate(answer.logprobs, query.score_from)
+        ]
+    assert 0 < sum(off["native"]) <= 2 * sum(off["torch"])
+
+
 @pytest.mark.parametrize("kind", DESCRIBED)
 def test_bits_are_the_same_on_every_instruction_set(
     kind: str, tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch
