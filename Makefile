@@ -58,11 +58,11 @@ model: $(VENV)/.ready ## fetch the default model
 
 .PHONY: test
 test: $(VENV)/.ready-dev model ## run the tests, but for those that need a CUDA card
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not fleet" $(ARGS)
 
 .PHONY: test-torch-kernels
 test-torch-kernels: $(VENV)/.ready-dev model ## run the tests as if the native kernels had not been compiled
-	TEST_KERNELS=torch $(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	TEST_KERNELS=torch $(BIN)/python -m pytest -m "not gpu and not fleet" $(ARGS)
 
 .PHONY: test-optimized
 test-optimized: $(VENV)/.ready-dev ## compare what `python -O` refuses with what Python refuses
@@ -73,6 +73,12 @@ test-optimized: $(VENV)/.ready-dev ## compare what `python -O` refuses with what
 test-gpu: $(VENV)/.ready-dev ## run the tests that need a CUDA card
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no CUDA card here")'
 	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+.PHONY: fleet-test
+fleet-test: $(VENV)/.ready-fleet model ## run the tests of many servers; needs Debian's haproxy and prometheus
+	@for program in haproxy prometheus promtool; do command -v $$program >/dev/null || \
+		{ echo "make: $$program is needed: apt-get install haproxy prometheus" >&2; exit 1; }; done
+	$(BIN)/python -m pytest -m fleet $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.ready-dev ## check style and types
@@ -141,6 +147,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard model_runtime/native/*
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[test,lint]"
+	touch $@
+
+$(VENV)/.ready-fleet: $(VENV)/.ready-dev
+	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[ray]"
 	touch $@
 
 $(VENV)/.ready-fuzz: $(VENV)/.ready
