@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import linecache
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.middleware import Middleware
 
 from app import version
@@ -28,6 +28,7 @@ from app.http.middleware.access_log import AccessLog
 from app.http.middleware.authentication import Authentication
 from app.http.middleware.body_limit import BodyBounds, BodyLimit
 from app.http.middleware.cancellation import CancelOnDisconnect
+from app.http.middleware.head_as_get import HeadAsGet
 from app.http.middleware.load_shedding import LoadShedding
 from app.http.middleware.plain_head import PlainHead
 from app.http.openapi import install_document
@@ -84,7 +85,7 @@ def create_app(
     """
     lifecycle = Lifecycle()
     cache = ScoreCache(int(settings.score_cache_bytes))
-    metrics = Metrics(lifecycle.stats, cache.stats)
+    metrics = Metrics(lifecycle.stats, cache.stats, lifecycle.model_info, settings.metrics_dialect)
     app = FastAPI(
         title="chainrule",
         version=version(),
@@ -116,7 +117,14 @@ def create_app(
     install_document(app)
     for source in NATIVE + COMPATIBLE:
         app.include_router(_strict(source.router))
+    metrics.paths = frozenset(_paths_without_parameters(app))
     return app
+
+
+def _paths_without_parameters(app: FastAPI) -> Iterator[str]:
+    for context in iter_route_contexts(app.routes):
+        if context.path is not None and "{" not in context.path:
+            yield context.path
 
 
 def _lifespan(
@@ -147,7 +155,8 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> l
     return [
         Middleware(AccessLog, metrics=metrics),
         Middleware(PlainHead),
-        Middleware(Authentication, keys=settings.keys()),
+        Middleware(HeadAsGet),
+        Middleware(Authentication, keys=settings.keys(), open_metrics=not settings.metrics_key),
         Middleware(LoadShedding, lifecycle=lifecycle, routes=_queued_routes(settings)),
         Middleware(CancelOnDisconnect, lifecycle=lifecycle),
         Middleware(BodyLimit, bounds=bounds),

@@ -18,14 +18,17 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
+from dataclasses import replace
 from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from app.http.connection import KEEP_ALIVE_S, ConnectionBounds, HttpProtocol
 from app.http.lifecycle import Lifecycle
+from app.http.metrics_app import MetricsApp
 from app.main import create_app
 from app.settings import Settings
 from model_runtime import Engine
@@ -36,6 +39,8 @@ BACKLOG: Final = 2048
 MAX_HEADER_BYTES: Final = 64 << 10
 OTHER_FILES: Final = 256
 """Open files that are no connections, and connections that are being refused."""
+SCRAPERS: Final = 64
+"""Open connections to the port of the metrics at most."""
 CLOSING_S: Final = 1
 """Seconds in which connections may still send what is answered already."""
 
@@ -52,7 +57,13 @@ class ListenError(Exception):
 
 
 class Server(uvicorn.Server):
-    """Stops when its lifecycle is over, and begins that end on a signal."""
+    """Stops when its lifecycle is over, and begins that end on a signal.
+
+    Args:
+        config: of what it serves.
+        lifecycle: of the process.
+        drain_s: seconds that requests get to finish once it is to stop.
+    """
 
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_s: float) -> None:
         super().__init__(config)
@@ -89,6 +100,29 @@ class Server(uvicorn.Server):
         self._lifecycle.request_stop(self._drain_s)
 
 
+class MetricsServer(uvicorn.Server):
+    """Runs beside another server, to which signals go."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None is meant for it."""
+        yield
+
+
+async def _serve_both(
+    server: Server,
+    listeners: list[socket.socket],
+    beside: MetricsServer,
+    of_metrics: list[socket.socket],
+) -> None:
+    task = asyncio.create_task(beside.serve(sockets=of_metrics), name="metrics")
+    try:
+        await server.serve(sockets=listeners)
+    finally:
+        beside.should_exit = True
+        await task
+
+
 def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
     """Serve until told to stop; the exit status.
 
@@ -96,6 +130,7 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         ListenError: the address is taken, or not ours.
     """
     listeners = _listen(settings.host, settings.port)
+    of_metrics = _listen_for_metrics(settings)
     _allow_open_files(settings.max_connections + OTHER_FILES)
     app = create_app(settings, load=load)
     lifecycle: Lifecycle = app.state.lifecycle
@@ -104,12 +139,32 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         discard_s=settings.body_timeout_s,
         connections=settings.max_connections,
     )
-    config = uvicorn.Config(
+    server = Server(_config(app, bounds, lifespan="on"), lifecycle, settings.drain_timeout_s)
+    _log_listening("listening", listeners)
+    if of_metrics:
+        _log_listening("listening for metrics", of_metrics)
+        config = _config(MetricsApp(app.state.metrics), replace(bounds, connections=SCRAPERS))
+        asyncio.run(_serve_both(server, listeners, MetricsServer(config), of_metrics))
+    else:
+        server.run(sockets=listeners)
+    service = app.state.service
+    if lifecycle.has_abandoned_threads or (service and service.has_abandoned_threads):
+        # Python would wait for a thread that still loads, tokenizes or computes, however long.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(lifecycle.exit_code)
+    return lifecycle.exit_code
+
+
+def _config(
+    app: ASGIApp, bounds: ConnectionBounds, lifespan: Literal["on", "off"] = "off"
+) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         loop="asyncio",
         http=partial(HttpProtocol, bounds=bounds),  # type: ignore[arg-type]  # it is only called
         ws="none",
-        lifespan="on",
+        lifespan=lifespan,
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -119,17 +174,17 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         timeout_graceful_shutdown=CLOSING_S,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
+
+
+def _log_listening(message: str, listeners: Sequence[socket.socket]) -> None:
     for listener in listeners:
         host, port = listener.getsockname()[:2]
-        logger.info("listening", extra={"host": host, "port": port})
-    Server(config, lifecycle, settings.drain_timeout_s).run(sockets=listeners)
-    service = app.state.service
-    if lifecycle.has_abandoned_threads or (service and service.has_abandoned_threads):
-        # Python would wait for a thread that still loads, tokenizes or computes, however long.
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(lifecycle.exit_code)
-    return lifecycle.exit_code
+        logger.info(message, extra={"host": host, "port": port})
+
+
+def _listen_for_metrics(settings: Settings) -> list[socket.socket]:
+    port = settings.metrics_port
+    return [] if port is None else _listen(settings.host, port)
 
 
 def _allow_open_files(wanted: int) -> None:

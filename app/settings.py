@@ -161,6 +161,14 @@ class Settings(BaseSettings):
     rerank_labels: Labels = ()
     """The tokens for yes and no, with their spaces, as in " yes, no"; by default the template's."""
 
+    metrics_key: bool = True
+    """Whether /metrics wants an API key, where there is one."""
+    metrics_port: int | None = Field(None, ge=0, le=65_535)
+    """One more TCP port, which answers /metrics and nothing else, without a key; 0 takes any free
+    one."""
+    metrics_dialect: Literal["chainrule", "vllm"] = "chainrule"
+    """vllm adds what routers and dashboards made for vLLM read, under its names."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line to write."""
     log_format: Literal["json", "text"] = "json"

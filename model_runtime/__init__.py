@@ -99,6 +99,11 @@ if TYPE_CHECKING:  # each name once more, for type checkers and editors
         probabilities as probabilities,
         tie_groups as tie_groups,
     )
+    from model_runtime.scheduling.engine_stats import (
+        BATCH_SIZE_BOUNDS as BATCH_SIZE_BOUNDS,
+        SECONDS_BOUNDS as SECONDS_BOUNDS,
+        EngineStats as EngineStats,
+    )
     from model_runtime.token_paths import common_prefix as common_prefix
     from model_runtime.token_set import TokenSet as TokenSet
     from model_runtime.tokenization.join import (
@@ -109,7 +114,6 @@ if TYPE_CHECKING:  # each name once more, for type checkers and editors
     )
     from model_runtime.tokenization.tokenizer import Tokenizer as Tokenizer
     from model_runtime.types import (
-        EngineStats as EngineStats,
         LogprobQuery as LogprobQuery,
         LogprobResult as LogprobResult,
         ModelInfo as ModelInfo,
@@ -190,12 +194,12 @@ _NAMES = {
         "probabilities",
         "tie_groups",
     ],
+    "scheduling.engine_stats": ["BATCH_SIZE_BOUNDS", "SECONDS_BOUNDS", "EngineStats"],
     "token_paths": ["common_prefix"],
     "token_set": ["TokenSet"],
     "tokenization.join": ["Boundary", "Join", "JoinedCandidate", "join"],
     "tokenization.tokenizer": ["Tokenizer"],
     "types": [
-        "EngineStats",
         "LogprobQuery",
         "LogprobResult",
         "ModelInfo",

@@ -23,14 +23,15 @@ from model_runtime.errors import (
     UnsupportedModel,
 )
 from model_runtime.loading.self_check import ReferenceSample, check_batch_invariance, check_cached
+from model_runtime.memory.available import AvailableMemory
 from model_runtime.runner.served_model import CacheGauge, ModelBackend
+from model_runtime.scheduling.engine_stats import EngineStats
 from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.scheduling.query_validation import QueryValidator
 from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS, Scheduler
 from model_runtime.scheduling.watchdog import Watchdog
 from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import (
-    EngineStats,
     LogprobQuery,
     LogprobResult,
     ModelInfo,
@@ -81,6 +82,7 @@ class Engine:
         self._limits = QueryValidator(info.vocab_size, info.max_model_len, cache.capacity)
         self._sample = sample
         self._warm = False
+        self._memory_limit = AvailableMemory().total or 0
 
     @classmethod
     def load(cls, config: EngineConfig) -> Engine:
@@ -231,7 +233,10 @@ class Engine:
             ready=stats.ready and self._warm,
             cache_slots=self._cache.capacity,
             cache_slots_used=self._cache.used,
+            cache_slots_pinned=self._cache.pinned if stats.running_requests else 0,
+            evicted_tokens=self._cache.evicted,
             cache_row_bytes=self._cache.row_bytes,
+            memory_limit_bytes=self._memory_limit,
         )
 
     async def stop(self, drain_s: float) -> None:

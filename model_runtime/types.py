@@ -225,46 +225,6 @@ class RequestOutput(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Counters since start and gauges of this moment, for metrics and health.
-
-    Attributes:
-        ready: a real forward has passed and new work is admitted.
-        alive: the model thread has neither died nor been given up.
-        stalled_s: seconds for which it was seen at one step, at least; 0 while it moves.
-        queued_requests, queued_tokens: admitted and not finished.
-        running_requests: those of them with work in the current forward.
-        batches, shared_batches: forwards so far; those that held several requests.
-        batch_tokens: tokens fed so far.
-        batch_requests: sum over forwards of the requests that each held.
-        cached_tokens: tokens needed and found computed already.
-        head_rows: rows that went through the head.
-        non_finite_logits: parts of forwards that failed for want of usable probabilities.
-        busy_s: seconds spent in forwards.
-        cache_slots, cache_slots_used: size and fill of the KV cache, in tokens.
-        cache_row_bytes: memory of what was answered about the rows of its tokens.
-    """
-
-    ready: bool = False
-    alive: bool = True
-    stalled_s: float = 0.0
-    queued_requests: int = 0
-    queued_tokens: int = 0
-    running_requests: int = 0
-    batches: int = 0
-    shared_batches: int = 0
-    batch_tokens: int = 0
-    batch_requests: int = 0
-    cached_tokens: int = 0
-    head_rows: int = 0
-    non_finite_logits: int = 0
-    busy_s: float = 0.0
-    cache_slots: int = 0
-    cache_slots_used: int = 0
-    cache_row_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is served, as /v1/models reports it.
 

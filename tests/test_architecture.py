@@ -26,7 +26,11 @@ ONLY_IN = {
     "httpx_sse": {"app/client/"},
     "cachetools": {"app/cache/score_cache.py"},
     "llguidance": {"model_runtime/decoding/constraints/grammar.py"},
-    "prometheus_client": {"app/telemetry/metrics.py"},
+    "prometheus_client": {
+        "app/telemetry/collectors.py",
+        "app/telemetry/metrics.py",
+        "app/telemetry/vllm_collector.py",
+    },
     "pydantic_settings": {"app/settings.py", "app/cli/main.py"},
     "tenacity": {"app/client/"},
     "tokenizers": {"model_runtime/loading/", "model_runtime/tokenization/"},
@@ -66,7 +70,8 @@ LAYERS = {
         ("decoding", "scoring"),
         ("cache", "client", "http"),
         ("requests",),
-        ("errors", "settings", "telemetry"),
+        ("errors",),
+        ("settings", "telemetry"),
         ("__init__", "environment", "schemas"),
     ),
 }

@@ -12,6 +12,7 @@ import pytest
 import model_runtime
 
 NAMES = [
+    "BATCH_SIZE_BOUNDS",
     "BUILTIN_MODELS",
     "BeamSearch",
     "Boundary",
@@ -69,6 +70,7 @@ NAMES = [
     "RequestOptions",
     "RequestOutput",
     "RequestTooLarge",
+    "SECONDS_BOUNDS",
     "SearchStrategy",
     "Size",
     "StopMatcher",

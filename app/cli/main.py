@@ -42,6 +42,7 @@ _GROUPS: Final = {
         *("max_body_bytes", "max_candidates", "max_top_logprobs", "default_timeout_ms"),
     ),
     "reranking": ("rerank_mode", "rerank_template", "rerank_instruction", "rerank_labels"),
+    "metrics": ("metrics_key", "metrics_port", "metrics_dialect"),
     "logging": ("log_level", "log_format"),
 }
 """How --help orders the settings. A test sees to it that none is missing."""

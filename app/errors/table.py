@@ -29,10 +29,12 @@ from typing import Any, ClassVar, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from app.errors.shapes import error_body
 from app.errors.validation import field_error
 from app.schemas.error import ErrorObject, ErrorResponse
+from app.telemetry.request_facts import facts_of
 from model_runtime import (
     ChainruleError,
     DeadlineExceeded,
@@ -209,8 +211,26 @@ def error_object(exc: Exception) -> ErrorObject:
 def error_response(exc: Exception, path: str) -> Response:
     """``exc`` as a whole response to ``path``: status, headers, and the shape spoken there."""
     status = 422 if isinstance(exc, RequestValidationError) else error_row(exc).status
-    status, body = error_body(path, status, error_object(exc))
-    return Response(body, status, error_headers(exc), media_type="application/json")
+    error = error_object(exc)
+    status, body = error_body(path, status, error)
+    return _ErrorResponse(body, status, error_headers(exc), code=error.code)
+
+
+class _ErrorResponse(Response):
+    """Tells the access log and the metrics the error's code, too."""
+
+    media_type = "application/json"
+
+    def __init__(
+        self, body: str, status: int, headers: dict[str, str], *, code: str | None
+    ) -> None:
+        super().__init__(body, status, headers)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._code is not None:
+            facts_of(scope)["error"] = self._code
+        await super().__call__(scope, receive, send)
 
 
 def error_headers(exc: Exception) -> dict[str, str]:

@@ -113,6 +113,10 @@ class Lifecycle:
         """What is served; None until it is loaded."""
         return None if self._engine is None else self._engine.info.name
 
+    def model_info(self) -> ModelInfo | None:
+        """What is served; None until it is loaded."""
+        return None if self._engine is None else self._engine.info
+
     def stats(self) -> EngineStats:
         """The engine's counters; those of an engine that has done nothing while there is none."""
         return EngineStats() if self._engine is None else self._engine.stats()

@@ -6,6 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 
+from app import version
 from app.dependencies import LifecycleDependency, MetricsDependency
 from app.errors.table import ERROR_RESPONSES, NOT_READY_RETRY_S
 from app.http.lifecycle import Phase
@@ -29,11 +30,15 @@ class QueueReport(ResponseModel):
     """What waits and runs at this moment."""
 
     queued_requests: int
-    """Requests admitted and not finished."""
+    """Requests that wait or run."""
     queued_tokens: int
-    """Tokens of those requests."""
+    """Tokens that take room in the queue."""
+    queued_seconds: float
+    """About how long all of it will take."""
+    waiting_requests: int
+    """Those of them of which no forward has held a part yet."""
     running_requests: int
-    """Those of them in the current forward."""
+    """The others."""
 
 
 class HealthReport(ResponseModel):
@@ -43,6 +48,18 @@ class HealthReport(ResponseModel):
     model: OmitNone[str] = None
     """The served model's name; absent until it is loaded."""
     queue: QueueReport
+
+
+class Version(ResponseModel):
+    """Which release answers."""
+
+    version: str
+
+
+@router.get("/version", responses={401: ERROR_RESPONSES[401]})
+async def get_version() -> Version:
+    """The release that answers, whether a model is loaded or not."""
+    return Version(version=version())
 
 
 @router.get("/health/live", responses={503: {"model": Health}})
@@ -72,6 +89,8 @@ async def health(lifecycle: LifecycleDependency, response: Response) -> HealthRe
         queue=QueueReport(
             queued_requests=stats.queued_requests,
             queued_tokens=stats.queued_tokens,
+            queued_seconds=round(stats.queued_seconds, 3),
+            waiting_requests=stats.waiting_requests,
             running_requests=stats.running_requests,
         ),
     )
@@ -84,7 +103,7 @@ async def health(lifecycle: LifecycleDependency, response: Response) -> HealthRe
 )
 async def metrics(source: MetricsDependency) -> Response:
     """Counters and gauges in Prometheus' text format."""
-    return Response(source.render(), media_type=CONTENT_TYPE)
+    return Response(await source.scrape(), media_type=CONTENT_TYPE)
 
 
 def _probe(passed: bool, response: Response, reason: str | None = None) -> Health:

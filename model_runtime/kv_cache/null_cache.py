@@ -13,10 +13,12 @@ class NullPrefixCache:
 
     Attributes:
         capacity: tokens of the longest path.
-        used, row_bytes: always 0.
+        used, pinned, evicted, row_bytes: always 0.
     """
 
     used = 0
+    pinned = 0
+    evicted = 0
     row_bytes = 0
 
     def __init__(self, longest_path: int) -> None:

@@ -41,6 +41,10 @@ class PrefixCache:
     What was matched within the bracket is not evicted within it; what was allocated is free again
     after it, but for the paths that ``commit`` keeps. Of a batch that never ran, what was evicted
     for it is back.
+
+    Attributes:
+        capacity: tokens that can be held.
+        evicted: tokens that have made room for others.
     """
 
     def __init__(self, slots: int, row_bytes: int = 1 << 20) -> None:
@@ -50,6 +54,7 @@ class PrefixCache:
             slots: with slot 0; ``slots - 1`` tokens can be held.
             row_bytes: that what is known of their rows may take.
         """
+        self.evicted = 0
         self.capacity = slots - 1
         self._free = list(range(slots - 1, 0, -1))
         self._batch_slots: set[int] = set()
@@ -66,6 +71,11 @@ class PrefixCache:
     def used(self) -> int:
         """Slots that hold a computed token or one of the batch at hand."""
         return self.capacity - len(self._free)
+
+    @property
+    def pinned(self) -> int:
+        """Slots that the batch at hand reads or writes; after it, those it has read."""
+        return self._touched + len(self._batch_slots)
 
     @property
     def row_bytes(self) -> int:
@@ -164,6 +174,7 @@ class PrefixCache:
 
     def _write_over(self) -> None:
         """What the batch at hand has allocated holds nothing of what was there before."""
+        self.evicted += sum(len(slots) for _, _, slots in self._evicted)
         self._evicted.clear()
         self._rows.invalidate(self._batch_slots)
 

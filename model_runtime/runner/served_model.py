@@ -37,13 +37,20 @@ logger = logging.getLogger(__name__)
 
 
 class CacheGauge(Protocol):
-    """Size and fill of the KV cache, in tokens; bytes of what is kept of their rows."""
+    """Size and fill of the KV cache, in tokens; what a batch holds and what was evicted of them;
+    bytes of what is kept of their rows."""
 
     @property
     def capacity(self) -> int: ...
 
     @property
     def used(self) -> int: ...
+
+    @property
+    def pinned(self) -> int: ...
+
+    @property
+    def evicted(self) -> int: ...
 
     @property
     def row_bytes(self) -> int: ...

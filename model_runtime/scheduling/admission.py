@@ -89,6 +89,7 @@ class Admission:
         }
         self._held = dict.fromkeys(Priority, 0)
         self._untokenized = 0
+        self._tokenizing = 0
         self._largest = 0
         self._lines = {priority: WaitingLine() for priority in Priority}
 
@@ -96,6 +97,16 @@ class Admission:
     def queued_tokens(self) -> int:
         """Admitted and not finished, and what waits to be tokenized."""
         return self._admitted + self._untokenized
+
+    @property
+    def waiting_requests(self) -> int:
+        """What is not admitted yet: being tokenized, or in line for room."""
+        return self._tokenizing + sum(line.requests for line in self._lines.values())
+
+    @property
+    def waiting_tokens(self) -> int:
+        """What those cost, or cost at least."""
+        return self._untokenized + sum(line.tokens for line in self._lines.values())
 
     @property
     def _admitted(self) -> int:
@@ -168,12 +179,14 @@ class Admission:
             if self._untokenized and missing > 0:
                 raise self._refusal(f"{self._untokenized} tokens wait to be tokenized", missing)
             self._untokenized += least
+            self._tokenizing += 1
 
         async with self._lines[options.priority].turn(attempt, options, least, tokenized=False):
             try:
                 yield
             finally:
                 self._untokenized -= least
+                self._tokenizing -= 1
                 self.wake()
 
     def free(self, cost: int, priority: Priority) -> None:

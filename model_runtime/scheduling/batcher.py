@@ -28,12 +28,18 @@ from model_runtime.errors import (
 )
 from model_runtime.scheduling.admission import Throughput
 from model_runtime.scheduling.decode_pacing import DecodePacer
+from model_runtime.scheduling.engine_stats import (
+    BATCH_SIZE_BOUNDS,
+    SECONDS_BOUNDS,
+    EngineStats,
+    with_value,
+)
 from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.scheduling.memory_wait import MemoryWait
 from model_runtime.scheduling.oom_backoff import OomBackoff
 from model_runtime.scheduling.policy import SchedulingPolicy
 from model_runtime.scheduling.request import EngineRequest, PendingQuery
-from model_runtime.types import EngineStats, Priority, QueryResult, RequestOutput
+from model_runtime.types import Priority, QueryResult, RequestOutput
 
 
 class FinishedRequest(NamedTuple):
@@ -59,7 +65,7 @@ class Batcher:
     def __init__(
         self, model: ForwardPipeline, max_batch_tokens: int, clock: Callable[[], float]
     ) -> None:
-        self.counters = EngineStats()
+        self.counters = EngineStats(max_batch_tokens=max_batch_tokens)
         self.throughput = Throughput()
         self._model = model
         self._clock = clock
@@ -153,9 +159,11 @@ class Batcher:
             asks[0][1].answer = RequestTooLarge("the token path does not fit into the KV cache")
             return
         fed = _fed_by_job(batch, asks)
+        for job in fed:
+            job.is_waiting = False
         began = self._clock()
         try:
-            answers = self._run(batch, len(fed))
+            answers = self._model.run(batch)
         except Exception as error:
             _clear_frames(error)
             self._model.release(batch)
@@ -177,13 +185,6 @@ class Batcher:
                 self._run_batch(jobs[middle:])
         elif error.retry_after_s is None or not self._memory_wait.put_off(jobs[0], self._clock()):
             self._end(jobs[0], error)
-
-    def _run(self, batch: Batch, requests: int) -> Sequence[QueryResult]:
-        self.counters = replace(self.counters, running_requests=requests)
-        try:
-            return self._model.run(batch)
-        finally:
-            self.counters = replace(self.counters, running_requests=0)
 
     def _retry_smaller(
         self,
@@ -217,24 +218,36 @@ class Batcher:
         answers: Sequence[QueryResult],
     ) -> None:
         self._budget.worked(len(batch.token_ids))
-        shared = len(fed) > 1
-        seconds = self._clock() - began
+        size, seconds = len(batch.token_ids), self._clock() - began
         for job, tokens in fed.items():
+            if job.usage.first_forward is None:
+                self._count_first_batch(began - job.arrival)
             job.add_usage(tokens, began)
         self._share.charge(fed)
         self._memory_wait.ran(fed)
-        self.throughput.observe(len(batch.token_ids), seconds)
+        self.throughput.observe(size, seconds)
         before = self.counters
         self.counters = replace(
             before,
             batches=before.batches + 1,
-            shared_batches=before.shared_batches + shared,
-            batch_tokens=before.batch_tokens + len(batch.token_ids),
+            shared_batches=before.shared_batches + (len(fed) > 1),
+            batch_tokens=before.batch_tokens + size,
             batch_requests=before.batch_requests + len(fed),
+            batch_size_counts=with_value(before.batch_size_counts, BATCH_SIZE_BOUNDS, size),
+            batch_seconds_counts=with_value(before.batch_seconds_counts, SECONDS_BOUNDS, seconds),
             head_rows=before.head_rows + len(batch.head_rows),
             non_finite_logits=before.non_finite_logits
             + sum(isinstance(answer, NonFiniteLogits) for answer in answers),
             busy_s=before.busy_s + seconds,
+        )
+
+    def _count_first_batch(self, waited_s: float) -> None:
+        before = self.counters
+        self.counters = replace(
+            before,
+            first_batches=before.first_batches + 1,
+            queue_s=before.queue_s + waited_s,
+            queue_seconds_counts=with_value(before.queue_seconds_counts, SECONDS_BOUNDS, waited_s),
         )
 
 

@@ -79,6 +79,7 @@ class EngineRequest:
 
     Attributes:
         gone: nobody waits for the outcome any more; the event loop sets it, once.
+        is_waiting: no forward has held a part of it yet; any thread may ask.
         can_give: it may have an outcome, if not the final one, when its time runs out.
         asks: the queries of the present round, of many ``QUERIES_AT_ONCE`` at a time.
         usage: what it has cost so far.
@@ -94,6 +95,7 @@ class EngineRequest:
         self.cache_salt = options.cache_salt
         self.deadline = math.inf if options.deadline is None else options.deadline
         self.cancelled = False
+        self.is_waiting = True
         self.is_anytime = isinstance(strategy, AnytimeStrategy)
         self._gradual = strategy if isinstance(strategy, Gradual) else None
         self.asks: list[PendingQuery] = []
@@ -124,6 +126,11 @@ class EngineRequest:
         if self._rounds == 1:
             return max(1, self._first_round_tokens - self.usage.computed_tokens)
         return max(1, sum(_rows(ask.work.query) for ask in self.open_asks))
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Of its cost, what was not fed yet. Any thread may ask."""
+        return max(0, self.cost - self.usage.computed_tokens)
 
     @property
     def decode_tokens(self) -> int:

@@ -38,10 +38,11 @@ from model_runtime.errors import (
 )
 from model_runtime.scheduling.admission import Admission
 from model_runtime.scheduling.batcher import Batcher, FinishedRequest
+from model_runtime.scheduling.engine_stats import EngineStats
 from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.scheduling.request import EngineRequest
 from model_runtime.scheduling.watchdog import Watchdog
-from model_runtime.types import EngineStats, Priority, RequestOptions, RequestOutput
+from model_runtime.types import Priority, RequestOptions, RequestOutput
 
 R = TypeVar("R")
 
@@ -183,13 +184,21 @@ class Scheduler:
         """Counters and gauges of this moment. From any thread; never blocks."""
         running = self._thread is not None and self._draining is None
         stalled_s = self._watchdog.stalled_s
+        jobs = tuple(self._waiting)
+        waiting = [job for job in jobs if job.is_waiting]
+        not_admitted = self._admission.waiting_requests
+        tokens_left = self._admission.waiting_tokens + sum(job.remaining_tokens for job in jobs)
         return replace(
             self._batcher.counters,
             ready=running and self._cause is None and not stalled_s,
             alive=self._cause is None,
             stalled_s=stalled_s,
-            queued_requests=len(self._waiting),
+            waiting_requests=len(waiting) + not_admitted,
+            waiting_tokens=self._admission.waiting_tokens + sum(job.cost for job in waiting),
+            running_requests=len(jobs) - len(waiting),
+            queued_requests=len(jobs) + not_admitted,
             queued_tokens=self._admission.queued_tokens,
+            queued_seconds=tokens_left / self._batcher.throughput.tokens_per_s,
         )
 
     async def wait_dead(self) -> BaseException:

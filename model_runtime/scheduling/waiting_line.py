@@ -82,9 +82,15 @@ class _Places:
 
 
 class WaitingLine:
-    """Those of one class of service. On the event loop only."""
+    """Those of one class of service. On the event loop only.
+
+    Attributes:
+        requests, tokens: that wait at this moment; each part of a larger request counts.
+    """
 
     def __init__(self) -> None:
+        self.requests = 0
+        self.tokens = 0
         self._tokenized = _Places()
         self._untokenized = _Places()
         self._retry_after_s = 0.0
@@ -120,7 +126,13 @@ class WaitingLine:
         self._check_length(place, line)
         line.add(place)
         try:
-            await self._wait(place, line, attempt, left_s)
+            self.requests += 1
+            self.tokens += tokens
+            try:
+                await self._wait(place, line, attempt, left_s)
+            finally:
+                self.requests -= 1
+                self.tokens -= tokens
             yield
         finally:
             line.remove(place)

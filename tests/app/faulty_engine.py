@@ -31,6 +31,8 @@ class Cache:
 
     capacity: int = 1000
     used: int = 0
+    pinned: int = 0
+    evicted: int = 0
     row_bytes: int = 0
 
 

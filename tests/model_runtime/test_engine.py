@@ -34,6 +34,7 @@ from model_runtime.errors import (
     TokenIdOutOfRange,
 )
 from model_runtime.loading.reference import reference_logprobs
+from model_runtime.memory.available import AvailableMemory
 from model_runtime.tokenization.tokenizer import Tokenizer
 from model_runtime.types import LogprobQuery, LogprobResult, ModelInfo, QueryResult, RequestOptions
 from tests.conftest import TinyFolder
@@ -69,6 +70,8 @@ class FakeClock:
 class FakeCache:
     capacity: int = CACHE
     used: int = 7
+    pinned: int = 5
+    evicted: int = 11
     row_bytes: int = 500
 
 
@@ -247,12 +250,15 @@ async def test_ready_means_that_a_forward_has_passed() -> None:
     with pytest.raises(EngineNotReady):
         await engine.score([ask(1, VOCAB)])
     assert not engine.stats().ready
+    assert engine.stats().cache_slots_pinned == 5
     gate.open()
     await starting
     stats = engine.stats()
     assert (stats.ready, stats.batches) == (True, 1)
     assert (stats.cache_slots, stats.cache_slots_used) == (CACHE, 7)
-    assert stats.cache_row_bytes == 500
+    assert (stats.cache_row_bytes, stats.evicted_tokens) == (500, 11)
+    assert stats.cache_slots_pinned == 0
+    assert stats.memory_limit_bytes == AvailableMemory().total
     await engine.stop(drain_s=5)
     assert not engine.stats().ready
     with pytest.raises(EngineStopping):

@@ -15,7 +15,7 @@ from app.errors.table import error_response
 from app.http.middleware.authentication import OPEN_PATHS
 from app.requests.deadline import now
 from app.telemetry.logs import request_scope
-from app.telemetry.metrics import Metrics, route_template
+from app.telemetry.metrics import Metrics
 from app.telemetry.request_facts import open_facts
 
 logger = logging.getLogger("app.access")
@@ -69,9 +69,11 @@ class AccessLog:
             await error_response(exc, scope["path"])(scope, receive, answer.send)
 
     def _tell(self, scope: Scope, status: int, seconds: float, facts: Mapping[str, object]) -> None:
-        route = route_template(scope)
+        route = self._metrics.route_of(scope)
         self._metrics.observe_request(scope["method"], route, status, seconds)
-        self._metrics.observe_facts(facts)
+        self._metrics.observe_facts(route, facts)
+        if isinstance(code := facts.get("error"), str):
+            self._metrics.observe_error(status, code)
         level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
         if logger.isEnabledFor(level):
             line = {

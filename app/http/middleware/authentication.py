@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors.table import Unauthorized, error_response
 
+METRICS_PATH: Final = "/metrics"
 OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
 """Answered to anybody. Compared whole, so no other spelling of a path slips through."""
 
@@ -20,14 +21,19 @@ class Authentication:
 
     Only digests are compared, each in constant time and all of them every time, so neither a
     key's length nor a common prefix shows in the timing. Without keys everybody may pass.
+
+    Args:
+        keys: all that are valid.
+        open_metrics: whether /metrics is answered to anybody, too.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], *, open_metrics: bool = False) -> None:
         self._app = app
+        self._open_paths = OPEN_PATHS | {METRICS_PATH} if open_metrics else OPEN_PATHS
         self._digests = tuple(_digest(key.encode()) for key in keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._may_pass(scope):
+        if scope["type"] != "http" or scope["path"] in self._open_paths or self._may_pass(scope):
             await self._app(scope, receive, send)
             return
         refusal = Unauthorized("A valid API key is needed: Authorization: Bearer <key>.")

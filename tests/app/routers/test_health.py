@@ -16,6 +16,14 @@ from tests.app.stub_engine import StubEngine
 
 pytestmark = pytest.mark.anyio
 
+QUEUE = (
+    "queued_requests",
+    "queued_tokens",
+    "queued_seconds",
+    "waiting_requests",
+    "running_requests",
+)
+
 
 async def statuses(client: httpx.AsyncClient) -> tuple[int, int, int, str]:
     """What live, ready and health answer, and the phase."""
@@ -30,7 +38,7 @@ async def test_a_ready_server_says_so(client: httpx.AsyncClient) -> None:
     assert await statuses(client) == (200, 200, 200, "ready")
     report = (await client.get("/health")).json()
     assert report["model"] == "stub"
-    assert report["queue"] == {"queued_requests": 0, "queued_tokens": 0, "running_requests": 0}
+    assert report["queue"] == dict.fromkeys(QUEUE, 0)
 
 
 async def test_a_loading_server_is_live_and_not_ready(engine: StubEngine) -> None:
@@ -148,10 +156,16 @@ async def test_a_dead_engine_fails_liveness_for_good(engine: StubEngine) -> None
 
 async def test_health_shows_the_queue(engine: StubEngine) -> None:
     """The summary carries the engine's own figures."""
-    engine.counters = replace(engine.counters, queued_tokens=70, running_requests=2)
+    engine.counters = replace(
+        engine.counters,
+        queued_tokens=70,
+        running_requests=2,
+        waiting_requests=3,
+        queued_seconds=1.25,
+    )
     async with client_of(shell_app(engine)) as client:
         queue = (await client.get("/health")).json()["queue"]
-    assert queue == {"queued_requests": 0, "queued_tokens": 70, "running_requests": 2}
+    assert queue == dict(zip(QUEUE, (0, 70, 1.25, 3, 2), strict=True))
 
 
 async def test_health_and_metrics_answer_while_hundreds_wait(engine: StubEngine) -> None:

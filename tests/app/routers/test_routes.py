@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from fastapi import APIRouter
 from fastapi.routing import iter_route_contexts
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import ASGIApp
 
+from app import version
 from app.http.middleware.access_log import AccessLog
 from app.http.middleware.authentication import Authentication
 from app.http.middleware.body_limit import BodyLimit
 from app.http.middleware.cancellation import CancelOnDisconnect
+from app.http.middleware.head_as_get import HeadAsGet
 from app.http.middleware.load_shedding import LoadShedding
 from app.http.middleware.plain_head import PlainHead
 from app.main import create_app
@@ -20,7 +24,7 @@ from tests.app.compat.decisions.decision_calls import chat_engine
 from tests.app.conftest import client_of, shell_app
 
 LOOK_UPS = (
-    *("/health", "/health/live", "/health/ready", "/metrics"),
+    *("/health", "/health/live", "/health/ready", "/metrics", "/version"),
     *("/v1/models", "/v1/models/{name:path}", "/tokenizer_info"),
     *("/docs", "/docs/oauth2-redirect", "/openapi.json"),
 )
@@ -45,6 +49,30 @@ def test_there_are_these_routes_and_no_others() -> None:
         for method in context.methods or {"any"}
     }
     assert found - {("HEAD", path) for path in LOOK_UPS} == set(ROUTES)
+
+
+@pytest.mark.anyio
+async def test_head_answers_wherever_get_does() -> None:
+    """The same status and headers, and no body; nowhere else, and what GET is refused, it is."""
+    changing = ("x-request-id", "content-length")
+    async with client_of(shell_app(chat_engine())) as client:
+        for path in (*LOOK_UPS, "/nowhere", *QUESTIONS):
+            place = path.replace("{name:path}", "org/toy")
+            got, head = await client.get(place), await client.head(place)
+            assert head.status_code == got.status_code, path
+            assert head.content == b"" != got.content
+            for headers in (got.headers, head.headers):
+                for name in changing:
+                    headers.pop(name)
+            assert head.headers == got.headers
+
+
+@pytest.mark.anyio
+async def test_the_version_is_told_before_a_model_is_there() -> None:
+    """Who routes to several releases asks for it."""
+    app = shell_app(load=threading.Event().wait)
+    async with client_of(app) as client:
+        assert (await client.get("/version")).json() == {"version": version()}
 
 
 @pytest.mark.anyio
@@ -79,6 +107,7 @@ def test_all_middleware_is_plain_asgi() -> None:
     assert ours == [
         AccessLog,
         PlainHead,
+        HeadAsGet,
         Authentication,
         LoadShedding,
         CancelOnDisconnect,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,15 +16,17 @@ import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
+from app import version
 from app.http.lifecycle import Lifecycle
 from app.server import Server
 from app.telemetry.cache_stats import ScoreCacheStats
 from app.telemetry.logs import JsonFormatter, TextFormatter, request_scope
 from app.telemetry.metrics import Metrics
-from model_runtime import EngineStats
+from model_runtime import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, EngineStats, ModelInfo
+from model_runtime.scheduling.engine_stats import with_value
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
-from tests.app.stub_engine import StubEngine
+from tests.app.stub_engine import INFO, StubEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -226,12 +229,177 @@ async def test_requests_are_counted_by_route_and_status(client: httpx.AsyncClien
     assert found["chainrule_request_seconds_count", ("/work/{name}",)] == 4
 
 
+IN_HISTOGRAMS = (
+    *("batch_size_counts", "batch_seconds_counts", "queue_seconds_counts"),
+    *("first_batches", "queue_s"),
+)
+
+
+def samples_of(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every sample: name and label values -> value."""
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+
+
+def stats_of(sizes: list[int], seconds: list[float]) -> EngineStats:
+    """An engine that has run forwards of these sizes, and requests that waited so long."""
+    by_size, by_wait = EngineStats().batch_size_counts, EngineStats().queue_seconds_counts
+    for size in sizes:
+        by_size = with_value(by_size, BATCH_SIZE_BOUNDS, size)
+    for one in seconds:
+        by_wait = with_value(by_wait, SECONDS_BOUNDS, one)
+    return EngineStats(
+        batches=len(sizes),
+        batch_tokens=sum(sizes),
+        batch_size_counts=by_size,
+        first_batches=len(seconds),
+        queue_s=sum(seconds),
+        queue_seconds_counts=by_wait,
+        cached_tokens=30,
+        waiting_requests=4,
+        running_requests=2,
+        cache_slots=200,
+        cache_slots_used=190,
+        cache_slots_pinned=50,
+    )
+
+
+def test_forwards_and_waits_are_histograms() -> None:
+    """Buckets hold what is not larger than they are; the last one holds all."""
+    found = samples_of(Metrics(lambda: stats_of([1, 2, 3, 100_000], [0.25, 99.0])))
+    name = "chainrule_batch_size_tokens_bucket"
+    sizes = {float(labels[0]): value for (one, labels), value in found.items() if one == name}
+    assert [sizes[bound] for bound in (1, 2, 4, 65_536, math.inf)] == [1, 2, 3, 3, 4]
+    assert found["chainrule_batch_size_tokens_sum", ()] == 100_006
+    assert found["chainrule_batch_size_tokens_count", ()] == 4
+    name = "chainrule_request_queue_seconds_bucket"
+    waits = {float(labels[0]): value for (one, labels), value in found.items() if one == name}
+    assert [waits[bound] for bound in (0.1, 0.25, 60, math.inf)] == [0, 1, 1, 2]
+    assert found["chainrule_request_queue_seconds_sum", ()] == 99.25
+    assert found["chainrule_batch_seconds_count", ()] == 0
+
+
+def test_what_is_only_kept_is_not_in_the_usage_of_the_cache() -> None:
+    """A full cache of idle contexts is no load."""
+    found = samples_of(Metrics(lambda: stats_of([], [])))
+    assert found["chainrule_kv_usage_ratio", ()] == 0.25
+    assert samples_of(Metrics(EngineStats))["chainrule_kv_usage_ratio", ()] == 0
+
+
+def test_the_model_is_told_once_it_is_loaded() -> None:
+    """With its fingerprint, by which replicas that differ are found."""
+    model: ModelInfo | None = None
+    metrics = Metrics(EngineStats, model=lambda: model)
+    assert "chainrule_build_info{" not in metrics.render().decode()
+    model = INFO
+    (line,) = [
+        sample
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+        if sample.name == "chainrule_build_info"
+    ]
+    assert line.value == 1
+    assert line.labels == {
+        "version": version(),
+        "model": "stub",
+        "fingerprint": INFO.fingerprint,
+        "architecture": "StubForCausalLM",
+        "dtype": "float32",
+        "device": "cpu",
+        "kernels": "torch",
+    }
+
+
+def test_vllms_names_are_spoken_where_they_are_asked_for() -> None:
+    """Its routers take waiting and running requests, cache usage, and prefix hits by model."""
+    stats = stats_of([10, 20], [])
+    metrics = Metrics(lambda: stats, model=lambda: INFO, dialect="vllm")
+    label = ("0", "stub")
+    found = {key: value for key, value in samples_of(metrics).items() if key[0].startswith("vllm")}
+    assert found == {
+        ("vllm:num_requests_waiting", label): 4,
+        ("vllm:num_requests_running", label): 2,
+        ("vllm:kv_cache_usage_perc", label): 0.25,
+        ("vllm:gpu_cache_usage_perc", label): 0.25,
+        ("vllm:prefix_cache_queries_total", label): 60,
+        ("vllm:prefix_cache_hits_total", label): 30,
+        ("vllm:gpu_prefix_cache_queries_total", label): 60,
+        ("vllm:gpu_prefix_cache_hits_total", label): 30,
+        ("vllm:cache_config_info", ("1", "True", "0", "stub", "200")): 1,
+    }
+    assert "vllm" not in Metrics(lambda: stats, model=lambda: INFO).render().decode()
+    assert "vllm" not in Metrics(lambda: stats, dialect="vllm").render().decode()
+
+
+def test_the_process_is_measured() -> None:
+    """Memory and open files under the names that all exporters have for them."""
+    found = {name for name, _ in samples_of(Metrics(EngineStats))}
+    names = ("resident_memory_bytes", "start_time_seconds", "open_fds", "cpu_seconds_total")
+    assert {f"process_{name}" for name in names} <= found
+
+
+async def test_tokens_and_rows_are_counted_by_route() -> None:
+    """As the answer's usage has them."""
+    async with client_of(shell_app(FakeEngine())) as client:
+        body = {"context": "it is", "candidates": [" yes", " no"]}
+        usage = (await client.post("/v1/score", json=body)).json()["usage"]
+        assert (await client.post("/v1/score", json={"context": "it is"})).status_code == 422
+        found = await scrape(client)
+    assert found["chainrule_request_rows_total", ("/v1/score",)] == usage["scored_tokens"] > 0
+    for kind in ("computed", "cached"):
+        counted = found["chainrule_request_tokens_total", (kind, "/v1/score")]
+        assert counted == usage[f"{kind}_tokens"]
+
+
+async def test_rejections_are_counted_by_reason(engine: StubEngine) -> None:
+    """By the code of the error; what is wrong in itself is none."""
+    app = shell_app(engine, api_keys="key", max_body_bytes=100)
+    key = {"Authorization": "Bearer key"}
+    async with client_of(app) as client:
+        await client.post("/work/x", json={})
+        await client.post("/v1/score", json={})
+        await client.post("/work/x", content=b"x" * 101, headers=key)
+        await client.post("/work/x", json={"seconds": "x"}, headers=key)
+        await client.get("/nowhere", headers=key)
+        metrics = await asyncio.to_thread(samples_of, app.state.metrics)
+    name = "chainrule_rejections_total"
+    assert {labels: value for (one, labels), value in metrics.items() if one == name} == {
+        ("invalid_api_key",): 2,
+        ("body_too_large",): 1,
+    }
+    assert metrics["chainrule_requests_total", ("POST", "/v1/score", "401")] == 1
+
+
+async def test_the_access_log_names_the_error(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line of a request that failed has its code."""
+    await client.get("/nowhere")
+    (line,) = access_lines(caplog)
+    assert line["error"] == "not_found"
+
+
+@pytest.mark.parametrize("needs_key", [True, False])
+async def test_a_key_for_the_metrics_is_a_setting(engine: StubEngine, needs_key: bool) -> None:
+    """Without one they are open to any scraper; nothing else is."""
+    app = shell_app(engine, api_keys="key", metrics_key=needs_key)
+    async with client_of(app) as client:
+        for path in ("/metrics", "/metrics?x=1"):
+            assert (await client.get(path)).status_code == (401 if needs_key else 200)
+            assert (await client.head(path)).status_code == (401 if needs_key else 200)
+        for path in ("/v1/models", "/version", "//metrics", "/metrics/"):
+            assert (await client.get(path)).status_code == 401
+
+
 async def test_the_engine_is_reported_as_it_counts_itself(engine: StubEngine) -> None:
     """Every counter and gauge of the engine appears under its name."""
     numbers = {
         name: index + 2
         for index, name in enumerate(vars_of(engine))
-        if name not in ("ready", "alive", "queued_requests")
+        if name not in ("ready", "alive", "queued_requests", *IN_HISTOGRAMS)
     }
     async with client_of(shell_app(engine)) as client:
         engine.counters = replace(engine.counters, **numbers)
@@ -239,6 +407,7 @@ async def test_the_engine_is_reported_as_it_counts_itself(engine: StubEngine) ->
     values = {name: value for (name, labels), value in found.items() if not labels}
     for name, value in numbers.items():
         shown = name.removesuffix("_s") + "_seconds" if name.endswith("_s") else name
+        assert not name.endswith("_counts"), name
         shared = {f"chainrule_{shown}", f"chainrule_{shown}_total"} & set(values)
         assert [values[one] for one in shared] == [value], name
     assert values["chainrule_ready"] == values["chainrule_alive"] == 1

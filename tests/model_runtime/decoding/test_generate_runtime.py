@@ -25,8 +25,8 @@ from model_runtime.config import EngineConfig
 from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.hypothesis import Hypothesis
 from model_runtime.engine import Engine
+from model_runtime.scheduling.engine_stats import EngineStats
 from model_runtime.tokenization.tokenizer import Tokenizer
-from model_runtime.types import EngineStats
 from tests.model_runtime.decoding.generate_settings import (
     VOCAB,
     Beams,

@@ -271,6 +271,31 @@ def test_what_is_matched_between_two_evictions_stays(path: tuple[int, ...], spar
     assert [cached(cache, salt, (1, 2, 3, 4)) for salt in "abc"] == [0, spared, 0]
 
 
+def test_what_a_batch_reads_and_writes_is_pinned() -> None:
+    """The part of the cache that cannot be evicted, each token once; what is only kept is not."""
+    cache = PrefixCache(20)
+    keep(cache, ("", (1, 2, 3)), ("", (4, 5)))
+    cache.begin()
+    assert cache.pinned == 0
+    first, second = lend(cache, "", (1, 2, 3, 6)), lend(cache, "", (1, 2, 7, 8))
+    assert cache.pinned == 3 + 1 + 2
+    cache.commit(batch_keeping([first, second]))
+    cache.begin()
+    assert (cache.pinned, cache.used) == (0, 8)
+
+
+def test_what_was_evicted_is_counted_once_its_slots_are_used() -> None:
+    """A plan that is given up evicts nothing."""
+    cache = PrefixCache(6)
+    keep(cache, ("", (1, 2, 3)))
+    cache.begin()
+    cache.allocate(4)
+    cache.begin()
+    assert cache.evicted == 0
+    keep(cache, ("", (4, 5, 6, 7)))
+    assert cache.evicted == 2
+
+
 def test_the_last_path_of_a_tenant_takes_its_root_along() -> None:
     """Emptied roots do not pile up, and those beside them stay."""
     cache = PrefixCache(4)

@@ -24,6 +24,7 @@ from model_runtime.errors import (
     RequestTooLarge,
 )
 from model_runtime.scheduling.batcher import Batcher
+from model_runtime.scheduling.engine_stats import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS
 from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.scheduling.memory_wait import LONGEST_PAUSE_S, LONGEST_WAIT_S
 from model_runtime.scheduling.oom_backoff import SMALLEST_BUDGET
@@ -789,24 +790,47 @@ def test_counters_say_what_ran() -> None:
     assert (counters.batch_tokens, counters.head_rows) == (3, 8)
     assert counters.cached_tokens == 3 + 2
     assert counters.busy_s == pytest.approx(0.003)
-    assert counters.running_requests == 0
 
 
-def test_running_requests_are_those_in_the_forward() -> None:
-    """During a forward the gauge counts the requests it holds; a failure resets it."""
+def test_a_request_waits_until_a_forward_holds_it() -> None:
+    """From its first forward on it runs, also while that is tried again after a failure."""
     bench = Bench()
-    seen: list[int] = []
+    seen: list[list[bool]] = []
+    jobs: list[EngineRequest] = []
 
     def on_run(batch: Batch) -> None:
-        seen.append(bench.batcher.counters.running_requests)
+        seen.append([job.is_waiting for job in jobs])
         raise_on(1, error=lambda: ValueError())(batch)
 
     bench.model.on_run = on_run
-    bench.submit(ask(1, 1))
-    bench.submit(ask(2, 1))
+    jobs += [bench.submit(ask(1, 1)), bench.submit(ask(2, 1))]
+    assert [job.is_waiting for job in jobs] == [True, True]
     bench.finish()
-    assert seen == [2, 1, 1]
-    assert bench.batcher.counters.running_requests == 0
+    assert seen == [[False, False]] * 3
+
+
+def test_forwards_and_waits_are_counted_by_their_size() -> None:
+    """Each forward is in the bucket of its tokens and of its seconds, each request once in that of
+    the seconds that it waited."""
+    bench = Bench()
+    bench.pay_for_time()
+    bench.submit(ask(1, 2, 3, 4))
+    bench.now = 2.0
+    bench.finish()
+    bench.submit(ask(1, 9))
+    bench.finish()
+    counters = bench.batcher.counters
+    assert _filled(BATCH_SIZE_BOUNDS, counters.batch_size_counts) == {4.0: 1, 1.0: 1}
+    assert _filled(SECONDS_BOUNDS, counters.batch_seconds_counts) == {0.005: 1, 0.001: 1}
+    assert _filled(SECONDS_BOUNDS, counters.queue_seconds_counts) == {2.5: 1, 0.001: 1}
+    assert (counters.first_batches, counters.queue_s) == (2, 2.0)
+
+
+def _filled(bounds: tuple[float, ...], counts: tuple[int, ...]) -> dict[float, int]:
+    """The buckets that hold something, by their upper bounds."""
+    assert len(counts) == len(bounds) + 1
+    pairs = zip((*bounds, math.inf), counts, strict=True)
+    return {bound: count for bound, count in pairs if count}
 
 
 def test_the_outcome_tells_waiting_from_running() -> None:

@@ -30,6 +30,7 @@ from model_runtime.errors import (
 )
 from model_runtime.scheduling import memory_wait
 from model_runtime.scheduling import scheduler as scheduler_module
+from model_runtime.scheduling.admission import DEFAULT_TOKENS_PER_S
 from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS, Scheduler
 from model_runtime.scheduling.watchdog import LOOKS, Watchdog
 from model_runtime.types import LogprobQuery, Priority, QueryResult, RequestOptions, RequestOutput
@@ -197,7 +198,10 @@ async def test_who_waits_for_room_is_answered() -> None:
         await at(gate)
         waits = submit(scheduler, ask(2, 2), cost=90, options=WAITS)
         await turn()
-        assert (scheduler.stats().queued_requests, scheduler.stats().queued_tokens) == (1, 90)
+        stats = scheduler.stats()
+        assert (stats.queued_requests, stats.waiting_requests, stats.running_requests) == (2, 1, 1)
+        assert (stats.queued_tokens, stats.waiting_tokens) == (90, 90)
+        assert stats.queued_seconds == pytest.approx(180 / DEFAULT_TOKENS_PER_S)
         waited_from = time.monotonic()
         await asyncio.sleep(0.001)
         waited_until = time.monotonic()
@@ -233,14 +237,20 @@ async def test_what_is_not_tokenized_yet_counts_apart() -> None:
     gate = Gate()
     async with running(scheduler_of(FakeModel(gate.hold), queue_tokens=100)) as scheduler:
         async with scheduler.reserve(60):
-            assert scheduler.stats().queued_tokens == 60
+            stats = scheduler.stats()
+            assert (stats.queued_tokens, stats.waiting_tokens) == (60, 60)
+            assert stats.waiting_requests == stats.queued_requests == 1
             scheduler.check_room()
             first, second = (
                 submit(scheduler, ask(1, 1), cost=48),
                 submit(scheduler, ask(2), cost=48),
             )
             await at(gate)
-            assert scheduler.stats().queued_tokens == 156
+            stats = scheduler.stats()
+            assert (stats.queued_tokens, stats.queued_requests) == (156, 3)
+            # The second one may have come into the forward of the first.
+            assert stats.running_requests in (1, 2)
+            assert stats.waiting_tokens == 60 + 48 * (2 - stats.running_requests)
             with pytest.raises(EngineOverloaded) as refusal:
                 scheduler.check_room()
             assert refusal.value.retry_after_s > 0
@@ -726,9 +736,11 @@ async def test_stats_tell_the_moment() -> None:
         await turn()
         stats = await asyncio.to_thread(scheduler.stats)
         assert (stats.ready, stats.alive) == (True, True)
-        assert (stats.queued_requests, stats.queued_tokens, stats.running_requests) == (4, 22, 1)
+        assert (stats.queued_requests, stats.queued_tokens) == (4, 22)
+        assert (stats.waiting_requests, stats.waiting_tokens, stats.running_requests) == (3, 15, 1)
+        assert stats.queued_seconds == pytest.approx(22 / DEFAULT_TOKENS_PER_S)
         gate.open()
         await asyncio.gather(*tasks)
         stats = scheduler.stats()
-        assert (stats.queued_requests, stats.queued_tokens) == (0, 0)
+        assert (stats.queued_requests, stats.queued_tokens, stats.queued_seconds) == (0, 0, 0)
         assert (stats.batches, stats.shared_batches, stats.batch_requests) == (2, 1, 4)
