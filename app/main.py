@@ -153,7 +153,7 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> l
         timeout_s=settings.body_timeout_s,
     )
     return [
-        Middleware(AccessLog, metrics=metrics),
+        Middleware(AccessLog, metrics=metrics, lifecycle=lifecycle),
         Middleware(PlainHead),
         Middleware(HeadAsGet),
         Middleware(Authentication, keys=settings.keys(), open_metrics=not settings.metrics_key),

@@ -38,6 +38,11 @@ logger = logging.getLogger(__name__)
 GRACE_S = 0.5
 """Seconds in which requests that were failed at the drain timeout may send their 503."""
 
+FINGERPRINT_HEADER: Final = b"x-chainrule-fingerprint"
+"""Answers of equal fingerprints have equal bits, whichever server gave them."""
+
+_Headers = tuple[tuple[bytes, bytes], ...]
+
 
 class Phase(StrEnum):
     """Where in its life the process is."""
@@ -67,6 +72,7 @@ class Lifecycle:
         self._task: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._left_behind = False
+        self._fingerprint_header: _Headers = ()
 
     @property
     def is_terminal(self) -> bool:
@@ -117,6 +123,11 @@ class Lifecycle:
         """What is served; None until it is loaded."""
         return None if self._engine is None else self._engine.info
 
+    @property
+    def headers(self) -> _Headers:
+        """What every answer carries: the model's fingerprint once it is loaded."""
+        return self._fingerprint_header
+
     def stats(self) -> EngineStats:
         """The engine's counters; those of an engine that has done nothing while there is none."""
         return EngineStats() if self._engine is None else self._engine.stats()
@@ -153,6 +164,7 @@ class Lifecycle:
         """Start an engine that is loaded already, and watch over it."""
         await engine.start()
         self._engine = engine
+        self._fingerprint_header = ((FINGERPRINT_HEADER, engine.info.fingerprint.encode("ascii")),)
         self.phase = Phase.READY
         self._task = asyncio.create_task(self._watch(engine), name="watch")
         logger.info("ready", extra=_served(engine.info))

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors.table import error_response
+from app.http.lifecycle import Lifecycle
 from app.http.middleware.authentication import OPEN_PATHS
 from app.requests.deadline import now
 from app.telemetry.logs import request_scope
@@ -34,18 +35,24 @@ _QUIET: Final = OPEN_PATHS | {"/metrics"}
 
 
 class AccessLog:
-    """Request id, access log, request metrics, and 500 for what nobody expected."""
+    """Request id, access log, request metrics, and 500 for what nobody expected.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Args:
+        metrics: told of each request.
+        lifecycle: knows what further headers every answer carries.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle) -> None:
         self._app = app
         self._metrics = metrics
+        self._lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = scope["request_id"] = _request_id(scope)
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, self._lifecycle)
         began = time.perf_counter()
         facts = open_facts(scope)
         scope["state"]["arrived"] = now()
@@ -86,16 +93,17 @@ class AccessLog:
 
 
 class _Answer:
-    """Remembers how far the response got and puts the request's id on it.
+    """Remembers how far the response got, and puts on it what all answers carry.
 
     Attributes:
         started: a part of it is out.
         status: what is logged: the response's own once all of it is out.
     """
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, lifecycle: Lifecycle) -> None:
         self._send = send
         self._header = (b"x-request-id", request_id.encode("ascii"))
+        self._lifecycle = lifecycle
         self._begun_with = CLIENT_LEFT
         self.started = False
         self.status = CLIENT_LEFT
@@ -104,7 +112,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self._begun_with = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), self._header]}
+            own = (self._header, *self._lifecycle.headers)
+            message = {**message, "headers": [*message.get("headers", ()), *own]}
         elif not message.get("more_body", False):
             self.status = self._begun_with
         await self._send(message)
