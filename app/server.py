@@ -27,7 +27,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app.http.connection import KEEP_ALIVE_S, ConnectionBounds, HttpProtocol
-from app.http.lifecycle import Lifecycle
+from app.http.lifecycle import Lifecycle, Phase
 from app.http.metrics_app import MetricsApp
 from app.main import create_app
 from app.settings import Settings
@@ -63,12 +63,16 @@ class Server(uvicorn.Server):
         config: of what it serves.
         lifecycle: of the process.
         drain_s: seconds that requests get to finish once it is to stop.
+        delay_s: seconds before that in which it is not ready and takes requests.
     """
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_s: float, delay_s: float = 0.0
+    ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._drain_s = drain_s
+        self._delay_s = delay_s
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; True ends the main loop."""
@@ -94,10 +98,11 @@ class Server(uvicorn.Server):
                 signal.signal(sig, signal.SIG_IGN)
 
     def _on_signal(self, sig: int) -> None:
-        if sig == signal.SIGINT and not self._lifecycle.takes_requests:
+        if sig == signal.SIGINT and self._lifecycle.phase is Phase.DRAINING:
             # Whoever presses Ctrl+C a second time does not want to wait for the rest.
-            self._lifecycle.active_requests.cancel_all()
-        self._lifecycle.request_stop(self._drain_s)
+            self._lifecycle.hurry()
+        # Somebody who presses Ctrl+C sits in front of it; a balancer's checks are SIGTERM's matter.
+        self._lifecycle.request_stop(self._drain_s, self._delay_s if sig == signal.SIGTERM else 0.0)
 
 
 class MetricsServer(uvicorn.Server):
@@ -139,12 +144,13 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         discard_s=settings.body_timeout_s,
         connections=settings.max_connections,
     )
-    server = Server(_config(app, bounds, lifespan="on"), lifecycle, settings.drain_timeout_s)
+    config = _config(app, bounds, lifespan="on")
+    server = Server(config, lifecycle, settings.drain_timeout_s, settings.drain_delay_s)
     _log_listening("listening", listeners)
     if of_metrics:
         _log_listening("listening for metrics", of_metrics)
-        config = _config(MetricsApp(app.state.metrics), replace(bounds, connections=SCRAPERS))
-        asyncio.run(_serve_both(server, listeners, MetricsServer(config), of_metrics))
+        beside = _config(MetricsApp(app.state.metrics), replace(bounds, connections=SCRAPERS))
+        asyncio.run(_serve_both(server, listeners, MetricsServer(beside), of_metrics))
     else:
         server.run(sockets=listeners)
     service = app.state.service

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     """TCP port to listen on; 0 takes any free one."""
     drain_timeout_s: float = Field(30.0, ge=0, allow_inf_nan=False)
     """Seconds that running requests get to finish after SIGTERM."""
+    drain_delay_s: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Seconds before that in which readiness has ended and new requests are still taken: as long as
+    a load balancer takes to notice."""
     watchdog_timeout_s: float = Field(120.0, ge=0, allow_inf_nan=False)
     """Seconds without progress, as in a forward that hangs, after which the process gives up and
     exits; readiness ends after a tenth of them. 0 waits for ever."""

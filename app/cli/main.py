@@ -26,7 +26,7 @@ from app.settings import Settings, SettingsError, flag_name, log_ignored_variabl
 from app.telemetry.logs import configure_logging
 
 _GROUPS: Final = {
-    "server": ("host", "port", "drain_timeout_s", "watchdog_timeout_s"),
+    "server": ("host", "port", "drain_timeout_s", "drain_delay_s", "watchdog_timeout_s"),
     "connections": (
         *("max_connections", "header_timeout_s", "body_timeout_s", "max_body_bytes_in_flight"),
     ),

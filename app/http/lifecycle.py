@@ -6,12 +6,14 @@
       │ load failed      │ engine died          │ engine died, or hangs
       └──────────────────┴──────────────────────┴───────────> FAILED      exit 1
 
-A stop while loading goes straight to STOPPED: there is nothing to finish.
+A stop while loading goes straight to STOPPED: there is nothing to finish. The first seconds of
+DRAINING may still take requests: whoever balances load learns a little later that it is over here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 from collections.abc import Callable
@@ -42,6 +44,7 @@ FINGERPRINT_HEADER: Final = b"x-chainrule-fingerprint"
 """Answers of equal fingerprints have equal bits, whichever server gave them."""
 
 _Headers = tuple[tuple[bytes, bytes], ...]
+_CLOSE: Final[_Headers] = ((b"connection", b"close"),)
 
 
 class Phase(StrEnum):
@@ -72,6 +75,7 @@ class Lifecycle:
         self._task: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._left_behind = False
+        self._refusing = asyncio.Event()
         self._fingerprint_header: _Headers = ()
 
     @property
@@ -82,7 +86,12 @@ class Lifecycle:
     @property
     def takes_requests(self) -> bool:
         """Whether new requests are let in, if only to be told that the model is loading."""
-        return self.phase in (Phase.LOADING, Phase.READY)
+        return self.phase in (Phase.LOADING, Phase.READY) or self.takes_late_requests
+
+    @property
+    def takes_late_requests(self) -> bool:
+        """Whether new requests are let in although the stop has begun."""
+        return self.phase is Phase.DRAINING and not self._refusing.is_set()
 
     @property
     def exit_code(self) -> int:
@@ -125,8 +134,9 @@ class Lifecycle:
 
     @property
     def headers(self) -> _Headers:
-        """What every answer carries: the model's fingerprint once it is loaded."""
-        return self._fingerprint_header
+        """What every answer carries: the model's fingerprint once it is loaded, and, where the stop
+        has begun, that the next request belongs on a connection to somebody else."""
+        return self._fingerprint_header + (_CLOSE if self.takes_late_requests else ())
 
     def stats(self) -> EngineStats:
         """The engine's counters; those of an engine that has done nothing while there is none."""
@@ -169,17 +179,30 @@ class Lifecycle:
         self._task = asyncio.create_task(self._watch(engine), name="watch")
         logger.info("ready", extra=_served(engine.info))
 
-    def request_stop(self, drain_s: float) -> None:
+    def request_stop(self, drain_s: float, delay_s: float = 0.0) -> None:
         """Begin to stop; asking again changes nothing."""
         if self._stopping is None:
-            self._stopping = asyncio.create_task(self.stop(drain_s), name="stop")
+            self._stopping = asyncio.create_task(self.stop(drain_s, delay_s), name="stop")
 
-    async def stop(self, drain_s: float) -> None:
-        """Let what is in flight finish; after ``drain_s`` seconds answer the rest with 503."""
+    def hurry(self) -> None:
+        """Take no more requests, and answer those in flight with 503 at once."""
+        self._refusing.set()
+        self.active_requests.cancel_all()
+
+    async def stop(self, drain_s: float, delay_s: float = 0.0) -> None:
+        """Let what is in flight finish; after ``drain_s`` seconds answer the rest with 503.
+
+        Args:
+            drain_s: counted from the moment on from which new requests are refused.
+            delay_s: seconds before that in which readiness is over and requests are let in.
+        """
         if self.is_terminal:
             return
         self.phase = Phase.DRAINING
         logger.info("draining", extra={"requests": len(self.active_requests)})
+        if self._engine is not None and delay_s:
+            await self._take_late_requests(delay_s)
+        self._refusing.set()
         if self._engine is None:
             self._left_behind = self._task is not None and not self._task.done()
             self._cancel_task()
@@ -188,6 +211,11 @@ class Lifecycle:
         if not self.is_terminal:
             self.phase = Phase.STOPPED
             logger.info("stopped")
+
+    async def _take_late_requests(self, delay_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._refusing.wait()
 
     async def _drain(self, engine: Engine, drain_s: float) -> None:
         if not await self.active_requests.wait_idle(drain_s):

@@ -85,6 +85,40 @@ def test_sigterm_finishes_what_is_in_flight(ready: ServerProcess, pool: ThreadPo
     assert not [line for line in ready.log if "traceback" in line]
 
 
+def test_the_drain_delay_takes_requests_until_balancers_know(start: Start) -> None:
+    """Readiness ends at once; new requests are answered, on connections that then end, and after
+    the delay they are refused, while the one in flight still finishes."""
+    process = start(drain_delay_s=1.0, drain_timeout_s=10)
+    process.await_line("ready")
+    assert "Connection" not in process.post(0.0).headers
+    process.signal(signal.SIGTERM)
+    process.await_line("draining")
+    assert process.status("/health/ready") == 503
+    late = process.post(0.0)
+    assert (late.status_code, late.headers["Connection"]) == (200, "close")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(process.post, 2.0)
+        await_true(lambda: process.post(0.0).status_code == 503)
+        assert running.result().status_code == 200
+    assert process.exit_code() == 0
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_knows_no_delay(
+    start: Start, pool: ThreadPoolExecutor, first: signal.Signals
+) -> None:
+    """Ctrl+C refuses new requests at once, also in the middle of another stop's delay."""
+    process = start(drain_delay_s=60.0)
+    process.await_line("ready")
+    running = pool.submit(process.post, 60.0)
+    process.await_requests(1)
+    process.signal(first)
+    process.await_line("draining")
+    process.signal(signal.SIGINT)
+    assert running.result().status_code == 503
+    assert process.exit_code() == 0
+
+
 def test_at_the_drain_timeout_the_exit_is_on_time(start: Start, pool: ThreadPoolExecutor) -> None:
     """What has not finished by then gets 503, a slow body too, and the exit is still 0."""
     process = start(drain_timeout_s=0.5)
