@@ -46,6 +46,8 @@ class AsyncClient:
 
     Every verb takes its request whole (``ScoreRequest(...)``), as a mapping, or as the request's
     fields by keyword. ``request_id`` names it in the server's log; by default it gets a new one.
+    ``session`` is the client's unless one is given: equal ones are sent to the same of several
+    servers by what stands before them.
 
     Args:
         base_url: of the server, as ``http://127.0.0.1:8000``; ``/v1`` at its end changes nothing.
@@ -53,6 +55,8 @@ class AsyncClient:
         api_key: one of the server's, where it has any.
         timeout_s: seconds that a single attempt may be without an answer.
         retries: how persistent to be.
+        session: sent with every request; ``"context"`` sends a hash of the request's context, so
+            that equal contexts meet; None sends nothing.
         transport: what httpx sends through, for tests; None for the network.
 
     Raises:
@@ -66,9 +70,10 @@ class AsyncClient:
         api_key: str | None = None,
         timeout_s: float = 300.0,
         retries: Retries | None = None,
+        session: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._options = Options(base_url, api_key, timeout_s, retries or Retries())
+        self._options = Options(base_url, api_key, timeout_s, retries or Retries(), session)
         self._http = httpx.AsyncClient(transport=transport, **self._options.http())
 
     async def __aenter__(self) -> Self:
@@ -82,10 +87,17 @@ class AsyncClient:
         await self._http.aclose()
 
     async def score(
-        self, request: ScoreGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+        self,
+        request: ScoreGiven | None = None,
+        /,
+        *,
+        request_id: str | None = None,
+        session: str | None = None,
+        **fields: Any,
     ) -> ScoreResponse:
         """log P(candidate | context) for each candidate."""
-        return await self._ask(score_call(build_request(ScoreRequest, request, fields), request_id))
+        whole = build_request(ScoreRequest, request, fields)
+        return await self._ask(score_call(whole, request_id, self._session(session)))
 
     async def next_token(
         self,
@@ -93,35 +105,54 @@ class AsyncClient:
         /,
         *,
         request_id: str | None = None,
+        session: str | None = None,
         **fields: Any,
     ) -> NextTokenResponse:
         """The asked part of the distribution of the token after the context."""
-        return await self._ask(
-            next_token_call(build_request(NextTokenRequest, request, fields), request_id)
-        )
+        whole = build_request(NextTokenRequest, request, fields)
+        return await self._ask(next_token_call(whole, request_id, self._session(session)))
 
     async def decode(
-        self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+        self,
+        request: DecodeGiven | None = None,
+        /,
+        *,
+        request_id: str | None = None,
+        session: str | None = None,
+        **fields: Any,
     ) -> DecodeResponse:
         """The most probable continuations."""
         whole = build_request(DecodeRequest, request, {**fields, "stream": False})
-        return await self._ask(decode_call(whole, request_id))
+        return await self._ask(decode_call(whole, request_id, self._session(session)))
 
     def stream(
-        self, request: DecodeGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+        self,
+        request: DecodeGiven | None = None,
+        /,
+        *,
+        request_id: str | None = None,
+        session: str | None = None,
+        **fields: Any,
     ) -> AsyncResults[DecodedToken | DecodeResponse]:
         """Each token of a greedy completion as it is chosen, then what ``decode`` answers.
 
         Once it has begun it is not sent again.
         """
         streamed = build_request(DecodeRequest, request, {**fields, "stream": True})
-        return self._events(decode_call(streamed, request_id))
+        return self._events(decode_call(streamed, request_id, self._session(session)))
 
     async def audit(
-        self, request: AuditGiven | None = None, /, *, request_id: str | None = None, **fields: Any
+        self,
+        request: AuditGiven | None = None,
+        /,
+        *,
+        request_id: str | None = None,
+        session: str | None = None,
+        **fields: Any,
     ) -> AuditResponse:
         """What scores are made of, and what decides between candidates."""
-        return await self._ask(audit_call(build_request(AuditRequest, request, fields), request_id))
+        whole = build_request(AuditRequest, request, fields)
+        return await self._ask(audit_call(whole, request_id, self._session(session)))
 
     async def models(self) -> list[ModelCard]:
         """What is served, and its limits."""
@@ -192,7 +223,7 @@ class AsyncClient:
             try:
                 request = build_request(ScoreRequest, given, {})
                 if size is None or len(request.candidates) <= size:
-                    return await self._ask(score_call(request))
+                    return await self.score(request)
                 return await self._run_rounds(split_score(request, size), 1)
             except ClientError as error:
                 if return_errors:
@@ -206,7 +237,7 @@ class AsyncClient:
 
         async def attempt(request: ScoreRequest) -> Answer:
             try:
-                return await self._ask(score_call(request))
+                return await self.score(request)
             except ClientError as error:
                 return error
 
@@ -218,6 +249,9 @@ class AsyncClient:
         except StopIteration as end:
             answer: ScoreResponse = end.value
             return answer
+
+    def _session(self, own: str | None) -> str | None:
+        return self._options.session if own is None else own
 
     async def _ask(self, call: Call[T]) -> T:
         return call.answer((await self._send(call)).content)

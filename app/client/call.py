@@ -20,6 +20,7 @@ class Call(Generic[T]):
         body: JSON; None for none.
         read: the answer from its bytes. Raises ``ValueError`` for what is none.
         request_id: sent as ``X-Request-Id``, the same one at every attempt.
+        session_id: sent as ``X-Session-Id``; None for none.
         also: statuses beyond 2xx whose body is an answer as well.
     """
 
@@ -29,12 +30,14 @@ class Call(Generic[T]):
     read: Callable[[bytes], T]
     request_id: str
     also: frozenset[int] = frozenset()
+    session_id: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         """Those that belong to this call."""
         kind = {} if self.body is None else {"Content-Type": "application/json"}
-        return {"X-Request-Id": self.request_id, **kind}
+        session = {} if self.session_id is None else {"X-Session-Id": self.session_id}
+        return {"X-Request-Id": self.request_id, **session, **kind}
 
     def answer(self, body: bytes) -> T:
         """What a body answers. Raises ``InvalidResponse`` where it is none of this server."""

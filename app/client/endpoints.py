@@ -16,6 +16,7 @@ from pydantic_core import PydanticSerializationError
 
 from app.client.call import Call
 from app.client.errors import InvalidRequest
+from app.client.session import session_id
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditResponse
 from app.schemas.decode import DecodeRequest
@@ -40,26 +41,32 @@ AuditGiven = AuditRequest | Given
 _HEALTH: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
-def score_call(request: ScoreRequest, request_id: str | None = None) -> Call[ScoreResponse]:
+def score_call(
+    request: ScoreRequest, request_id: str | None = None, session: str | None = None
+) -> Call[ScoreResponse]:
     """POST /v1/score."""
-    return _post("/v1/score", request, ScoreResponse, request_id)
+    return _post("/v1/score", request, ScoreResponse, request_id, session)
 
 
 def next_token_call(
-    request: NextTokenRequest, request_id: str | None = None
+    request: NextTokenRequest, request_id: str | None = None, session: str | None = None
 ) -> Call[NextTokenResponse]:
     """POST /v1/next_token."""
-    return _post("/v1/next_token", request, NextTokenResponse, request_id)
+    return _post("/v1/next_token", request, NextTokenResponse, request_id, session)
 
 
-def decode_call(request: DecodeRequest, request_id: str | None = None) -> Call[DecodeResponse]:
+def decode_call(
+    request: DecodeRequest, request_id: str | None = None, session: str | None = None
+) -> Call[DecodeResponse]:
     """POST /v1/decode, for the whole answer at once or, with ``stream``, for its events."""
-    return _post("/v1/decode", request, DecodeResponse, request_id)
+    return _post("/v1/decode", request, DecodeResponse, request_id, session)
 
 
-def audit_call(request: AuditRequest, request_id: str | None = None) -> Call[AuditResponse]:
+def audit_call(
+    request: AuditRequest, request_id: str | None = None, session: str | None = None
+) -> Call[AuditResponse]:
     """POST /v1/audit."""
-    return _post("/v1/audit", request, AuditResponse, request_id)
+    return _post("/v1/audit", request, AuditResponse, request_id, session)
 
 
 def models_call(request_id: str | None = None) -> Call[list[ModelCard]]:
@@ -97,13 +104,16 @@ def build_request(
         raise InvalidRequest.of(error, body) from None
 
 
-def _post(path: str, request: Request, answer: type[M], request_id: str | None) -> Call[M]:
+def _post(
+    path: str, request: Request, answer: type[M], request_id: str | None, session: str | None
+) -> Call[M]:
     try:
         body = request.model_dump_json(exclude_unset=True, serialize_as_any=True).encode()
+        sent = session_id(session, request)
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         # Half a surrogate pair is a string in Python and no text anywhere else.
         raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
-    return Call("POST", path, body, _reader(answer), _named(request_id))
+    return Call("POST", path, body, _reader(answer), _named(request_id), session_id=sent)
 
 
 def _get(path: str, read: Callable[[bytes], T], request_id: str | None) -> Call[T]:

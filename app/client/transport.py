@@ -12,6 +12,7 @@ from app import version
 from app.client.call import Call
 from app.client.errors import ApiError, ConnectionFailed, InvalidRequest, api_error
 from app.client.retry import Retries, retry_after_s
+from app.client.session import check_session
 from app.client.url import server_url
 
 CONNECT_S = 10.0
@@ -37,6 +38,7 @@ class Options:
     api_key: str | None = field(repr=False)
     timeout_s: float
     retries: Retries
+    session: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -49,6 +51,7 @@ class Options:
             raise InvalidRequest("api_key: it is empty or cannot be sent", param="api_key")
         if not self.timeout_s > 0:
             raise InvalidRequest("timeout_s: it must be positive", param="timeout_s")
+        check_session(self.session)
 
     def http(self) -> dict[str, Any]:
         """The arguments of an httpx client."""

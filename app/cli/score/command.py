@@ -102,6 +102,11 @@ def _add_whom_to_ask(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long a server may refuse one line, or be away (600)",
     )
+    group.add_argument(
+        "--session",
+        help="sent as X-Session-Id, by which a proxy sends lines to the same of several servers; "
+        "context sends a hash of each line's own context",
+    )
 
 
 def score_command(args: dict[str, Any]) -> int:
@@ -125,7 +130,7 @@ def score_command(args: dict[str, Any]) -> int:
 async def _run(
     args: dict[str, Any], fields: dict[str, Any], source: Source, server: ServerAddress
 ) -> int:
-    async with _client(server, args["retry_for"]) as (client, card):
+    async with _client(server, args["retry_for"], args["session"]) as (client, card):
         output = await asyncio.to_thread(_output, args, source, fields, card.fingerprint)
         at_once = 1 if source.path is None else READ_AT_ONCE
         job = ScoreRun(fields, args["concurrency"], args["split"], card.fingerprint, at_once)
@@ -240,10 +245,10 @@ def _defaults(args: dict[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _client(
-    server: ServerAddress, retry_s: int
+    server: ServerAddress, retry_s: int, session: str | None
 ) -> AsyncGenerator[tuple[AsyncClient, ModelCard], None]:
     """A client, and what answers there."""
-    connect = partial(server.client, AsyncClient, httpx.AsyncHTTPTransport)
+    connect = partial(server.client, AsyncClient, httpx.AsyncHTTPTransport, session=session)
     # A server that is not there at all should be told of soon.
     async with connect(retries=Retries(attempts=3)) as client:
         (card,) = await client.models()

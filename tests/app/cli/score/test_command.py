@@ -12,7 +12,15 @@ import pytest
 
 from model_runtime import EngineOverloaded, ForwardFailed
 from tests.app.calls import NO, YES, log
-from tests.app.cli.scoring import RECORDS, answer_from, read_jsonl, run, send_through, write_jsonl
+from tests.app.cli.scoring import (
+    RECORDS,
+    AppTransport,
+    answer_from,
+    read_jsonl,
+    run,
+    send_through,
+    write_jsonl,
+)
 from tests.app.fake_engine import FakeEngine
 
 
@@ -242,10 +250,32 @@ def test_a_full_queue_here_is_waited_for(
     assert len(read_jsonl(tmp_path / "out")) == 2
 
 
+def test_lines_of_one_context_have_one_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--session context`` sends a hash of each line's own context; without it nothing is sent."""
+    seen: list[str | None] = []
+
+    class Watched(AppTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "POST":
+                seen.append(request.headers.get("X-Session-Id"))
+            return await super().handle_async_request(request)
+
+    send_through(monkeypatch, lambda: Watched(FakeEngine()))
+    given = write_jsonl(tmp_path / "in", [RECORDS[0], RECORDS[1], RECORDS[5]])
+    run(given, "-o", tmp_path / "with", "--session", "context", "--concurrency", 1)
+    run(given, "-o", tmp_path / "without")
+    assert seen[0] == seen[1] != seen[2]
+    assert [one and len(one) for one in seen] == [32] * 3 + [None] * 3
+    assert (tmp_path / "with").read_bytes() == (tmp_path / "without").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (("--gnmt-alpha", "99"), "gnmt_alpha"),
+        (("--session", "é"), "session: it is 1 to 128 printable ASCII characters"),
         (("--max-expansions", "4"), "max_expansions"),
         (("--errors", "x"), "--errors goes with --output"),
         (("--output", "in.jsonl"), "--output is the input itself"),
