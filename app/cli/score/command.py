@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import httpx
 from pydantic import ValidationError
@@ -24,13 +24,20 @@ from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.failure import fail
 from app.cli.numbers import at_least
 from app.cli.request_flags import add_request_flags, request_fields
-from app.cli.score.input import Format, Record, Source
+from app.cli.score.extras import check_extra
+from app.cli.score.input import BY_SUFFIX, Format, Source
 from app.cli.score.output import FileOutput, OutputError, SidecarPaths, StreamOutput
+from app.cli.score.record import Record
 from app.cli.score.run import ScoreRun
 from app.cli.server_address import ServerAddress, add_server_flags, find_server
 from app.client import AsyncClient, ClientError, InvalidRequest, Retries
 from app.schemas.models import ModelCard
 from app.schemas.score import ScoreRequest
+
+if TYPE_CHECKING:
+    from app.cli.score.parquet_output import ParquetOutput
+
+Output: TypeAlias = "FileOutput | ParquetOutput | StreamOutput"
 
 EXIT_SOME_FAILED: Final = 3
 """Exit status where every record was read and some could not be scored."""
@@ -48,11 +55,15 @@ EPILOG: Final = """\
 A line of JSONL has the fields of /v1/score and, at will, an id of any kind, which comes back with
 the result. What a line says itself wins over the flags. CSV has a header with context, at will id,
 and the candidates in one column, candidates, as a JSON list, or in columns candidate, candidate_1
-and so on, whose empty cells are no candidates.
+and so on, whose empty cells are no candidates. Parquet has a column for each field that is used,
+such as context (text) and candidates (a list of texts), and at will id.
 
 A result is one line: {"line", "id", "model", "fingerprint", "numeric_error", "results", ...} as
 /v1/score answers; what depends on the moment, such as timings, is left out, so that equal runs
 write equal files. What cannot be scored goes to the file of errors as {"line", "id", "error"}.
+
+In a Parquet file a result is a row with the same fields; what is the same in all, model,
+fingerprint and numeric_error, is in the file's metadata.
 
 With --output the same command goes on where it was ended. Exit status: 0 all are scored, 1 it
 could not go on, 2 a wrong command line, 3 done, with errors.
@@ -64,13 +75,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.set_defaults(command=score_command)
-    parser.add_argument("input", metavar="INPUT", help="a file of JSONL or CSV; - for stdin")
+    parser.add_argument(
+        "input", metavar="INPUT", help="a file of JSONL, CSV or Parquet; - for stdin"
+    )
     parser.add_argument("-o", "--output", type=Path, help="file of results; default: stdout")
     parser.add_argument(
         "--errors", type=Path, help="file of errors; default: OUTPUT.errors.jsonl, or stderr"
     )
     parser.add_argument(
-        "--format", choices=("jsonl", "csv"), help="of INPUT; default: csv for *.csv, else jsonl"
+        "--format",
+        choices=("jsonl", "csv", "parquet"),
+        help="of INPUT; default: csv for *.csv, parquet for *.parquet, else jsonl",
+    )
+    parser.add_argument(
+        "--output-format",
+        choices=("jsonl", "parquet"),
+        help="of OUTPUT; default: parquet for *.parquet, else jsonl",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="begin anew where OUTPUT is another run's"
@@ -137,6 +157,7 @@ async def _run(
         try:
             records = await run_in_daemon_thread(output.remaining, source.records())
             await _write_all(job, client, records, output, source)
+            await asyncio.to_thread(output.finish)
         finally:
             output.close()
     return _told(output)
@@ -146,7 +167,7 @@ async def _write_all(
     job: ScoreRun,
     client: AsyncClient,
     records: Iterable[Record],
-    output: FileOutput | StreamOutput,
+    output: Output,
     source: Source,
 ) -> None:
     is_shown = sys.stderr.isatty()
@@ -163,22 +184,44 @@ async def _write_all(
 
 def _source(args: dict[str, Any]) -> Source:
     path = None if args["input"] == "-" else Path(args["input"])
-    by_name: Format = "csv" if path is not None and path.suffix == ".csv" else "jsonl"
+    by_name: Format = "jsonl" if path is None else BY_SUFFIX.get(path.suffix, "jsonl")
+    source = Source(path, args["format"] or by_name)
+    if source.format == "parquet" or _writes_parquet(args):
+        check_extra("pyarrow", "parquet", "Parquet")
+    if source.format == "parquet" and path is None:
+        raise InvalidRequest("Parquet is read from a file, not from standard input")
     if path is not None:
         # What cannot be read should be told of before a model is loaded.
-        path.open("rb").close()
+        source.check()
         for name, place in _written(args).items():
             if _is_same(path, place):
                 raise InvalidRequest(f"{name} is the input itself")
     if args["errors"] is not None and args["output"] is not None:
-        _check_errors(args["errors"], args["output"])
-    return Source(path, args["format"] or by_name)
+        _check_errors(args["errors"], args["output"], _lines_of(args))
+    return source
 
 
-def _check_errors(errors: Path, output: Path) -> None:
-    beside = SidecarPaths.of(output)
+def _writes_parquet(args: dict[str, Any]) -> bool:
+    if args["output"] is None:
+        if args["output_format"] == "parquet":
+            raise InvalidRequest("--output-format parquet goes with --output")
+        return False
+    by_name = "parquet" if args["output"].suffix == ".parquet" else "jsonl"
+    return (args["output_format"] or by_name) == "parquet"
+
+
+def _lines_of(args: dict[str, Any]) -> Path:
+    """Where lines are written: the output itself, or what a Parquet file is made of."""
+    output: Path = args["output"]
+    return SidecarPaths.draft_of(output) if _writes_parquet(args) else output
+
+
+def _check_errors(errors: Path, output: Path, lines: Path) -> None:
+    beside = SidecarPaths.of(lines)
     if _is_same(errors, output):
         raise InvalidRequest("--errors is the output itself")
+    if _is_same(errors, lines):
+        raise InvalidRequest(f"--errors is {lines.name}, which the output is made of")
     for place in (beside.manifest, beside.draft):
         if _is_same(errors, place):
             raise InvalidRequest(f"--errors is {place.name}, which says what the run was")
@@ -195,8 +238,10 @@ def _written(args: dict[str, Any]) -> dict[str, Path]:
     """Every file that a run writes, by what the user knows it as."""
     found = {f"--{name}": args[name] for name in ("output", "errors") if args[name] is not None}
     if args["output"] is not None:
-        beside = SidecarPaths.of(args["output"])
-        found.setdefault("--errors", beside.errors)
+        lines = _lines_of(args)
+        beside = SidecarPaths.of(lines)
+        found.setdefault("--errors", SidecarPaths.of(args["output"]).errors)
+        found["the draft of --output"] = lines
         found["what lies beside --output"] = beside.manifest
         found["the draft of what lies beside --output"] = beside.draft
     return found
@@ -204,12 +249,13 @@ def _written(args: dict[str, Any]) -> dict[str, Path]:
 
 def _output(
     args: dict[str, Any], source: Source, fields: dict[str, Any], fingerprint: str
-) -> FileOutput | StreamOutput:
+) -> Output:
     if args["output"] is None:
         if args["errors"] is not None:
             raise InvalidRequest("--errors goes with --output")
         return StreamOutput()
-    if source.path is None and not args["overwrite"] and args["output"].exists():
+    is_there = args["output"].exists() or _lines_of(args).exists()
+    if source.path is None and not args["overwrite"] and is_there:
         raise InvalidRequest(
             "what comes from stdin cannot be gone on with; --overwrite begins anew"
         )
@@ -220,7 +266,12 @@ def _output(
         "errors": args["errors"] and str(args["errors"].absolute()),
         "model": fingerprint,
     }
-    return FileOutput(args["output"], args["errors"], manifest, overwrite=args["overwrite"])
+    kind: type[FileOutput] | type[ParquetOutput] = FileOutput
+    if _writes_parquet(args):
+        from app.cli.score.parquet_output import ParquetOutput
+
+        kind = ParquetOutput
+    return kind(args["output"], args["errors"], manifest, overwrite=args["overwrite"])
 
 
 def _defaults(args: dict[str, Any]) -> dict[str, Any]:
@@ -264,12 +315,12 @@ def _count(source: Source) -> int | None:
     return None if source.path is None else sum(1 for _ in source.records())
 
 
-def _told(output: FileOutput | StreamOutput) -> int:
+def _told(output: Output) -> int:
     """Say what was done; the exit status."""
     tally = output.tally
     about = f"{tally.lines} lines: {tally.scored} scored"
     if tally.failed:
-        where = f", see {output.errors}" if isinstance(output, FileOutput) else ""
+        where = f", see {output.errors}" if not isinstance(output, StreamOutput) else ""
         about += f", {tally.failed} not{where}"
     sys.stderr.write(f"chainrule: {about}\n")
     return EXIT_SOME_FAILED if tally.failed else 0

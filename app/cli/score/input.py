@@ -1,9 +1,10 @@
-"""What ``chainrule score`` reads: JSONL or CSV, one request a record, never all in memory.
+"""What ``chainrule score`` reads: JSONL, CSV or Parquet, a request a record, never all in memory.
 
 A line of JSONL is an object with the fields of POST /v1/score and, at will, an ``id`` of any kind,
 which comes back with the result. CSV has a header: ``context``, at will ``id``, and the candidates
 either in one column ``candidates``, as a JSON list, or one a column in ``candidate``,
-``candidate_1`` and so on, whose empty cells are no candidates.
+``candidate_1`` and so on, whose empty cells are no candidates. Parquet has a column for each field
+that its records have, see ``parquet_input``.
 """
 
 from __future__ import annotations
@@ -11,44 +12,28 @@ from __future__ import annotations
 import csv
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from io import TextIOWrapper, UnsupportedOperation
+from io import UnsupportedOperation
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Final, Literal
 
+from app.cli.score.record import BEGINNING, Place, Record, bad_line, holds_one
 from app.client import InvalidRequest
-from app.http.strict_json import JsonError, parse_json
 
-Format = Literal["jsonl", "csv"]
+Format = Literal["jsonl", "csv", "parquet"]
+
+BY_SUFFIX: Final[dict[str, Format]] = {
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+"""What a file's name says of its format."""
 
 MAX_LINE_BYTES = 64 << 20
 """Of one record; a longer one is reported, and not held."""
 
 _BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record, not parsed yet.
-
-    Attributes:
-        line: where it begins, from 1.
-        raw: a line of JSON, the cells of a CSV record by column, or what is wrong with it.
-    """
-
-    line: int
-    raw: bytes | dict[str, str] | InvalidRequest
-
-    def fields(self) -> dict[str, Any]:
-        """The fields of the request, and ``id`` where it has one.
-
-        Raises:
-            InvalidRequest: it is no request.
-        """
-        if isinstance(self.raw, InvalidRequest):
-            raise self.raw
-        return _of_json(self.raw) if isinstance(self.raw, bytes) else _of_cells(self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +48,32 @@ class Source:
     path: Path | None
     format: Format
 
-    def records(self) -> Iterator[Record]:
-        """All of them, in order.
+    def records(self, start: Place = BEGINNING) -> Iterator[Record]:
+        """All of them from ``start`` on, in order.
 
         Raises:
             OSError: the file cannot be read.
-            InvalidRequest: a CSV file's header cannot be used.
+            InvalidRequest: a CSV file's header, or the columns of a Parquet file, cannot be used.
         """
         if self.path is None:
-            yield from self._read(_stdin())
+            yield from self._read(_stdin(), start)
             return
         with self.path.open("rb") as file:
-            yield from self._read(file)
+            yield from self._read(file, start)
+
+    def check(self) -> None:
+        """See whether the file can be read at all.
+
+        Raises:
+            OSError, InvalidRequest: as ``records``, where the file's beginning or end tells.
+        """
+        if self.path is None:
+            return
+        with self.path.open("rb") as file:
+            if self.format == "parquet":
+                from app.cli.score.parquet_input import count_rows
+
+                count_rows(file)
 
     def digest(self) -> str | None:
         """SHA-256 of the whole file; None for standard input."""
@@ -83,8 +82,13 @@ class Source:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _read(self, file: BinaryIO) -> Iterator[Record]:
-        return _csv_records(file) if self.format == "csv" else _json_records(file)
+    def _read(self, file: BinaryIO, start: Place) -> Iterator[Record]:
+        if self.format == "parquet":
+            # Its package is an extra, and takes long to import.
+            from app.cli.score.parquet_input import parquet_records
+
+            return parquet_records(file, start)
+        return _csv_records(file, start) if self.format == "csv" else _json_records(file, start)
 
 
 def _stdin() -> BinaryIO:
@@ -97,51 +101,83 @@ def _stdin() -> BinaryIO:
     return open(descriptor, "rb", closefd=False)
 
 
-def _json_records(file: BinaryIO) -> Iterator[Record]:
-    for number, line in enumerate(_lines(file), start=1):
+def _json_records(file: BinaryIO, start: Place) -> Iterator[Record]:
+    if start.offset:
+        file.seek(start.offset)
+    offset = start.offset
+    for number, (line, size) in enumerate(_lines(file), start=start.line):
+        offset += size
+        end = Place(offset, number + 1)
         text = line.removeprefix(_BOM) if number == 1 else line
         if len(line) > MAX_LINE_BYTES:
-            yield Record(number, _bad(f"the line is longer than {MAX_LINE_BYTES} bytes"))
+            yield Record(number, bad_line(f"the line is longer than {MAX_LINE_BYTES} bytes"), end)
         elif text.strip():
-            yield Record(number, text)
+            yield Record(number, text, end)
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines; of one that is too long, only a beginning that is too long as well."""
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Lines and their sizes; of one that is too long, only a beginning that is too long as well."""
     while line := file.readline(MAX_LINE_BYTES + 1):
-        part = line
+        part, size = line, len(line)
         while part and not part.endswith(b"\n"):
             part = file.readline(MAX_LINE_BYTES + 1)
-        yield line
+            size += len(part)
+        yield line, size
 
 
-def _csv_records(file: BinaryIO) -> Iterator[Record]:
-    # Bytes that are no text must fail their own record, not the file.
-    text = TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        yield from _rows(text)
-    finally:
-        text.detach()
+class _CsvText:
+    """The lines of a CSV file, as ``csv.reader`` wants them, and how far they have been read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._parts: Iterator[bytes] = iter(())
+        self.offset = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        part = next(self._parts, None)
+        if part is None:
+            # A carriage return alone ends a line too.
+            self._parts = iter(next(self._file).splitlines(keepends=True))
+            part = next(self._parts)
+        text = part.removeprefix(_BOM) if self.offset == 0 else part
+        self.offset += len(part)
+        # Bytes that are no text must fail their own record, not the file.
+        return text.decode("utf-8", "surrogateescape")
+
+    def seek(self, offset: int) -> None:
+        """Go on from there."""
+        self._file.seek(offset)
+        self._parts = iter(())
+        self.offset = offset
 
 
-def _rows(text: TextIOWrapper) -> Iterator[Record]:
+def _csv_records(file: BinaryIO, start: Place) -> Iterator[Record]:
     csv.field_size_limit(MAX_LINE_BYTES)
+    text = _CsvText(file)
     reader = csv.reader(text, strict=True)
     try:
         header = _header(next(reader, []))
     except csv.Error as error:
         raise InvalidRequest(f"the CSV header cannot be read: {error}") from None
+    before = 0
+    if start.offset:
+        text.seek(start.offset)
+        before = start.line - 1 - reader.line_num
     while True:
-        line = reader.line_num + 1
+        line = before + reader.line_num + 1
+        cells: list[str] | None = None
         try:
             cells = next(reader, None)
+            if cells is None:
+                return
+            raw = _by_column(header, cells)
         except csv.Error as error:
-            yield Record(line, _bad(f"it is not CSV: {error}"))
-            continue
-        if cells is None:
-            return
-        if cells:
-            yield Record(line, _by_column(header, cells))
+            raw = bad_line(f"it is not CSV: {error}")
+        if cells != []:
+            yield Record(line, raw, Place(text.offset, before + reader.line_num + 1))
 
 
 def _header(cells: list[str]) -> list[str]:
@@ -154,49 +190,17 @@ def _header(cells: list[str]) -> list[str]:
         raise InvalidRequest("the CSV header names a column twice")
     if "context" not in names:
         raise InvalidRequest("the CSV header has no column context")
-    if ("candidates" in names) + any(map(_holds_one, names)) != 1:
+    if ("candidates" in names) + any(map(holds_one, names)) != 1:
         raise InvalidRequest("the CSV header needs a column candidates, or columns candidate, "
                          "candidate_1 and so on, and not both")  # fmt: skip
     return names
 
 
-def _holds_one(column: str) -> bool:
-    return column.startswith("candidate") and column != "candidates"
-
-
 def _by_column(header: list[str], cells: list[str]) -> dict[str, str] | InvalidRequest:
     if len(cells) != len(header):
-        return _bad(f"it has {len(cells)} cells; the header has {len(header)}")
+        return bad_line(f"it has {len(cells)} cells; the header has {len(header)}")
     try:
         "".join(cells).encode()
     except UnicodeEncodeError:
-        return _bad("it is not UTF-8")
+        return bad_line("it is not UTF-8")
     return dict(zip(header, cells, strict=True))
-
-
-def _of_cells(cells: Mapping[str, str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: cells[name] for name in ("id", "context") if name in cells}
-    if "candidates" in cells:
-        found = _parsed(cells["candidates"].encode(), "candidates: ")
-    else:
-        found = [cell for name, cell in cells.items() if _holds_one(name) and cell]
-    return {**fields, "candidates": found}
-
-
-def _of_json(line: bytes) -> dict[str, Any]:
-    fields = _parsed(line)
-    if not isinstance(fields, dict):
-        raise _bad("it is not a JSON object")
-    return fields
-
-
-def _parsed(text: bytes, place: str = "") -> Any:
-    try:
-        return parse_json(text, "it")
-    except JsonError as error:
-        key = "" if error.key is None else f"{error.key}: "
-        raise _bad(f"{place}{key}{error}") from None
-
-
-def _bad(message: str) -> InvalidRequest:
-    return InvalidRequest(message, code="bad_line")

@@ -24,7 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from app.cli.score.input import Record
+from app.cli.score.record import Record
 
 _NUMBERED = re.compile(rb'\{"line":(\d+)[,}]')
 
@@ -52,6 +52,11 @@ class SidecarPaths:
         """Of a file of results."""
         ends = ("errors.jsonl", "run.json", "run.json.new")
         return cls(*(path.with_name(f"{path.name}.{end}") for end in ends))
+
+    @staticmethod
+    def draft_of(path: Path) -> Path:
+        """The lines that a Parquet file is made of."""
+        return path.with_name(f"{path.name}.draft.jsonl")
 
 
 @dataclass(slots=True)
@@ -89,6 +94,9 @@ class StreamOutput:
         sys.stderr.write(f"chainrule: line {told['line']}: {told['error']['message']}\n")
         self.tally.failed += 1
 
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
     def close(self) -> None:
         """There is nothing to close."""
 
@@ -101,6 +109,7 @@ class FileOutput:
         errors: of the errors; beside the results by default.
         manifest: what the run is: two runs with equal ones give equal files.
         overwrite: begin anew where there is another run's output.
+        name: what the user knows the results as; by default ``path``.
 
     Raises:
         OutputError: there is, and it shall be kept; another process writes to it; or a file
@@ -108,17 +117,24 @@ class FileOutput:
     """
 
     def __init__(
-        self, path: Path, errors: Path | None, manifest: Mapping[str, Any], *, overwrite: bool
+        self,
+        path: Path,
+        errors: Path | None,
+        manifest: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        name: Path | None = None,
     ) -> None:
         self.tally = Counts()
         self._path = path
+        self._name = name or path
         self._beside = SidecarPaths.of(path)
         self.errors = errors or self._beside.errors
         self._files: list[FileIO] = []
         try:
-            for name in (path, self.errors):
-                self._files.append(_locked(name))
-            self._claim(path, manifest, overwrite)
+            for place in (path, self.errors):
+                self._files.append(_locked(place))
+            self._claim(manifest, overwrite)
         except OSError as error:
             self._release()
             raise OutputError(f"cannot write {error.filename or path}: {error.strerror}") from None
@@ -153,6 +169,9 @@ class FileOutput:
         _write(self._files[1], line)
         self._count(is_error=True)
 
+    def finish(self) -> None:
+        """Nothing is left to do: what is written is the result."""
+
     def close(self) -> None:
         """Put both files on disk and let go of them. An empty file of errors is removed."""
         for file in self._files:
@@ -165,15 +184,15 @@ class FileOutput:
         for file in self._files:
             file.close()
 
-    def _claim(self, path: Path, manifest: Mapping[str, Any], overwrite: bool) -> None:
+    def _claim(self, manifest: Mapping[str, Any], overwrite: bool) -> None:
         wanted = json.dumps(manifest, sort_keys=True, indent=2) + "\n"
         place = self._beside.manifest
         found = place.read_bytes().decode(errors="replace") if place.exists() else None
         if found == wanted and not overwrite:
             return
         if not overwrite and (found is not None or any(map(_has_bytes, self._files))):
-            reason = "of another run" if found is None else _difference(found, manifest)
-            raise OutputError(f"{path} holds results {reason}; --overwrite begins anew")
+            reason = "of another run" if found is None else difference(found, manifest)
+            raise OutputError(f"{self._name} holds results {reason}; --overwrite begins anew")
         for file in self._files:
             file.truncate(0)
         # Whole or not at all, so that output never lies beside half a manifest.
@@ -238,7 +257,8 @@ def _write(file: FileIO, line: bytes) -> None:
         rest = rest[file.write(rest) or 0 :]
 
 
-def _difference(found: str, manifest: Mapping[str, Any]) -> str:
+def difference(found: str, manifest: Mapping[str, Any]) -> str:
+    """What another run's manifest says of it beside this one's."""
     try:
         old = json.loads(found)
     except (ValueError, RecursionError):

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from app.cli.daemon_thread import run_in_daemon_thread
-from app.cli.score.input import Record
+from app.cli.score.record import Record
 from app.client import ApiError, AsyncClient, ClientError, FingerprintMismatch, InvalidRequest
 from app.client.concurrency import ordered_map_async
 from app.client.endpoints import build_request
@@ -25,7 +25,7 @@ _OF_ONE_LINE = frozenset({400, 413, 415, 422, 500, 501, 504})
 MAX_ID_DEPTH = 100
 """Lists and objects inside one another in an id, which is written back as it came."""
 
-_NOT_WRITTEN = {"id", "object", "created", "usage", "timings_ms"}
+NOT_WRITTEN = {"id", "object", "created", "usage", "timings_ms"}
 """What differs between two runs with equal scores."""
 
 
@@ -133,7 +133,7 @@ class ScoreRun:
         if answer.fingerprint != self.fingerprint:
             raise FingerprintMismatch("the server has changed its model since this run began")
         # The numbers are written by the serializer that the server writes them with.
-        body = answer.model_dump_json(exclude=_NOT_WRITTEN).encode()
+        body = answer.model_dump_json(exclude=NOT_WRITTEN).encode()
         sink.result(_line(head)[:-2] + b"," + body[1:] + b"\n")
 
 
