@@ -32,7 +32,6 @@ ONLY_IN = {
         "app/telemetry/vllm_collector.py",
     },
     "pyarrow": {"app/cli/score/"},
-    "prometheus_client": {"app/telemetry/metrics.py"},
     "pydantic_settings": {"app/settings.py", "app/cli/main.py"},
     "tenacity": {"app/client/"},
     "tokenizers": {"model_runtime/loading/", "model_runtime/tokenization/"},
