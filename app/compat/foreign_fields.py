@@ -12,6 +12,19 @@ from model_runtime import InvalidQuery
 Neutral = Mapping[str, tuple[object, ...]]
 """Names of fields, with the values beside null that ask for nothing."""
 
+SENT_BY_ROUTERS: Final[Neutral] = {
+    "lora_path": (),
+    "no_stop_trim": (False,),
+    "return_hidden_states": (False,),
+    "session_params": (),
+    "skip_special_tokens": (True,),
+}
+"""What SGLang's router adds to any request that it passes on, with the values that it has where the
+client said nothing."""
+REQUEST_ID: Final = "rid"
+"""That router's name for the request: any text, without effect."""
+MAX_REQUEST_ID_CHARS: Final = 256
+
 
 class UnsupportedFields(BaseModel):
     """Takes fields that are not served where they hold a value that asks for nothing.
@@ -27,12 +40,20 @@ class UnsupportedFields(BaseModel):
     @classmethod
     def _without_what_asks_for_nothing(cls, body: Any) -> Any:
         """Raise ``InvalidQuery``, naming the field, for one that asks for something."""
-        if not isinstance(body, dict) or cls.noop_values.keys().isdisjoint(body):
+        noop_values = {**SENT_BY_ROUTERS, **cls.noop_values}
+        if not isinstance(body, dict) or body.keys().isdisjoint((REQUEST_ID, *noop_values)):
             return body
-        for name in cls.noop_values.keys() & body.keys():
-            if body[name] is not None and not _is_one_of(body[name], cls.noop_values[name]):
+        if body.get(REQUEST_ID) is not None and not _is_request_id(body[REQUEST_ID]):
+            raise InvalidQuery(f"a text of at most {MAX_REQUEST_ID_CHARS} characters", REQUEST_ID)
+        for name in noop_values.keys() & body.keys():
+            if body[name] is not None and not _is_one_of(body[name], noop_values[name]):
                 raise InvalidQuery("this is not served here; leave it out", name)
-        return {name: value for name, value in body.items() if name not in cls.noop_values}
+        ignored = {REQUEST_ID, *noop_values}
+        return {name: value for name, value in body.items() if name not in ignored}
+
+
+def _is_request_id(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_REQUEST_ID_CHARS
 
 
 def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:

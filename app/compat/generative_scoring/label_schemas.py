@@ -86,7 +86,6 @@ class LabelScoreRequest(UnsupportedFields, LabelRequest):
 
     noop_values: ClassVar[Neutral] = {
         "return_pooled_hidden_states": (False,),
-        "rid": (),
         "temperature": (1,),
     }
 

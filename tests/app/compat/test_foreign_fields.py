@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.compat.foreign_fields import SENT_BY_ROUTERS
 from app.compat.openai.request import VLLM_DEFAULTS
 from app.routers.score import KEYS
 from app.schemas.score import ScoreRequest
@@ -22,6 +23,7 @@ RERANK = {"query": "it is", "documents": ["it"], **SHORT}
 TEI = {"query": "it is", "texts": ["it"], **SHORT}
 LABELS = {"query": "it", "items": [" is"], "label_token_ids": [3]}
 TOKENIZE = {"prompt": "it is"}
+ROUTED = SENT_BY_ROUTERS.items()
 
 DEFAULTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("/v1/completions", COMPLETION, {k: v[0] if v else None for k, v in VLLM_DEFAULTS.items()}),
@@ -39,6 +41,16 @@ DEFAULTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         TOKENIZE,
         {"continue_final_message": False, "tools": None, "chat_template": None},
     ),
+    *(
+        (path, body, {"rid": "request 7", **{k: v[0] if v else None for k, v in ROUTED}})
+        for path, body in (
+            ("/v1/completions", COMPLETION),
+            ("/v1/rerank", RERANK),
+            ("/v1/score", PAIRS),
+            ("/v1/score", LABELS),
+            ("/tokenize", TOKENIZE),
+        )
+    ),
 ]
 MEANT: list[tuple[str, dict[str, Any], str, object]] = [
     ("/v1/completions", COMPLETION, "top_k", 5),
@@ -47,6 +59,8 @@ MEANT: list[tuple[str, dict[str, Any], str, object]] = [
     ("/v1/completions", COMPLETION, "min_tokens", False),
     ("/v1/score", PAIRS, "encoding_format", "base64"),
     ("/v1/score", LABELS, "temperature", 0.5),
+    ("/v1/completions", COMPLETION, "lora_path", "adapter"),
+    ("/v1/rerank", RERANK, "return_hidden_states", True),
     ("/v1/rerank", RERANK, "return_embeddings", True),
     ("/tokenize", TOKENIZE, "chat_template", "{{ messages }}"),
 ]
@@ -88,6 +102,8 @@ async def test_what_is_meant_is_refused_by_name(
     ("body", "param"),
     [
         ({**PAIRS, "bogus": 1}, "bogus"),
+        ({**PAIRS, "rid": 7}, "rid"),
+        ({**LABELS, "rid": "x" * 257}, "rid"),
         ({**PAIRS, "documents": {}}, "documents"),
         ({**PAIRS, "truncate_prompt_tokens": -1}, "truncate_prompt_tokens"),
     ],
