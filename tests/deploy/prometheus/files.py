@@ -17,3 +17,11 @@ def rules(kind: str) -> list[dict[str, Any]]:
     documents = [yaml.safe_load(path.read_text()) for path in RULE_FILES]
     groups = [group for document in documents for group in document["groups"]]
     return [rule for group in groups for rule in group["rules"] if kind in rule]
+
+
+def with_key(config: str) -> str:
+    """The config with the lines of the key uncommented."""
+    changed = config.replace("    # authorization:", "    authorization:")
+    changed = changed.replace("    #   credentials_file:", "      credentials_file:")
+    assert yaml.safe_load(changed)["scrape_configs"][0]["authorization"]
+    return changed

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.prometheus.files import CONFIG, RULE_FILES, rules
+from tests.deploy.prometheus.files import CONFIG, RULE_FILES, rules, with_key
 
 pytestmark = pytest.mark.fleet
 
@@ -40,14 +40,6 @@ def test_a_key_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "no_such_key").write_text("k")
     found = promtool("check", "config", config)
     assert found.returncode == 0, found.stdout + found.stderr
-
-
-def with_key(config: str) -> str:
-    """The config with the lines of the key uncommented."""
-    changed = config.replace("    # authorization:", "    authorization:")
-    changed = changed.replace("    #   credentials_file:", "      credentials_file:")
-    assert yaml.safe_load(changed)["scrape_configs"][0]["authorization"]
-    return changed
 
 
 def test_the_rules_are_valid() -> None:
