@@ -19,6 +19,7 @@ from benchmarks import (
     offline,
     open_loop,
     repeated,
+    scrape,
     top_n,
     wire_shapes,
 )
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "decode_mix": decode_mix.run,
     "open_loop": open_loop.run,
     "wire_shapes": wire_shapes.run,
+    "scrape": scrape.run,
     "harness": harness.run,
 }
 
