@@ -114,6 +114,8 @@ if TYPE_CHECKING:  # each name once more, for type checkers and editors
     )
     from model_runtime.tokenization.tokenizer import Tokenizer as Tokenizer
     from model_runtime.types import (
+        ForwardObserver as ForwardObserver,
+        ForwardRun as ForwardRun,
         LogprobQuery as LogprobQuery,
         LogprobResult as LogprobResult,
         ModelInfo as ModelInfo,
@@ -200,6 +202,8 @@ _NAMES = {
     "tokenization.join": ["Boundary", "Join", "JoinedCandidate", "join"],
     "tokenization.tokenizer": ["Tokenizer"],
     "types": [
+        "ForwardObserver",
+        "ForwardRun",
         "LogprobQuery",
         "LogprobResult",
         "ModelInfo",

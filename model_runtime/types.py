@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from model_runtime.errors import ChainruleError
 from model_runtime.token_set import TokenSet
@@ -179,6 +179,45 @@ def total(logprobs: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardRun:
+    """A forward that has ended, as observers are told of it.
+
+    Attributes:
+        began_ns, ended_ns: unix time in nanoseconds.
+        tokens: fed to it.
+        requests: of which it held a part.
+        observed: those of them that have an observer.
+        error: the name of the exception that it failed with; None where it did not. What it held is
+            run again in smaller forwards, or fails.
+    """
+
+    began_ns: int
+    ended_ns: int
+    tokens: int
+    requests: int
+    observed: int
+    error: str | None = None
+
+
+class ForwardObserver(Protocol):
+    """Is told what becomes of a request on the model thread, and told there: it must neither wait
+    nor raise."""
+
+    def forward_ended(self, forward: ForwardRun, tokens: int, queue_s: float | None) -> None:
+        """A forward that held a part of the request has ended.
+
+        Everyone who observes a request of one forward is told of the same object, one behind the
+        other, before any of these requests can end by it.
+
+        Args:
+            forward: all of it.
+            tokens: those of them that were fed for this request.
+            queue_s: seconds from submission to this forward where it was the request's first; None
+                later.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class RequestOptions:
     """How a request wants to be treated while it waits and runs.
 
@@ -192,6 +231,7 @@ class RequestOptions:
             order of arrival.
         parent: names the larger request of which this is a part; those that wait are counted by
             it. Empty: it stands for itself.
+        observer: is told of each forward that held a part of it; None for nobody.
     """
 
     priority: Priority = Priority.INTERACTIVE
@@ -199,6 +239,7 @@ class RequestOptions:
     cache_salt: str = ""
     on_full: Literal["refuse", "wait"] = "refuse"
     parent: str = ""
+    observer: ForwardObserver | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ NAMES = [
     "ExactSearch",
     "FinishReason",
     "ForwardFailed",
+    "ForwardObserver",
+    "ForwardRun",
     "GNMT_ALPHA",
     "GeneratedToken",
     "Grammar",

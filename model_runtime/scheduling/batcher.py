@@ -36,6 +36,7 @@ from model_runtime.scheduling.engine_stats import (
 )
 from model_runtime.scheduling.forward import ForwardPipeline
 from model_runtime.scheduling.memory_wait import MemoryWait
+from model_runtime.scheduling.observation import report_forward
 from model_runtime.scheduling.oom_backoff import OomBackoff
 from model_runtime.scheduling.policy import SchedulingPolicy
 from model_runtime.scheduling.request import EngineRequest, PendingQuery
@@ -167,9 +168,12 @@ class Batcher:
         except Exception as error:
             _clear_frames(error)
             self._model.release(batch)
+            report_forward(fed, len(batch.token_ids), began, self._clock(), error)
             self._retry_smaller(jobs, batch, list(fed), error)
         else:
-            self._pace.observe(steps, len(batch.token_ids), self._clock() - planned)
+            ended = self._clock()
+            self._pace.observe(steps, len(batch.token_ids), ended - planned)
+            report_forward(fed, len(batch.token_ids), began, ended)
             _deliver(batch, asks, answers)
             self._account(batch, fed, began, answers)
 

@@ -80,6 +80,8 @@ class EngineRequest:
     Attributes:
         gone: nobody waits for the outcome any more; the event loop sets it, once.
         is_waiting: no forward has held a part of it yet; any thread may ask.
+        observer: that of the options.
+        was_held: a forward has held a part of it, if only one that failed.
         can_give: it may have an outcome, if not the final one, when its time runs out.
         asks: the queries of the present round, of many ``QUERIES_AT_ONCE`` at a time.
         usage: what it has cost so far.
@@ -93,6 +95,8 @@ class EngineRequest:
         self.priority = options.priority
         self.arrival = arrival
         self.cache_salt = options.cache_salt
+        self.observer = options.observer
+        self.was_held = False
         self.deadline = math.inf if options.deadline is None else options.deadline
         self.cancelled = False
         self.is_waiting = True
