@@ -90,3 +90,16 @@ def _is_of_a_service(name: str, value: str) -> bool:
     name = name.upper()
     of_a_port = name.startswith(PREFIX) and name.endswith("_PORT")
     return (of_a_port and bool(_ADDRESS.match(value))) or bool(_OF_A_SERVICE.fullmatch(name))
+
+
+def ray_address() -> str | None:
+    """Where Ray says that its cluster is, as in a job that was submitted to one."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
+def keep_ray_quiet() -> None:
+    """Let what this process starts of Ray report nothing to its makers.
+
+    An operator's own choice is left alone. To be called before Ray is there.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

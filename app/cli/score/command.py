@@ -24,10 +24,12 @@ from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.failure import fail
 from app.cli.numbers import at_least
 from app.cli.request_flags import add_request_flags, request_fields
+from app.cli.score.dataset.flags import add_ray_flags, refuse_ray_flags, score_on_ray
 from app.cli.score.extras import check_extra
 from app.cli.score.input import BY_SUFFIX, Format, Source
 from app.cli.score.output import FileOutput, OutputError, SidecarPaths, StreamOutput
 from app.cli.score.record import Record
+from app.cli.score.report import tell
 from app.cli.score.run import ScoreRun
 from app.cli.server_address import ServerAddress, add_server_flags, find_server
 from app.client import AsyncClient, ClientError, InvalidRequest, Retries
@@ -39,11 +41,11 @@ if TYPE_CHECKING:
 
 Output: TypeAlias = "FileOutput | ParquetOutput | StreamOutput"
 
-EXIT_SOME_FAILED: Final = 3
-"""Exit status where every record was read and some could not be scored."""
-
 READ_AT_ONCE: Final = 32
 """Records of a file that are read in one go; those of standard input come one by one."""
+
+CONCURRENCY: Final = 8
+"""Requests in flight, by default."""
 
 LOCAL_RETRY_S: Final = 30.0
 """As long a full queue of a model in this process may refuse one line."""
@@ -98,9 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency",
         type=at_least(1, whole=True),
-        default=8,
         metavar="N",
-        help="requests in flight (8)",
+        help=f"requests in flight ({CONCURRENCY}; with --ray 32 for each block)",
     )
     parser.add_argument(
         "--split",
@@ -109,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="send longer lists of candidates N at a time, with the numbers of one request",
     )
     _add_whom_to_ask(parser)
+    add_ray_flags(parser)
     add_request_flags(parser, ScoreRequest, "context", "candidates", "model")
 
 
@@ -135,6 +137,9 @@ def score_command(args: dict[str, Any]) -> int:
         args["output"] = None
     try:
         fields = _defaults(args)
+        if args["ray"]:
+            return score_on_ray(args, fields)
+        refuse_ray_flags(args)
         source = _source(args)
         with find_server(args) as server:
             return asyncio.run(_run(args, fields, source, server))
@@ -153,7 +158,9 @@ async def _run(
     async with _client(server, args["retry_for"], args["session"]) as (client, card):
         output = await asyncio.to_thread(_output, args, source, fields, card.fingerprint)
         at_once = 1 if source.path is None else READ_AT_ONCE
-        job = ScoreRun(fields, args["concurrency"], args["split"], card.fingerprint, at_once)
+        job = ScoreRun(
+            fields, args["concurrency"] or CONCURRENCY, args["split"], card.fingerprint, at_once
+        )
         try:
             records = await run_in_daemon_thread(output.remaining, source.records())
             await _write_all(job, client, records, output, source)
@@ -317,10 +324,5 @@ def _count(source: Source) -> int | None:
 
 def _told(output: Output) -> int:
     """Say what was done; the exit status."""
-    tally = output.tally
-    about = f"{tally.lines} lines: {tally.scored} scored"
-    if tally.failed:
-        where = f", see {output.errors}" if not isinstance(output, StreamOutput) else ""
-        about += f", {tally.failed} not{where}"
-    sys.stderr.write(f"chainrule: {about}\n")
-    return EXIT_SOME_FAILED if tally.failed else 0
+    where = None if isinstance(output, StreamOutput) else output.errors
+    return tell(output.tally, "lines", where)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.score.record import Record
-from app.client import ApiError, AsyncClient, ClientError, FingerprintMismatch, InvalidRequest
+from app.client import ApiError, ClientError, FingerprintMismatch, InvalidRequest
 from app.client.concurrency import ordered_map_async
 from app.client.endpoints import build_request
 from app.client.split.split_score import Answer
@@ -27,6 +27,18 @@ MAX_ID_DEPTH = 100
 
 NOT_WRITTEN = {"id", "object", "created", "usage", "timings_ms"}
 """What differs between two runs with equal scores."""
+
+
+class Scorer(Protocol):
+    """Who is asked: a server, or a service in this process."""
+
+    async def score(self, request: ScoreRequest, /) -> ScoreResponse:
+        """The answer; raises ``ClientError``."""
+
+    async def score_split(
+        self, request: ScoreRequest, /, *, size: int, concurrency: int
+    ) -> ScoreResponse:
+        """The same, from requests of ``size`` candidates; raises ``ClientError``."""
 
 
 class ResultWriter(Protocol):
@@ -75,7 +87,7 @@ class ScoreRun:
     read_at_once: int = 1
 
     async def run(
-        self, client: AsyncClient, records: Iterable[Record], sink: ResultWriter
+        self, client: Scorer, records: Iterable[Record], sink: ResultWriter
     ) -> AsyncGenerator[None, None]:
         """Write a line for each record, in order; yields after each.
 
@@ -115,7 +127,7 @@ class ScoreRun:
         except InvalidRequest as error:
             return RecordRequest(record.line, name, error)
 
-    async def _answer(self, client: AsyncClient, question: RecordRequest) -> ScoreResponse:
+    async def _answer(self, client: Scorer, question: RecordRequest) -> ScoreResponse:
         request = question.request
         if isinstance(request, InvalidRequest):
             raise request

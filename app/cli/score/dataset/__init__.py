@@ -1,0 +1,1 @@
+"""``chainrule score --ray``: datasets of many files, on a cluster."""
