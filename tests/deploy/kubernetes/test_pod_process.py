@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import io
-import os
 import shutil
 import signal
 import tempfile
@@ -17,39 +13,39 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.settings import Settings
-from model_runtime import Engine, EngineConfig
-from tests.app.process.test_file_system import (
-    call,
-    make_everything_read_only,
-    needs_mounts,
-)
-from tests.app.process.test_memory_limit import enter
-from tests.app.stub_server import TIMEOUT_S, ServerProcess, await_true
+from tests.app.process.test_file_system import needs_mounts
+from tests.app.stub_server import TIMEOUT_S, ServerProcess
 from tests.conftest import TinyFolder
-from tests.deploy.kubernetes.overlays import ALL, environment
+from tests.deploy.kubernetes.kustomize import Document
+from tests.deploy.kubernetes.overlays import ALL, Pod, environment
+from tests.deploy.kubernetes.pod import enter_pod
 from tests.deploy.kubernetes.test_pods import size
 
 pytestmark = [pytest.mark.process, needs_mounts]
 
+Start = Callable[..., ServerProcess]
 KEY = {"Authorization": "Bearer a-key"}
-SERVICE = {
-    "CHAINRULE_SERVICE_HOST": "10.96.0.7",
-    "CHAINRULE_SERVICE_PORT": "8000",
-    "CHAINRULE_SERVICE_PORT_HTTP": "8000",
-    "CHAINRULE_PORT": "tcp://10.96.0.7:8000",
-    "CHAINRULE_PORT_8000_TCP": "tcp://10.96.0.7:8000",
-    "CHAINRULE_PORT_8000_TCP_PROTO": "tcp",
-    "CHAINRULE_PORT_8000_TCP_PORT": "8000",
-    "CHAINRULE_PORT_8000_TCP_ADDR": "10.96.0.7",
-    "CHAINRULE_PICKER_PORT": "tcp://10.96.0.8:9002",
-    "CHAINRULE_PICKER_SERVICE_PORT_GRPC": "9002",
+FREE_PORTS = {"CHAINRULE_METRICS_PORT": "0"}
+"""Not the pod's own, which others on this machine may have."""
+READ = {
+    "chainrule_queued_seconds",
+    "vllm:num_requests_waiting",
+    "vllm:num_requests_running",
+    "vllm:kv_cache_usage_perc",
+    "vllm:cache_config_info",
 }
-"""What Services called chainrule and chainrule-picker set in pods that do not refuse it."""
+"""What KEDA's query names, and what the extractor of llm-d's router takes by default."""
 
-(CPU,) = [overlay for overlay in ALL if overlay.name == "cpu"]
-(POD,) = CPU.pods()
-(SERVER,) = POD.servers
+
+def server_of(name: str) -> tuple[Pod, Document]:
+    """The pod that serves in an overlay, and its container."""
+    (overlay,) = [overlay for overlay in ALL if overlay.name == name]
+    (pod,) = [pod for pod in overlay.pods() if pod.servers]
+    (server,) = pod.servers
+    return pod, server
+
+
+POD, SERVER = server_of("cpu")
 USER = POD.spec["securityContext"]["runAsUser"]
 
 
@@ -71,12 +67,14 @@ def node(tiny_folder: TinyFolder) -> Iterator[Path]:
 
 
 @pytest.fixture
-def start(node: Path) -> Iterator[Callable[[str], ServerProcess]]:
+def start(node: Path) -> Iterator[Start]:
     """Starts a server in a pod; ``model`` loads one, ``ok`` has the stub engine."""
     started: list[ServerProcess] = []
 
-    def start(load: str) -> ServerProcess:
-        prepare = partial(enter_pod, str(node), load)
+    def start(load: str, overlay: str = "cpu") -> ServerProcess:
+        given = environment(server_of(overlay)[1])
+        given |= {name: free for name, free in FREE_PORTS.items() if name in given}
+        prepare = partial(enter_pod, str(node), given, USER, models=load == "model")
         settings = {"model": str(node / "model"), "kv_cache_bytes": "16MiB"}
         started.append(ServerProcess(load, prepare=prepare, **settings))
         return started[-1]
@@ -86,27 +84,7 @@ def start(node: Path) -> Iterator[Callable[[str], ServerProcess]]:
         process.kill()
 
 
-def enter_pod(node: str, load: str) -> None:
-    """From here on this process is in the container that the overlay describes."""
-    if load == "model":
-        # Python's own library may lie where that user cannot read: what is imported late comes now.
-        with contextlib.redirect_stderr(io.StringIO()):
-            Engine.load(EngineConfig(model=f"{node}/model", kv_cache_bytes=1 << 20))
-    "localhost".encode("idna")
-    given = environment(SERVER) | {"CHAINRULE_API_KEY_FILE": f"{node}/keys"}
-    os.environ.update({"HOME": "/", "CHAINRULE_HOST": "0.0.0.0"} | given | SERVICE)
-    if (port := Settings.read().port) != 8000:
-        raise RuntimeError(f"a Service's variables make port {port}")
-    enter(f"{node}/group")
-    make_everything_read_only()
-    os.setgroups([USER])
-    os.setresgid(USER, USER, USER)
-    os.setresuid(USER, USER, USER)
-    header, nothing = (ctypes.c_uint32 * 2)(0x2008_0522, 0), (ctypes.c_uint32 * 6)()
-    call("capset", ctypes.byref(header), nothing)
-
-
-def test_a_pod_serves_and_ends(start: Callable[[str], ServerProcess]) -> None:
+def test_a_pod_serves_and_ends(start: Start) -> None:
     """Ready for the kubelet without a key, for others with one; SIGTERM ends it with 0."""
     process = start("model")
     process.await_line("ready")
@@ -124,7 +102,7 @@ def test_a_pod_serves_and_ends(start: Callable[[str], ServerProcess]) -> None:
     assert not [line for line in process.log if line["level"] in ("error", "critical")]
 
 
-def test_a_pod_that_ends_finishes_what_it_has(start: Callable[[str], ServerProcess]) -> None:
+def test_a_pod_that_ends_finishes_what_it_has(start: Start) -> None:
     """Readiness ends at once, the answer comes, and the exit is 0."""
     process = start("ok")
     process.await_line("ready")
@@ -132,22 +110,40 @@ def test_a_pod_that_ends_finishes_what_it_has(start: Callable[[str], ServerProce
 
     def ask() -> None:
         work = f"{process.url}/work/x"
-        answer = httpx.post(work, json={"seconds": 1.0}, headers=KEY, timeout=TIMEOUT_S)
+        answer = httpx.post(work, json={"seconds": 2.0}, headers=KEY, timeout=TIMEOUT_S)
         answers.append(answer.status_code)
 
     asking = threading.Thread(target=ask)
     asking.start()
     process.await_requests(1)
     process.signal(signal.SIGTERM)
-    await_true(lambda: process.status("/health/ready") == 503)
+    process.await_line("draining")
+    assert process.status("/health/ready") == 503
     assert process.status("/health/live") == 200
     asking.join()
     assert answers == [200] and process.exit_code() == 0
 
 
-def test_a_pod_without_memory_is_one_line(
-    node: Path, start: Callable[[str], ServerProcess]
-) -> None:
+def test_a_pod_that_loads_is_not_ready(start: Start) -> None:
+    """It is alive; whoever asks for its models, as routers do, hears that there is none yet."""
+    process = start("slow")
+    assert process.status("/health/live") == 200
+    assert process.status("/health/ready") == 503
+    assert httpx.get(f"{process.url}/v1/models", headers=KEY).status_code == 503
+
+
+def test_what_the_picker_and_the_autoscaler_read_is_there(start: Start) -> None:
+    """On the port of the metrics, without a key; the other port wants one."""
+    process = start("ok", "inference-pool")
+    port = process.await_line("listening for metrics")["port"]
+    process.await_line("ready")
+    answer = httpx.get(f"http://127.0.0.1:{port}/metrics")
+    names = {line.partition("{")[0].partition(" ")[0] for line in answer.text.splitlines()}
+    assert answer.status_code == 200 and names >= READ
+    assert process.status("/metrics") == 401
+
+
+def test_a_pod_without_memory_is_one_line(node: Path, start: Start) -> None:
     """What the limit is too small for is said before it is taken, with what to lower."""
     (node / "group" / "memory.max").write_text(f"{32 << 20}\n")
     process = start("model")
