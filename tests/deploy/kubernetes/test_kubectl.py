@@ -65,6 +65,25 @@ def test_an_operators_own_overlay(name: str, tmp_path: Path) -> None:
             assert subject["namespace"] == wanted["namespace"]
 
 
+def test_what_the_page_creates_is_what_pods_mount() -> None:
+    """The secret, in the namespace of the overlays, with the keys in the file that is read."""
+    lines = (ROOT / "docs" / "kubernetes.md").read_text().splitlines()
+    made = [created(line) for line in lines if line.startswith("kubectl") and " create " in line]
+    namespace, secret = made
+    assert namespace["metadata"]["name"] == secret["metadata"]["namespace"] == "chainrule"
+    assert title(secret) == "Secret/chainrule-api-keys" and list(secret["data"]) == ["keys"]
+    for document in made:
+        check(document)
+
+
+def created(line: str) -> Document:
+    """What a command of the page would create."""
+    command = f"{line.replace('kubectl', str(KUBECTL), 1)} --dry-run=client -o yaml"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    document: Document = yaml.safe_load(done.stdout)
+    return document
+
+
 def images(value: Any) -> list[str]:
     """Every image that a document names."""
     if isinstance(value, list):

@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.process, needs_mounts]
 
 Start = Callable[..., ServerProcess]
 KEY = {"Authorization": "Bearer a-key"}
-FREE_PORTS = {"CHAINRULE_METRICS_PORT": "0"}
-"""Not the pod's own, which others on this machine may have."""
+OTHERS = {"CHAINRULE_METRICS_PORT": "0", "CHAINRULE_DRAIN_DELAY_S": "1"}
+"""Values of the test: a port that is free on this machine, and less to wait for."""
 READ = {
     "chainrule_queued_seconds",
     "vllm:num_requests_waiting",
@@ -73,7 +73,7 @@ def start(node: Path) -> Iterator[Start]:
 
     def start(load: str, overlay: str = "cpu") -> ServerProcess:
         given = environment(server_of(overlay)[1])
-        given |= {name: free for name, free in FREE_PORTS.items() if name in given}
+        given |= {name: other for name, other in OTHERS.items() if name in given}
         prepare = partial(enter_pod, str(node), given, USER, models=load == "model")
         settings = {"model": str(node / "model"), "kv_cache_bytes": "16MiB"}
         started.append(ServerProcess(load, prepare=prepare, **settings))
@@ -103,25 +103,26 @@ def test_a_pod_serves_and_ends(start: Start) -> None:
 
 
 def test_a_pod_that_ends_finishes_what_it_has(start: Start) -> None:
-    """Readiness ends at once, the answer comes, and the exit is 0."""
+    """Readiness ends at once, late and early requests are answered, and the exit is 0."""
     process = start("ok")
     process.await_line("ready")
     answers: list[int] = []
 
-    def ask() -> None:
-        work = f"{process.url}/work/x"
-        answer = httpx.post(work, json={"seconds": 2.0}, headers=KEY, timeout=TIMEOUT_S)
+    def ask(seconds: float) -> None:
+        work, body = f"{process.url}/work/x", {"seconds": seconds}
+        answer = httpx.post(work, json=body, headers=KEY, timeout=TIMEOUT_S)
         answers.append(answer.status_code)
 
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=ask, args=(2.0,))
     asking.start()
     process.await_requests(1)
     process.signal(signal.SIGTERM)
     process.await_line("draining")
     assert process.status("/health/ready") == 503
     assert process.status("/health/live") == 200
+    ask(0.0)
     asking.join()
-    assert answers == [200] and process.exit_code() == 0
+    assert answers == [200, 200] and process.exit_code() == 0
 
 
 def test_a_pod_that_loads_is_not_ready(start: Start) -> None:

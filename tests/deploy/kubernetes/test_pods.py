@@ -31,6 +31,7 @@ from tests.deploy.kubernetes.overlays import (
     environment,
     is_ours,
 )
+from tests.deploy.kubernetes.schemas import VERSIONS
 
 MIB, GIB = 1 << 20, 1 << 30
 UNITS = {"": 1, "Mi": MIB, "Gi": GIB}
@@ -144,12 +145,14 @@ def test_probes_ask_what_is_there(pod: Pod, server: Document) -> None:
 
 @pytest.mark.parametrize(("pod", "server"), SERVERS)
 def test_the_grace_period_outlasts_the_drain(pod: Pod, server: Document) -> None:
-    """preStop, the drain timeout and what may follow it; five seconds are left over."""
-    drain = Settings(**_numbers(environment(server), "drain_timeout_s")).drain_timeout_s
-    before = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    """preStop, delay, drain timeout and what may follow it; five seconds are left over."""
+    settings = Settings(**_numbers(environment(server), "drain_delay_s", "drain_timeout_s"))
+    before = server["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.drain_delay_s
     after = 3 * GRACE_S + CLOSING_S
-    # A proxy must have heard of the end of the endpoint before it is one.
-    assert before >= server["readinessProbe"]["periodSeconds"]
+    # Whoever asks for readiness must have heard of its end.
+    probe = server["readinessProbe"]
+    assert settings.drain_delay_s >= probe["periodSeconds"] * probe["failureThreshold"]
+    drain = settings.drain_timeout_s
     assert pod.spec["terminationGracePeriodSeconds"] >= before + drain + after + 5
 
 
@@ -198,6 +201,14 @@ def test_what_is_fetched_is_what_is_served(overlay: Overlay) -> None:
         assert environment(server)["CHAINRULE_MODEL"] == model
         assert mount | {"readOnly": True} in server["volumeMounts"]
         assert f"CHAINRULE_CACHE_DIR={mount['mountPath']} " in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_page_names_every_overlay() -> None:
+    """And the release of Kubernetes that the schemas are of."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    named = set(re.findall(r"kubectl apply -k deploy/kubernetes/overlays/(\S+)", text))
+    assert named == {overlay.name for overlay in ALL}
+    assert f"Kubernetes {VERSIONS[0]} or later." in text
 
 
 def test_no_key_is_kept_here() -> None:
