@@ -39,7 +39,8 @@ def add_arguments(parser: Any) -> None:
 
 
 def bench_command(given: dict[str, Any]) -> int:
-    """``chainrule bench``: 0 where at least one request of every run was answered."""
+    """``chainrule bench``: 0 where at least one request of every run was answered, and all by one
+    model."""
     args = BenchArgs(**given)
     try:
         _check_file(args.save)
@@ -54,7 +55,7 @@ def bench_command(given: dict[str, Any]) -> int:
     if args.save is not None:
         text = json.dumps(_document(planned[0], reports), indent=2, allow_nan=False)
         args.save.write_text(f"{text}\n", "utf-8")
-    return 0 if all(report.ok for report in reports) else 1
+    return 0 if all(report.ok and report.of_one_model for report in reports) else 1
 
 
 def _check_file(path: Path | None) -> None:

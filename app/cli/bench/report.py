@@ -36,6 +36,7 @@ class Report:
         goodput: those a second.
         capped: requests that found every connection taken, and waited for one.
         lag_p99_ms: of the times by which the generator itself was late.
+        fingerprints: of the models that answered; empty where the server names none.
     """
 
     rate: float
@@ -51,6 +52,12 @@ class Report:
     goodput: float | None
     connection_limited: int
     lag_p99_ms: float
+    fingerprints: list[str]
+
+    @property
+    def of_one_model(self) -> bool:
+        """Whether no two answers came from different models."""
+        return len(self.fingerprints) <= 1
 
     @property
     def kept_up(self) -> bool:
@@ -83,6 +90,7 @@ def measure(load: Load, record: Record, slo_ms: float | None = None) -> Report:
         goodput=None if good is None else good / load.duration_s,
         connection_limited=sum(one.connection_limited for one in counted),
         lag_p99_ms=percentile([1e3 * one.lag_s for one in counted], 0.99) if counted else 0.0,
+        fingerprints=sorted(record.fingerprints),
     )
 
 

@@ -25,6 +25,8 @@ Send = Callable[[bytes], Awaitable[tuple[str, str]]]
 TIMEOUT = "timeout"
 SAID_CHARS = 300
 
+FINGERPRINT_HEADER = "X-Chainrule-Fingerprint"
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -57,10 +59,15 @@ class Sent:
 
 @dataclass(slots=True)
 class Record:
-    """All that one process has sent, and the first words of each kind of failure."""
+    """All that one process has sent, and the first words of each kind of failure.
+
+    Attributes:
+        fingerprints: of the models that answered, where they are named.
+    """
 
     sent: list[Sent] = field(default_factory=list)
     error_samples: dict[str, str] = field(default_factory=dict)
+    fingerprints: set[str] = field(default_factory=set)
 
     def outcomes(self) -> Counter[str]:
         """How many ended how."""
@@ -115,15 +122,20 @@ def open_session(load: Load) -> aiohttp.ClientSession:
 
 async def send_share(load: Load, process: int) -> Record:
     """Send one process's share of the load."""
+    fingerprints: set[str] = set()
 
     async def send(body: bytes) -> tuple[str, str]:
         try:
             async with session.post(load.url, data=body, allow_redirects=False) as response:
                 content = await response.read()
+                fingerprints.update(response.headers.getall(FINGERPRINT_HEADER, ()))
         except aiohttp.ClientError as error:
             return type(error).__name__, str(error)[:SAID_CHARS]
         said = "" if response.status < 300 else content.decode(errors="replace")
         return str(response.status), said[:SAID_CHARS]
 
     async with open_session(load) as session:
-        return await send_all(load.arrivals(process), send, load.share(process), load.timeout_s)
+        arrivals, share = load.arrivals(process), load.share(process)
+        record = await send_all(arrivals, send, share, load.timeout_s)
+    record.fingerprints |= fingerprints
+    return record

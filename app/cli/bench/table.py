@@ -41,6 +41,11 @@ def warnings(load: Load, report: Report) -> list[str]:
             f"late or more (up to {LATE_MS:.0f} ms is fine). Raise --processes, or give it cores "
             "of its own"
         )
+    if not report.of_one_model:
+        found.append(
+            f"models of {len(report.fingerprints)} fingerprints answered "
+            f"({', '.join(map(quoted, report.fingerprints))}); the numbers are of none of them"
+        )
     if not report.sent:
         found.append("no request was due in this time; lengthen --duration")
     return found

@@ -58,6 +58,7 @@ def _merged(records: list[Record]) -> Record:
     for record in records:
         whole.sent += record.sent
         whole.error_samples = record.error_samples | whole.error_samples
+        whole.fingerprints |= record.fingerprints
     whole.sent.sort(key=lambda one: one.done_s)
     return whole
 

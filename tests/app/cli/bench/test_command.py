@@ -64,6 +64,17 @@ def test_the_table_has_a_row_for_each_rate(
     assert "1 requests waited because 256 were on their way" in out
 
 
+def test_replicas_of_different_models_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Numbers of a mixture are of no model, and the status says so."""
+    two = Record(record(Load(url="")).sent, fingerprints={"b", "a"})
+    monkeypatch.setattr("app.cli.bench.command.run_load", lambda _load: two)
+    assert main(["bench", *URL, *MODEL]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert 'models of 2 fingerprints answered ("a", "b")' in out
+
+
 def test_everything_asked_for_reaches_the_load(played: list[Load]) -> None:
     """Address, headers, key, shape, workload and times."""
     flags = {

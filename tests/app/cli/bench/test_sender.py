@@ -149,6 +149,7 @@ def load(port: int, **changes: object) -> Load:
     ("status", "outcome", "said"),
     [
         ("200 OK", "200", {}),
+        ("200 OK\r\nX-Chainrule-Fingerprint: abc", "200", {}),
         ("503 No", "503", {"503": "why"}),
         ("307 There\r\nLocation: /there", "307", {"307": "why"}),
     ],
@@ -165,6 +166,7 @@ async def test_over_http(status: str, outcome: str, said: dict[str, str]) -> Non
     assert heads[0].startswith("POST /v1/next_token HTTP/1.1\r\n")
     assert "x-extra: yes" in heads[0].lower()
     assert "content-type: application/json" in heads[0].lower()
+    assert record.fingerprints == ({"abc"} if "abc" in status else set())
 
 
 async def test_nobody_there_is_an_outcome() -> None:
