@@ -1,0 +1,1 @@
+"""What runs chainrule elsewhere: images, clusters, proxies."""

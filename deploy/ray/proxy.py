@@ -1,0 +1,177 @@
+"""What stands before Serve's HTTP proxy, in its process: a key for the router, and another try.
+
+Ray calls ``middlewares`` in each proxy when it is started with
+``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deploy.ray.proxy:middlewares``.
+
+The key: where a request has no usable ``X-Session-Id``, its body is read and the hash of its
+context set in its place (see ``affinity``).
+
+Another try: Serve itself sends a request again that a replica has not accepted. One that was
+accepted by a replica that then dies ends without an answer, which Serve turns into an empty 500.
+Here such a request is sent once more. That is safe, as no route changes anything and all replicas
+give the same bits; and it is once, as a request that its replica died of must not kill them all.
+Whoever has begun to get an answer sees it break off: half an answer cannot be taken back.
+
+    client ──> this ──> Serve's proxy ──> router ──> replica        first try
+                 │                                      x dies before the answer begins
+                 └────> Serve's proxy ──> router ──> another        second and last
+                                                        x dies, too: 503, Retry-After: 1
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors.table import error_response
+from app.schemas.bounds import MAX_BODY_BYTES
+from deploy.ray.affinity import MAX_HASHED_BYTES, context_key, session_of
+from model_runtime import EngineUnavailable
+
+logger = logging.getLogger("ray.serve")
+
+TRIES: Final = 2
+MAX_KEPT_BYTES: Final = MAX_BODY_BYTES
+"""Of a body; a longer one is not kept, and so not sent again."""
+READ_TIMEOUT_S: Final = 5.0
+"""In which a body must come to be hashed. A slower one is passed on as it comes."""
+RETRY_AFTER_S: Final = 1
+
+_READ_BY_SERVE: Final = (b"x-request-id", b"x-session-id", b"serve-multiplexed-model-id")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def middlewares() -> list[Middleware]:
+    """Called by Ray in each HTTP proxy."""
+    return [Middleware(PrefixProxy)]
+
+
+class PrefixProxy:
+    """Plain ASGI around Serve's proxy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/-/"):
+            await self._app(scope, receive, send)
+            return
+        body = _Body(receive)
+        headers = await _with_session(scope, body)
+        answer = _Answer(send)
+        for number in range(1, TRIES + 1):
+            # Serve changes the scope, a copy for each.
+            await self._app({**scope, "headers": [*headers]}, body.replay(), answer.send)
+            if answer.started or body.client_left or not body.kept:
+                break
+            logger.warning("no answer from the replica at try %d of %d", number, TRIES)
+        if not (answer.started or body.client_left):
+            refusal = error_response(EngineUnavailable("no answer"), scope["path"])
+            refusal.headers["Retry-After"] = str(RETRY_AFTER_S)
+            await refusal(scope, receive, send)
+
+
+async def _with_session(scope: Scope, body: _Body) -> Headers:
+    """The request's headers with a session that the router can use, or with none."""
+    headers = [pair for pair in scope["headers"] if _is_harmless(*pair)]
+    if session_of(headers) is not None:
+        return headers
+    headers = [pair for pair in headers if _plain(pair[0]) != b"x-session-id"]
+    if scope["method"] == "POST":
+        key = context_key(await body.head(READ_TIMEOUT_S))
+        if key is not None:
+            headers.append((b"x-session-id", key.encode()))
+    return headers
+
+
+def _is_harmless(name: bytes, value: bytes) -> bool:
+    # Serve reads these as UTF-8, and fails at anything else. The app ignores them then.
+    return value.isascii() or _plain(name) not in _READ_BY_SERVE
+
+
+def _plain(name: bytes) -> bytes:
+    # Serve takes x_session_id for the same header.
+    return name.lower().replace(b"_", b"-")
+
+
+class _Body:
+    """A request's body on its way, kept so that it can be read again.
+
+    Attributes:
+        kept: whether all that has arrived is still here.
+        client_left: the client has hung up.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._messages: list[Message] = []
+        self._bytes = 0
+        self._complete = False
+        self.kept = True
+        self.client_left = False
+
+    async def head(self, timeout_s: float) -> bytes:
+        """What has arrived of the body at its end, after ``MAX_HASHED_BYTES``, or in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._has_head():
+                    await self._next()
+        except TimeoutError:
+            pass
+        return b"".join(message.get("body", b"") for message in self._messages)
+
+    def _has_head(self) -> bool:
+        enough = self._bytes >= MAX_HASHED_BYTES or not self.kept
+        return enough or self._complete or self.client_left
+
+    def replay(self) -> Receive:
+        """An ASGI ``receive`` that begins with what has arrived already."""
+        messages = iter(tuple(self._messages))
+
+        async def receive() -> Message:
+            return next(messages, None) or await self._next()
+
+        return receive
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.client_left = True
+            return message
+        self._bytes += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self.kept:
+            self._messages.append(message)
+            self.kept = self._bytes <= MAX_KEPT_BYTES
+        return message
+
+
+class _Answer:
+    """Remembers whether an answer has begun, and takes out what Serve has put into it."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        self.started = True
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": _one_request_id(message.get("headers", ()))}
+        await self._send(message)
+
+
+def _one_request_id(headers: object) -> Headers:
+    """The headers with the first ``X-Request-Id``, the app's own; Serve adds another."""
+    found: Headers = []
+    seen = False
+    for name, value in headers:  # type: ignore[attr-defined]  # ASGI's pairs
+        of_request = name.lower() == b"x-request-id"
+        if not (of_request and seen):
+            found.append((name, value))
+        seen = seen or of_request
+    return found

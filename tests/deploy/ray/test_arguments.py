@@ -1,0 +1,62 @@
+"""The arguments of a deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.settings import SettingsError
+from deploy.ray import arguments
+from deploy.ray.arguments import read_arguments
+
+
+def test_the_command_lines_texts_are_read() -> None:
+    """`serve run` passes on nothing but texts; a file has numbers, too."""
+    for four, ten in (("4", "10"), (4, 10)):
+        args = {"max_replicas": four, "threads": "2", "drain_timeout_s": ten, "model": "m"}
+        own, settings = read_arguments(args)
+        assert (own.max_replicas, own.num_replicas, own.router) == (4, None, "prefix")
+        assert (settings.threads, settings.drain_timeout_s, settings.model) == (2, 10.0, "m")
+
+
+def test_the_rest_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument wins over its variable."""
+    monkeypatch.setenv("CHAINRULE_THREADS", "3")
+    monkeypatch.setenv("CHAINRULE_MODEL", "from-the-environment")
+    _, settings = read_arguments({"threads": "1"})
+    assert (settings.threads, settings.model) == (1, "from-the-environment")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"thraeds": "1"}, "thraeds: there is no such setting"),
+        ({"threads": "none"}, "CHAINRULE_THREADS (--threads): "),
+        ({"num_replicas": "0"}, "num_replicas: "),
+        ({"router": "random"}, "router: "),
+        ({"min_replicas": 3, "max_replicas": 2}, "min_replicas is larger"),
+        ({"api_keys": "secret"}, "api_keys is no argument: "),
+        ({"port": "1"}, "port is no argument: "),
+    ],
+)
+def test_refusals_are_one_line(args: dict[str, Any], message: str) -> None:
+    """They name the argument, and never a key."""
+    with pytest.raises(SettingsError) as caught:
+        read_arguments(args)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_the_file_for_serve_deploy() -> None:
+    """Its arguments are some, it listens on loopback, and cuts no request off."""
+    file = Path(arguments.__file__).with_name("serve.yaml")
+    config = yaml.safe_load(file.read_text())
+    (application,) = config["applications"]
+    own, settings = read_arguments(application["args"])
+    assert application["import_path"] == "deploy.ray.service:app"
+    assert own.num_replicas is None and settings.threads == 1
+    assert config["http_options"]["host"] == "127.0.0.1"
+    assert config["http_options"]["request_timeout_s"] is None
