@@ -19,9 +19,9 @@ from model_runtime.decoding.hypothesis import DecodingResult
 from model_runtime.engine import Engine
 from model_runtime.runner.model_runner import ModelRunner
 from model_runtime.runner.native_runner import NativeModelRunner
+from model_runtime.scheduling.engine_stats import EngineStats
 from model_runtime.scheduling.scheduler import DEFAULT_OPTIONS
 from model_runtime.types import (
-    EngineStats,
     LogprobQuery,
     LogprobResult,
     Priority,
