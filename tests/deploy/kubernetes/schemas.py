@@ -13,6 +13,10 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
+from kubernetes_validate import utils
+
+utils.schema_contents = cache(utils.schema_contents)
+"""Each file is read and parsed once, and not for every document again."""
 
 VERSIONS = ("1.30", "1.37")
 """The oldest release that docs/kubernetes.md promises, and the newest whose schemas are there."""
@@ -51,7 +55,9 @@ def _check_own(document: dict[str, Any]) -> None:
             kubernetes_validate.ValidationError,
             kubernetes_validate.SchemaNotFoundError,
         ) as error:
-            raise Invalid(f"{document['kind']}, Kubernetes {version}: {error}") from None
+            where = getattr(error, "json_path", "")
+            kind = document["kind"]
+            raise Invalid(f"{kind} {where} in {version}: {error.message}") from None
 
 
 @cache
