@@ -21,7 +21,7 @@ from collections.abc import (
     Iterable,
 )
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -52,13 +52,13 @@ def ordered_map(items: Items[T], work: Callable[[T], R], concurrency: int) -> Re
     """
     outer = _cancelled.get()
     cancelled = outer or threading.Event()
-    pool = ThreadPoolExecutor(
-        check_concurrency(concurrency), "chainrule", _cancelled.set, (cancelled,)
-    )
+    pool = ThreadPoolExecutor(check_concurrency(concurrency), "chainrule")
+    context = copy_context()
+    context.run(_cancelled.set, cancelled)
     window: deque[Future[R]] = deque()
     try:
         for item in items:
-            window.append(pool.submit(work, item))
+            window.append(pool.submit(context.copy().run, work, item))
             while window and (window[0].done() or len(window) >= AHEAD * concurrency):
                 yield window.popleft().result()
         while window:

@@ -13,6 +13,7 @@ from app.client.call import Call
 from app.client.errors import ApiError, ConnectionFailed, InvalidRequest, api_error
 from app.client.retry import Retries, retry_after_s
 from app.client.session import check_session
+from app.client.trace_context import trace_headers
 from app.client.url import server_url
 
 CONNECT_S = 10.0
@@ -71,7 +72,7 @@ class Options:
             "method": call.method,
             "url": call.path,
             "content": call.body,
-            "headers": call.headers,
+            "headers": {**call.headers, **trace_headers()},
             "timeout": httpx.Timeout(
                 limit_s,
                 connect=min(CONNECT_S, limit_s),
