@@ -34,6 +34,11 @@ def variable(field: str) -> str | None:
     return os.environ.get(env_name(field)) or None
 
 
+def otel_variable(name: str) -> str | None:
+    """What the environment says to OpenTelemetry; None where it says nothing."""
+    return os.environ.get(name) or None
+
+
 def variables_of_services() -> list[str]:
     """Those that Kubernetes sets: ``CHAINRULE_SERVICE_HOST``, a port of ``tcp://``."""
     return [name for name in sorted(os.environ) if _is_of_a_service(name, os.environ[name])]

@@ -6,7 +6,7 @@ import inspect
 import linecache
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
@@ -31,12 +31,16 @@ from app.http.middleware.cancellation import CancelOnDisconnect
 from app.http.middleware.head_as_get import HeadAsGet
 from app.http.middleware.load_shedding import LoadShedding
 from app.http.middleware.plain_head import PlainHead
+from app.http.middleware.tracing import Tracing, open_traces
 from app.http.openapi import install_document
 from app.requests.limits import Limits
 from app.routers import audit, decode, health, models, next_token, score
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from model_runtime import Engine
+
+if TYPE_CHECKING:  # it brings OpenTelemetry's SDK
+    from app.telemetry.traces.traces import Traces
 
 DESCRIPTION: Final = """\
 Exact sequence log-probabilities from a causal language model:
@@ -86,6 +90,7 @@ def create_app(
     lifecycle = Lifecycle()
     cache = ScoreCache(int(settings.score_cache_bytes))
     metrics = Metrics(lifecycle.stats, cache.stats, lifecycle.model_info, settings.metrics_dialect)
+    traces = open_traces() if settings.traces else None
     app = FastAPI(
         title="chainrule",
         version=version(),
@@ -94,10 +99,10 @@ def create_app(
         redoc_url=None,
         # A redirect would repeat the Host header, which a client may make up.
         redirect_slashes=False,
-        # FastAPI's own telemetry records what failed validation: prompts.
+        # FastAPI's own telemetry records what failed validation, paths and queries: prompts.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        lifespan=_lifespan(lifecycle, engine, load or _loader(settings)),
-        middleware=_middleware(settings, lifecycle, metrics),
+        lifespan=_lifespan(lifecycle, engine, load or _loader(settings), traces),
+        middleware=_middleware(settings, lifecycle, metrics, traces),
     )
     app.state.lifecycle = lifecycle
     app.state.metrics = metrics
@@ -128,7 +133,10 @@ def _paths_without_parameters(app: FastAPI) -> Iterator[str]:
 
 
 def _lifespan(
-    lifecycle: Lifecycle, engine: Engine | None, load: Callable[[], Engine]
+    lifecycle: Lifecycle,
+    engine: Engine | None,
+    load: Callable[[], Engine],
+    traces: Traces | None,
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -138,6 +146,8 @@ def _lifespan(
             await lifecycle.attach(engine)
         yield
         await lifecycle.stop(0.0)
+        if traces is not None:
+            await traces.close()
 
     return lifespan
 
@@ -146,7 +156,9 @@ def _loader(settings: Settings) -> Callable[[], Engine]:
     return lambda: Engine.load(settings.engine_config())
 
 
-def _middleware(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> list[Middleware]:
+def _middleware(
+    settings: Settings, lifecycle: Lifecycle, metrics: Metrics, traces: Traces | None
+) -> list[Middleware]:
     bounds = BodyBounds(
         one=int(settings.max_body_bytes),
         together=settings.body_bytes_in_flight(),
@@ -154,6 +166,7 @@ def _middleware(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> l
     )
     return [
         Middleware(AccessLog, metrics=metrics, lifecycle=lifecycle),
+        *([] if traces is None else [Middleware(Tracing, traces=traces)]),
         Middleware(PlainHead),
         Middleware(HeadAsGet),
         Middleware(Authentication, keys=settings.keys(), open_metrics=not settings.metrics_key),

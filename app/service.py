@@ -48,6 +48,7 @@ from app.scoring.response import ScoreBody, build_scores
 from app.scoring.token_paths import PathQueries, PathScores
 from app.scoring.top_n import top_search
 from app.telemetry.request_facts import Facts
+from app.telemetry.request_trace import stage
 from model_runtime import (
     ChainruleError,
     DecodingResult,
@@ -262,7 +263,8 @@ class ScoringService:
         working = self._threads.run(
             Priority(request.priority), work, self._engine.tokenizer, self._engine.info
         )
-        return await self.deadline(request).run_before(working)
+        with stage("tokenize"):
+            return await self.deadline(request).run_before(working)
 
     def deadline(self, request: ServingOptions) -> Deadline:
         """When the request's time is over."""
@@ -348,14 +350,16 @@ class ScoringService:
         options, check_room = request_context.options, not self._keeps_scores
         async with self._engine.reserve(least, options, check_room=check_room):
             planning = self._threads.run(request_context.priority, plan, tokenizer, info, *args)
-            return await request_context.deadline.run_before(planning)
+            with stage("tokenize"):
+                return await request_context.deadline.run_before(planning)
 
     async def _render(
         self, request_context: RequestContext, large: bool, render: Callable[..., T], *args: Any
     ) -> T:
-        if large:
-            rendering = self._threads.run(request_context.priority, render, *args)
-            return await request_context.deadline.run_before(rendering)
-        rendered = render(*args)
-        request_context.deadline.check()
-        return rendered
+        with stage("render"):
+            if large:
+                rendering = self._threads.run(request_context.priority, render, *args)
+                return await request_context.deadline.run_before(rendering)
+            rendered = render(*args)
+            request_context.deadline.check()
+            return rendered

@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     """Least severe log line to write."""
     log_format: Literal["json", "text"] = "json"
     """One JSON object a line, or text for people."""
+    traces: bool = False
+    """Send spans of requests and forwards to an OpenTelemetry collector, as the variables OTEL_*
+    say; needs the otel extra."""
 
     @classmethod
     def read(cls, flags: Mapping[str, Any] | None = None) -> Self:

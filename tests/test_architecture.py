@@ -24,6 +24,7 @@ ONLY_IN = {
         *("model_runtime/runner/", "model_runtime/tokenization/tokenizer.py"),
     },
     "httpx_sse": {"app/client/"},
+    "opentelemetry": {"app/client/trace_context.py", "app/telemetry/traces/"},
     "cachetools": {"app/cache/score_cache.py"},
     "llguidance": {"model_runtime/decoding/constraints/grammar.py"},
     "prometheus_client": {

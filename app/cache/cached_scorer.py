@@ -14,13 +14,14 @@ may have room for less, or a later deadline may do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 from app.cache.cache_key import cache_keys
 from app.cache.inflight import Answers, InflightCall, InflightCalls, Wanted
 from app.cache.score_cache import ScoreCache
 from app.cache.waiter import Waiter
 from app.requests.worker_threads import WorkerThreads
+from app.telemetry.request_trace import stage
 from model_runtime import (
     LogprobQuery,
     QueryResult,
@@ -105,13 +106,23 @@ class CachedScorer:
         for call in calls:
             call.waiting += 1
         try:
-            await waiter.wait(calls, own)
+            await self._wait(waiter, calls, own)
         finally:
             for call in calls:
                 call.waiting -= 1
                 if not call.waiting and call.task.cancel():
                     self._inflight.remove(call)
         await waiter.run(waiter.take, joined, own)
+
+    async def _wait(
+        self, waiter: Waiter, calls: Collection[InflightCall], own: InflightCall | None
+    ) -> None:
+        others = [call.options.observer for call in calls if call is not own]
+        if not others:
+            await waiter.wait(calls, own)
+            return
+        with stage("shared", others):
+            await waiter.wait(calls, own)
 
     async def _joinable(
         self, missing: Wanted, size: int, waiter: Waiter

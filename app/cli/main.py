@@ -44,6 +44,7 @@ _GROUPS: Final = {
     "reranking": ("rerank_mode", "rerank_template", "rerank_instruction", "rerank_labels"),
     "metrics": ("metrics_key", "metrics_port", "metrics_dialect"),
     "logging": ("log_level", "log_format"),
+    "traces": ("traces",),
 }
 """How --help orders the settings. A test sees to it that none is missing."""
 

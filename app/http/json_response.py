@@ -22,6 +22,7 @@ from pydantic_core import to_json
 from app.errors.table import ERROR_RESPONSES
 from app.requests.deadline import Deadline
 from app.schemas.error import ErrorResponse
+from app.telemetry.request_trace import stage
 
 PIECE = 512
 """Entries of lists, however deep, that are written at once."""
@@ -146,9 +147,10 @@ async def json_reply(answer: BaseModel, deadline: Deadline = _NEVER) -> Response
     Raises:
         DeadlineExceeded: the time runs out before it is written.
     """
-    if is_large(answer):
-        content = await deadline.run_before(write_on_thread(dump_json_chunked, answer))
-    else:
-        content = dump_json_chunked(answer)
-        deadline.check()
+    with stage("serialize"):
+        if is_large(answer):
+            content = await deadline.run_before(write_on_thread(dump_json_chunked, answer))
+        else:
+            content = dump_json_chunked(answer)
+            deadline.check()
     return Response(content, media_type="application/json")

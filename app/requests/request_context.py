@@ -9,6 +9,7 @@ from uuid import uuid4
 from app.requests.deadline import Deadline
 from app.schemas.request import ServingOptions
 from app.schemas.response import Timings, Usage
+from app.telemetry.request_trace import current_trace
 from model_runtime import ModelInfo, Priority, RequestOptions, RequestOutput
 
 
@@ -37,12 +38,15 @@ class RequestContext:
         self.id = uuid4().hex
         self.created = int(time.time())
         self.priority = Priority(request.priority)
+        trace = current_trace.get()
+        self._observer = None if trace is None else trace.observe_call()
         self.options = RequestOptions(
             self.priority,
             deadline.at,
             _joined_salt(tenant, request.cache_salt),
             on_full="wait" if parent else "refuse",
             parent=parent,
+            observer=self._observer,
         )
         self._began = time.perf_counter()
         self._tokenized = self._began
@@ -55,6 +59,8 @@ class RequestContext:
         """
         self._tokenized = time.perf_counter()
         self.deadline.check()
+        if self._observer is not None:
+            self._observer.asked()
         return self.options
 
     def search_ended(self) -> None:

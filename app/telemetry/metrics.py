@@ -156,18 +156,10 @@ class Metrics:
             self._rejections.labels(code).inc()
 
     def route_of(self, scope: Scope) -> str:
-        """The path as the route table spells it, parameters unfilled; one name for all unknown
-        paths.
-
-        FastAPI leaves the matched route in the scope. A plain route without parameters, as for
-        /docs, leaves only its endpoint, and then the path itself is the template.
-        """
-        path = getattr(scope.get("route"), "path", None)
-        if path is None and "endpoint" in scope and not scope.get("path_params"):
-            path = scope["path"]
-        if path is None and scope["path"] in self.paths:
-            path = scope["path"]
-        return str(path) if path is not None else UNKNOWN_ROUTE
+        """``route_template``, also of what was refused before it was routed."""
+        route = route_template(scope)
+        is_known = route == UNKNOWN_ROUTE and scope["path"] in self.paths
+        return scope["path"] if is_known else route
 
     def render(self) -> bytes:
         """Everything, in Prometheus' text format. Reads files of /proc."""
@@ -176,3 +168,15 @@ class Metrics:
     async def scrape(self) -> bytes:
         """``render`` on a thread of its own, one at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.render)
+
+
+def route_template(scope: Scope) -> str:
+    """The path as the route table spells it, parameters unfilled; one name for all unknown paths.
+
+    FastAPI leaves the matched route in the scope. A plain route without parameters, as for
+    /docs, leaves only its endpoint, and then the path itself is the template.
+    """
+    path = getattr(scope.get("route"), "path", None)
+    if path is None and "endpoint" in scope and not scope.get("path_params"):
+        path = scope["path"]
+    return str(path) if path is not None else UNKNOWN_ROUTE
