@@ -108,10 +108,9 @@ def ray_fleet(*, cpus: int = 4, **environment: str) -> Iterator[RayFleet]:
     try:
         yield RayFleet(process, port)
     finally:
-        if process.stdin is not None:
-            process.stdin.close()
         try:
-            process.wait(60)
+            # The end of its input is its sign to stop.
+            process.communicate(timeout=60)
         finally:
             process.kill()
-            process.wait()
+            process.communicate()

@@ -51,7 +51,7 @@ def _answer(command: dict[str, Any]) -> Any:
             try:
                 serve.run_many([target], wait_for_applications_running=command["wait"])
             except RuntimeError as error:
-                return {"failed": str(error)}
+                return {"failed": f"{error}\n{_messages()}"}
             return {}
         case "replicas":
             return _replicas()
@@ -60,12 +60,18 @@ def _answer(command: dict[str, Any]) -> Any:
     raise ValueError(f"there is no such command: {command}")
 
 
+def _messages() -> str:
+    """What the deployment's status says."""
+    deployments = serve.status().applications[NAME].deployments.values()
+    return "\n".join(deployment.message for deployment in deployments)
+
+
 def _replicas() -> list[dict[str, Any]]:
     """Those that there are: id, process id and state of each."""
     details = _get_global_client().get_serve_details()
     deployments = details["applications"].get(NAME, {}).get("deployments", {})
     return [
-        {"id": one["replica_id"], "pid": one["pid"], "state": one["state"].value}
+        {"id": one["replica_id"], "pid": one.get("pid"), "state": one["state"].value}
         for deployment in deployments.values()
         for one in deployment["replicas"]
     ]

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.environment import env_name
 from app.settings import Settings, SettingsError
 from deploy.ray.scaling import TARGET_QUEUED_SECONDS
 
@@ -15,6 +16,7 @@ REFUSED: Final = {
     "CHAINRULE_API_KEYS on every node",
     "host": "Serve listens, where http_options say",
     "port": "Serve listens, where http_options say",
+    "metrics_port": "replicas of one node would want the same; Ray shows the metrics of all",
 }
 """Settings that are no arguments, and why."""
 
@@ -63,4 +65,7 @@ def read_arguments(args: Mapping[str, Any]) -> tuple[Arguments, Settings]:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise SettingsError(f"{where}: {first['msg']}".removeprefix(": ")) from None
-    return arguments, Settings.read(rest)
+    settings = Settings.read(rest)
+    if settings.metrics_port is not None:
+        raise SettingsError(f"{env_name('metrics_port')}: {REFUSED['metrics_port']}")
+    return arguments, settings

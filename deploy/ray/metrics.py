@@ -29,12 +29,13 @@ class MetricsExport:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            self.export()
+            await self.export()
             await asyncio.sleep(PERIOD_S)
 
-    def export(self) -> None:
+    async def export(self) -> None:
         """Once."""
-        for family in text_string_to_metric_families(self._metrics.render().decode()):
+        text = (await self._metrics.scrape()).decode()
+        for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 gauge = self._gauges.get(sample.name)
                 if gauge is None:

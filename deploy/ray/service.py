@@ -28,7 +28,6 @@ from app.telemetry.logs import configure_logging
 from deploy.ray.arguments import Arguments, read_arguments
 from deploy.ray.metrics import MetricsExport
 from deploy.ray.scaling import BUSY, QUEUED_SECONDS
-from model_runtime import EngineStats
 
 if TYPE_CHECKING:
     from model_runtime import Engine
@@ -41,6 +40,8 @@ MAX_ONGOING_REQUESTS: Final = 100_000
 DRAIN_MARGIN_S: Final = 5.0
 """Behind ``drain_timeout_s``, in which an engine stops, before Ray ends the process."""
 HEALTH_PERIOD_S: Final = 5.0
+STARTS: Final = 2
+"""That fail until a deployment has failed. What is missing will be missing the next time."""
 LOOK_BACK_S: Final = 15.0
 """Ray takes the mean of what replicas have reported in so many seconds."""
 LAST_ANSWERS_S: Final = 1.0
@@ -118,7 +119,7 @@ class Replica:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve where the number of replicas is not fixed."""
         stats = self.app.state.lifecycle.stats()
-        return {QUEUED_SECONDS: queued_seconds(stats), BUSY: self._busy.since_last(stats.busy_s)}
+        return {QUEUED_SECONDS: stats.queued_seconds, BUSY: self._busy.since_last(stats.busy_s)}
 
     async def _leave_when_failed(self, lifecycle: Lifecycle) -> None:
         # A thread that hangs in a forward would keep the process, and Serve a replica that only
@@ -144,13 +145,6 @@ class BusyShare:
         return min(1.0, max(0.0, worked / passed)) if passed > 0 else 0.0
 
 
-def queued_seconds(stats: EngineStats) -> float:
-    """Seconds that the queue takes at the speed so far; 0 where nothing was measured yet."""
-    if not stats.batch_tokens:
-        return 0.0
-    return stats.queued_tokens * stats.busy_s / stats.batch_tokens
-
-
 def app(args: Mapping[str, Any]) -> Application:
     """What ``serve run`` and ``serve deploy`` are given.
 
@@ -171,6 +165,7 @@ def app(args: Mapping[str, Any]) -> Application:
         graceful_shutdown_timeout_s=settings.drain_timeout_s + DRAIN_MARGIN_S,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=HEALTH_PERIOD_S,
+        max_constructor_retry_count=STARTS,
         ray_actor_options={
             "num_cpus": arguments.num_cpus or settings.threads or 1,
             "num_gpus": arguments.num_gpus,

@@ -30,6 +30,13 @@ def test_the_rest_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert (settings.threads, settings.model) == (1, "from-the-environment")
 
 
+def test_a_port_of_ones_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment, too: there is no port that it could be."""
+    monkeypatch.setenv("CHAINRULE_METRICS_PORT", "9000")
+    with pytest.raises(SettingsError, match="CHAINRULE_METRICS_PORT: "):
+        read_arguments({})
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
