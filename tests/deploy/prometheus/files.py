@@ -9,6 +9,7 @@ import yaml
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "prometheus"
 CONFIG = FOLDER / "prometheus.yaml"
+RAY_CONFIG = FOLDER / "ray.yaml"
 RULE_FILES = (FOLDER / "rules.yaml", FOLDER / "alerts.yaml")
 
 

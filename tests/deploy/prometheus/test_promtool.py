@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.prometheus.files import CONFIG, RULE_FILES, rules, with_key
+from tests.deploy.prometheus.files import CONFIG, RAY_CONFIG, RULE_FILES, rules, with_key
 
 pytestmark = pytest.mark.fleet
 
@@ -21,9 +21,10 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=120)
 
 
-def test_the_config_is_valid() -> None:
+@pytest.mark.parametrize("path", [CONFIG, RAY_CONFIG], ids=lambda path: path.stem)
+def test_the_config_is_valid(path: Path) -> None:
     """With the rules that it names."""
-    found = promtool("check", "config", CONFIG)
+    found = promtool("check", "config", path)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "2 rule files found" in found.stdout
 
