@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.app.faulty_engine import HELD
 from tests.app.process.test_file_system import needs_mounts
 from tests.app.stub_server import TIMEOUT_S, ServerProcess
 from tests.conftest import TinyFolder
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.process, needs_mounts]
 
 Start = Callable[..., ServerProcess]
 KEY = {"Authorization": "Bearer a-key"}
-OTHERS = {"CHAINRULE_METRICS_PORT": "0", "CHAINRULE_DRAIN_DELAY_S": "1"}
+OTHERS = {"CHAINRULE_METRICS_PORT": "0", "CHAINRULE_DRAIN_DELAY_S": "0.1"}
 """Values of the test: a port that is free on this machine, and less to wait for."""
 READ = {
     "chainrule_queued_seconds",
@@ -68,7 +69,7 @@ def node(tiny_folder: TinyFolder) -> Iterator[Path]:
 
 @pytest.fixture
 def start(node: Path) -> Iterator[Start]:
-    """Starts a server in a pod; ``model`` loads one, ``ok`` has the stub engine."""
+    """Starts a server in a pod; ``model`` loads one, the others have engines for tests."""
     started: list[ServerProcess] = []
 
     def start(load: str, overlay: str = "cpu") -> ServerProcess:
@@ -84,6 +85,13 @@ def start(node: Path) -> Iterator[Start]:
         process.kill()
 
 
+def score(process: ServerProcess, *tokens: int, **headers: str) -> int:
+    """The status of the answer to a path's last token."""
+    body = {"context": tokens[:-1], "candidates": [tokens[-1:]]}
+    url = f"{process.url}/v1/score"
+    return httpx.post(url, json=body, headers=headers, timeout=TIMEOUT_S).status_code
+
+
 def test_a_pod_serves_and_ends(start: Start) -> None:
     """Ready for the kubelet without a key, for others with one; SIGTERM ends it with 0."""
     process = start("model")
@@ -91,38 +99,26 @@ def test_a_pod_serves_and_ends(start: Start) -> None:
     status = Path(f"/proc/{process.pid}/status").read_text()
     assert f"Uid:\t{USER}\t{USER}" in status and "CapEff:\t0000000000000000" in status
     assert process.status("/health/ready") == process.status("/health/live") == 200
-    body = {"context": [5, 6], "candidates": [[9]]}
-    asked = [
-        httpx.post(f"{process.url}/v1/score", json=body, headers=headers, timeout=TIMEOUT_S)
-        for headers in ({}, KEY)
-    ]
-    assert [answer.status_code for answer in asked] == [401, 200]
+    assert (score(process, 5, 6, 9), score(process, 5, 6, 9, **KEY)) == (401, 200)
     process.signal(signal.SIGTERM)
     assert process.exit_code() == 0
     assert not [line for line in process.log if line["level"] in ("error", "critical")]
 
 
 def test_a_pod_that_ends_finishes_what_it_has(start: Start) -> None:
-    """Readiness ends at once, late and early requests are answered, and the exit is 0."""
-    process = start("ok")
+    """Readiness ends at once, what is in the middle of a forward is answered, the exit is 0."""
+    process = start("faulty")
     process.await_line("ready")
-    answers: list[int] = []
-
-    def ask(seconds: float) -> None:
-        work, body = f"{process.url}/work/x", {"seconds": seconds}
-        answer = httpx.post(work, json=body, headers=KEY, timeout=TIMEOUT_S)
-        answers.append(answer.status_code)
-
-    asking = threading.Thread(target=ask, args=(2.0,))
-    asking.start()
-    process.await_requests(1)
-    process.signal(signal.SIGTERM)
-    process.await_line("draining")
-    assert process.status("/health/ready") == 503
-    assert process.status("/health/live") == 200
-    ask(0.0)
-    asking.join()
-    assert answers == [200, 200] and process.exit_code() == 0
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(score, process, HELD, 1, **KEY)
+        process.await_requests(1)
+        process.signal(signal.SIGTERM)
+        process.await_line("draining")
+        assert process.status("/health/ready") == 503
+        assert process.status("/health/live") == 200
+        process.release()
+        assert held.result() == 200
+    assert process.exit_code() == 0
 
 
 def test_a_pod_that_loads_is_not_ready(start: Start) -> None:
