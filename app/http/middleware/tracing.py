@@ -133,7 +133,7 @@ class _Answer:
             return _CLIENT_LEFT
         if self.status >= 500:
             return str(self.status)
-        # A stream that fails has begun with 200; what was refused has its code among the facts, too.
+        # A stream that fails has begun with 200; what was refused has a code in the facts, too.
         return str(facts["error"]) if self.status < 400 and "error" in facts else None
 
 
