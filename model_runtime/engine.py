@@ -58,6 +58,7 @@ class Engine:
         model: what a batch goes through; called on the model thread only.
         cache: for ``stats`` and for what can never fit.
         sample: what the warm-up forward is compared with.
+        memory_limit_bytes: what the process may take, for ``stats``; 0 where it is not known.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Engine:
         model: ForwardPipeline,
         cache: CacheGauge,
         sample: ReferenceSample | None = None,
+        memory_limit_bytes: int = 0,
     ) -> None:
         self.config = config
         self.info = info
@@ -82,7 +84,7 @@ class Engine:
         self._limits = QueryValidator(info.vocab_size, info.max_model_len, cache.capacity)
         self._sample = sample
         self._warm = False
-        self._memory_limit = AvailableMemory().total or 0
+        self._memory_limit_bytes = memory_limit_bytes
 
     @classmethod
     def load(cls, config: EngineConfig) -> Engine:
@@ -92,9 +94,9 @@ class Engine:
             ModelLoadError: one of its kinds, in one line.
         """
         served = ModelBackend.load(config)
-        return cls(
-            config, served.info, served.tokenizer, served.forward, served.cache, served.sample
-        )
+        limit = AvailableMemory().total or 0
+        model, cache = served.forward, served.cache
+        return cls(config, served.info, served.tokenizer, model, cache, served.sample, limit)
 
     async def start(self) -> None:
         """Start the model thread and run a forward on it; the engine is ready afterwards.
@@ -236,7 +238,7 @@ class Engine:
             cache_slots_pinned=self._cache.pinned if stats.running_requests else 0,
             evicted_tokens=self._cache.evicted,
             cache_row_bytes=self._cache.row_bytes,
-            memory_limit_bytes=self._memory_limit,
+            memory_limit_bytes=self._memory_limit_bytes,
         )
 
     async def stop(self, drain_s: float) -> None:

@@ -34,6 +34,7 @@ ONLY_IN = {
     },
     "pyarrow": {"app/cli/score/"},
     "pydantic_settings": {"app/settings.py", "app/cli/main.py"},
+    "ray": {"app/cli/score/dataset/"},
     "tenacity": {"app/client/"},
     "tokenizers": {"model_runtime/loading/", "model_runtime/tokenization/"},
 }

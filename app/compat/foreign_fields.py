@@ -21,9 +21,7 @@ SENT_BY_ROUTERS: Final[Neutral] = {
 }
 """What SGLang's router adds to any request that it passes on, with the values that it has where the
 client said nothing."""
-REQUEST_ID: Final = "rid"
-"""That router's name for the request: any text, without effect."""
-MAX_REQUEST_ID_CHARS: Final = 256
+MAX_RID_CHARS: Final = 256
 
 
 class UnsupportedFields(BaseModel):
@@ -34,26 +32,25 @@ class UnsupportedFields(BaseModel):
     """
 
     noop_values: ClassVar[Neutral] = {}
-    """What the API has, and its own defaults."""
+    """What the API has, and its own defaults; beside them what routers add."""
+
+    rid: Annotated[str, Field(max_length=MAX_RID_CHARS)] | None = None
+    """A router's name for the request; without effect."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.noop_values = {**SENT_BY_ROUTERS, **cls.noop_values}
 
     @model_validator(mode="before")
     @classmethod
     def _without_what_asks_for_nothing(cls, body: Any) -> Any:
         """Raise ``InvalidQuery``, naming the field, for one that asks for something."""
-        noop_values = {**SENT_BY_ROUTERS, **cls.noop_values}
-        if not isinstance(body, dict) or body.keys().isdisjoint((REQUEST_ID, *noop_values)):
+        if not isinstance(body, dict) or cls.noop_values.keys().isdisjoint(body):
             return body
-        if body.get(REQUEST_ID) is not None and not _is_request_id(body[REQUEST_ID]):
-            raise InvalidQuery(f"a text of at most {MAX_REQUEST_ID_CHARS} characters", REQUEST_ID)
-        for name in noop_values.keys() & body.keys():
-            if body[name] is not None and not _is_one_of(body[name], noop_values[name]):
+        for name in cls.noop_values.keys() & body.keys():
+            if body[name] is not None and not _is_one_of(body[name], cls.noop_values[name]):
                 raise InvalidQuery("this is not served here; leave it out", name)
-        ignored = {REQUEST_ID, *noop_values}
-        return {name: value for name, value in body.items() if name not in ignored}
-
-
-def _is_request_id(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_REQUEST_ID_CHARS
+        return {name: value for name, value in body.items() if name not in cls.noop_values}
 
 
 def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:

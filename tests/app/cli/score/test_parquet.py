@@ -13,6 +13,7 @@ import pytest
 
 from app.cli.score.arrow_types import arrow_type
 from app.cli.score.input import Source
+from app.cli.score.parquet_file import ParquetRows
 from app.cli.score.record import Place
 from app.schemas.score_response import ScoreResponse
 from tests.app.calls import log
@@ -175,6 +176,40 @@ def test_rows_from_a_place_on(tmp_path: Path, start: int) -> None:
     found = list(source.records(Place(start, start + 1)))
     assert [record.line for record in found] == list(range(start + 1, 8))
     assert [record.fields()["context"] for record in found] == [str(n) for n in range(start, 7)]
+
+
+def test_a_large_group_of_rows_is_never_whole_in_memory(tmp_path: Path) -> None:
+    """Nor is a large output: it has a group for so many rows, or so many bytes."""
+    count = 50_000
+    texts = [f"{n} {n * n} " * 20 for n in range(count)]
+    columns = {"context": texts, "candidates": [["x"]] * count}
+    path = tmp_path / "in"
+    pq.write_table(pa.table(columns), path, row_group_size=count, use_dictionary=False)
+    size = sum(map(len, texts))
+    before, most, read = pa.total_allocated_bytes(), 0, 0
+    for _ in Source(path, "parquet").records():
+        read += 1
+        if read % 500 == 0:
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert read == count
+    assert most < size / 2
+
+
+@pytest.mark.parametrize("limit", ["ROWS_IN_GROUP", "GROUP_BYTES"])
+def test_rows_are_written_in_groups(
+    tmp_path: Path, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the limit allows; a file that fails leaves nothing."""
+    monkeypatch.setattr(f"app.cli.score.parquet_file.{limit}", 3)
+    schema = pa.schema([("n", pa.int64())])
+    with ParquetRows(tmp_path / "out", schema) as rows:
+        for n in range(7):
+            rows.add({"n": n}, 1)
+    assert pq.read_metadata(tmp_path / "out").num_row_groups == 3
+    assert pq.read_table(tmp_path / "out").column("n").to_pylist() == list(range(7))
+    with pytest.raises(KeyError), ParquetRows(tmp_path / "other", schema):
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_row_that_is_no_text_is_its_own_error(tmp_path: Path) -> None:
