@@ -349,6 +349,7 @@ async def test_a_loaded_model_scores_like_the_reference(tiny_folder: TinyFolder)
         )
         decoded = (await engine.decode(search)).value
         stats = engine.stats()
+    assert stats.memory_limit_bytes == AvailableMemory().total
     oracle = eager_model(folder, torch.float64)
     for query, outcome in zip(queries, outcomes, strict=True):
         (answer,) = outcome.value
