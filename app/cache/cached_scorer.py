@@ -14,7 +14,7 @@ may have room for less, or a later deadline may do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from app.cache.cache_key import cache_keys
 from app.cache.inflight import Answers, InflightCall, InflightCalls, Wanted
@@ -23,6 +23,7 @@ from app.cache.waiter import Waiter
 from app.requests.worker_threads import WorkerThreads
 from app.telemetry.request_trace import stage
 from model_runtime import (
+    ForwardObserver,
     LogprobQuery,
     QueryResult,
     RequestOptions,
@@ -102,27 +103,22 @@ class CachedScorer:
         if joined:
             rest, size = await waiter.run(_without, rest, joined)
         own = self._start_call(rest, size, waiter) if rest else None
-        calls = {*joined.values(), *([] if own is None else [own])}
+        others = {*joined.values()}
+        calls = others | ({own} if own is not None else set())
         for call in calls:
             call.waiting += 1
         try:
-            await self._wait(waiter, calls, own)
+            if others:
+                with stage("shared", map(_observer, others)):
+                    await waiter.wait(calls, own)
+            else:
+                await waiter.wait(calls, own)
         finally:
             for call in calls:
                 call.waiting -= 1
                 if not call.waiting and call.task.cancel():
                     self._inflight.remove(call)
         await waiter.run(waiter.take, joined, own)
-
-    async def _wait(
-        self, waiter: Waiter, calls: Collection[InflightCall], own: InflightCall | None
-    ) -> None:
-        others = [call.options.observer for call in calls if call is not own]
-        if not others:
-            await waiter.wait(calls, own)
-            return
-        with stage("shared", others):
-            await waiter.wait(calls, own)
 
     async def _joinable(
         self, missing: Wanted, size: int, waiter: Waiter
@@ -158,6 +154,10 @@ def _is_large(queries: Sequence[LogprobQuery]) -> bool:
         len(queries) > QUERIES_ON_LOOP
         or sum(len(query.tokens) for query in queries) > TOKENS_ON_LOOP
     )
+
+
+def _observer(call: InflightCall) -> ForwardObserver | None:
+    return call.options.observer
 
 
 def _without(wanted: Wanted, there: Mapping[bytes, object]) -> tuple[Wanted, int]:
