@@ -21,6 +21,7 @@ from benchmarks import (
     repeated,
     scrape,
     top_n,
+    traces,
     wire_shapes,
 )
 
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "open_loop": open_loop.run,
     "wire_shapes": wire_shapes.run,
     "scrape": scrape.run,
+    "traces": traces.run,
     "harness": harness.run,
 }
 
