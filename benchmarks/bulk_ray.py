@@ -80,24 +80,26 @@ def _compare(folder: Path, count: int, ways: dict[str, list[str]]) -> None:
         *("run", "starts in", "records/s", "tokens/s", "peak, all", "peak, largest", "ratio"),
     )
     first: Run | None = None
-    rate = 0.0
+    rates: list[float] = []
     for name, flags in ways.items():
         start = _timed(one, folder / f"one {name}.parquet", flags).seconds
         found = _timed(given, folder / f"{name}.parquet", flags)
-        seconds = max(found.seconds - start, 1e-3)
-        if first is None:
-            first, rate = found, count / seconds
+        first = first or found
+        if not _scores(found).equals(_scores(first)):
+            raise SystemExit(f"{name}: the scores are others than those of --local")
+        seconds = found.seconds - start
+        if seconds < start:
+            raise SystemExit(f"{name}: {count} records took no longer than starting; take more")
+        rates.append(count / seconds)
         table.row(
             f"`{name}`",
             f"{start:.1f} s",
-            f"{count / seconds:.1f}",
+            f"{rates[-1]:.1f}",
             f"{_tokens(found.table) / seconds:.0f}",
             f"{found.all_bytes / MIB:.0f} MiB",
             f"{found.largest_bytes / MIB:.0f} MiB",
-            f"{count / seconds / rate:.2f}",
+            f"{rates[-1] / rates[0]:.2f}",
         )
-        if found is not first and not _scores(found).equals(_scores(first)):
-            raise SystemExit(f"{name}: the scores are others than those of --local")
     if first is not None:
         mean = _tokens(first.table) / count
         print(f"\nall scores are equal to the bit; a record has {mean:.1f} tokens")
