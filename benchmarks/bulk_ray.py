@@ -135,7 +135,7 @@ def _timed(given: Path, out: Path, flags: list[str]) -> Run:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {said}")
     table = pq.read_table(out / "scores" if out.is_dir() else out)
-    return Run(seconds, *peaks, table.sort_by("line"))
+    return Run(seconds, peaks[0], peaks[1], table.sort_by("line"))
 
 
 def _watch(root: int, peaks: list[int], ended: threading.Event) -> None:
