@@ -40,6 +40,6 @@ class MetricsExport:
                 gauge = self._gauges.get(sample.name)
                 if gauge is None:
                     labels = tuple(sample.labels)
-                    gauge = Gauge(sample.name, family.documentation, labels)  # type: ignore[arg-type]  # any number
+                    gauge = Gauge(sample.name, family.documentation, labels)
                     self._gauges[sample.name] = gauge
                 gauge.set(sample.value, dict(sample.labels))

@@ -30,7 +30,7 @@ logger = logging.getLogger("ray.serve")
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
 
-class PrefixRouter(ConsistentHashRouter):
+class PrefixRouter(ConsistentHashRouter):  # type: ignore[misc]  # Ray's own types are not read
     """Rendezvous hashing with bounded loads over the ids of the replicas.
 
     Ray's own router of sessions is its base for one thing: it keeps at a request until that is

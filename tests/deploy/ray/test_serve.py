@@ -284,9 +284,10 @@ def test_prefix_hits(deploy: Deploy, rng: random.Random) -> None:
     visits = [context for context in contexts for _ in range(4)]
     rng.shuffle(visits)
     bodies: list[Body] = [{"context": context, "candidates": [[5], [6]]} for context in visits]
-    one = hits(deploy(num_replicas=1), bodies)
-    prefix = hits(deploy(num_replicas=2), bodies)
-    shortest = hits(deploy(num_replicas=2, router="ray"), bodies)
+    # Another setting makes new replicas, with nothing in their caches.
+    one = hits(deploy(num_replicas=1, drain_timeout_s=11), bodies)
+    prefix = hits(deploy(num_replicas=2, drain_timeout_s=12), bodies)
+    shortest = hits(deploy(num_replicas=2, drain_timeout_s=13, router="ray"), bodies)
     assert prefix >= 0.9 * one > 0
     assert shortest < 0.9 * one
 
