@@ -166,7 +166,7 @@ def _middleware(
     )
     return [
         Middleware(AccessLog, metrics=metrics, lifecycle=lifecycle),
-        *([] if traces is None else [Middleware(Tracing, traces=traces)]),
+        *([] if traces is None else [Middleware(Tracing, traces=traces, metrics=metrics)]),
         Middleware(PlainHead),
         Middleware(HeadAsGet),
         Middleware(Authentication, keys=settings.keys(), open_metrics=not settings.metrics_key),

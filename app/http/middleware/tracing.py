@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.environment import env_name
 from app.http.middleware.cancellation import ALWAYS_ANSWERED
 from app.settings import SettingsError, flag_name
-from app.telemetry.metrics import UNKNOWN_ROUTE, route_template
+from app.telemetry.metrics import UNKNOWN_ROUTE, Metrics
 from app.telemetry.request_facts import Facts, facts_of
 from app.telemetry.request_trace import current_trace
 
@@ -59,9 +59,10 @@ class Tracing:
     Stands within ``AccessLog``, whose line it gives the trace's id.
     """
 
-    def __init__(self, app: ASGIApp, traces: Traces) -> None:
+    def __init__(self, app: ASGIApp, traces: Traces, metrics: Metrics) -> None:
         self._app = app
         self._traces = traces
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALWAYS_ANSWERED:
@@ -94,7 +95,7 @@ class Tracing:
         finally:
             current_trace.reset(token)
             facts = facts_of(scope)
-            route = route_template(scope)
+            route = self._metrics.route_of(scope)
             known = {} if route == UNKNOWN_ROUTE else {"http.route": route}
             spans.end(
                 f"{name} {route}" if known else name,

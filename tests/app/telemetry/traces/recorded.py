@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -87,6 +88,7 @@ def failure(span: ReadableSpan) -> object:
 class Held:
     """An engine whose forwards are made of arithmetic, behind one that waits."""
 
+    app: FastAPI
     engine: Engine
     client: httpx.AsyncClient
     release: threading.Event
@@ -104,9 +106,18 @@ class Held:
 
     async def queue(self, *tokens: int, **fields: Any) -> asyncio.Task[httpx.Response]:
         """Ask for a path, and wait until it stands in the queue."""
-        before = self.engine.stats().queued_requests
+        admitted = self.engine._scheduler._waiting
+        before = len(admitted)
         task = asyncio.create_task(self.score(*tokens, **fields))
-        await until(lambda: self.engine.stats().queued_requests == before + 1)
+        await until(lambda: len(admitted) == before + 1)
+        return task
+
+    async def join(self, *tokens: int) -> asyncio.Task[httpx.Response]:
+        """Ask what is being asked, and wait until it waits for that."""
+        service = self.app.state.service
+        calls = service._scores._inflight._by_digest
+        task = asyncio.create_task(self.score(*tokens))
+        await until(lambda: any(call.waiting == 2 for call in calls.values()))
         return task
 
 
@@ -114,10 +125,13 @@ class Held:
 async def held_engine(**settings: Any) -> AsyncIterator[Held]:
     """A traced app around it."""
     release = threading.Event()
-    engine = faulty_engine(Settings(**settings).engine_config(), release)
+    # On a thread, as a server loads: it reads how much memory there is.
+    config = Settings(**settings).engine_config()
+    engine = await asyncio.to_thread(faulty_engine, config, release)
     try:
-        async with client_of(shell_app(engine, traces=True, **settings)) as client:
-            yield Held(engine, client, release)
+        app = shell_app(engine, traces=True, **settings)
+        async with client_of(app) as client:
+            yield Held(app, engine, client, release)
     finally:
         release.set()
 

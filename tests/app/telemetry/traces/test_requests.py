@@ -95,8 +95,7 @@ async def test_who_waits_for_the_same_question_links_to_who_asks_it(recorded: Re
     async with held_engine() as held:
         first = await held.hold()
         asks = await held.queue(1, 2, 3)
-        waits = asyncio.create_task(held.score(1, 2, 3))
-        await asyncio.sleep(0.05)
+        waits = await held.join(1, 2, 3)
         held.release.set()
         await asyncio.gather(first, asks, waits)
     waiting = recorded.one("shared")
@@ -137,14 +136,15 @@ async def test_time_that_runs_out_in_the_queue_ends_all_spans(recorded: Recorded
 async def test_a_client_that_leaves_ends_its_spans(recorded: Recorded) -> None:
     """The forward that holds it then is sent once it has ended."""
     async with held_engine() as held:
-        app: Any = held.client._transport.app  # type: ignore[attr-defined]
         body = b'{"context": [105], "candidates": [[1]]}'
         leaver = LeavingClient(body)
 
         async def send(message: Message) -> None:
             raise AssertionError(message)
 
-        task = asyncio.create_task(app(post_scope(body, path="/v1/score"), leaver.receive, send))
+        task = asyncio.create_task(
+            held.app(post_scope(body, path="/v1/score"), leaver.receive, send)
+        )
         await until(lambda: held.engine.stats().running_requests == 1)
         leaver.left.set()
         await task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ async def test_nothing_is_made_while_they_are_off(monkeypatch: pytest.MonkeyPatc
     """No request has a trace, no stage an object, no question of the engine an observer."""
     assert stage("tokenize") is stage("render")
     seen: list[object] = []
-    engine = faulty_engine(Settings().engine_config(), threading.Event())
+    config = Settings().engine_config()
+    engine = await asyncio.to_thread(faulty_engine, config, threading.Event())
     score = engine.score
 
     async def look(queries: object, options: object) -> object:
