@@ -40,6 +40,8 @@ MAX_ONGOING_REQUESTS: Final = 100_000
 DRAIN_MARGIN_S: Final = 5.0
 """Behind ``drain_timeout_s``, in which an engine stops, before Ray ends the process."""
 HEALTH_PERIOD_S: Final = 5.0
+NAMES: Final = {"prefix": "chainrule", "ray": "chainrule-by-queue"}
+"""A proxy keeps the router that a deployment had at first, so another router has another name."""
 STARTS: Final = 2
 """That fail until a deployment has failed. What is missing will be missing the next time."""
 LOOK_BACK_S: Final = 15.0
@@ -159,7 +161,7 @@ def app(args: Mapping[str, Any]) -> Application:
     except SettingsError as error:
         raise ClickException(str(error)) from None
     deployment = serve.deployment(
-        name="chainrule",
+        name=NAMES[arguments.router],
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         max_queued_requests=-1,
         graceful_shutdown_timeout_s=settings.drain_timeout_s + DRAIN_MARGIN_S,
