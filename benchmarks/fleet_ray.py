@@ -27,9 +27,9 @@ from benchmarks.workloads import ids, ranking
 CLIENTS = 8
 """Requests on their way at once, in a process of their own each half."""
 PROCESSES = 2
-ALONE = 40
+ALONE = 20
 """Requests one after the other, for the latency."""
-TOGETHER = 48
+TOGETHER = 32
 CONTEXTS, VISITS = 40, 5
 
 Bodies = list[bytes]
@@ -88,7 +88,7 @@ def deploy(running: RayFleet, replicas: int, router: str = "prefix") -> int:
     fresh = f"{time.time():.6f}"
     running.deploy(num_replicas=replicas, threads=1, router=router, watchdog_timeout_s=fresh)
     running.await_replicas(replicas)
-    send(running.port, distinct(2 * CLIENTS, seed=900_000))
+    send(running.port, distinct(CLIENTS, seed=900_000))
     return running.port
 
 
@@ -116,7 +116,7 @@ def overhead(runs: int) -> None:
     )
     with fleet() as running, running_server(CHAINRULE_THREADS="1") as direct:
         ports = {"direct": direct, "Ray Serve, one replica": deploy(running, 1)}
-        send(direct, distinct(2 * CLIENTS, seed=900_000))
+        send(direct, distinct(CLIENTS, seed=900_000))
         rates: dict[str, list[float]] = {name: [] for name in ports}
         latencies: dict[str, list[float]] = {name: [] for name in ports}
         for run in range(runs):
