@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in headings(file)):
             broken.append(target)
     assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_figure_is_still_to_come(page: Path) -> None:
+    """No place is kept for what has not been measured."""
+    assert not re.findall(r"@[A-Z0-9]+@|goes here|TODO|TBD", page.read_text())
 
 
 def test_links_are_found() -> None:

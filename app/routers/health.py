@@ -30,15 +30,16 @@ class QueueReport(ResponseModel):
     """What waits and runs at this moment."""
 
     queued_requests: int
-    """Requests that wait or run."""
+    """Requests admitted and not finished."""
     queued_tokens: int
     """Tokens that take room in the queue."""
     queued_seconds: float
     """About how long all of it will take."""
     waiting_requests: int
-    """Those of them of which no forward has held a part yet."""
+    """Those of which no forward has held a part yet: some of these, and all that are not admitted
+    yet, as their texts become tokens or there is no room."""
     running_requests: int
-    """The others."""
+    """Those that a forward has held, and that are not finished."""
 
 
 class HealthReport(ResponseModel):

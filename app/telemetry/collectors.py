@@ -27,7 +27,7 @@ _GAUGES: Final = (
     ("waiting_requests", "waiting_requests", "Requests of which no forward has held a part yet."),
     ("waiting_tokens", "waiting_tokens", "Tokens of those requests."),
     ("running_requests", "running_requests", "Requests that a forward has held, not finished."),
-    ("queued_requests", "queued_requests", "Requests that wait or run."),
+    ("queued_requests", "queued_requests", "Requests admitted and not finished."),
     ("queued_tokens", "queued_tokens", "Tokens that take room in the queue until they are done."),
     ("queued_seconds", "queued_seconds", "About how long all that waits or runs will take."),
     ("max_batch_tokens", "max_batch_tokens", "Tokens that a forward is fed at most."),

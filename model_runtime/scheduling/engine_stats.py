@@ -39,7 +39,7 @@ class EngineStats:
         waiting_requests, waiting_tokens: of which no forward has held a part: admitted, being
             tokenized, or in line for room.
         running_requests: of which a forward has held a part, and which are not finished.
-        queued_requests: both.
+        queued_requests: admitted and not finished.
         queued_tokens: the room that is taken in the queue: of what is admitted and not finished,
             or being tokenized.
         queued_seconds: about how long all work that waits or runs will take: the tokens that are

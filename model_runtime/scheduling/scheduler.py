@@ -186,17 +186,16 @@ class Scheduler:
         stalled_s = self._watchdog.stalled_s
         jobs = tuple(self._waiting)
         waiting = [job for job in jobs if job.is_waiting]
-        not_admitted = self._admission.waiting_requests
         tokens_left = self._admission.waiting_tokens + sum(job.remaining_tokens for job in jobs)
         return replace(
             self._batcher.counters,
             ready=running and self._cause is None and not stalled_s,
             alive=self._cause is None,
             stalled_s=stalled_s,
-            waiting_requests=len(waiting) + not_admitted,
+            waiting_requests=len(waiting) + self._admission.waiting_requests,
             waiting_tokens=self._admission.waiting_tokens + sum(job.cost for job in waiting),
             running_requests=len(jobs) - len(waiting),
-            queued_requests=len(jobs) + not_admitted,
+            queued_requests=len(jobs),
             queued_tokens=self._admission.queued_tokens,
             queued_seconds=tokens_left / self._batcher.throughput.tokens_per_s,
         )

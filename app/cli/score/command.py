@@ -47,6 +47,7 @@ READ_AT_ONCE: Final = 32
 CONCURRENCY: Final = 8
 """Requests in flight, by default."""
 
+RETRY_FOR_S: Final = 600
 LOCAL_RETRY_S: Final = 30.0
 """As long a full queue of a model in this process may refuse one line."""
 
@@ -120,9 +121,8 @@ def _add_whom_to_ask(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--retry-for",
         type=at_least(1, whole=True),
-        default=600,
         metavar="SECONDS",
-        help="how long a server may refuse one line, or be away (600)",
+        help="how long a server may refuse one line, or be away (default: 600)",
     )
     group.add_argument(
         "--session",
@@ -155,7 +155,7 @@ def score_command(args: dict[str, Any]) -> int:
 async def _run(
     args: dict[str, Any], fields: dict[str, Any], source: Source, server: ServerAddress
 ) -> int:
-    async with _client(server, args["retry_for"], args["session"]) as (client, card):
+    async with _client(server, args["retry_for"] or RETRY_FOR_S, args["session"]) as (client, card):
         output = await asyncio.to_thread(_output, args, source, fields, card.fingerprint)
         at_once = 1 if source.path is None else READ_AT_ONCE
         job = ScoreRun(

@@ -20,6 +20,8 @@ from tests.app.cli.scoring import run, write_jsonl
         (("in", "-o", "in/in.jsonl", "--ray"), "--ray needs --output, a folder"),
         (("in", "-o", "in/out", "--ray"), "--output lies in the input's folder"),
         (("in", "-o", "out", "--ray", "--output-format", "jsonl"), "--ray writes Parquet"),
+        (("in", "-o", "out", "--ray", "--session", "context"), "--ray does without --session"),
+        (("in", "-o", "out", "--ray", "--retry-for", "5"), "--ray does without --retry-for"),
         (("in/in.jsonl", "-o", "out", "--actors", "2"), "--actors goes with --ray"),
         (("in/in.jsonl", "-o", "out", "--block-rows", "2"), "--block-rows goes with --ray"),
         (("in/in.jsonl", "-o", "out", "--ray-address", "a"), "--ray-address goes with --ray"),
