@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import Final
 
 from starlette.middleware import Middleware
@@ -37,6 +38,9 @@ logger = logging.getLogger("ray.serve")
 TRIES: Final = 2
 MAX_KEPT_BYTES: Final = MAX_BODY_BYTES
 """Of a body; a longer one is not kept, and so not sent again."""
+MAX_KEPT_TOGETHER: Final = 64 << 20
+"""Bytes of all bodies that one proxy keeps; what comes beyond it is not kept, and so not sent
+again."""
 READ_TIMEOUT_S: Final = 5.0
 """In which a body must come to be hashed. A slower one is passed on as it comes."""
 RETRY_AFTER_S: Final = 1
@@ -56,14 +60,21 @@ class PrefixProxy:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._kept = Kept()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/-/"):
             await self._app(scope, receive, send)
             return
-        body = _Body(receive)
+        body = _Body(receive, self._kept)
+        try:
+            await self._pass_on(scope, body, send)
+        finally:
+            body.let_go()
+
+    async def _pass_on(self, scope: Scope, body: _Body, send: Send) -> None:
         headers = await _with_session(scope, body)
-        answer = _Answer(send)
+        answer = _Answer(send, body)
         for number in range(1, TRIES + 1):
             # Serve changes the scope, a copy for each.
             await self._app({**scope, "headers": [*headers]}, body.replay(), answer.send)
@@ -73,7 +84,7 @@ class PrefixProxy:
         if not (answer.started or body.client_left):
             refusal = error_response(EngineUnavailable("no answer"), scope["path"])
             refusal.headers["Retry-After"] = str(RETRY_AFTER_S)
-            await refusal(scope, receive, send)
+            await refusal(scope, body.replay(), send)
 
 
 async def _with_session(scope: Scope, body: _Body) -> Headers:
@@ -99,19 +110,32 @@ def _plain(name: bytes) -> bytes:
     return name.lower().replace(b"_", b"-")
 
 
+class Kept:
+    """What the bodies of one proxy's requests take together.
+
+    Attributes:
+        bytes: of those that are kept.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 class _Body:
-    """A request's body on its way, kept so that it can be read again.
+    """A request's body on its way, kept until its answer begins, so that it can be read again.
 
     Attributes:
         kept: whether all that has arrived is still here.
         client_left: the client has hung up.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, together: Kept) -> None:
         self._receive = receive
+        self._together = together
         self._messages: list[Message] = []
         self._bytes = 0
         self._complete = False
+        self._passed_on = False
         self.kept = True
         self.client_left = False
 
@@ -126,40 +150,56 @@ class _Body:
         return b"".join(message.get("body", b"") for message in self._messages)
 
     def _has_head(self) -> bool:
-        enough = self._bytes >= MAX_HASHED_BYTES or not self.kept
-        return enough or self._complete or self.client_left
+        return self._bytes >= MAX_HASHED_BYTES or self._complete or self.client_left
 
     def replay(self) -> Receive:
         """An ASGI ``receive`` that begins with what has arrived already."""
-        messages = iter(tuple(self._messages))
+        messages = deque(self._messages)
+        self._passed_on = True
+        if not self.kept:
+            self._messages.clear()
 
         async def receive() -> Message:
-            return next(messages, None) or await self._next()
+            return messages.popleft() if messages else await self._next()
 
         return receive
+
+    def let_go(self) -> None:
+        """Keep nothing of it any more: it will not be sent again."""
+        if self.kept:
+            self.kept = False
+            self._together.bytes -= self._bytes
+        if self._passed_on:
+            self._messages.clear()
 
     async def _next(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self.client_left = True
             return message
-        self._bytes += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self._bytes += size
         self._complete = not message.get("more_body", False)
         if self.kept:
+            self._together.bytes += size
+        if self._bytes > MAX_KEPT_BYTES or self._together.bytes > MAX_KEPT_TOGETHER:
+            self.let_go()
+        if self.kept or not self._passed_on:
             self._messages.append(message)
-            self.kept = self._bytes <= MAX_KEPT_BYTES
         return message
 
 
 class _Answer:
     """Remembers whether an answer has begun, and takes out what Serve has put into it."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
+        self._body = body
         self.started = False
 
     async def send(self, message: Message) -> None:
         self.started = True
+        self._body.let_go()
         if message["type"] == "http.response.start":
             message = {**message, "headers": _one_request_id(message.get("headers", ()))}
         await self._send(message)

@@ -211,6 +211,31 @@ def test_a_body_too_long_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     assert serve.bodies == [BODY]
 
 
+def test_bodies_too_long_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one request keeps is missing for the next, until the answer of the first begins."""
+    monkeypatch.setattr(proxy, "MAX_KEPT_TOGETHER", len(BODY) + 5)
+    tries: list[int] = []
+
+    async def nested(scope: Scope, receive: Receive, send: Send) -> None:
+        assert await read(receive) == BODY
+        depth = scope["depth"]
+        tries.append(depth)
+        if depth == 0:
+            await app({**scope, "depth": 1}, client(BODY), ignore)
+            for message in OK:
+                await send(message)
+            await app({**scope, "depth": 2}, client(BODY), ignore)
+
+    async def ignore(message: Message) -> None:
+        pass
+
+    app = PrefixProxy(nested)
+    scope = {"type": "http", "path": "/v1/score", "method": "POST", "headers": [], "depth": 0}
+    asyncio.run(app(scope, client(BODY), ignore))
+    assert tries == [0, 1, 2, 2]
+    assert app._kept.bytes == 0
+
+
 def test_only_the_head_of_a_body_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the bound it streams; a second try has all of it nevertheless."""
     monkeypatch.setattr(proxy, "MAX_HASHED_BYTES", 20)
