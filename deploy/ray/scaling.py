@@ -18,7 +18,8 @@ BUSY: Final = "busy"
 
 TARGET_QUEUED_SECONDS: Final = 2.0
 TARGET_BUSY: Final = 0.7
-"""Below it a fleet may shrink. An empty queue alone says nothing of how near to full it runs."""
+"""Above it a fleet grows, below it may shrink. An empty queue alone says nothing of how near to
+full it runs."""
 
 
 def desired_replicas(
@@ -47,15 +48,24 @@ class QueuedSecondsPolicy:
 
     Args:
         target_queued_seconds: what a request that arrives now should wait at most.
+        target_busy: share of the time that a replica spends in forwards, 0..1; above it more
+            replicas are wanted, whatever is queued.
 
     Raises:
-        ValueError: the target is not above 0.
+        ValueError: a target is not above 0, or ``target_busy`` above 1.
     """
 
-    def __init__(self, target_queued_seconds: float = TARGET_QUEUED_SECONDS) -> None:
+    def __init__(
+        self,
+        target_queued_seconds: float = TARGET_QUEUED_SECONDS,
+        target_busy: float = TARGET_BUSY,
+    ) -> None:
         if not target_queued_seconds > 0:
             raise ValueError("target_queued_seconds must be above 0")
+        if not 0 < target_busy <= 1:
+            raise ValueError("target_busy must be above 0, and 1 at most")
         self._target_s = target_queued_seconds
+        self._target_busy = target_busy
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """The number of replicas, and no state. Replicas that have not reported yet change
@@ -64,4 +74,5 @@ class QueuedSecondsPolicy:
         queued, busy = reports.get(QUEUED_SECONDS, {}), reports.get(BUSY, {})
         if not queued:
             return ctx.target_num_replicas, {}
-        return desired_replicas(queued.values(), busy.values(), self._target_s), {}
+        wanted = desired_replicas(queued.values(), busy.values(), self._target_s, self._target_busy)
+        return wanted, {}

@@ -21,11 +21,11 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 
-from app.environment import PREFIX, PRODUCTS_KEPT, SPIN_COUNT, env_name
+from app.environment import PRODUCTS_KEPT, SPIN_COUNT, env_name
 from app.http.lifecycle import Lifecycle, Phase
 from app.settings import Settings, SettingsError, log_ignored_variables
 from app.telemetry.logs import configure_logging
-from deploy.ray.arguments import Arguments, read_arguments
+from deploy.ray.arguments import Arguments, inherited_settings, read_arguments, setting_texts
 from deploy.ray.metrics import MetricsExport
 from deploy.ray.scaling import BUSY, QUEUED_SECONDS
 
@@ -180,14 +180,10 @@ def app(args: Mapping[str, Any]) -> Application:
 
 
 def _environment(args: Mapping[str, Any]) -> dict[str, str]:
-    """What the replica's process finds. Keys stay where they are: Ray shows what is in here."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name.upper().startswith(PREFIX) and name.upper() != env_name("api_keys")
-    }
-    given = {env_name(key): str(args[key]) for key in args if key in Settings.model_fields}
-    return {"GOMP_SPINCOUNT": SPIN_COUNT, **PRODUCTS_KEPT, **inherited, **given}
+    """What the replica's process finds. Keys, of the server and of clients, stay where they are:
+    Ray shows what is in here."""
+    given = {env_name(field): text for field, text in setting_texts(args).items()}
+    return {"GOMP_SPINCOUNT": SPIN_COUNT, **PRODUCTS_KEPT, **inherited_settings(), **given}
 
 
 def _router(arguments: Arguments) -> dict[str, Any]:
@@ -200,7 +196,10 @@ def _replicas(arguments: Arguments) -> dict[str, Any]:
         return {"num_replicas": arguments.num_replicas}
     policy = {
         "policy_function": "deploy.ray.scaling:QueuedSecondsPolicy",
-        "policy_kwargs": {"target_queued_seconds": arguments.target_queued_seconds},
+        "policy_kwargs": {
+            "target_queued_seconds": arguments.target_queued_seconds,
+            "target_busy": arguments.target_busy,
+        },
     }
     return {
         "autoscaling_config": {

@@ -10,7 +10,7 @@ import yaml
 
 from app.settings import SettingsError
 from deploy.ray import arguments
-from deploy.ray.arguments import read_arguments
+from deploy.ray.arguments import inherited_settings, read_arguments, setting_texts
 
 
 def test_the_command_lines_texts_are_read() -> None:
@@ -40,7 +40,15 @@ def test_a_port_of_ones_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"thraeds": "1"}, "thraeds: there is no such setting"),
+        ({"thraeds": "1"}, "thraeds: there is no such argument, and no such setting"),
+        ({"API_KEYS": "secret"}, "API_KEYS: there is no such argument"),
+        ({"MODEL": "m"}, "MODEL: there is no such argument"),
+        ({"rerank_labels": [1, 2]}, "rerank_labels: neither a scalar"),
+        ({"model": {"name": "secret"}}, "model: neither a scalar"),
+        ({"target_busy": 1.1}, "target_busy: "),
+        ({"drain_delay_s": 1}, "drain_delay_s is no argument: "),
+        ({"max_connections": 1}, "max_connections is no argument: "),
+        ({"header_timeout_s": 1}, "header_timeout_s is no argument: "),
         ({"threads": "none"}, "CHAINRULE_THREADS (--threads): "),
         ({"num_replicas": "0"}, "num_replicas: "),
         ({"router": "random"}, "router: "),
@@ -55,6 +63,30 @@ def test_refusals_are_one_line(args: dict[str, Any], message: str) -> None:
         read_arguments(args)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_values_of_a_file() -> None:
+    """Null is not given, a list keeps its labels' spaces, booleans are as variables have them."""
+    args = yaml.safe_load(
+        'rerank_labels: [" yes", " no"]\nrevision: null\nthreads: null\nnum_cpus: null\n'
+        "min_replicas: null\nmetrics_key: false\nnum_gpus: 1\n"
+    )
+    own, settings = read_arguments(args)
+    assert (own.num_cpus, own.min_replicas, own.num_gpus) == (None, 1, 1)
+    assert (settings.revision, settings.threads) == (None, None)
+    assert settings.rerank_labels == (" yes", " no")
+    assert setting_texts(args) == {"rerank_labels": " yes, no", "metrics_key": "false"}
+
+
+def test_the_replicas_environment_holds_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray shows it on its dashboard."""
+    monkeypatch.setenv("CHAINRULE_API_KEYS", "secret")
+    monkeypatch.setenv("CHAINRULE_CLIENT_API_KEY", "secret")
+    monkeypatch.setenv("CHAINRULE_MODEL", "m")
+    found = inherited_settings()
+    assert found["CHAINRULE_MODEL"] == "m"
+    assert "secret" not in found.values()
+    assert not {"CHAINRULE_API_KEYS", "CHAINRULE_CLIENT_API_KEY"} & found.keys()
 
 
 def test_the_file_for_serve_deploy() -> None:

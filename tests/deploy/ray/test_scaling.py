@@ -45,5 +45,14 @@ def test_a_target_of_nothing_is_refused() -> None:
         QueuedSecondsPolicy(0.0)
 
 
+def test_a_busy_fleet_grows() -> None:
+    """Though nothing is queued; the target says from which share on."""
+    reports = {"queued_seconds": {"a": 0.0}, "busy": {"a": 0.8}}
+    assert QueuedSecondsPolicy()(_context(reports)) == (2, {})
+    assert QueuedSecondsPolicy(target_busy=0.9)(_context(reports)) == (1, {})
+    with pytest.raises(ValueError, match="target_busy"):
+        QueuedSecondsPolicy(target_busy=1.1)
+
+
 def _context(reports: Any) -> Any:
     return SimpleNamespace(aggregated_metrics=reports, target_num_replicas=7)
