@@ -9,12 +9,15 @@ its samples to Ray, which puts ``ray_`` before their names and says which replic
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 from ray.serve.metrics import Gauge
 
 from app.telemetry.metrics import Metrics
+
+logger = logging.getLogger("app.ray")
 
 PERIOD_S: Final = 5.0
 
@@ -27,16 +30,22 @@ class MetricsExport:
         self._gauges: dict[str, Gauge] = {}
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Until it is cancelled. What fails is logged, and tried again at the next time."""
         while True:
-            await self.export()
+            try:
+                await self.export()
+            except Exception:
+                logger.exception("the metrics were not given to Ray")
             await asyncio.sleep(PERIOD_S)
 
     async def export(self) -> None:
-        """Once."""
+        """Once. Names with a colon, those of vLLM's dialect, are left out: Ray does not take them
+        for names."""
         text = (await self._metrics.scrape()).decode()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
+                if ":" in sample.name:
+                    continue
                 gauge = self._gauges.get(sample.name)
                 if gauge is None:
                     labels = tuple(sample.labels)
