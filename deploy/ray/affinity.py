@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 from typing import Final
 
 MAX_SESSION_CHARS: Final = 128
@@ -23,6 +24,8 @@ MAX_HASHED_BYTES: Final = 1 << 20
 """Of a body, looked at for its context: at most about ten milliseconds' work on text."""
 MAX_BRACKETS: Final = 4_096
 """Of a context that is a list, followed for its end."""
+MAX_QUOTED_NAMES: Final = 4_096
+"""Names of one field within texts, passed over."""
 
 CONTEXT_FIELDS: Final = ("context", "prompt", "messages", "query", "input", "state", "text_1")
 """What the routes call the text that others are scored behind. The first one of them decides."""
@@ -67,7 +70,7 @@ def context_key(body: bytes) -> str | None:
 
 def _behind(name: re.Pattern[bytes], head: bytes) -> int | None:
     """Where the value of a field begins; None where there is no such field."""
-    for found in name.finditer(head):
+    for found in islice(name.finditer(head), MAX_QUOTED_NAMES):
         # A quote within a JSON string has a backslash before it. To look behind in the pattern
         # itself would cost its search for a literal: milliseconds for each MiB.
         if head[found.start() - 1 : found.start()] != b"\\":
