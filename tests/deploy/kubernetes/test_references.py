@@ -11,8 +11,15 @@ import yaml
 
 from app.schemas.bounds import MAX_TIMEOUT_MS
 from app.settings import Settings
+from deploy.ray.scaling import TARGET_BUSY, TARGET_QUEUED_SECONDS
 from tests.deploy.kubernetes.kustomize import Document
 from tests.deploy.kubernetes.overlays import ALL, ROOT, Overlay, Pod, environment
+
+SCALED_ON = {
+    "job:chainrule_queued_seconds:sum_avg1m": f"{TARGET_QUEUED_SECONDS:g}",
+    "job:chainrule_busy_seconds:sum_rate2m": f"{TARGET_BUSY:g}",
+}
+"""What autoscalers divide by what, as with Ray."""
 
 OVERLAYS = pytest.mark.parametrize("overlay", ALL, ids=[overlay.name for overlay in ALL])
 
@@ -123,11 +130,11 @@ def test_what_is_scraped_is_the_metrics_port() -> None:
         assert str(ports[endpoint["port"]]) == str(pod.ports()["metrics"]) == port
 
 
-def recorded() -> str:
+def recorded(name: str) -> str:
     """What Prometheus' own rules say to scale on, of all servers together."""
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yaml").read_text())
     every = [rule for group in rules["groups"] for rule in group["rules"]]
-    (rule,) = [rule for rule in every if rule["record"] == "job:chainrule_queued_seconds:sum_avg1m"]
+    (rule,) = [rule for rule in every if rule["record"] == name]
     return str(rule["expr"]).replace("sum by (namespace, job) ", "sum")
 
 
@@ -138,14 +145,42 @@ def test_the_autoscaler_scales_the_server() -> None:
     (deployment,) = overlay.of("Deployment")
     assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert "replicas" not in deployment["spec"]
-    (trigger,) = scaled["spec"]["triggers"]
-    assert trigger["metricType"] == "AverageValue"
     (service,) = overlay.of("Service")
     # A ServiceMonitor's job is called as the Service is.
     labels = f'namespace="{service["metadata"]["namespace"]}",job="{service["metadata"]["name"]}"'
-    assert trigger["metadata"]["query"] == recorded().replace("[", f"{{{labels}}}[")
+    triggers = scaled["spec"]["triggers"]
+    assert {
+        trigger["metadata"]["query"]: trigger["metadata"]["threshold"] for trigger in triggers
+    } == {
+        recorded(name).replace("[", f"{{{labels}}}["): target for name, target in SCALED_ON.items()
+    }
+    for trigger in triggers:
+        # Nothing known is no empty queue; and only an average has a fallback.
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
+        assert trigger["metricType"] == "AverageValue"
     (budget,) = overlay.of("PodDisruptionBudget")
     assert scaled["spec"]["minReplicaCount"] > budget["spec"]["maxUnavailable"]
+
+
+def test_a_fleet_does_not_shrink_because_prometheus_is_away() -> None:
+    """It keeps what it has, and at least what lies between the bounds."""
+    (scaled,) = one("autoscaled").of("ScaledObject")
+    spec = scaled["spec"]
+    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
+    assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
+
+
+def test_the_page_on_monitoring_scales_on_the_same_numbers() -> None:
+    """By the names under which they are recorded, with a fallback that keeps replicas, too."""
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    (block,) = [part for part in text.split("```")[1::2] if part.startswith("yaml\nfallback:")]
+    shown = yaml.safe_load(block.removeprefix("yaml\n"))
+    (scaled,) = one("autoscaled").of("ScaledObject")
+    assert shown["fallback"] == scaled["spec"]["fallback"]
+    triggers = [trigger["metadata"] for trigger in shown["triggers"]]
+    assert [(read["query"], read["threshold"], read["ignoreNullValues"]) for read in triggers] == [
+        (f'{name}{{job="chainrule"}}', target, "false") for name, target in SCALED_ON.items()
+    ]
 
 
 def test_kserve_starts_the_runtime_that_is_here() -> None:
