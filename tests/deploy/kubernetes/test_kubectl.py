@@ -65,6 +65,41 @@ def test_an_operators_own_overlay(name: str, tmp_path: Path) -> None:
             assert subject["namespace"] == wanted["namespace"]
 
 
+def shown(field: str) -> str:
+    """The block of docs/kubernetes.md that begins with a field of an overlay."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = [part for part in text.split("```")[1::2] if part.startswith(f"yaml\n{field}:\n")]
+    return block.removeprefix("yaml\n")
+
+
+def overlay_with(folder: Path, name: str, field: str) -> dict[str, Document]:
+    """What an operator's own overlay, with a block of the page in it, makes of one of ours."""
+    shutil.copytree(FOLDER, folder / "deploy" / "kubernetes")
+    (folder / "ours").mkdir()
+    text = own_overlay(name).partition("images:")[0] + shown(field)
+    (folder / "ours" / "kustomization.yaml").write_text(text)
+    return rendered(folder / "ours")
+
+
+def test_an_upgrade_reaches_every_container(tmp_path: Path) -> None:
+    """The one that fetches the model, too."""
+    documents = overlay_with(tmp_path, "fetched-model", "images")
+    (image,) = yaml.safe_load(shown("images"))["images"]
+    found = images(documents["Deployment/chainrule"])
+    assert found == [f"{image['newName']}:{image['newTag']}"] * 2
+
+
+def test_a_label_for_prometheus_changes_no_selector(tmp_path: Path) -> None:
+    """The monitor has it; what pods are chosen by stays."""
+    documents = overlay_with(tmp_path, "autoscaled", "labels")
+    (label,) = yaml.safe_load(shown("labels"))["labels"]
+    monitor = documents["ServiceMonitor/chainrule"]
+    assert label["pairs"].items() <= monitor["metadata"]["labels"].items()
+    for name in ("ServiceMonitor/chainrule", "Deployment/chainrule"):
+        selector = documents[name]["spec"]["selector"]["matchLabels"]
+        assert not label["pairs"].keys() & selector.keys()
+
+
 def test_what_the_page_creates_is_what_pods_mount() -> None:
     """The secret, in the namespace of the overlays, with the keys in the file that is read."""
     lines = (ROOT / "docs" / "kubernetes.md").read_text().splitlines()
