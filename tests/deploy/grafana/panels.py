@@ -173,7 +173,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         panel(
             *("Seconds of work by replica", "s"),
             (gauge("queued_seconds"), "{{instance}}"),
-            about="Queued tokens over measured throughput; what to scale on.",
+            about="Queued tokens over measured throughput; scale on it and on busy time.",
         ),
         panel(
             *("Requests waiting by replica", "short"),
