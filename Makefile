@@ -110,6 +110,12 @@ bench-peers: $(VENV)/.ready model ## measure against vLLM, CTranslate2, llama.cp
 		$(MAKE) --no-print-directory .cache/peers/$$peer/.ready || echo "$$peer: set-up failed" >&2; done
 	$(BIN)/python -m benchmarks.peers $(PEERS) $(ARGS)
 
+.PHONY: bench-fleet
+bench-fleet: $(VENV)/.ready-fleet model ## measure several servers behind HAProxy and Ray, and datasets on Ray
+	$(BIN)/python -m benchmarks.fleet_proxy $(ARGS)
+	$(BIN)/python -m benchmarks.fleet_ray $(ARGS)
+	$(BIN)/python -m benchmarks.bulk_ray
+
 .PHONY: bench-gpu
 bench-gpu: $(VENV)/.ready ## measure on a CUDA card, with random weights of Qwen3-0.6B's shape
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
