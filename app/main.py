@@ -104,6 +104,19 @@ def create_app(
         lifespan=_lifespan(lifecycle, engine, load or _loader(settings), traces),
         middleware=_middleware(settings, lifecycle, metrics, traces),
     )
+    _keep_state(app, settings, lifecycle, metrics, cache)
+    install_error_handlers(app)
+    install_document(app)
+    for source in NATIVE + COMPATIBLE:
+        app.include_router(_strict(source.router))
+    metrics.paths = frozenset(_paths_without_parameters(app))
+    return app
+
+
+def _keep_state(
+    app: FastAPI, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, cache: ScoreCache
+) -> None:
+    """What handlers ask for through ``app.dependencies``."""
     app.state.lifecycle = lifecycle
     app.state.metrics = metrics
     app.state.limits = Limits(
@@ -118,12 +131,6 @@ def create_app(
     app.state.service = None
     app.state.parser = Parser()
     app.state.full_collections = FullGcDeferral()
-    install_error_handlers(app)
-    install_document(app)
-    for source in NATIVE + COMPATIBLE:
-        app.include_router(_strict(source.router))
-    metrics.paths = frozenset(_paths_without_parameters(app))
-    return app
 
 
 def _paths_without_parameters(app: FastAPI) -> Iterator[str]:
