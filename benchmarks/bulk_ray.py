@@ -6,6 +6,7 @@ questions with several answers do; each has two candidates of two or three token
 
     python -m benchmarks.bulk_ray                    # 100,000 records, which takes a while
     python -m benchmarks.bulk_ray --records 3000
+    python -m benchmarks.bulk_ray --actors 2 --local-records 5000    # the first of them by --local
 
 The time of starting (Ray, processes, loading the model) is that of a run over one record, and is
 told apart. Memory is of all processes of a run: their proportional set sizes together, looked at
@@ -59,6 +60,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--local-records", type=int, metavar="N", help="of them, by --local")
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2], metavar="N")
     args = parser.parse_args()
     ways = {"--local": ["--local", "--concurrency", str(IN_FLIGHT)]}
@@ -66,31 +68,31 @@ def main() -> None:
         name = f"--ray --actors {actors}"
         ways[name] = [*name.split(), "--block-rows", str(BLOCK_ROWS)]
     with tempfile.TemporaryDirectory() as folder:
-        _compare(Path(folder), args.records, ways)
+        _compare(Path(folder), args.records, args.local_records or args.records, ways)
 
 
-def _compare(folder: Path, count: int, ways: dict[str, list[str]]) -> None:
-    given, one = folder / "records.jsonl", folder / "one.jsonl"
-    with given.open("w") as file:
-        file.writelines(_records(count))
-    with one.open("w") as file:
-        file.writelines(_records(1))
+def _compare(folder: Path, count: int, local_count: int, ways: dict[str, list[str]]) -> None:
+    one, files = folder / "one.jsonl", {n: folder / f"{n}.jsonl" for n in (local_count, count)}
+    for size, path in {1: one, **files}.items():
+        with path.open("w") as file:
+            file.writelines(_records(size))
     table = Table(
-        f"{count} records, {GROUP} to a context; one thread for each model",
+        f"{count} records ({local_count} by --local), {GROUP} to a context; one thread for a model",
         *("run", "starts in", "records/s", "tokens/s", "peak, all", "peak, largest", "ratio"),
     )
     first: Run | None = None
     rates: list[float] = []
     for name, flags in ways.items():
         start = _timed(one, folder / f"one {name}.parquet", flags).seconds
-        found = _timed(given, folder / f"{name}.parquet", flags)
+        records = count if first else local_count
+        found = _timed(files[records], folder / f"{name}.parquet", flags)
         first = first or found
-        if not _scores(found).equals(_scores(first)):
+        if not _scores(found)[: 2 * local_count].equals(_scores(first)):
             raise SystemExit(f"{name}: the scores are others than those of --local")
         seconds = found.seconds - start
         if seconds < start:
-            raise SystemExit(f"{name}: {count} records took no longer than starting; take more")
-        rates.append(count / seconds)
+            raise SystemExit(f"{name}: {records} records took no longer than starting; take more")
+        rates.append(records / seconds)
         table.row(
             f"`{name}`",
             f"{start:.1f} s",
@@ -101,7 +103,7 @@ def _compare(folder: Path, count: int, ways: dict[str, list[str]]) -> None:
             f"{rates[-1] / rates[0]:.2f}",
         )
     if first is not None:
-        mean = _tokens(first.table) / count
+        mean = _tokens(first.table) / local_count
         print(f"\nall scores are equal to the bit; a record has {mean:.1f} tokens")
 
 

@@ -86,6 +86,8 @@ class RequestSpans:
         """Keep a part of the request, or count it where there are too many."""
         self._noted += 1
         if self._noted > MAX_SPANS:
+            if child.batch is not None:
+                self._maker.send_batch(child.batch)
             return
         self._unsent.append(child)
         if self._ended:
@@ -107,7 +109,8 @@ class RequestSpans:
         trace_id = self.context.trace_id
         if self._noted >= MAX_SPANS:
             self._noted += 1
-            self._maker.part_of(run, trace_id, self.context.span_id)
+            batch, _ = self._maker.part_of(run, trace_id, self.context.span_id)
+            self._maker.send_batch(batch)
             return
         batch, span_id = self._maker.part_of(run, trace_id, None)
         own = {"chainrule.tokens": tokens, **batch_attributes(run)}

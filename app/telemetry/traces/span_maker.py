@@ -142,10 +142,13 @@ class SpanMaker:
             start_time=child.began_ns,
         )
         end_span(span, child.ended_ns, child.failure)
-        if batch is not None and batch.claim():
-            self._send_batch(batch)
+        if batch is not None:
+            self.send_batch(batch)
 
-    def _send_batch(self, batch: Batch) -> None:
+    def send_batch(self, batch: Batch) -> None:
+        """Make the span of a forward, if all its parts are known and nobody else has made it."""
+        if not batch.claim():
+            return
         run = batch.run
         self._ids.give(batch.span_id, batch.trace_id)
         span = self._batches.start_span(

@@ -268,6 +268,25 @@ async def test_a_forward_leads_to_a_request_that_has_too_many(
     assert recorded.one("forward").parent == recorded.one("other").context
 
 
+async def test_a_forward_whose_last_part_has_no_span_is_sent(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though whoever has one of it has ended already."""
+    full, early = (recorded.traces.begin("GET", [], {}) for _ in range(2))
+    assert full is not None and early is not None
+    last, first = full.observe_call(), early.observe_call()
+    with full.stage("tokenize"):
+        pass
+    monkeypatch.setattr(request_spans, "MAX_SPANS", 1)
+    run = a_run(2)
+    first.forward_ended(run, 3, None)
+    early.end("early", {}, None)
+    assert not recorded.named("batch")
+    last.forward_ended(run, 4, None)
+    full.end("full", {}, None)
+    assert [s.name for s in recorded.linked(recorded.one("batch"))] == ["forward", "full"]
+
+
 async def test_who_ends_while_a_forward_is_told_leaves_nothing_out(recorded: Recorded) -> None:
     """The forward is sent once all that it held is known, and once only."""
     early, late = (recorded.traces.begin("GET", [], {}) for _ in range(2))
