@@ -2,6 +2,7 @@
 
     python -m benchmarks.fleet_ray scaling    one replica and two, on R-256
     python -m benchmarks.fleet_ray overhead   a server without Ray and one replica behind it
+    python -m benchmarks.fleet_ray latency    the same two, with small requests
     python -m benchmarks.fleet_ray prefixes   cached tokens: one replica, two, two routed by queue
     python -m benchmarks.fleet_ray            all of them
 
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.arrivals import Arrival, Reply, play
+from benchmarks.fleet_proxy import latency as small_latencies
 from benchmarks.ray_fleet import RayFleet, ray_fleet
 from benchmarks.server_process import DEFAULTS, running_server
 from benchmarks.table import Table
@@ -132,6 +134,21 @@ def overhead(runs: int) -> None:
         )
 
 
+def latency(runs: int) -> None:
+    """What Ray adds to a small request that is computed already, in turns."""
+    table = Table(
+        f"Small requests on kept connections; median of {runs} runs",
+        *("server", "p50, ms", "added, ms"),
+    )
+    with fleet() as running, running_server(CHAINRULE_THREADS="1") as direct:
+        ports = {"direct": direct, "Ray Serve, one replica": deploy(running, 1)}
+        small_latencies(ports)
+        found = [small_latencies(ports) for _ in range(runs)]
+    medians = {name: 1e3 * median([one[name] for one in found]) for name in ports}
+    for name, taken in medians.items():
+        table.row(name, f"{taken:.2f}", f"{taken - medians['direct']:+.2f}")
+
+
 def prefixes(runs: int) -> None:
     """Tokens that were found computed, of all that were needed."""
     table = Table(
@@ -154,7 +171,7 @@ def prefixes(runs: int) -> None:
             table.row(str(replicas), by, f"{median(counts):.0f}", ratio)
 
 
-BENCHMARKS = {"scaling": scaling, "overhead": overhead, "prefixes": prefixes}
+BENCHMARKS = {"scaling": scaling, "overhead": overhead, "latency": latency, "prefixes": prefixes}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet_ray", description=__doc__)
