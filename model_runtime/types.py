@@ -87,6 +87,7 @@ class LogprobQuery:
             row ``targets`` must ask for.
         temperatures: at which the log-partition is wanted after the whole path, whose row
             ``targets`` must ask for; each is positive and finite.
+        logits: whether the logits of the targets are wanted beside their log-probabilities.
         keep: so many leading tokens are worth keeping in the cache once it is answered; None for
             those before ``score_from``. Changes no answer.
     """
@@ -100,6 +101,7 @@ class LogprobQuery:
     choice: TopKSelection | None = None
     token_sets: tuple[TokenSet, ...] = ()
     temperatures: tuple[float, ...] = ()
+    logits: bool = False
     keep: int | None = None
 
     @property
@@ -128,6 +130,10 @@ class LogprobResult:
             exp((logprob - best) / temperature), where ``best`` is the largest log-prob after the
             whole path: a float64 sum over float32 log-probs. At that temperature a token has the
             probability exp((logprob - best) / temperature - log_partition).
+        target_logits: [len(targets)] what the head gives for them, before anything is taken off: a
+            float64 sum of the float32 log-prob and the float32 log of the sum of exponentials, so
+            within their rounding of it. Unlike log-probs they can be compared across paths only as
+            far as the model was trained for that. Empty when not asked.
     """
 
     logprobs: tuple[float, ...] = ()
@@ -139,6 +145,7 @@ class LogprobResult:
     choices: Sequence[RankedLogprob] = ()
     set_logprobs: tuple[float, ...] = ()
     log_partitions: tuple[float, ...] = ()
+    target_logits: tuple[float, ...] = ()
 
     def concat(self, later: LogprobResult) -> LogprobResult:
         """The answer over both row ranges, where ``later`` answers the rows that follow."""
@@ -152,6 +159,7 @@ class LogprobResult:
             choices=later.choices or self.choices,
             set_logprobs=self.set_logprobs + later.set_logprobs,
             log_partitions=self.log_partitions + later.log_partitions,
+            target_logits=self.target_logits + later.target_logits,
         )
 
     def without_prefix(self, earlier: LogprobResult) -> LogprobResult:
@@ -283,6 +291,7 @@ class ModelInfo:
         created: unix seconds at which the model was loaded.
         batch_invariant: a token path was found to have the same bits alone, beside others, cached
             and chunked, with the products of this machine. Not looked for on CUDA.
+        folder: where the model's files lie; empty where it has none.
         warnings: what is odd about the model's folder and may not be meant, a line each.
         kernels: what computes its forwards: the compiled library, or torch's kernels.
         kernels_reason: why ``kernels`` is torch where the config left it open; None elsewhere.
@@ -301,6 +310,7 @@ class ModelInfo:
     numeric_error: tuple[float, float] | None = None
     created: int = field(default=0)
     batch_invariant: bool = False
+    folder: str = ""
     warnings: tuple[str, ...] = ()
     kernels: Literal["native", "torch"] = "torch"
     kernels_reason: str | None = None

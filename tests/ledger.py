@@ -77,6 +77,8 @@ class Ledger:
             self.enter(query.tokens, ("mass", tokens), mass, source)
         for temperature, value in zip(query.temperatures, result.log_partitions, strict=True):
             self.enter(query.tokens, ("log-partition", temperature), value, source)
+        for token_id, logit in zip(query.targets or (), result.target_logits, strict=query.logits):
+            self.enter(query.tokens, ("logit", token_id), logit, source)
         for token_id, logprob, rank in result.choices:
             self.enter(query.tokens, ("logprob", token_id), logprob, source)
             self.enter(query.tokens, ("rank", token_id), rank, source)

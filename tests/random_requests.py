@@ -119,6 +119,7 @@ class RandomRequests:
             choice=choice,
             token_sets=(TokenSet.of(self._ids(), self._vocab_size), self._part()),
             temperatures=tuple(rng.sample((0.3, 0.7, 2.0), 2)),
+            logits=True,
         )
         return ScoreRequest((query,))
 

@@ -140,6 +140,11 @@ class QuerySlice:
             return ()
         return tuple(AskedPartition(self.head_index[-1], t) for t in self.query.temperatures)
 
+    @property
+    def logit_head(self) -> int | None:
+        """The head row after the whole path, where this batch answers with its logits."""
+        return self.head_index[-1] if self.query.logits and self.complete else None
+
 
 @dataclass(frozen=True, slots=True)
 class CachedPath:
@@ -205,6 +210,11 @@ class Batch:
             asked for query_slice in self.query_slices for asked in query_slice.partitions
         )
 
+    @property
+    def logit_heads(self) -> frozenset[int]:
+        """The head rows whose logits are wanted, and not their log-probabilities alone."""
+        return frozenset(e.logit_head for e in self.query_slices if e.logit_head is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchOutput:
@@ -222,6 +232,8 @@ class BatchOutput:
         set_logprobs: log of the summed probability of each of the batch's ``token_sets``; nothing
             for a bad row.
         log_partitions: each of the batch's ``partitions``; nothing for a bad row.
+        log_sums: log of the sum of exponentials of the logits of each of the batch's
+            ``logit_heads``; nothing for a bad row.
     """
 
     logprobs: Sequence[float]
@@ -233,6 +245,7 @@ class BatchOutput:
     choices: Mapping[AskedChoice, Sequence[RankedLogprob]] = field(default_factory=dict)
     set_logprobs: Mapping[AskedSet, float] = field(default_factory=dict)
     log_partitions: Mapping[AskedPartition, float] = field(default_factory=dict)
+    log_sums: Mapping[int, float] = field(default_factory=dict)
 
 
 def results_from_output(batch: Batch, output: BatchOutput) -> list[LogprobResult | NonFiniteLogits]:
@@ -277,7 +290,17 @@ def _answer(output: BatchOutput, query_slice: QuerySlice) -> LogprobResult | Non
         choices=output.choices[asked] if (asked := query_slice.choice) is not None else (),
         set_logprobs=tuple(output.set_logprobs[asked] for asked in query_slice.token_sets),
         log_partitions=tuple(output.log_partitions[asked] for asked in query_slice.partitions),
+        target_logits=_logits(output, query_slice.logit_head, logprobs[scored:]),
     )
     return (
         query_slice.cached_result.concat(answer) if query_slice.cached_result.logprobs else answer
     )
+
+
+def _logits(
+    output: BatchOutput, head: int | None, logprobs: tuple[float, ...]
+) -> tuple[float, ...]:
+    if head is None:
+        return ()
+    log_sum = output.log_sums[head]
+    return tuple(logprob + log_sum for logprob in logprobs)

@@ -31,6 +31,10 @@ _MEANINGFUL_FILES = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
+    # How a reranker says that its answers become scores.
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
 )
 
 
@@ -77,7 +81,8 @@ def float32_bytes(folder: Path) -> int:
 def content_digest(folder: Path) -> str:
     """SHA-256 over everything in the folder that can change an answer."""
     named = [folder / name for name in _MEANINGFUL_FILES if (folder / name).is_file()]
-    return files_digest([*weight_files(folder), *named], folder)
+    modules = sorted(folder.glob("*_LogitScore/config.json"))
+    return files_digest([*weight_files(folder), *named, *modules], folder)
 
 
 def files_digest(paths: Iterable[Path], root: Path) -> str:

@@ -102,6 +102,7 @@ def load_model(
         end_token_ids=end_token_ids,
         parameters=sum(weight.numel() for weight in model.parameters()),
         created=int(time.time()),
+        folder=str(folder),
         warnings=warnings,
     )
     return LoadedModel(model, tokenizer, info, content)

@@ -102,6 +102,8 @@ class _Reduction:
         self._set_logprobs: dict[AskedSet, float] = {}
         self._temperatures = _by_head(batch.partitions)
         self._log_partitions: dict[AskedPartition, float] = {}
+        self._logit_heads = batch.logit_heads
+        self._log_sums: dict[int, float] = {}
 
     def add_tile(self, first: int, stop: int, logits: Tensor) -> None:
         """Reduce the logits of head rows ``first .. stop - 1``: [at least stop - first, vocab]."""
@@ -121,7 +123,10 @@ class _Reduction:
             if len(self._gathers[head]) >= MANY:
                 row = head - first
                 self._gather_many(self._gathers[head], logits[row], reduced.log_sum[row])
-        self._list([head for head in heads if finite[head - first]], first, logits, reduced)
+        sound = [head for head in heads if finite[head - first]]
+        self._list(sound, first, logits, reduced)
+        for head in self._logit_heads.intersection(sound):
+            self._log_sums[head] = float(reduced.log_sum[head - first])
         if reduced.entropies is not None:
             entropies = reduced.entropies.tolist()
             self._entropies.update(zip(heads, entropies, strict=False))
@@ -136,6 +141,7 @@ class _Reduction:
             choices=self._choices,
             set_logprobs=self._set_logprobs,
             log_partitions=self._log_partitions,
+            log_sums=self._log_sums,
         )
 
     def _top_wanted(self, heads: range) -> int:

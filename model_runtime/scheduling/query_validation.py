@@ -68,6 +68,8 @@ class QueryValidator:
             return InvalidQuery(f"must lie in 0 .. {self.vocab_size}", param="top_k")
         if query.keep is not None and query.keep < 0:
             return InvalidQuery("must not be negative", param="keep")
+        if query.logits and query.targets is None:
+            return InvalidQuery("logits are of the row after the path", param="logits")
         return self._check_choice(query) or self._check_sets(query) or _check_temperatures(query)
 
     def _check_choice(self, query: LogprobQuery) -> InvalidQuery | None:

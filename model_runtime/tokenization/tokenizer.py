@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, pairwise, takewhile
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tokenizers.normalizers import Normalizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
+from model_runtime.tokenization.added_ids import Ids, leading_ids, pair_ids
 from model_runtime.tokenization.folder_json import names_code
 from model_runtime.tokenization.split_points import split_pattern, steps_of
 from model_runtime.tokenization.token_bytes import longest_token, uncovered_bytes, vocabulary_bytes
@@ -25,6 +26,9 @@ _BARE_SPEC = {
     "model": {"type": "BPE", "vocab": {}, "merges": []},
 }
 """A tokenizer without tokens, for its normalizer alone."""
+
+_NO_LIMIT = 10**18
+"""Of a tokenizer's longest text; transformers writes 10**30 where none is set."""
 
 PIECE_CHARS = 1 << 19
 """Characters that are encoded between two looks at whether it is wanted; about 0.2 s."""
@@ -46,6 +50,8 @@ class Tokenizer:
             between the two are rows of the head without a token: their bytes are empty.
         bos_token_id, eos_token_id, pad_token_id: None where the tokenizer has none.
         control_ids: tokens that are no text, the unknown token among them.
+        max_text_tokens: where transformers cuts a text off, if it is asked to; None for nowhere.
+            Nothing is cut here.
         prefix_ids: what the tokenizer's own rule puts before a text: nothing, BOS, or several
             tokens. What it puts behind a text is never added.
     """
@@ -69,7 +75,10 @@ class Tokenizer:
         self.pad_token_id: int | None = hf_tokenizer.pad_token_id
         added = self._plain.get_added_tokens_decoder()
         self.control_ids = frozenset(i for i, token in added.items() if token.special)
-        self.prefix_ids = _prefix_ids(hf_tokenizer)
+        encoding = hf_tokenizer("a")
+        self.prefix_ids = leading_ids(encoding.input_ids, encoding.sequence_ids())
+        longest = hf_tokenizer.model_max_length
+        self.max_text_tokens = longest if longest < _NO_LIMIT else None
 
     @classmethod
     def load(cls, folder: Path, head_rows: int | None = None) -> Tokenizer:
@@ -284,6 +293,31 @@ class Tokenizer:
             return None
         return next((token for token in ids if token in self.control_ids), None)
 
+    def vocabulary_id(self, written: str) -> int | None:
+        """The id of the token that the vocabulary writes like this; None where there is none."""
+        found: int | None = self._plain.token_to_id(written)
+        return found
+
+    def pair_ids(self) -> tuple[Ids, Ids, Ids]:
+        """What the tokenizer's own rule puts before, between and behind the two texts of a pair."""
+        encoding = self._hf("a", "a")
+        return pair_ids(encoding.input_ids, encoding.sequence_ids())
+
+    def render_messages(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """Messages of any roles in the model's own chat template, which is given ``options``.
+
+        The template runs in a sandbox without access to Python.
+
+        Raises:
+            InvalidQuery: there is no template, or it refuses the messages.
+        """
+        try:
+            rendered = self._hf.apply_chat_template(list(messages), tokenize=False, **options)
+        except Exception as error:  # the template came with the model and may raise anything
+            reason = " ".join(str(error).split())[:300]
+            raise InvalidQuery(f"the chat template failed: {reason}", param="messages") from error
+        return str(rendered)
+
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The messages in the model's own chat template, up to where the assistant speaks.
 
@@ -337,14 +371,6 @@ def _text_normalizer(spec: Mapping[str, Any]) -> Normalizer | None:
     bare = _BARE_SPEC | {"normalizer": normalizer}
     found: Normalizer = tokenizers.Tokenizer.from_str(json.dumps(bare)).normalizer
     return found
-
-
-def _prefix_ids(hf_tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    encoding = hf_tokenizer("a")
-    added = takewhile(
-        lambda pair: pair[1] is None, zip(encoding.input_ids, encoding.sequence_ids(), strict=True)
-    )
-    return tuple(token_id for token_id, _ in added)
 
 
 def _check_injection(plain: tokenizers.Tokenizer, unknown: int | None) -> None:

@@ -295,6 +295,7 @@ class FakeEngine:
             choices=() if query.choice is None else _chosen(rows[-1], query.choice),
             set_logprobs=tuple(_set_logprob(rows[-1], ids) for ids in query.token_sets),
             log_partitions=tuple(_log_partition(rows[-1], t) for t in query.temperatures),
+            target_logits=tuple(float(row[target]) for row, target in targets if query.logits),
         )
 
     def probabilities(self, last: int) -> Any:

@@ -31,6 +31,7 @@ OTHERWISE: dict[str, list[Any]] = {
         TopKSelection(1, allowed=TokenSet.of([1, 2], 63)),
     ],
     "keep": [0, 3],
+    "logits": [True],
     "temperatures": [(1.0,), (1.0000000000000002,), (1.0, 2.0)],
     "token_sets": [(ALLOWED,), (ALLOWED, ALLOWED), (TokenSet.of([1, 3], 64),)],
 }

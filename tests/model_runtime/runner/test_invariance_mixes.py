@@ -152,6 +152,7 @@ def falsified(output: BatchOutput, field: str) -> BatchOutput:
         "entropies": lambda rows: {row: lower(value) for row, value in rows.items()},
         "top": lambda rows: {row: (*top[1::-1], *top[2:]) for row, top in rows.items()},
         "log_partitions": lambda rows: {row: lower(value) for row, value in rows.items()},
+        "log_sums": lambda rows: {row: lower(value) for row, value in rows.items()},
     }
     return replace(output, **{field: changes[field](getattr(output, field))})
 
@@ -171,11 +172,11 @@ def test_a_last_bit_that_depends_on_more_than_the_path_is_noticed(
     assert crowd.ledger.conflicts
 
 
-@pytest.mark.parametrize("field", ["ranks", "entropies", "top", "log_partitions"])
+@pytest.mark.parametrize("field", ["ranks", "entropies", "top", "log_partitions", "log_sums"])
 def test_every_kind_of_fact_is_compared(
     field: str, tiny_folder: TinyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rank, an entropy, a top k, a log-partition that differ in a crowd are conflicts."""
+    """A rank, an entropy, a top k, a log-partition, a logit that differ are conflicts."""
 
     def fault(batch: Batch, output: BatchOutput) -> BatchOutput:
         return falsified(output, field) if len(batch.query_slices) > 1 else output
