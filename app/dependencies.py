@@ -58,7 +58,7 @@ async def get_service(request: Request, engine: EngineDependency) -> ScoringServ
     """
     state = request.app.state
     if state.service is None:
-        state.service = ScoringService(engine, state.limits, state.score_cache)
+        state.service = ScoringService(engine, state.limits, state.score_cache, state.rerank_card)
     service = cast(ScoringService, state.service)
     tenant = _key_digest(request) if state.keys_apart else ""
     return service.for_request(tenant, request.state.arrived)

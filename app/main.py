@@ -6,8 +6,10 @@ import inspect
 import linecache
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.middleware import Middleware
@@ -128,9 +130,19 @@ def _keep_state(
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.score_cache = cache
     app.state.rerank = RerankDefaults.read(settings)
+    app.state.rerank_card = None
     app.state.service = None
     app.state.parser = Parser()
     app.state.full_collections = FullGcDeferral()
+
+
+def _follow_recipe(app: FastAPI, engine: Engine) -> Engine:
+    """Rerank as the model's own folder says, where the settings leave that to it."""
+    rerank = app.state.rerank = app.state.rerank.for_model(engine.info, engine.tokenizer)
+    app.state.rerank_card = rerank.card(engine.info)
+    if rerank.notes:
+        engine.info = replace(engine.info, warnings=(*engine.info.warnings, *rerank.notes))
+    return engine
 
 
 def _paths_without_parameters(app: FastAPI) -> Iterator[str]:
@@ -146,11 +158,11 @@ def _lifespan(
     traces: Traces | None,
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if engine is None:
-            lifecycle.start_loading(load)
+            lifecycle.start_loading(lambda: _follow_recipe(app, load()))
         else:
-            await lifecycle.attach(engine)
+            await lifecycle.attach(await to_thread.run_sync(_follow_recipe, app, engine))
         yield
         await lifecycle.stop(0.0)
         if traces is not None:

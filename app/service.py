@@ -35,7 +35,7 @@ from app.requests.token_estimate import least_tokens
 from app.requests.worker_threads import WorkerThreads
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
-from app.schemas.models import ModelCard, ModelList
+from app.schemas.models import ModelCard, ModelList, RerankCard
 from app.schemas.next_token import NextTokenRequest, NextTokenResponse
 from app.schemas.request import ServingOptions
 from app.schemas.score import ScoreRequest
@@ -82,13 +82,19 @@ class ScoringService:
         engine: loaded and started.
         limits: the operator's bounds.
         cache: where finished scores are kept; None keeps none.
+        rerank: how the model's own folder has documents ranked, for its card.
     """
 
     def __init__(
-        self, engine: Engine, limits: Limits | None = None, cache: ScoreCache | None = None
+        self,
+        engine: Engine,
+        limits: Limits | None = None,
+        cache: ScoreCache | None = None,
+        rerank: RerankCard | None = None,
     ) -> None:
         self._engine = engine
         self._limits = limits or Limits()
+        self._rerank = rerank
         kept = ScoreCache() if cache is None else cache
         self._keeps_scores = kept.enabled
         self._threads = WorkerThreads(max(2, min(MAX_THREADS, os.cpu_count() or 1)))
@@ -277,12 +283,12 @@ class ScoringService:
 
     def models(self) -> ModelList:
         """What is served."""
-        return ModelList(data=[model_card(self._engine.info, self._limits)])
+        return ModelList(data=[model_card(self._engine.info, self._limits, self._rerank)])
 
     def model(self, name: str) -> ModelCard:
         """What is served under ``name``."""
         self._check_model(name, param=None)
-        return model_card(self._engine.info, self._limits)
+        return model_card(self._engine.info, self._limits, self._rerank)
 
     def _plan_score(
         self, tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest

@@ -153,9 +153,10 @@ class Settings(BaseSettings):
     default_timeout_ms: int = Field(300_000, ge=1, le=MAX_TIMEOUT_MS)
     """Milliseconds after which a request that names no timeout_ms ends in 504."""
 
-    rerank_mode: Literal["query_likelihood", "yes_no"] = "query_likelihood"
-    """What a document is ranked by: the probability of the query behind it, or that of yes against
-    no behind a prompt that asks."""
+    rerank_mode: Literal["query_likelihood", "yes_no", "recipe"] | None = None
+    """What a document is ranked by: the probability of the query behind it, that of yes against
+    no behind a prompt that asks, or the recipe in the model's folder; by default that recipe where
+    the folder has one and no template is set, else the query's likelihood."""
     rerank_template: str | None = None
     """The prompt: query-likelihood, qwen3-reranker, plain-yes-no, a file, or text with {query},
     {document} and at will {instruction}; by default the mode's own."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from app.requests.limits import Limits
 from app.schemas.bounds import MAX_CHOICES
-from app.schemas.models import BOUNDS, LimitsCard, ModelCard, NumericError
+from app.schemas.models import BOUNDS, LimitsCard, ModelCard, NumericError, RerankCard
 from model_runtime import ModelInfo, grammar_installed
 
 
-def model_card(info: ModelInfo, limits: Limits) -> ModelCard:
-    """The served model, with the bounds that requests to it must keep."""
+def model_card(info: ModelInfo, limits: Limits, rerank: RerankCard | None = None) -> ModelCard:
+    """The served model, with the bounds that requests to it must keep, and its own way to rank."""
     return ModelCard(
         id=info.name,
         created=info.created,
@@ -27,6 +27,7 @@ def model_card(info: ModelInfo, limits: Limits) -> ModelCard:
         bos_token_id=info.bos_token_id,
         end_token_ids=list(info.end_token_ids),
         warnings=list(info.warnings),
+        rerank=rerank,
         limits=_limits_card(limits),
     )
 

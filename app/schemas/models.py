@@ -84,6 +84,27 @@ BOUNDS: Final[dict[str, int]] = {
 operator may have set some of them lower."""
 
 
+class RerankCard(ResponseModel):
+    """How the model's own folder has documents ranked, where the settings leave that to it."""
+
+    source: str
+    """The file that says so, or ``convention``: no file does, and the chat template speaks of
+    queries and documents."""
+    true_token_id: int
+    false_token_id: OmitNone[int] = None
+    """Absent where the logit of the true token alone is the score."""
+    activation: Literal["sigmoid", "identity", "tanh"]
+    """What makes a score of the logit, or of the difference of both: 0..1, any number, or -1..1."""
+    takes_instruction: bool
+    """Whether a request's ``instruction`` reaches the prompt."""
+    instruction: OmitNone[str] = None
+    """What a request gets that brings none; absent for none."""
+    prompts: OmitEmpty[dict[str, str]] = Field(default_factory=dict)
+    """Instructions that the model's folder has names for; absent where it has none."""
+    max_tokens: int
+    """Tokens of a document's prompt at most."""
+
+
 class ModelCard(ResponseModel):
     """A served model."""
 
@@ -143,6 +164,8 @@ class ModelCard(ResponseModel):
     warnings: OmitEmpty[list[str]] = Field(default_factory=list)
     """What is odd about the model's files and may not be meant, as the log said at the start;
     absent where nothing is."""
+    rerank: OmitNone[RerankCard] = None
+    """Absent where the rerank routes go by the settings alone."""
     limits: LimitsCard
 
 

@@ -32,6 +32,7 @@ class StubEngine:
 
     def __init__(self) -> None:
         self.info = INFO
+        self.tokenizer = None
         self.working = 0
         self.finished = 0
         self.counters = EngineStats()

@@ -26,7 +26,7 @@ from model_runtime import ModelInfo, Tokenizer
 
 
 async def pair_scores(request: PairRequest, service: ScoringService, http: Request) -> ScoreList:
-    """vLLM's answer: a score between 0 and 1 for each pair.
+    """vLLM's answer: a score for each pair, as rerank gives it.
 
     Args:
         request: the pairs.
@@ -63,7 +63,8 @@ def _plan(
 def _score_list(
     request: PairRequest, prompt: RerankPrompt, found: PathScores[RerankPlan]
 ) -> ScoreList:
-    ranked = read_ranking(prompt.mode, request.SECOND, found.answers)
+    activation = found.plan.activation
+    ranked = read_ranking(prompt.mode, request.SECOND, found.answers, activation=activation)
     name = request.request_id or found.id
     return ScoreList(
         id=f"score-{name}",

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
+from app.compat.rerank.recipe.errors import RecipeError
+from app.compat.rerank.recipe.folder import LabelIds
+from app.compat.rerank.recipe.recipe import Recipe, find_recipe
 from app.compat.rerank.request import PromptOptions
 from app.compat.rerank.templates import BUILTIN, Mode, Template, TemplateError, default_name
 from app.environment import env_name
 from app.schemas.bounds import MAX_TEMPLATE_CHARS
+from app.schemas.models import RerankCard
 from app.settings import Settings, SettingsError, flag_name
-from model_runtime import InvalidQuery
+from model_runtime import InvalidQuery, ModelInfo, Tokenizer, UnsupportedModel
+
+logger = logging.getLogger(__name__)
+
+WITHOUT_RECIPE: Final = ("query_likelihood", "yes_no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +32,10 @@ class RerankPrompt:
         mode: what is made of the model's answer.
         template: of the prompt.
         instruction: fills its slot; empty where the template has none.
-        labels: texts of the tokens for yes and no; None for ``query_likelihood``.
+        labels: texts of the tokens for yes and no; None for ``query_likelihood``, and where the
+            recipe's count.
         control: control tokens that the model must have.
+        recipe: of the mode ``recipe``; None for the others.
     """
 
     mode: Mode
@@ -32,6 +43,12 @@ class RerankPrompt:
     instruction: str
     labels: tuple[str, str] | None
     control: tuple[str, ...]
+    recipe: Recipe | None = None
+
+    def longest(self, info: ModelInfo) -> int:
+        """Tokens that a document's prompt may have."""
+        own = None if self.recipe is None else self.recipe.max_tokens
+        return info.max_model_len if own is None else min(own, info.max_model_len)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +56,26 @@ class RerankDefaults:
     """The operator's choices.
 
     Attributes:
-        mode: of requests that name none.
+        mode: of requests that name none; None for the recipe of the model's folder where it has
+            one, else the query's likelihood.
         template: a built-in name, or the text of a template; None for the mode's own.
         instruction: None for the template's own.
         labels: None for the template's own.
+        recipe: the folder's, where these choices leave it in force.
+        notes: what is odd about it, a line each.
     """
 
-    mode: Mode = "query_likelihood"
+    mode: Mode | None = None
     template: str | None = None
     instruction: str | None = None
     labels: tuple[str, str] | None = None
+    recipe: Recipe | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def default_mode(self) -> Mode:
+        """Of requests that name none."""
+        return self.mode or ("query_likelihood" if self.recipe is None else "recipe")
 
     @classmethod
     def read(cls, settings: Settings) -> Self:
@@ -64,12 +91,68 @@ class RerankDefaults:
             settings.rerank_instruction,
             _label_pair(settings.rerank_labels),
         )
+        if defaults.mode == "recipe":
+            if defaults.template is not None:
+                raise SettingsError(f"{_setting('template')}: mode recipe has the model's own")
+            return defaults  # its model is not there yet
+        defaults._check()
+        return defaults
+
+    def for_model(self, info: ModelInfo, tokenizer: Tokenizer) -> Self:
+        """The same choices with the recipe of a model that is loaded, where they leave it in force:
+        neither mode nor template is set, or the mode is ``recipe``.
+
+        Raises:
+            UnsupportedModel: the recipe cannot be followed, or does not go with the choices.
+        """
+        if self.mode not in (None, "recipe") or self.template is not None:
+            return self
+        try:
+            found = find_recipe(info, tokenizer, required=self.mode == "recipe")
+        except RecipeError as error:
+            others = " or ".join(WITHOUT_RECIPE)
+            raise UnsupportedModel(
+                f"the folder's recipe for rerank: {error}; {_setting('mode')} of {others} does "
+                "without it"
+            ) from error
+        recipe = found.recipe
+        if recipe is not None and self.labels is not None:
+            recipe = replace(recipe, labels=_own_labels(tokenizer, self.labels))
+        defaults = replace(self, recipe=recipe, notes=found.notes)
+        for note in found.notes:
+            logger.warning(note)
+        try:
+            defaults._check()
+        except SettingsError as error:
+            raise UnsupportedModel(str(error)) from None
+        card = defaults.card(info)
+        if card is not None:
+            logger.info("rerank by the model's own recipe", extra=card.model_dump(mode="json"))
+        return defaults
+
+    def card(self, info: ModelInfo) -> RerankCard | None:
+        """What /v1/models says of the recipe; None where it is not in force."""
+        recipe = self.recipe
+        if recipe is None:
+            return None
+        prompt = self.prompt(PromptOptions())
+        return RerankCard(
+            source=recipe.source,
+            true_token_id=recipe.labels.true_id,
+            false_token_id=recipe.labels.false_id,
+            activation=recipe.activation,
+            takes_instruction=recipe.instructed is not None,
+            instruction=prompt.instruction or None,
+            prompts=dict(recipe.prompts),
+            max_tokens=prompt.longest(info),
+        )
+
+    def _check(self) -> None:
         try:
             # An instruction that no request would ever see is refused like a request's own.
-            defaults.prompt(PromptOptions(instruction=defaults.instruction))
+            self.prompt(PromptOptions(instruction=self.instruction))
         except InvalidQuery as error:
             raise SettingsError(f"{_setting(error.param or 'template')}: {error.reason}") from None
-        return defaults
 
     def prompt(self, asked: PromptOptions) -> RerankPrompt:
         """What a request gets: its own choices, then the operator's, then the template's.
@@ -81,8 +164,10 @@ class RerankDefaults:
         Raises:
             InvalidQuery: the choices do not go together; ``param`` names one of them.
         """
-        mode = asked.mode or self.mode
-        operators = self if mode == self.mode else RerankDefaults(mode)
+        mode = asked.mode or self.default_mode
+        operators = self if mode == self.default_mode else RerankDefaults(mode, recipe=self.recipe)
+        if mode == "recipe":
+            return operators._recipe_prompt(asked)
         named = asked.template or operators.template or default_name(mode)
         if asked.template is not None:
             operators = RerankDefaults(mode, instruction=operators.instruction)
@@ -96,6 +181,20 @@ class RerankDefaults:
             builtin.control if builtin else (),
         )
 
+    def _recipe_prompt(self, asked: PromptOptions) -> RerankPrompt:
+        recipe = self.recipe
+        if recipe is None:
+            raise InvalidQuery("this server has no recipe of the model's own", "mode")
+        if asked.template is not None:
+            others = " or ".join(WITHOUT_RECIPE)
+            raise InvalidQuery(f"the model's own counts; name mode {others} beside it", "template")
+        wanted = self.instruction if asked.instruction is None else asked.instruction
+        if wanted and recipe.instructed is None:
+            raise InvalidQuery("the model's own template shows none", "instruction")
+        instruction = recipe.instruction if wanted is None else wanted
+        template = recipe.template(instruction)
+        return RerankPrompt("recipe", template, instruction, asked.label_pair, (), recipe)
+
 
 def _setting(field: str) -> str:
     return f"{env_name(f'rerank_{field}')} ({flag_name(f'rerank_{field}')})"
@@ -107,6 +206,13 @@ def _label_pair(labels: Sequence[str]) -> tuple[str, str] | None:
     if len(labels) != 2 or not all(labels):
         raise SettingsError(f"{_setting('labels')}: two are needed, for yes and for no")
     return labels[0], labels[1]
+
+
+def _own_labels(tokenizer: Tokenizer, labels: tuple[str, str]) -> LabelIds:
+    ids = [tokenizer.encode(label) for label in labels]
+    if any(len(one) != 1 for one in ids) or ids[0] == ids[1]:
+        raise UnsupportedModel(f"{_setting('labels')}: they are not two tokens of this model")
+    return LabelIds(ids[0][0], ids[1][0])
 
 
 def _text_of(setting: str) -> str:
@@ -169,7 +275,7 @@ def _labels(
 ) -> tuple[str, str] | None:
     if mode != "yes_no":
         if asked is not None or default is not None:
-            raise InvalidQuery("only mode yes_no has them", "labels")
+            raise InvalidQuery("only the modes yes_no and recipe have them", "labels")
         return None
     builtin = BUILTIN.get(named)
     found = asked or default or (builtin.labels if builtin else None)

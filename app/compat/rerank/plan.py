@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.compat.rerank.activation import Activation
 from app.compat.rerank.config import RerankPrompt
 from app.compat.rerank.prompts import PromptPath, PromptPaths
 from app.compat.rerank.rerank_query import RerankQuery, document_texts
-from app.compat.rerank.template_tokens import Ids
-from app.compat.rerank.templates import Mode, Slot
+from app.compat.rerank.templates import Ids, Mode, Slot
 from app.compat.rerank.truncation import truncate
 from app.requests.worker_threads import check_wanted
 from app.schemas.bounds import MAX_RERANK_BYTES
@@ -28,6 +28,7 @@ class RerankPlan:
 
     Attributes:
         mode: what is made of them.
+        activation: of the mode ``recipe``.
         field: the documents' name on the wire.
         cut: indices of the documents that were cut.
         tokens: of all prompts.
@@ -35,6 +36,7 @@ class RerankPlan:
     """
 
     mode: Mode
+    activation: Activation
     field: str
     cut: tuple[int, ...]
     tokens: int
@@ -54,12 +56,13 @@ def plan_rerank(
         InvalidQuery: a setting, the query or a document is at fault, named by ``param``.
     """
     _check_control(tokenizer, prompt)
-    targets = _label_ids(tokenizer, prompt.labels)
+    targets = _target_ids(tokenizer, prompt)
+    limit = prompt.longest(info)
     documents, cut = _read_documents(tokenizer, prompt, question)
     prompts = PromptPaths(tokenizer, prompt, question)
     paths = prompts.of(range(len(documents)), documents)
-    long = [index for index, path in enumerate(paths) if len(path.tokens) > info.max_model_len]
-    for index, path in prompts.truncated_to_fit(long, documents, paths, info.max_model_len):
+    long = [index for index, path in enumerate(paths) if len(path.tokens) > limit]
+    for index, path in prompts.truncated_to_fit(long, documents, paths, limit):
         paths[index] = path
         cut.append(index)
     if not targets:
@@ -70,7 +73,14 @@ def plan_rerank(
     needed = sum(query.last_row for query in queries)
     return PathQueries(
         queries=queries,
-        plan=RerankPlan(prompt.mode, question.field, tuple(sorted(set(cut))), tokens, needed),
+        plan=RerankPlan(
+            prompt.mode,
+            "sigmoid" if prompt.recipe is None else prompt.recipe.activation,
+            question.field,
+            tuple(sorted(set(cut))),
+            tokens,
+            needed,
+        ),
         prompt_tokens=sum(path.start for path in paths),
         scored_tokens=scored,
     )
@@ -84,6 +94,13 @@ def _check_control(tokenizer: Tokenizer, prompt: RerankPrompt) -> None:
             raise InvalidQuery(
                 f"it needs the token {text}, which this model does not have", "template"
             )
+
+
+def _target_ids(tokenizer: Tokenizer, prompt: RerankPrompt) -> tuple[int, ...]:
+    """The ids whose logits count; none where the query's own tokens are scored."""
+    if prompt.recipe is not None and prompt.labels is None:
+        return prompt.recipe.label_ids
+    return _label_ids(tokenizer, prompt.labels)
 
 
 def _label_ids(tokenizer: Tokenizer, labels: tuple[str, str] | None) -> tuple[int, ...]:
@@ -109,9 +126,8 @@ def _read_documents(
     """The documents, cut as the caller wants them, and the indices of those that were."""
     documents = document_texts(question.documents, question.rank_fields)
     _check_size(prompt, question, documents)
-    for piece in prompt.template.pieces:
-        if not isinstance(piece, Slot):
-            tokenizer.check_text(piece, "template")
+    for text in prompt.template.texts:
+        tokenizer.check_text(text, "template")
     tokenizer.check_text(prompt.instruction, "instruction")
     for index, query in enumerate(question.queries):
         check_wanted()
@@ -133,12 +149,14 @@ def _read_documents(
 
 def _check_size(prompt: RerankPrompt, question: RerankQuery, documents: Sequence[str]) -> None:
     """Raise ``InvalidQuery`` for what would take too long to tokenize, before that begins."""
-    parts = (*prompt.template.pieces, prompt.instruction)
+    pieces = prompt.template.pieces
+    parts = (*prompt.template.texts, prompt.instruction)
     around = sum(len(part.encode()) for part in parts)
     queries = sum(len(query.encode()) for query in question.queries)
     if len(question.queries) == 1:
         queries *= len(documents)
-    size = sum(len(document.encode()) + around for document in documents) + queries
+    shown = sum(len(document.encode()) for document in documents) * pieces.count(Slot.DOCUMENT)
+    size = shown + around * len(documents) + queries * pieces.count(Slot.QUERY)
     if size > MAX_RERANK_BYTES:
         raise InvalidQuery(
             f"with the prompt around each of them they are {size} bytes; a "
@@ -169,6 +187,12 @@ def _queries(
         of_query.setdefault(question.query(index), []).append(path.tokens)
     keep = {query: common_prefix(min(those), max(those)) for query, those in of_query.items()}
     return [
-        LogprobQuery(path.tokens, path.start, targets, keep=keep[question.query(index)])
+        LogprobQuery(
+            path.tokens,
+            path.start,
+            targets,
+            logits=len(targets) == 1,
+            keep=keep[question.query(index)],
+        )
         for index, path in enumerate(paths)
     ]

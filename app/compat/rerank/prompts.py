@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from app.compat.rerank.config import RerankPrompt
 from app.compat.rerank.rerank_query import RerankQuery
 from app.compat.rerank.template_tokens import (
-    Ids,
     SlotValues,
     TextSegment,
     encode_segments,
     segments_of,
 )
-from app.compat.rerank.templates import Slot
+from app.compat.rerank.templates import Ids, Slot
 from app.compat.rerank.truncation import truncations
 from app.requests.encoding import encode_in_chunks
 from model_runtime import PathTooLong, Tokenizer, common_prefix
@@ -39,18 +38,22 @@ class PromptPaths:
     def __init__(self, tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuery) -> None:
         self._tokenizer = tokenizer
         self._question = question
+        self._taker = "the model takes" if prompt.recipe is None else "its recipe takes"
         self._instruction = prompt.instruction
-        self._scored = prompt.labels is None
+        self._scored = prompt.mode == "query_likelihood"
+        self._template = prompt.template
         self._head, self._end = segments_of(tokenizer, prompt.template)
 
     def of(self, indices: Sequence[int], documents: Sequence[str]) -> list[PromptPath]:
         """One for each of these documents, which have these indices in the request."""
         fillings = [
-            {
-                Slot.QUERY: self._question.query(index),
-                Slot.DOCUMENT: document,
-                Slot.INSTRUCTION: self._instruction,
-            }
+            self._template.put(
+                {
+                    Slot.QUERY: self._question.query(index),
+                    Slot.DOCUMENT: document,
+                    Slot.INSTRUCTION: self._instruction,
+                }
+            )
             for index, document in zip(indices, documents, strict=True)
         ]
         heads = encode_segments(self._tokenizer, self._head, fillings)
@@ -100,12 +103,13 @@ class PromptPaths:
     def _too_long(self, index: int, paths: Sequence[PromptPath], limit: int) -> PathTooLong:
         param = f"{self._question.field}.{index}"
         length = len(paths[index].tokens)
-        return PathTooLong(f"its prompt has {length} tokens; the model takes {limit}", param)
+        return PathTooLong(f"its prompt has {length} tokens; {self._taker} {limit}", param)
 
     def _behind(
         self, heads: Sequence[Ids], run: TextSegment, fillings: Sequence[SlotValues]
     ) -> list[Ids]:
         ends = encode_segments(self._tokenizer, [run], fillings)
-        return [
-            self._tokenizer.with_prefix(head + end) for head, end in zip(heads, ends, strict=True)
-        ]
+        wholes = [head + end for head, end in zip(heads, ends, strict=True)]
+        if not self._template.takes_prefix:
+            return wholes
+        return [self._tokenizer.with_prefix(whole) for whole in wholes]

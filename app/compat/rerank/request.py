@@ -56,15 +56,15 @@ class PromptOptions(Request):
     mode: Mode | None = None
     """``query_likelihood``: how probable the query is behind the document; the score is exp(mean
     log-probability of its tokens). ``yes_no``: P(yes) / (P(yes) + P(no)) of the token behind
-    a prompt that asks."""
+    a prompt that asks. ``recipe``: as the model's own folder says."""
     template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE_CHARS)] | None = None
     """A built-in one by name (``query-likelihood``, ``qwen3-reranker``, ``plain-yes-no``), or text
     with ``{query}``, ``{document}`` and at will ``{instruction}``, other braces doubled. Its
     control tokens count as such; what is filled in stays text."""
     instruction: Annotated[str, Field(max_length=MAX_TEMPLATE_CHARS)] | None = None
-    """What the template says of the task."""
+    """What the template says of the task; of a ``recipe`` its prompt, empty for none."""
     labels: Annotated[list[RerankLabel], Field(min_length=2, max_length=2)] | None = None
-    """Of ``yes_no``: the texts for yes and for no, each exactly one token."""
+    """Of ``yes_no`` and ``recipe``: the texts for yes and for no, each exactly one token."""
 
     @property
     def label_pair(self) -> tuple[str, str] | None:
@@ -198,8 +198,8 @@ class TeiRequest(ServingOptions, PromptOptions):
     truncation_direction: Literal["right", "left"] = "right"
     """Which end of the text is cut off; in any case of letters."""
     raw_scores: bool = False
-    """The sum of the query's log-probabilities, or the log-odds of yes, instead of a score in
-    0..1."""
+    """The sum of the query's log-probabilities, the log-odds of yes, or a recipe's logit, instead
+    of a score."""
     return_text: bool = False
     """Give back each text with its score."""
 

@@ -84,7 +84,13 @@ class Reranker:
 
         def read() -> T:
             meaning = scored.plan
-            ranked = read_ranking(meaning.mode, meaning.field, scored.answers, by_raw=by_raw)
+            ranked = read_ranking(
+                meaning.mode,
+                meaning.field,
+                scored.answers,
+                activation=meaning.activation,
+                by_raw=by_raw,
+            )
             return answer(Ranking(scored, ranked))
 
         if count > PIECE:

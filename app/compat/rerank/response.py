@@ -23,7 +23,8 @@ class RankedDocument:
     relevance_score: float
     """0..1, more is better: ``query_likelihood`` gives exp(mean log-probability of the query's
     tokens), to be compared among the documents of one query; ``yes_no`` gives P(yes) / (P(yes) +
-    P(no)), to be compared wherever the prompt is the same."""
+    P(no)), to be compared wherever the prompt is the same. A model's own ``recipe`` gives what its
+    activation does: 0..1 of a sigmoid, -1..1 of tanh, any number where it has none."""
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ class ReturnedDocument:
     index: int
     """In the request."""
     relevance_score: float
-    """0..1, more is better."""
+    """As of a document that is not returned."""
     document: dict[str, str]
     """An object as it came; a text as an object with ``text``."""
 
@@ -49,7 +50,8 @@ class Rank:
     index: int
     """In the request."""
     score: float
-    """0..1, more is better; with ``raw_scores`` in nats."""
+    """0..1, of a ``recipe`` what its activation gives; more is better. With ``raw_scores`` in nats,
+    or a recipe's logit."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,8 @@ class RankWithText:
     text: str
     """As it came."""
     score: float
-    """0..1, more is better; with ``raw_scores`` in nats."""
+    """0..1, of a ``recipe`` what its activation gives; more is better. With ``raw_scores`` in nats,
+    or a recipe's logit."""
 
 
 class ApiVersion(ResponseModel):

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from app.compat.rerank.templates import Slot, Template
+from app.compat.rerank.templates import Ids, Slot, Template
 from app.requests.encoding import encode_in_chunks
 from model_runtime import Tokenizer
 
-Ids = tuple[int, ...]
 SlotValues = Mapping[Slot, str]
 
 
@@ -51,7 +50,8 @@ def segments_of(
     segments: list[Segment] = []
     run: list[str | Slot] = []
     for piece in template.pieces:
-        for part in [piece] if isinstance(piece, Slot) else _cut(tokenizer, control, piece):
+        parts = [piece] if isinstance(piece, Slot | tuple) else _cut(tokenizer, control, piece)
+        for part in parts:
             if isinstance(part, tuple):
                 segments += [TextSegment(tuple(run)), part]
                 run = []

@@ -8,13 +8,13 @@ many of them have in common stands first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from string import Formatter
 from typing import Final, Literal
 
-Mode = Literal["query_likelihood", "yes_no"]
+Mode = Literal["query_likelihood", "yes_no", "recipe"]
 
 
 class Slot(StrEnum):
@@ -23,6 +23,9 @@ class Slot(StrEnum):
     QUERY = "query"
     DOCUMENT = "document"
     INSTRUCTION = "instruction"
+
+
+Ids = tuple[int, ...]
 
 
 class TemplateError(ValueError):
@@ -34,10 +37,15 @@ class Template:
     """Literal texts and slots, in order.
 
     Attributes:
-        pieces: a ``Slot``, or text that is the template's own.
+        pieces: a ``Slot``, text that is the template's own, or tokens; texts do not merge across
+            tokens, be they none.
+        trimmed: slots that are filled in without the white space at their ends.
+        takes_prefix: what the tokenizer's own rule puts before a text goes first.
     """
 
-    pieces: tuple[str | Slot, ...]
+    pieces: tuple[str | Slot | Ids, ...]
+    trimmed: frozenset[Slot] = frozenset()
+    takes_prefix: bool = True
 
     @classmethod
     def parse(cls, text: str, mode: Mode) -> Template:
@@ -63,6 +71,15 @@ class Template:
     def takes_instruction(self) -> bool:
         """Whether there is a place for one."""
         return Slot.INSTRUCTION in self.pieces
+
+    def put(self, texts: Mapping[Slot, str]) -> dict[Slot, str]:
+        """These texts as they are put into their slots."""
+        return {s: text.strip() if s in self.trimmed else text for s, text in texts.items()}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The template's own."""
+        return tuple(p for p in self.pieces if isinstance(p, str) and not isinstance(p, Slot))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +129,7 @@ BUILTIN: Final[dict[str, BuiltinTemplate]] = {
 
 
 def default_name(mode: Mode) -> str:
-    """The built-in template of a mode where no other is named."""
+    """The built-in template of a mode other than ``recipe`` where no other is named."""
     return next(name for name, builtin in BUILTIN.items() if builtin.mode == mode)
 
 
