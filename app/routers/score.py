@@ -46,14 +46,17 @@ def _shape(body: Any) -> str:
     read = next((shape for shape, kind in _KINDS.items() if isinstance(body, kind)), None)
     if read is not None:
         return read
-    found = (_SHAPE_OF[key] for key in body if key in _SHAPE_OF) if isinstance(body, dict) else ()
-    return next(iter(found), "our own")
+    keys = [key for key in body if key in _SHAPE_OF] if isinstance(body, dict) else []
+    # What is null asks for nothing, and tells nothing where another key does.
+    keys.sort(key=lambda key: body[key] is None)
+    return _SHAPE_OF[keys[0]] if keys else "our own"
 
 
 def _refuse_mixture(body: Any) -> Any:
     """Raise ``AmbiguousBody``, naming the key, for one that belongs to another shape."""
     shape = _shape(body)
-    odd = [k for k in body if _SHAPE_OF.get(k, shape) != shape] if isinstance(body, dict) else ()
+    given = [k for k in body if body[k] is not None] if isinstance(body, dict) else ()
+    odd = (key for key in given if _SHAPE_OF.get(key, shape) != shape)
     for key in odd:
         raise AmbiguousBody(
             f"{key}: this key does not go together with {' and '.join(KEYS[shape])}", key

@@ -40,8 +40,8 @@ _NOT_SERVED = "Not served: null, or what asks for nothing."
 
 
 def _say_what_is_done(schema: dict[str, Any], model: type[Request]) -> None:
-    """Say in the JSON schema what ``Request`` does: null stands for the default, ``not_served`` and
-    ``conditions`` hold."""
+    """Say in the JSON schema what ``Request`` does: null stands for the default, ``conditions``
+    hold, and what a ``ForeignRequest`` takes beside its fields."""
     for name, field in schema["properties"].items():
         kinds = [kind.get("type") for kind in field.get("anyOf", ())]
         if name in schema.get("required", ()) or "null" in kinds:
@@ -50,6 +50,8 @@ def _say_what_is_done(schema: dict[str, Any], model: type[Request]) -> None:
         schema["properties"][name] = {"anyOf": [dict(field), {"type": "null"}], **about}
     for name, neutral in getattr(model, "noop_values", {}).items():
         schema["properties"][name] = {"enum": [None, *neutral], "description": _NOT_SERVED}
+    if getattr(model, "takes_unknown_nulls", False):
+        schema["additionalProperties"] = {"type": "null"}
     if model.conditions:
         schema["allOf"] = list(model.conditions)
     if model.examples:

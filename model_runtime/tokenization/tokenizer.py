@@ -135,14 +135,23 @@ class Tokenizer:
             InvalidQuery: about the field ``param``: a lone surrogate, which is no character,
                 or a byte for which the vocabulary has no token.
         """
-        try:
-            encoded = text.encode()
-        except UnicodeEncodeError as error:
-            message = f"not valid Unicode: lone surrogate at character {error.start}"
-            raise InvalidQuery(message, param) from error
+        encoded = _utf8(text, param)
         lost = next((byte for byte in self._uncovered if byte in encoded), None)
         if lost is not None:
             raise InvalidQuery(f"the vocabulary has no token for byte 0x{lost:02X}", param)
+
+    def spellable(self, text: str, param: str | None = None) -> str:
+        """The text without the characters that ``check_text`` refuses for one of their bytes.
+
+        Raises:
+            InvalidQuery: about the field ``param``: a lone surrogate.
+        """
+        encoded = _utf8(text, param)
+        lost = [byte for byte in self._uncovered if byte in encoded]
+        if not lost:
+            return text
+        left_out = [one for one in set(text) if any(byte in lost for byte in one.encode())]
+        return text.translate(dict.fromkeys(map(ord, left_out)))
 
     def normalize(self, text: str) -> str:
         """The text that is tokenized in place of this: in NFC or lower case, for example.
@@ -371,6 +380,14 @@ def _text_normalizer(spec: Mapping[str, Any]) -> Normalizer | None:
     bare = _BARE_SPEC | {"normalizer": normalizer}
     found: Normalizer = tokenizers.Tokenizer.from_str(json.dumps(bare)).normalizer
     return found
+
+
+def _utf8(text: str, param: str | None) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        message = f"not valid Unicode: lone surrogate at character {error.start}"
+        raise InvalidQuery(message, param) from error
 
 
 def _check_injection(plain: tokenizers.Tokenizer, unknown: int | None) -> None:

@@ -95,6 +95,10 @@ class ToyTokenizer:
     def check_text(self, text: str, param: str | None = None) -> None:
         """Every text has its tokens: there is one for each byte."""
 
+    def spellable(self, text: str, param: str | None = None) -> str:
+        """All of it."""
+        return text
+
     def normalize(self, text: str) -> str:
         """Texts are read as they are."""
         return text

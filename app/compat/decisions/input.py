@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.compat.foreign_fields import ForeignRequest
 from app.schemas.conditions import Schema, absent_or, given, when
 from app.schemas.request import Request, Text
 
@@ -57,13 +58,13 @@ def _refuse_unserved(value: object) -> object:
     return value
 
 
-class CacheBreakpoint(Request):
+class CacheBreakpoint(ForeignRequest, Request):
     """Where a prefix ends that will be used again. Every prefix can be: nothing is to be done."""
 
     mode: Literal["explicit"]
 
 
-class TextPart(Request):
+class TextPart(ForeignRequest, Request):
     """Text of the input."""
 
     type: Literal["input_text"]
@@ -72,14 +73,14 @@ class TextPart(Request):
     """Accepted; without effect, as every prefix of the input is shared."""
 
 
-class OutputTextPart(Request):
+class OutputTextPart(ForeignRequest, Request):
     """Text that an assistant wrote."""
 
     type: Literal["output_text"]
     text: Text
 
 
-class RefusalPart(Request):
+class RefusalPart(ForeignRequest, Request):
     """What an assistant said instead of an answer."""
 
     type: Literal["refusal"]
@@ -91,7 +92,7 @@ class RefusalPart(Request):
         return self.refusal
 
 
-class JsonPart(Request):
+class JsonPart(ForeignRequest, Request):
     """An object, or a list of objects, shown to the model as JSON text."""
 
     type: Literal["input_json"]
@@ -164,7 +165,7 @@ def _parts_of(role: str) -> Schema:
     return absent_or(content={"items": absent_or(type={"enum": kinds})})
 
 
-class InputMessage(Request):
+class InputMessage(ForeignRequest, Request):
     """One message of the input."""
 
     type: Literal["message"] = "message"

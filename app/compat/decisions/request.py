@@ -8,6 +8,7 @@ from pydantic import Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.compat.decisions.input import MAX_PARTS, InputItem, QuestionPart, by_type
+from app.compat.foreign_fields import OPENAI_DEFAULTS, ForeignRequest, Neutral, UnsupportedFields
 from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES, MAX_OPTIONS, MAX_QUESTIONS
 from app.schemas.conditions import Schema, absent_or, given, when
 from app.schemas.request import Request, ServingOptions, Text
@@ -20,7 +21,7 @@ OptionText = Annotated[str, Field(min_length=1, max_length=MAX_OPTION_CHARS)]
 Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
 
 
-class PredicateQuestion(Request):
+class PredicateQuestion(ForeignRequest, Request):
     """How likely it is that a statement about the input is true."""
 
     type: Literal["predicate"]
@@ -30,7 +31,7 @@ class PredicateQuestion(Request):
     """Comes back with the answer."""
 
 
-class ChoiceOption(Request):
+class ChoiceOption(ForeignRequest, Request):
     """One of the options of a choice."""
 
     value: OptionText | bool
@@ -39,7 +40,7 @@ class ChoiceOption(Request):
     """Shown to the model beside it."""
 
 
-class ChoiceQuestion(Request):
+class ChoiceQuestion(ForeignRequest, Request):
     """Which of the options fits the input."""
 
     type: Literal["choice"]
@@ -57,7 +58,7 @@ class ChoiceQuestion(Request):
         return choices
 
 
-class Level(Request):
+class Level(ForeignRequest, Request):
     """One level of a scale."""
 
     label: OptionText
@@ -65,7 +66,7 @@ class Level(Request):
     description: Text | None = None
 
 
-class ScoreQuestion(Request):
+class ScoreQuestion(ForeignRequest, Request):
     """Where the input stands on a scale."""
 
     type: Literal["score"]
@@ -101,7 +102,7 @@ AnyQuestion = Annotated[
 ]
 
 
-class PromptCacheOptions(Request):
+class PromptCacheOptions(ForeignRequest, Request):
     """How prompts are cached."""
 
     mode: Literal["implicit"] | None = None
@@ -110,8 +111,10 @@ class PromptCacheOptions(Request):
     """The API's only value. How long a prompt stays depends on the room in the cache."""
 
 
-class DecisionRequest(ServingOptions):
+class DecisionRequest(UnsupportedFields, ServingOptions):
     """Questions about one input."""
+
+    noop_values: ClassVar[Neutral] = OPENAI_DEFAULTS
 
     input: Text | Annotated[list[InputItem], Field(max_length=MAX_MESSAGES, fail_fast=True)]
     """What the questions are about: text, or messages."""

@@ -57,7 +57,7 @@ class LabelRequest(ServingOptions):
         return items
 
 
-class GenerativeScoringRequest(LabelRequest):
+class GenerativeScoringRequest(UnsupportedFields, LabelRequest):
     """vLLM's body. Query and item are tokenized each by itself."""
 
     apply_softmax: bool = True
@@ -85,6 +85,9 @@ class LabelScoreRequest(UnsupportedFields, LabelRequest):
     """SGLang's body. Texts are joined before they are tokenized."""
 
     noop_values: ClassVar[Neutral] = {
+        "embed_override_token_id": (),
+        "item_embed_overrides": (),
+        "query_embed_overrides": (),
         "return_pooled_hidden_states": (False,),
         "temperature": (1,),
     }

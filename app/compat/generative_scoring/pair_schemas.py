@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import Neutral, Priority, UnsupportedFields
+from app.compat.foreign_fields import POOLING_DEFAULTS, Neutral, Priority, UnsupportedFields
 from app.compat.generative_scoring.label_schemas import MAX_REQUEST_ID_CHARS
 from app.compat.rerank.request import PromptOptions
 from app.schemas.bounds import MAX_DOCUMENTS
@@ -26,7 +26,7 @@ Texts = Annotated[Many, BeforeValidator(_as_list, json_schema_input_type=Text | 
 class PairRequest(UnsupportedFields, ServingOptions, PromptOptions):
     """Pairs of texts: one with each of many, or as many with as many."""
 
-    noop_values: ClassVar[Neutral] = {"activation": (True,), "encoding_format": ("float",)}
+    noop_values: ClassVar[Neutral] = POOLING_DEFAULTS
 
     FIRST: ClassVar[str]
     SECOND: ClassVar[str]

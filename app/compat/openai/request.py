@@ -17,7 +17,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import Neutral, Priority, UnsupportedFields
+from app.compat.foreign_fields import (
+    COMPLETION_DEFAULTS,
+    ForeignRequest,
+    Neutral,
+    Priority,
+    UnsupportedFields,
+)
 from app.schemas.bounds import (
     MAX_BEAMS,
     MAX_NEW_TOKENS,
@@ -74,32 +80,10 @@ _NOT_SERVED: Final = {
 
 OnlyZero = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": 0})]
 
-VLLM_DEFAULTS: Final = {
-    "allowed_token_ids": (),
-    "include_stop_str_in_output": (False,),
-    "length_penalty": (1,),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "prompt_logprobs": (),
-    "repetition_penalty": (1,),
-    "response_format": (),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
-    "stop_token_ids": ([],),
-    # The most probable token is among any number of the most probable ones.
-    "top_k": (-1, 0, 1),
-    "truncate_prompt_tokens": (),
-    "use_beam_search": (False,),
-}
-"""What vLLM adds to OpenAI's request, with its own defaults."""
-
-
 _ONE: Final[Schema] = {"enum": [1, None]}
 
 
-class StreamOptions(Request):
+class StreamOptions(ForeignRequest, Request):
     """How a stream is sent."""
 
     include_usage: bool = False
@@ -111,7 +95,7 @@ class StreamOptions(Request):
 class CompletionRequest(UnsupportedFields, ServingOptions):
     """Prompts to be continued by the most probable completions, or to be scored themselves."""
 
-    noop_values: ClassVar[Neutral] = VLLM_DEFAULTS
+    noop_values: ClassVar[Neutral] = COMPLETION_DEFAULTS
 
     priority: Priority = "interactive"
     """``interactive``, ``bulk``, or an integer as vLLM has it: 0 and less, or more."""

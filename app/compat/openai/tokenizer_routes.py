@@ -100,7 +100,9 @@ def _chat_ids(messages: list[Message], tokenizer: Tokenizer, info: ModelInfo) ->
 
 def _detokenized(request: DetokenizeRequest, tokenizer: Tokenizer, info: ModelInfo) -> Detokenized:
     check_ids("tokens", request.tokens, info)
-    return Detokenized(prompt=tokenizer.detokenize(request.tokens))
+    hidden = tokenizer.control_ids if request.skip_special_tokens else frozenset()
+    shown = [token_id for token_id in request.tokens if token_id not in hidden]
+    return Detokenized(prompt=tokenizer.detokenize(shown))
 
 
 def _info(tokenizer: Tokenizer, info: ModelInfo) -> TokenizerInfo:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import Neutral, UnsupportedFields
+from app.compat.foreign_fields import TOKENIZER_DEFAULTS, Neutral, UnsupportedFields
 from app.schemas.bounds import MAX_MODEL_NAME_CHARS
 from app.schemas.conditions import UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.request import Messages, Request, Text, TokenIds
@@ -19,12 +19,7 @@ ModelName = Annotated[str, Field(max_length=MAX_MODEL_NAME_CHARS)]
 class TokenizeRequest(UnsupportedFields, Request):
     """A text, or messages in the model's chat template, to be cut into tokens."""
 
-    noop_values: ClassVar[Neutral] = {
-        "chat_template": (),
-        "chat_template_kwargs": ({},),
-        "continue_final_message": (False,),
-        "tools": ([],),
-    }
+    noop_values: ClassVar[Neutral] = {**TOKENIZER_DEFAULTS, "continue_final_message": (False,)}
 
     model: ModelName | None = None
     """The served model's name, as a check."""
@@ -94,13 +89,15 @@ class Tokenized(ResponseModel):
     )
 
 
-class DetokenizeRequest(Request):
+class DetokenizeRequest(UnsupportedFields, Request):
     """Tokens to be put back together."""
 
     model: ModelName | None = None
     """The served model's name, as a check."""
     tokens: TokenIds
     """Ids of the served model."""
+    skip_special_tokens: bool = False
+    """Leave control tokens out of the text."""
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"tokens": [504, 3575, 282, 4649, 314]},)
 

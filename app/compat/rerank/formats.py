@@ -6,7 +6,13 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, Literal
 
-from app.compat.rerank.request import RerankV1Request, RerankV2Request, TeiRequest
+from app.compat.rerank.request import (
+    CohereRequest,
+    RerankV1Request,
+    RerankV2Request,
+    TeiRequest,
+)
+from app.compat.rerank.rerank_query import document_texts
 from app.compat.rerank.reranker import Ranking
 from app.compat.rerank.response import (
     ApiVersion,
@@ -19,23 +25,25 @@ from app.compat.rerank.response import (
     RerankV1Response,
     RerankV2Response,
     ReturnedDocument,
+    RouterRank,
     Tokens,
 )
 from app.compat.rerank.scores import ScoredDocument
 
 UNIT: Final = 100
 """Documents of one search unit."""
+_UNSPELLED: Final = "characters that the vocabulary cannot spell are left out"
 
 
 def v2_answer(request: RerankV2Request, ranking: Ranking) -> RerankV2Response:
     """As Cohere's second version answers."""
     cut, limit = ranking.scored.plan.cut, request.max_tokens_per_doc
     places = ", ".join(map(str, cut))
-    warnings = [f"cut to max_tokens_per_doc, {limit}, are the documents {places}"] if cut else None
+    warnings = [f"cut to max_tokens_per_doc, {limit}, are the documents {places}"] if cut else []
     return RerankV2Response(
         id=f"rerank-{ranking.scored.id}",
-        results=[RankedDocument(one.index, one.score) for one in _best(ranking, request.top_n)],
-        meta=_meta("2", ranking, warnings),
+        results=[_result(request, one) for one in _best(ranking, request.top_n)],
+        meta=_meta("2", ranking, [*_spelling_warnings(ranking), *warnings]),
     )
 
 
@@ -47,15 +55,30 @@ def v1_answer(request: RerankV1Request, ranking: Ranking) -> RerankV1Response:
         id=f"rerank-{scored.id}",
         model=scored.model,
         usage=RerankUsage(prompt_tokens=tokens, total_tokens=tokens),
-        results=[_v1_result(request, one) for one in _best(ranking, request.top_n)],
-        meta=_meta("1", ranking, None),
+        results=[_result(request, one) for one in _best(ranking, request.count)],
+        meta=_meta("1", ranking, _spelling_warnings(ranking)),
     )
+
+
+def router_answer(request: RerankV1Request, ranking: Ranking) -> list[RouterRank]:
+    """The bare list that routers of vLLM and SGLang read from what stands behind them."""
+    texts = document_texts(request.documents, request.rank_fields)
+    unspelled = set(ranking.scored.plan.unspelled)
+    return [
+        RouterRank(
+            one.index,
+            one.score,
+            texts[one.index] if request.return_documents else None,
+            {"warnings": [_UNSPELLED]} if one.index in unspelled else None,
+        )
+        for one in _best(ranking, request.count)
+    ]
 
 
 def tei_answer(request: TeiRequest, ranking: Ranking) -> list[Rank | RankWithText]:
     """As text-embeddings-inference answers."""
     results: list[Rank | RankWithText] = []
-    for one in ranking.documents:
+    for one in _best(ranking, request.top_n):
         score = one.raw if request.raw_scores else one.score
         text = request.texts[one.index] if request.return_text else None
         results.append(
@@ -75,6 +98,7 @@ def tei_headers(ranking: Ranking) -> dict[str, str]:
         "X-Queue-Time": f"{times.queue:.0f}",
         "X-Inference-Time": f"{times.model:.0f}",
         "X-Truncated-Texts": str(len(scored.plan.cut)),
+        "X-Unspelled-Texts": str(len(scored.plan.unspelled)),
     }
 
 
@@ -82,7 +106,12 @@ def _best(ranking: Ranking, count: int | None) -> Iterable[ScoredDocument]:
     return islice(ranking.documents, count or None)
 
 
-def _v1_result(request: RerankV1Request, one: ScoredDocument) -> RankedDocument | ReturnedDocument:
+def _spelling_warnings(ranking: Ranking) -> list[str]:
+    places = ", ".join(map(str, ranking.scored.plan.unspelled))
+    return [f"{_UNSPELLED}: documents {places}"] if places else []
+
+
+def _result(request: CohereRequest, one: ScoredDocument) -> RankedDocument | ReturnedDocument:
     if not request.return_documents:
         return RankedDocument(one.index, one.score)
     document = request.documents[one.index]
@@ -90,13 +119,13 @@ def _v1_result(request: RerankV1Request, one: ScoredDocument) -> RankedDocument 
     return ReturnedDocument(one.index, one.score, given)
 
 
-def _meta(version: Literal["1", "2"], ranking: Ranking, warnings: Sequence[str] | None) -> Meta:
+def _meta(version: Literal["1", "2"], ranking: Ranking, warnings: Sequence[str]) -> Meta:
     scored = ranking.scored
     return Meta(
         api_version=ApiVersion(version=version),
         billed_units=BilledUnits(search_units=-(-len(ranking.documents) // UNIT)),
         tokens=Tokens(input_tokens=scored.plan.tokens),
         cached_tokens=max(0, scored.plan.needed - scored.usage.computed_tokens),
-        warnings=None if warnings is None else list(warnings),
+        warnings=list(warnings) or None,
         fingerprint=scored.fingerprint,
     )

@@ -33,6 +33,7 @@ class RerankPlan:
         cut: indices of the documents that were cut.
         tokens: of all prompts.
         needed: so many of them the model must have been fed, now or before.
+        unspelled: indices of the documents of which characters were left out.
     """
 
     mode: Mode
@@ -41,6 +42,7 @@ class RerankPlan:
     cut: tuple[int, ...]
     tokens: int
     needed: int
+    unspelled: tuple[int, ...] = ()
 
 
 def plan_rerank(
@@ -58,7 +60,7 @@ def plan_rerank(
     _check_control(tokenizer, prompt)
     targets = _target_ids(tokenizer, prompt)
     limit = prompt.longest(info)
-    documents, cut = _read_documents(tokenizer, prompt, question)
+    documents, cut, unspelled = _read_documents(tokenizer, prompt, question)
     prompts = PromptPaths(tokenizer, prompt, question)
     paths = prompts.of(range(len(documents)), documents)
     long = [index for index, path in enumerate(paths) if len(path.tokens) > limit]
@@ -80,6 +82,7 @@ def plan_rerank(
             tuple(sorted(set(cut))),
             tokens,
             needed,
+            unspelled=unspelled,
         ),
         prompt_tokens=sum(path.start for path in paths),
         scored_tokens=scored,
@@ -122,8 +125,9 @@ def _label_ids(tokenizer: Tokenizer, labels: tuple[str, str] | None) -> tuple[in
 
 def _read_documents(
     tokenizer: Tokenizer, prompt: RerankPrompt, question: RerankQuery
-) -> tuple[list[str], list[int]]:
-    """The documents, cut as the caller wants them, and the indices of those that were."""
+) -> tuple[list[str], list[int], tuple[int, ...]]:
+    """The documents, cut as the caller wants them, the indices of those that were, and of those of
+    which characters were left out."""
     documents = document_texts(question.documents, question.rank_fields)
     _check_size(prompt, question, documents)
     for text in prompt.template.texts:
@@ -132,19 +136,33 @@ def _read_documents(
     for index, query in enumerate(question.queries):
         check_wanted()
         tokenizer.check_text(query, question.query_param(index))
-    for index, document in enumerate(documents):
-        check_wanted()
-        tokenizer.check_text(document, f"{question.field}.{index}")
+    unspelled = _spelled(tokenizer, question, documents)
     limit = question.max_tokens
     if limit is None:
-        return documents, []
+        return documents, [], unspelled
     # A token stands for a byte at least.
     long = [index for index, document in enumerate(documents) if len(document.encode()) > limit]
     short = truncate(tokenizer, [documents[index] for index in long], limit)
     cut = [index for index, text in zip(long, short, strict=True) if text != documents[index]]
     for index, text in zip(long, short, strict=True):
         documents[index] = text
-    return documents, cut
+    return documents, cut, unspelled
+
+
+def _spelled(tokenizer: Tokenizer, question: RerankQuery, documents: list[str]) -> tuple[int, ...]:
+    """Leave out of each document what the vocabulary cannot spell, where the caller's answer can
+    say so; the indices of those that it changed."""
+    changed = []
+    for index, document in enumerate(documents):
+        check_wanted()
+        param = f"{question.field}.{index}"
+        if question.leaves_out:
+            documents[index] = tokenizer.spellable(document, param)
+            if documents[index] != document:
+                changed.append(index)
+        else:
+            tokenizer.check_text(document, param)
+    return tuple(changed)
 
 
 def _check_size(prompt: RerankPrompt, question: RerankQuery, documents: Sequence[str]) -> None:

@@ -11,7 +11,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Discriminator, Field, RootModel, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import Neutral, Priority, UnsupportedFields
+from app.compat.foreign_fields import (
+    RERANK_DEFAULTS,
+    ForeignRequest,
+    Neutral,
+    Priority,
+    UnsupportedFields,
+)
 from app.compat.rerank.templates import Mode
 from app.schemas.bounds import (
     MAX_CACHE_SALT_CHARS,
@@ -72,13 +78,22 @@ class PromptOptions(Request):
         return None if self.labels is None else (self.labels[0], self.labels[1])
 
 
-class CohereRequest(PromptOptions):
+class CohereRequest(UnsupportedFields, PromptOptions):
     """What both versions of Cohere's request have."""
+
+    noop_values: ClassVar[Neutral] = RERANK_DEFAULTS
 
     model: Annotated[str, Field(max_length=MAX_MODEL_NAME_CHARS)] | None = None
     """The served model's name, as a check."""
     query: Query
     """What is searched for."""
+    documents: Documents
+    """What is ranked: texts, or objects whose ``text`` counts. A character that the vocabulary
+    cannot spell is left out, and ``meta.warnings`` says of which documents."""
+    rank_fields: FieldNames | None = None
+    """These fields of each document object count, in this order, a line each; null: ``text``."""
+    return_documents: bool = False
+    """Give back each document with its score, an object as it came."""
     priority: AnyInteger | Literal["interactive", "bulk"] = 0
     """0 or less: ``interactive``; more: ``bulk``."""
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
@@ -100,7 +115,7 @@ class CohereRequest(PromptOptions):
         )
 
 
-class RelevantSpans(Request):
+class RelevantSpans(ForeignRequest, Request):
     """Which parts of a document make it relevant: not served, so only that none are wanted."""
 
     mode: Literal["disabled"]
@@ -113,8 +128,6 @@ class RelevantSpans(Request):
 class RerankV2Request(CohereRequest):
     """Cohere, version 2."""
 
-    documents: Texts
-    """What is ranked."""
     top_n: Count | None = None
     """So many of the best are returned; null: all."""
     max_tokens_per_doc: Annotated[int, Field(ge=1, le=MAX_TOKEN_IDS)] = COHERE_TOKENS
@@ -132,35 +145,32 @@ class RerankV2Request(CohereRequest):
     )
 
 
-class RerankV1Request(UnsupportedFields, CohereRequest):
-    """Cohere, version 1; Jina and vLLM."""
+class RerankV1Request(CohereRequest):
+    """Cohere, version 1; Jina and vLLM. With ``top_k``, a router's."""
 
-    noop_values: ClassVar[Neutral] = {
-        "activation": (True,),
-        "encoding_format": ("float",),
-        "max_tokens_per_doc": (),
-        "return_embeddings": (False,),
-        # What is too long is refused either way, so nothing is cut in silence.
-        "truncation": (True, False),
-        "use_activation": (True,),
-    }
+    noop_values: ClassVar[Neutral] = {"max_tokens_per_doc": (), "instruct": ()}
 
-    documents: Documents
-    """What is ranked: texts, or objects whose ``text`` counts."""
     top_n: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)] | None = None
     """So many of the best are returned; null or 0: all."""
-    rank_fields: FieldNames | None = None
-    """These fields of each document object count, in this order, a line each; null: ``text``."""
-    return_documents: bool = False
-    """Give back each document with its score, an object as it came."""
+    top_k: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)] | None = None
+    """The same as routers of vLLM and SGLang write it. Where the field is there, be it null, the
+    answer is the bare list that they read."""
     max_chunks_per_doc: Annotated[AnyInteger, Field(json_schema_extra={"enum": [10]})] | None = None
     """Not served: documents are never split. Null, or that API's own default, 10."""
     truncate_prompt_tokens: Annotated[AnyInteger, Field(json_schema_extra={"enum": []})] | None = (
         None
     )
     """Not served: null only. What is too long is refused by its index."""
-    user: Annotated[str, Field(max_length=MAX_TEMPLATE_CHARS)] | None = None
-    """Read and not used."""
+
+    @property
+    def is_routers(self) -> bool:
+        """Whether it is a router's, which reads a bare list."""
+        return "top_k" in self.model_fields_set
+
+    @property
+    def count(self) -> int | None:
+        """So many of the best are returned; None or 0: all."""
+        return self.top_k or self.top_n
 
     @field_validator("max_chunks_per_doc", "truncate_prompt_tokens")
     @classmethod
@@ -183,7 +193,7 @@ class RerankV1Request(UnsupportedFields, CohereRequest):
     )
 
 
-class TeiRequest(ServingOptions, PromptOptions):
+class TeiRequest(UnsupportedFields, ServingOptions, PromptOptions):
     """text-embeddings-inference."""
 
     priority: Priority = "interactive"
@@ -192,7 +202,11 @@ class TeiRequest(ServingOptions, PromptOptions):
     query: Query
     """What is searched for."""
     texts: Texts
-    """What is ranked."""
+    """What is ranked. A character that the vocabulary cannot spell is left out, and
+    ``X-Unspelled-Texts`` counts such texts."""
+    top_n: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)] | None = None
+    """So many of the best are returned; null or 0: all. Not that server's own: clients of several
+    servers send it."""
     truncate: bool = False
     """Cut a text so that its prompt fits the model; without, one that does not is refused."""
     truncation_direction: Literal["right", "left"] = "right"
@@ -217,8 +231,8 @@ class TeiRequest(ServingOptions, PromptOptions):
 
 
 def _family(body: object) -> str:
-    keys = body.keys() if isinstance(body, dict) else ()
-    return "tei" if "texts" in keys or isinstance(body, TeiRequest) else "cohere"
+    texts = body.get("texts") if isinstance(body, dict) else None
+    return "tei" if texts is not None or isinstance(body, TeiRequest) else "cohere"
 
 
 class AnyRerankRequest(

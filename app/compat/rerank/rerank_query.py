@@ -22,6 +22,8 @@ class RerankQuery:
         max_tokens: documents are cut to so many tokens of their own; None for no such cut.
         fit: the side on which documents are cut whose prompts do not fit the model; None refuses
             them.
+        leaves_out: whether characters of documents that the vocabulary cannot spell are left out;
+            otherwise such a document is refused.
     """
 
     queries: Sequence[str]
@@ -31,6 +33,7 @@ class RerankQuery:
     rank_fields: Sequence[str] | None = None
     max_tokens: int | None = None
     truncate_side: Side | None = None
+    leaves_out: bool = False
 
     def query(self, index: int) -> str:
         """That of the document with this index."""

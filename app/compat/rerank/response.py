@@ -69,6 +69,22 @@ class RankWithText:
     or a recipe's logit."""
 
 
+@dataclass(slots=True)
+class RouterRank:
+    """One document's place, as routers of vLLM and SGLang read it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = PART_CONFIG
+
+    index: int
+    """In the request."""
+    score: float
+    """0..1, more is better."""
+    document: str | None
+    """The text that was ranked, with ``return_documents``; otherwise null."""
+    meta_info: dict[str, list[str]] | None
+    """``warnings`` where something was done to the document before it was ranked."""
+
+
 class ApiVersion(ResponseModel):
     """Of the API that is spoken."""
 
@@ -136,7 +152,7 @@ class RerankV2Response(ResponseModel):
     )
 
     id: str
-    results: list[RankedDocument]
+    results: list[RankedDocument | ReturnedDocument]
     """Best first; equal ones in the request's order."""
     meta: Meta
 

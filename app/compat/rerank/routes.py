@@ -11,7 +11,13 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from app.compat.rerank.config import RerankDefaults
-from app.compat.rerank.formats import tei_answer, tei_headers, v1_answer, v2_answer
+from app.compat.rerank.formats import (
+    router_answer,
+    tei_answer,
+    tei_headers,
+    v1_answer,
+    v2_answer,
+)
 from app.compat.rerank.request import AnyRerankRequest, RerankV1Request, RerankV2Request, TeiRequest
 from app.compat.rerank.rerank_query import RerankQuery
 from app.compat.rerank.reranker import Ranking, Reranker
@@ -21,6 +27,7 @@ from app.compat.rerank.response import (
     RankWithText,
     RerankV1Response,
     RerankV2Response,
+    RouterRank,
     TeiError,
 )
 from app.dependencies import FactsDependency, ServiceDependency
@@ -68,7 +75,12 @@ async def rerank_v2(request: RerankV2Request, reranker: RerankerDependency) -> R
     and all others with it.
     """
     question = RerankQuery(
-        [request.query], request.documents, "documents", max_tokens=request.max_tokens_per_doc
+        [request.query],
+        request.documents,
+        "documents",
+        rank_fields=request.rank_fields,
+        max_tokens=request.max_tokens_per_doc,
+        leaves_out=True,
     )
     answer = partial(v2_answer, request)
     serving_options = request.serving_options
@@ -78,20 +90,23 @@ async def rerank_v2(request: RerankV2Request, reranker: RerankerDependency) -> R
 
 @router.post(
     "/v1/rerank",
-    response_model=RerankV1Response,
+    response_model=RerankV1Response | list[RouterRank],
     summary="Rank documents: Cohere, version 1; Jina; vLLM",
     responses=_failures(CohereError),
 )
 async def rerank_v1(request: RerankV1Request, reranker: RerankerDependency) -> Response:
     """Order documents by how well they answer a query, best first. Nothing is cut: a document whose
     prompt does not fit the model is refused by its index, and all others with it.
+
+    With ``top_k``, as routers of vLLM and SGLang write it, the answer is the bare list that they
+    read.
     """
     return await _v1_reply(request, reranker)
 
 
 @router.post(
     "/rerank",
-    response_model=Ranks | RerankV1Response,
+    response_model=Ranks | RerankV1Response | list[RouterRank],
     summary="Rank texts: text-embeddings-inference; or as /v1/rerank",
     responses=_TEI_FAILURES,
 )
@@ -110,17 +125,31 @@ async def rerank(body: AnyRerankRequest, reranker: RerankerDependency) -> Respon
 
 async def _v1_reply(request: RerankV1Request, reranker: Reranker) -> Response:
     question = RerankQuery(
-        [request.query], request.documents, "documents", rank_fields=request.rank_fields
+        [request.query],
+        request.documents,
+        "documents",
+        rank_fields=request.rank_fields,
+        leaves_out=True,
     )
-    answer = partial(v1_answer, request)
     serving_options = request.serving_options
+    if request.is_routers:
+        content = await reranker.rank(
+            serving_options,
+            request,
+            question,
+            lambda ranking: _list_json(router_answer(request, ranking)),
+        )
+        return Response(content, media_type="application/json")
+    answer = partial(v1_answer, request)
     ranking = await reranker.rank(serving_options, request, question, answer)
     return await json_reply(ranking, reranker.deadline(serving_options))
 
 
 async def _tei_reply(request: TeiRequest, reranker: Reranker) -> Response:
     fit = request.truncation_direction if request.truncate else None
-    question = RerankQuery([request.query], request.texts, "texts", truncate_side=fit)
+    question = RerankQuery(
+        [request.query], request.texts, "texts", truncate_side=fit, leaves_out=True
+    )
 
     def answer(ranking: Ranking) -> tuple[bytes, dict[str, str]]:
         return _list_json(tei_answer(request, ranking)), tei_headers(ranking)
@@ -131,7 +160,7 @@ async def _tei_reply(request: TeiRequest, reranker: Reranker) -> Response:
     return Response(content, headers=headers, media_type="application/json")
 
 
-def _list_json(ranks: Sequence[Rank | RankWithText]) -> bytes:
+def _list_json(ranks: Sequence[Rank | RankWithText | RouterRank]) -> bytes:
     """A list as JSON; no piece of it keeps the interpreter's lock for long."""
     pieces = (to_json(ranks[i : i + PIECE])[1:-1] for i in range(0, len(ranks), PIECE))
     return b"[" + b",".join(pieces) + b"]"

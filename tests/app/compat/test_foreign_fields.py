@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
-from app.compat.foreign_fields import SENT_BY_ROUTERS
-from app.compat.openai.request import VLLM_DEFAULTS
+from app.compat.foreign_fields import (
+    COMPLETION_DEFAULTS,
+    OPENAI_DEFAULTS,
+    POOLING_DEFAULTS,
+    RERANK_DEFAULTS,
+    SENT_BY_ROUTERS,
+    TOKENIZER_DEFAULTS,
+    Neutral,
+    UnsupportedFields,
+)
 from app.routers.score import KEYS
+from app.schemas.request import ServingOptions
 from app.schemas.score import ScoreRequest
+from tests.app.compat.decisions.decision_calls import chat_engine
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 
@@ -23,10 +33,37 @@ RERANK = {"query": "it is", "documents": ["it"], **SHORT}
 TEI = {"query": "it is", "texts": ["it"], **SHORT}
 LABELS = {"query": "it", "items": [" is"], "label_token_ids": [3]}
 TOKENIZE = {"prompt": "it is"}
-ROUTED = SENT_BY_ROUTERS.items()
+DETOKENIZE = {"tokens": [256, 257]}
+DECIDE = {"input": "it", "questions": [{"type": "predicate", "instructions": "it is"}]}
+FOREIGN: dict[str, dict[str, Any]] = {
+    "/v1/completions": COMPLETION,
+    "/v1/decisions": DECIDE,
+    "/v1/rerank": RERANK,
+    "/v2/rerank": RERANK,
+    "/rerank": TEI,
+    "/v1/score": PAIRS,
+    "/score": PAIRS,
+    "/generative_scoring": LABELS,
+    "/tokenize": TOKENIZE,
+    "/detokenize": DETOKENIZE,
+}
+"""Every route that speaks another API, with a body of it."""
+
+
+def spelled_out(lists: Neutral, which: int = 0) -> dict[str, Any]:
+    """A body of nothing but values that ask for nothing."""
+    return {name: values[which] if values else None for name, values in lists.items()}
+
 
 DEFAULTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("/v1/completions", COMPLETION, {k: v[0] if v else None for k, v in VLLM_DEFAULTS.items()}),
+    ("/v1/completions", COMPLETION, spelled_out(COMPLETION_DEFAULTS)),
+    ("/v1/completions", COMPLETION, spelled_out(COMPLETION_DEFAULTS, -1)),
+    ("/v1/decisions", DECIDE, spelled_out(OPENAI_DEFAULTS)),
+    ("/v1/rerank", RERANK, spelled_out(RERANK_DEFAULTS)),
+    ("/v2/rerank", RERANK, spelled_out(RERANK_DEFAULTS, -1)),
+    ("/v1/score", PAIRS, spelled_out(POOLING_DEFAULTS)),
+    ("/tokenize", TOKENIZE, spelled_out(TOKENIZER_DEFAULTS)),
+    ("/detokenize", DETOKENIZE, {"skip_special_tokens": True}),
     ("/v1/completions", COMPLETION, {"priority": 0}),
     ("/v1/score", PAIRS, {"encoding_format": "float", "activation": True, "priority": 0}),
     ("/v1/score", LABELS, {"rid": None, "temperature": 1.0, "priority": 3}),
@@ -42,15 +79,17 @@ DEFAULTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"continue_final_message": False, "tools": None, "chat_template": None},
     ),
     *(
-        (path, body, {"rid": "request 7", **{k: v[0] if v else None for k, v in ROUTED}})
-        for path, body in (
-            ("/v1/completions", COMPLETION),
-            ("/v1/rerank", RERANK),
-            ("/v1/score", PAIRS),
-            ("/v1/score", LABELS),
-            ("/tokenize", TOKENIZE),
-        )
+        (path, body, {"rid": "7", "session_id": "s", "user": "u", **spelled_out(SENT_BY_ROUTERS)})
+        for path, body in [*FOREIGN.items(), ("/v1/score", LABELS)]
     ),
+    *(
+        (path, body, {"no_such_field": None, "stop_regex": None, "texts": None, "data_1": None})
+        for path, body in [*FOREIGN.items(), ("/v1/score", LABELS)]
+        if path != "/rerank"
+    ),
+    ("/rerank", TEI, {"no_such_field": None, "documents": None, "model": None}),
+    ("/v1/completions", COMPLETION, {"stream_options": None, "user": None}),
+    ("/v2/rerank", RERANK, {"relevant_spans": {"mode": "disabled", "unknown": None}}),
 ]
 MEANT: list[tuple[str, dict[str, Any], str, object]] = [
     ("/v1/completions", COMPLETION, "top_k", 5),
@@ -63,12 +102,22 @@ MEANT: list[tuple[str, dict[str, Any], str, object]] = [
     ("/v1/rerank", RERANK, "return_hidden_states", True),
     ("/v1/rerank", RERANK, "return_embeddings", True),
     ("/tokenize", TOKENIZE, "chat_template", "{{ messages }}"),
+    ("/v1/completions", COMPLETION, "store", True),
+    ("/v1/completions", COMPLETION, "metadata", {"a": "b"}),
+    ("/v1/completions", COMPLETION, "service_tier", "flex"),
+    ("/v1/completions", COMPLETION, "response_format", {"type": "json_object"}),
+    ("/v1/completions", COMPLETION, "response_format", {"type": "text", "deep": [[[[[]]]]]}),
+    ("/v1/completions", COMPLETION, "modalities", ["text", "audio"]),
+    ("/v2/rerank", RERANK, "embed_dtype", "int8"),
+    ("/v1/decisions", DECIDE, "store", True),
+    *((path, body, "lora_path", "adapter") for path, body in FOREIGN.items()),
 ]
 
 
 async def post(path: str, body: dict[str, Any]) -> httpx.Response:
     """What a server of the law answers."""
-    async with client_of(shell_app(FakeEngine())) as client:
+    engine = chat_engine() if path == "/v1/decisions" else FakeEngine()
+    async with client_of(shell_app(engine)) as client:
         return await client.post(path, json=body)
 
 
@@ -79,7 +128,7 @@ async def test_a_clients_own_defaults_change_nothing(
     """A client that spells out its defaults gets the answer that it gets without."""
     plain, spelled = await post(path, body), await post(path, {**body, **defaults})
     assert (plain.status_code, spelled.status_code) == (200, 200), spelled.text
-    varying = {"id", "created"}
+    varying = {"id", "created", "timings_ms"}
     if isinstance(plain.json(), list):
         assert spelled.json() == plain.json()
     else:
@@ -112,6 +161,45 @@ async def test_a_complaint_names_the_field_at_fault(body: dict[str, Any], param:
     """Not the shape that the body was taken for."""
     response = await post("/v1/score", body)
     assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(("path", "body"), FOREIGN.items())
+async def test_what_is_unknown_and_not_null_is_refused_by_name(
+    path: str, body: dict[str, Any]
+) -> None:
+    """False, 0 and nothing at all may mean something, where nobody knows the field."""
+    for value in (False, 0, "", [], {}):
+        response = await post(path, {**body, "no_such_field": value})
+        assert response.status_code == 422
+        assert "no_such_field: there is no such field" in response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/score", {"context": "it", "candidates": [" is"]}),
+        ("/v1/next_token", {"context": "it"}),
+        ("/v1/decode", {"context": "it", "max_tokens": 1}),
+    ],
+)
+async def test_native_routes_stay_strict(path: str, body: dict[str, Any]) -> None:
+    """There a null is a slip like any other, and what other APIs know is unknown."""
+    assert (await post(path, body)).status_code == 200
+    for field in ("no_such_field", "query", "lora_path"):
+        response = await post(path, {**body, field: None})
+        assert (response.status_code, response.json()["error"]["param"]) == (422, field)
+
+
+def test_a_field_that_is_served_is_not_left_away() -> None:
+    """Whatever the lists say of it."""
+
+    class Served(UnsupportedFields, ServingOptions):
+        noop_values: ClassVar[Neutral] = {"top_k": (1,), "bad_words": ([],)}
+        top_k: int = 1
+
+    assert Served.model_validate({"top_k": 5, "bad_words": [], "best": None}).top_k == 5
+    assert "top_k" not in Served.noop_values
+    assert Served.noop_values.keys() >= {"bad_words", *SENT_BY_ROUTERS}
 
 
 def test_no_shape_is_called_like_a_field() -> None:

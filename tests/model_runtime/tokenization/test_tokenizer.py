@@ -233,6 +233,25 @@ def test_text_that_would_lose_bytes_is_refused() -> None:
         letters.encode("axb")
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("abc", "abc"), ("axb", "ab"), ("xx", ""), ("", ""), ("a\N{SNOWMAN}b\N{SNOWMAN}x", "ab")],
+)
+def test_what_cannot_be_spelled_can_be_left_out(text: str, kept: str) -> None:
+    """Whole characters, and no other ones; what is left is a text as any."""
+    letters = Tokenizer(tiny_tokenizer("llama", vocab_size=8))
+    assert letters.spellable(text) == kept
+    assert letters.decode(letters.encode(kept)) == kept
+
+
+def test_half_a_character_is_not_left_out() -> None:
+    """A lone surrogate is refused by name: it is not text."""
+    letters = Tokenizer(tiny_tokenizer("llama", vocab_size=8))
+    with pytest.raises(InvalidQuery, match="lone surrogate") as caught:
+        letters.spellable("a\ud800x", "documents.3")
+    assert caught.value.param == "documents.3"
+
+
 def test_nothing_is_truncated_or_padded(tmp_path: Path) -> None:
     """A tokenizer file that asks for truncation or padding does not get it."""
     hf_tokenizer = tiny_tokenizer("llama")

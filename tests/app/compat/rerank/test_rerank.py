@@ -169,9 +169,9 @@ async def test_what_is_not_served_is_refused_by_name(
     [
         (V2, {"documents": []}, "documents"),
         (V2, {"documents": ["it", 3]}, "documents.1"),
-        (V2, {"documents": [{"text": "it"}]}, "documents.0"),
+        (V2, {"documents": [{"text": 3}]}, "documents.0.text"),
         (V2, {"query": ""}, "query"),
-        (V2, {"rank_fields": ["a"]}, "rank_fields"),
+        (V2, {"rank_fields": []}, "rank_fields"),
         (V2, {"max_tokens_per_doc": 0}, "max_tokens_per_doc"),
         (V1, {"documents": ["it", {"text": 3}]}, "documents.1.text"),
         (V1, {"priority": 0.5}, "priority"),
