@@ -8,9 +8,10 @@ from itertools import chain
 from typing import Literal
 
 from app.compat.openai.logprobs import LogprobColumns, alternatives
-from app.compat.openai.plan import PromptPath, wants_prompt_logprobs
+from app.compat.openai.plan import PromptPath, lists_prompt
+from app.compat.openai.prompt_logprobs import prompt_logprobs
 from app.compat.openai.request import CompletionRequest
-from app.compat.openai.response import CompletionChoice, CompletionLogprobs
+from app.compat.openai.response import CompletionChoice, CompletionLogprobs, ScoredChoice
 from app.schemas.decode_response import DecodedSequence, DecodedToken
 from model_runtime import LogprobResult, ModelInfo, StopStrings, Tokenizer, TokenLogprob
 
@@ -95,12 +96,18 @@ class ChoiceBuilder:
         columns = self.columns()
         if columns is not None:
             columns.add(generated.ids, generated.logprobs, generated.top)
-        return CompletionChoice(
+        choice = CompletionChoice(
             text=self.echo + generated.text,
             index=index,
             logprobs=None if columns is None else columns.taken(),
             finish_reason=generated.finish_reason,
         )
+        count = self._request.prompt_logprobs
+        if count is None:
+            return choice
+        answer = self._answer or LogprobResult()
+        scored = prompt_logprobs(self._tokenizer, self._path.ids, answer, count)
+        return ScoredChoice(**dict(choice), prompt_logprobs=scored)
 
     @property
     def echo(self) -> str:
@@ -111,7 +118,7 @@ class ChoiceBuilder:
         """With the tokens of an echoed prompt; None where no tokens are listed."""
         if self._request.logprobs is None:
             return None
-        if not wants_prompt_logprobs(self._request):
+        if not lists_prompt(self._request):
             return LogprobColumns(self._tokenizer)
         path, answer = self._path, self._answer or LogprobResult()
         columns = LogprobColumns(self._tokenizer, path.hidden)

@@ -86,9 +86,14 @@ def is_one_greedy_token(request: CompletionRequest) -> bool:
     return request.max_tokens == 1 and request.beams == 1 and not request.stream
 
 
-def wants_prompt_logprobs(request: CompletionRequest) -> bool:
-    """Whether the prompt's own tokens are listed."""
+def lists_prompt(request: CompletionRequest) -> bool:
+    """Whether the prompt's own tokens are listed in front of those behind it."""
     return request.echo and request.logprobs is not None
+
+
+def scores_prompt(request: CompletionRequest) -> bool:
+    """Whether the log-probabilities of the prompt's own tokens are asked for."""
+    return lists_prompt(request) or request.prompt_logprobs is not None
 
 
 def _query(
@@ -98,15 +103,15 @@ def _query(
 
     tokens      x0   x1   x2
     rows             1    2    3
-                     echoed    the token that follows
+                     scored    the token that follows
     """
-    once, echoed = is_one_greedy_token(request), wants_prompt_logprobs(request) and len(ids) > 1
-    if not once and not echoed:
+    once, scored = is_one_greedy_token(request), scores_prompt(request) and len(ids) > 1
+    if not once and not scored:
         return None
-    listed = min(request.logprobs or 0, info.vocab_size)
+    listed = min(max(request.logprobs or 0, request.prompt_logprobs or 0), info.vocab_size)
     return LogprobQuery(
         ids,
-        score_from=1 if echoed else len(ids),
+        score_from=1 if scored else len(ids),
         targets=() if once else None,
         top_k=max(1, listed) if once else listed,
         keep=len(ids),
@@ -203,25 +208,33 @@ def _check_echoes(request: CompletionRequest, paths: Sequence[PromptPath]) -> No
 
 def _check_entries(request: CompletionRequest, limits: Limits, paths: Sequence[PromptPath]) -> None:
     """Refuse what would list more than a response, or the operator, allows."""
-    if request.logprobs is None:
-        return
-    if request.logprobs > limits.max_top_logprobs:
+    for param in ("logprobs", "prompt_logprobs"):
+        count = getattr(request, param)
+        if count is not None and count > limits.max_top_logprobs:
+            raise InvalidQuery(
+                f"{count} is more than this server allows, {limits.max_top_logprobs}", param
+            )
+    in_prompts = request.n * sum(len(path.ids) for path in paths)
+    entries, param = 0, "logprobs"
+    if request.logprobs is not None:
+        generated = request.n * request.max_tokens
+        _check_generated(generated, request.logprobs)
+        listed = len(paths) * generated + (in_prompts if request.echo else 0)
+        entries = listed * max(1, request.logprobs)
+    if request.prompt_logprobs is not None:
+        entries, param = entries + in_prompts * max(1, request.prompt_logprobs), "prompt_logprobs"
+    if entries > MAX_COMPLETION_ENTRIES:
         raise InvalidQuery(
-            f"{request.logprobs} is more than this server allows, {limits.max_top_logprobs}",
-            "logprobs",
+            f"{entries} tokens and alternatives are too many to list; a response may list "
+            f"{MAX_COMPLETION_ENTRIES}",
+            param,
         )
-    echoed = sum(len(path.ids) for path in paths) if request.echo else 0
-    generated = request.n * request.max_tokens
-    if generated > MAX_TOKEN_ENTRIES or generated * request.logprobs > MAX_TOP_ENTRIES:
+
+
+def _check_generated(generated: int, count: int) -> None:
+    if generated > MAX_TOKEN_ENTRIES or generated * count > MAX_TOP_ENTRIES:
         raise InvalidQuery(
-            f"{generated} tokens x {request.logprobs} are too many to list behind one "
+            f"{generated} tokens x {count} are too many to list behind one "
             f"prompt; {MAX_TOP_ENTRIES} may be, or {MAX_TOKEN_ENTRIES} tokens alone",
-            "logprobs",
-        )
-    positions = request.n * echoed + len(paths) * generated
-    if positions * max(1, request.logprobs) > MAX_COMPLETION_ENTRIES:
-        raise InvalidQuery(
-            f"{positions} tokens x {max(1, request.logprobs)} are too many to list; a "
-            f"response may list {MAX_COMPLETION_ENTRIES}",
             "logprobs",
         )

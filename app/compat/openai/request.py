@@ -24,6 +24,7 @@ from app.compat.foreign_fields import (
     Priority,
     UnsupportedFields,
 )
+from app.compat.openai.prompt_logprobs import PromptLogprobsCount
 from app.schemas.bounds import (
     MAX_BEAMS,
     MAX_NEW_TOKENS,
@@ -32,7 +33,7 @@ from app.schemas.bounds import (
     MAX_TOP_LOGPROBS,
     MAX_USER_CHARS,
 )
-from app.schemas.conditions import Schema, absent_or, given, when
+from app.schemas.conditions import OFF, Schema, absent_or, any_of, given, when
 from app.schemas.decode import Stop
 from app.schemas.request import Request, ServingOptions, Text, TokenIds
 
@@ -105,8 +106,12 @@ class CompletionRequest(UnsupportedFields, ServingOptions):
     the token that ``add_bos`` or ``add_special_tokens`` puts before it."""
     echo: bool = False
     """Begin each choice with its prompt; with ``logprobs`` the prompt's tokens are scored too."""
+    prompt_logprobs: PromptLogprobsCount | None = None
+    """As vLLM has it: list the log-probability and rank of every prompt token by its id, and so
+    many most probable tokens at its place. Goes without ``stream``."""
     max_tokens: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS)] = DEFAULT_TOKENS
-    """Tokens to generate at most, an end token included. 0 goes with ``echo`` only."""
+    """Tokens to generate at most, an end token included. 0 goes with ``echo`` or
+    ``prompt_logprobs`` only."""
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """List every token's log-probability, and so many most probable tokens at its place."""
     n: Annotated[int, Field(ge=1, le=MAX_BEAMS)] = 1
@@ -152,7 +157,11 @@ class CompletionRequest(UnsupportedFields, ServingOptions):
     """The model's own end tokens do not end a completion."""
 
     conditions: ClassVar[tuple[Schema, ...]] = (
-        when(given("max_tokens", {"const": 0}), given("echo", {"const": True})),
+        when(
+            given("max_tokens", {"const": 0}),
+            any_of(given("echo", {"const": True}), given("prompt_logprobs")),
+        ),
+        when(given("prompt_logprobs"), absent_or(stream=OFF)),
         when(given("max_tokens", {"const": 0}), absent_or(n=_ONE, best_of=_ONE)),
         when(given("stream", {"const": True}), absent_or(n=_ONE, best_of=_ONE)),
         when(given("stream_options"), given("stream", {"const": True})),
@@ -203,8 +212,11 @@ class CompletionRequest(UnsupportedFields, ServingOptions):
     @field_validator("max_tokens")
     @classmethod
     def _asks_for_something(cls, value: int, info: ValidationInfo) -> int:
-        if value == 0 and not info.data.get("echo"):
-            raise PydanticCustomError("nothing_asked", "Input should be at least 1 without echo")
+        asked = info.data.get("echo") or info.data.get("prompt_logprobs") is not None
+        if value == 0 and not asked:
+            raise PydanticCustomError(
+                "nothing_asked", "Input should be at least 1 without echo and prompt_logprobs"
+            )
         return value
 
     @field_validator("n", "best_of")
@@ -226,6 +238,13 @@ class CompletionRequest(UnsupportedFields, ServingOptions):
     def _is_greedy(cls, value: bool, info: ValidationInfo) -> bool:
         if value and _beams(info) > 1:
             raise PydanticCustomError("greedy_only", "Input goes without n and best_of above 1")
+        return value
+
+    @field_validator("stream")
+    @classmethod
+    def _is_without_a_listed_prompt(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("prompt_logprobs") is not None:
+            raise PydanticCustomError("no_pieces", "Input goes without prompt_logprobs")
         return value
 
     @field_validator("stream_options")

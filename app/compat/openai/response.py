@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
+from app.compat.openai.prompt_logprobs import PromptLogprobs
 from app.schemas.response import ResponseModel
 
 
@@ -37,6 +38,14 @@ class CompletionChoice(ResponseModel):
     stream that goes on."""
 
 
+class ScoredChoice(CompletionChoice):
+    """One where ``prompt_logprobs`` is asked for."""
+
+    prompt_logprobs: PromptLogprobs
+    """For each token of the prompt, an added BOS included, the token itself and the most probable
+    ones at its place, by token id. Null for the first, which nothing comes before."""
+
+
 class PromptTokensDetails(ResponseModel):
     """What was known of the prompts."""
 
@@ -64,7 +73,7 @@ class Completion(ResponseModel):
     model: str
     system_fingerprint: str
     """Digest of weights, tokenizer, dtype, code and torch version: the same one, the same bits."""
-    choices: list[CompletionChoice]
+    choices: list[ScoredChoice | CompletionChoice]
     """In the order of ``index``; in a stream, of one prompt or none."""
     usage: CompletionUsage | None
     """Null in all pieces of a stream but the last, which is sent where ``include_usage`` is set."""
