@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from model_runtime.decoding.constraints.regex_anchors import without_anchors
 from model_runtime.errors import InvalidQuery, MissingExtra
 from model_runtime.token_set import TokenSet
 from model_runtime.tokenization.tokenizer import Tokenizer
@@ -31,8 +32,9 @@ LEXER_STATES = 20_000
 """Of a grammar's automaton, at 1 to 2 kB each. The library's own limits bound the rest: the size
 of the grammar, and the steps that compiling it and computing one mask take."""
 
-BLANKS = r"[\x20\x0A\x0D\x09]{1,40}"
-"""White space between the parts of JSON. Without an end to it a model may write nothing else."""
+BLANKS = r"[\x20\x0A]"
+"""White space between the parts of JSON: one space or one line break at each place, so that a model
+that prefers blanks goes on with the value."""
 
 UNFORCED = '%llguidance {"no_forcing": true}'
 """Else the library allows one cut alone where there is only one text: the tokenizer's own."""
@@ -86,7 +88,7 @@ class Grammar:
         Args:
             tokenizer: the model's.
             pattern: in the syntax of Rust's ``regex``, which has no look-around and no
-                back-references.
+                back-references; ``^`` and ``$`` may stand around it.
             end: see above.
 
         Raises:
@@ -95,7 +97,7 @@ class Grammar:
         """
         _check_installed()
         _check_length("regex", pattern, MAX_REGEX_CHARS)
-        (compiled,) = json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"]
+        (compiled,) = json.loads(LLMatcher.grammar_from_regex(without_anchors(pattern)))["grammars"]
         rules = f"{UNFORCED}\n{compiled['lark_grammar']}"
         return cls._compile(tokenizer, [{"lark_grammar": rules}], "regex", end)
 
