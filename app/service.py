@@ -26,6 +26,7 @@ from app.decoding.plan import DecodePlan, attributed_to_constraint, plan_decode
 from app.decoding.results import build_decode_body, combine_outputs
 from app.decoding.run import run_concurrently
 from app.decoding.stream import TokenStream
+from app.decoding.token_rules import NO_RULES, TokenRules
 from app.errors.table import ModelNotServed
 from app.requests.deadline import Deadline
 from app.requests.limits import Limits
@@ -210,23 +211,30 @@ class ScoringService:
         )
 
     async def decode(
-        self, request: DecodeRequest, deadline: Deadline | None = None
+        self,
+        request: DecodeRequest,
+        deadline: Deadline | None = None,
+        rules: TokenRules = NO_RULES,
     ) -> DecodeResponse:
         """The continuations that the searches find, best first."""
-        request_context, plan = await self._plan_decode(request, deadline)
+        request_context, plan = await self._plan_decode(request, deadline, rules)
         with attributed_to_constraint(request):
             outcomes = await run_concurrently(self._engine, plan, request_context.engine_options())
         return await self._decoded(request_context, plan, combine_outputs(outcomes))
 
     async def stream(
-        self, request: DecodeRequest, deadline: Deadline | None = None, facts: Facts | None = None
+        self,
+        request: DecodeRequest,
+        deadline: Deadline | None = None,
+        facts: Facts | None = None,
+        rules: TokenRules = NO_RULES,
     ) -> AsyncGenerator[DecodedToken | DecodeResponse, None]:
         """Each token of a greedy completion once it is chosen, then what ``decode`` answers.
 
         ``facts`` are told the tokens so far: whoever reads may leave before the answer.
         """
         facts = {} if facts is None else facts
-        request_context, plan = await self._plan_decode(request, deadline)
+        request_context, plan = await self._plan_decode(request, deadline, rules)
         tokens = TokenStream(self._engine.tokenizer, plan)
         steps = self._engine.stream(plan.greedy, request_context.engine_options())
         with attributed_to_constraint(request):
@@ -297,10 +305,11 @@ class ScoringService:
         return plan, top_search(info, plan) or plan.queries
 
     async def _plan_decode(
-        self, request: DecodeRequest, deadline: Deadline | None
+        self, request: DecodeRequest, deadline: Deadline | None, rules: TokenRules
     ) -> tuple[RequestContext, DecodePlan]:
         request_context = self._open_context(request, deadline)
-        return request_context, await self._planned(request_context, request, plan_decode, request)
+        plan = await self._planned(request_context, request, plan_decode, request, rules)
+        return request_context, plan
 
     async def _decoded(
         self,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # each name once more, for type checkers and editors
         StopMatcher as StopMatcher,
         StopStrings as StopStrings,
     )
+    from model_runtime.decoding.constraints.token_mask import TokenMask as TokenMask
     from model_runtime.decoding.greedy import GreedySearch as GreedySearch
     from model_runtime.decoding.hypothesis import (
         DecodingResult as DecodingResult,
@@ -140,6 +141,7 @@ _NAMES = {
     "decoding.constraints.constraint": ["Constraint"],
     "decoding.constraints.grammar": ["Grammar", "grammar_installed"],
     "decoding.constraints.stop_strings": ["StopMatcher", "StopStrings"],
+    "decoding.constraints.token_mask": ["TokenMask"],
     "decoding.greedy": ["GreedySearch"],
     "decoding.hypothesis": ["DecodingResult", "FinishReason", "Hypothesis"],
     "decoding.limits": ["DecodingLimits"],

@@ -63,6 +63,13 @@ class TokenSet:
                 bits[token_id >> 3] &= ~(1 << (token_id & 7))
         return TokenSet(bytes(bits), self.vocab_size)
 
+    def intersection(self, other: TokenSet) -> TokenSet:
+        """What is in both. Raises ``ValueError`` for a set over another vocabulary."""
+        if self.vocab_size != other.vocab_size:
+            raise ValueError(f"sets over {self.vocab_size} and {other.vocab_size} tokens")
+        both = int.from_bytes(self.bits, "little") & int.from_bytes(other.bits, "little")
+        return TokenSet(both.to_bytes(len(self.bits), "little"), self.vocab_size)
+
     def __contains__(self, token_id: object) -> bool:
         return (
             isinstance(token_id, int)

@@ -80,6 +80,7 @@ NAMES = [
     "ThresholdSearch",
     "TokenIdOutOfRange",
     "TokenLogprob",
+    "TokenMask",
     "TokenSet",
     "Tokenizer",
     "TopCandidates",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from app.decoding.candidates import CandidateSet, parse_candidates
+from app.decoding.token_rules import NO_RULES, TokenRules
 from app.requests.limits import check_context, check_entries, check_ids
 from app.requests.prompt import Prompt, parse_prompt
 from app.schemas.bounds import MAX_THRESHOLD_SEQUENCES
@@ -28,6 +29,7 @@ from model_runtime import (
     StopStrings,
     ThresholdSearch,
     Tokenizer,
+    TokenMask,
     grammar_installed,
 )
 
@@ -42,6 +44,7 @@ class DecodePlan:
         prefix: the path that is continued.
         closed: the candidates; None where anything may be generated.
         searches: to be run, one for each strategy; good for one run.
+        text_bytes: what a generated token adds to the text, by its id.
     """
 
     request: DecodeRequest
@@ -49,6 +52,7 @@ class DecodePlan:
     prefix: tuple[int, ...]
     closed: CandidateSet | None
     searches: tuple[Search, ...]
+    text_bytes: Callable[[int], bytes]
 
     @property
     def prompt_tokens(self) -> int:
@@ -69,8 +73,16 @@ class DecodePlan:
         return search
 
 
-def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -> DecodePlan:
+def plan_decode(
+    tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest, rules: TokenRules = NO_RULES
+) -> DecodePlan:
     """Tokenize the context, compile the constraint, and set up the searches.
+
+    Args:
+        tokenizer: the model's.
+        info: what is served.
+        request: what is asked.
+        rules: what is asked of the tokens besides; their ids are valid.
 
     Raises:
         InvalidQuery: the context or a setting is at fault; named.
@@ -78,7 +90,9 @@ def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -
     """
     check_ids("stop_token_ids", request.stop_token_ids, info)
     prompt = parse_prompt(tokenizer, info, request)
-    ends = frozenset((*(() if request.ignore_eos else info.end_token_ids), *request.stop_token_ids))
+    ends = rules.end_ids(tokenizer, info, request.stop, ignore_eos=request.ignore_eos)
+    ends |= frozenset(request.stop_token_ids)
+    text_bytes = rules.text_bytes(tokenizer)
     ended = _ended(request, ends)
     closed = None
     if request.candidates is not None:
@@ -91,7 +105,7 @@ def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -
         max_tokens=max_tokens,
         min_tokens=request.min_tokens,
         end_token_ids=ends,
-        stop=_stop(tokenizer, request, 0 if closed is None else closed.joined.shift_bytes),
+        stop=_stop(text_bytes, request, 0 if closed is None else closed.joined.shift_bytes),
         top_logprobs=min(request.top_logprobs, info.vocab_size),
     )
     if closed is not None:
@@ -99,11 +113,14 @@ def plan_decode(tokenizer: Tokenizer, info: ModelInfo, request: DecodeRequest) -
         limits = replace(limits, constraint=ClosedSet(paths, info.vocab_size, end=ended))
     elif request.constraint is not None:
         limits = replace(limits, constraint=_grammar(tokenizer, request, ended=ended))
+    mask = rules.mask(info.vocab_size)
+    if mask is not None:
+        limits = replace(limits, constraint=TokenMask(mask, limits.constraint))
     with attributed_to_constraint(request):
         searches = tuple(
             make_search(kind, prefix, limits, info, request) for kind in request.strategies
         )
-    return DecodePlan(request, prompt, prefix, closed, searches)
+    return DecodePlan(request, prompt, prefix, closed, searches, text_bytes)
 
 
 @contextmanager
@@ -140,9 +157,11 @@ def _max_tokens(
     return wanted
 
 
-def _stop(tokenizer: Tokenizer, request: DecodeRequest, shift_bytes: int) -> StopStrings | None:
+def _stop(
+    text_bytes: Callable[[int], bytes], request: DecodeRequest, shift_bytes: int
+) -> StopStrings | None:
     stops = [stop.encode() for stop in request.stop]
-    return StopStrings(stops, tokenizer.token_bytes, skip=shift_bytes) if stops else None
+    return StopStrings(stops, text_bytes, skip=shift_bytes) if stops else None
 
 
 def _grammar(tokenizer: Tokenizer, request: DecodeRequest, *, ended: bool) -> Constraint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.decoding.plan import DecodePlan
-from app.requests.token_details import Span, path_bytes, token_details
+from app.requests.token_details import Span, token_details
 from app.schemas.decode_response import CertificateReport, DecodedSequence
 from app.schemas.response import TokenDetail
 from model_runtime import DecodingResult, FinishReason, Hypothesis, Tokenizer
@@ -48,7 +48,7 @@ def completion_bytes(tokenizer: Tokenizer, plan: DecodePlan, found: Hypothesis) 
     candidate = _candidate(plan, found)
     if plan.closed is not None and candidate is not None:
         return plan.closed.content(tokenizer, candidate)
-    content = path_bytes(tokenizer, _visible_ids(found))
+    content = b"".join(map(plan.text_bytes, _visible_ids(found)))
     if found.stop_span is not None:
         content = content[: found.stop_span[0]]
     return content[plan.shift_bytes :]

@@ -40,7 +40,7 @@ class TokenStream:
 
     def _grow(self, token: GeneratedToken) -> str:
         if token.completion is None:
-            return self._text.push(self._tokenizer.token_bytes(token.id))
+            return self._text.push(self._plan.text_bytes(token.id))
         return self._text.finish(completion_bytes(self._tokenizer, self._plan, token.completion))
 
 

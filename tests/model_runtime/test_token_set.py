@@ -30,6 +30,19 @@ def test_it_holds_just_its_ids(case: tuple[int, frozenset[int]]) -> None:
 
 
 @given(ids_of_a_vocabulary(), st.frozensets(st.integers(0, 69)))
+def test_two_sets_have_these_in_common(
+    case: tuple[int, frozenset[int]], others: frozenset[int]
+) -> None:
+    """Sets over other vocabularies have nothing to do with each other."""
+    size, ids = case
+    known = {i for i in others if i < size}
+    both = TokenSet.of(ids, size).intersection(TokenSet.of(known, size))
+    assert set(both) == ids & known
+    with pytest.raises(ValueError, match="sets over"):
+        both.intersection(TokenSet.all(size + 1))
+
+
+@given(ids_of_a_vocabulary(), st.frozensets(st.integers(0, 69)))
 def test_ids_are_added_and_taken_away(
     case: tuple[int, frozenset[int]], others: frozenset[int]
 ) -> None:

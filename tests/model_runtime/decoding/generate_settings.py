@@ -120,7 +120,7 @@ def generate(model: PreTrainedModel, setting: Setting, **options: Any) -> Any:
     )
 
 
-def generate_beams(model: PreTrainedModel, setting: Setting) -> Beams:
+def generate_beams(model: PreTrainedModel, setting: Setting, **options: Any) -> Beams:
     """The sequences of transformers' beam search."""
     found = generate(
         model,
@@ -129,6 +129,7 @@ def generate_beams(model: PreTrainedModel, setting: Setting) -> Beams:
         num_return_sequences=setting.num_return_sequences,
         length_penalty=setting.length_penalty,
         early_stopping=setting.early_stopping,
+        **options,
     )
     # Shorter sequences are padded; a generated token is one that came from some beam.
     lengths = (found.beam_indices >= 0).sum(dim=1).tolist()
