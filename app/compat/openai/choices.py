@@ -42,9 +42,11 @@ def next_token(
 ) -> Generated:
     """The most probable token behind a prompt, of the row there: what greedy search finds."""
     token_id, logprob = row[0]
-    ended = token_id in info.end_token_ids and not request.ignore_eos
-    content = b"" if ended else tokenizer.token_bytes(token_id)
-    stops = StopStrings([stop.encode() for stop in request.stop], tokenizer.token_bytes)
+    rules, text_bytes = request.token_rules, request.token_rules.text_bytes(tokenizer)
+    ends = rules.end_ids(tokenizer, info, request.stop, ignore_eos=request.ignore_eos)
+    ended = token_id in ends
+    content = b"" if ended else text_bytes(token_id)
+    stops = StopStrings([stop.encode() for stop in request.stop], text_bytes)
     span = None if ended else stops.push(token_id).span
     if span is not None:
         content = content[: span[0]]
@@ -118,10 +120,12 @@ class ChoiceBuilder:
         """With the tokens of an echoed prompt; None where no tokens are listed."""
         if self._request.logprobs is None:
             return None
-        if not lists_prompt(self._request):
-            return LogprobColumns(self._tokenizer)
         path, answer = self._path, self._answer or LogprobResult()
-        columns = LogprobColumns(self._tokenizer, path.hidden)
+        text_bytes = self._request.token_rules.text_bytes(self._tokenizer)
+        columns = LogprobColumns(self._tokenizer, text_bytes, path.hidden)
+        if not lists_prompt(self._request):
+            columns.pass_prompt(path.content)
+            return columns
         # Of a prompt of one token no row was asked; of the others, one for each but the first.
         own = len(path.ids) - 1
         count = self._request.logprobs
@@ -130,8 +134,7 @@ class ChoiceBuilder:
             alternatives(row, count, token_id, logprob)
             for row, token_id, logprob in zip(rows, path.ids[1:], answer.logprobs, strict=True)
         ]
-        columns.add(path.ids, chain((None,), answer.logprobs), chain((None,), top))
-        columns.end_prompt()
+        columns.add_prompt(path.ids, chain((None,), answer.logprobs), chain((None,), top))
         return columns
 
 

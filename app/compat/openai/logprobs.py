@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -73,14 +73,34 @@ class LogprobColumns:
 
     Args:
         tokenizer: whose ids they are.
-        skip: bytes of the first tokens that the choice's text does not show.
+        text_bytes: what a generated token adds to the choice's text, by its id.
+        skip: bytes of the prompt's first tokens that an echo does not show.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, text_bytes: Callable[[int], bytes], skip: int = 0
+    ) -> None:
         self._tokenizer = tokenizer
+        self._text_bytes = text_bytes
         self._names = token_names(tokenizer)
         self._offsets = TextOffsets(skip)
         self._columns = _empty_columns()
+
+    def add_prompt(
+        self,
+        token_ids: Sequence[int],
+        logprobs: Iterable[float | None],
+        top: Iterable[Mapping[int, float] | None],
+    ) -> None:
+        """All tokens of an echoed prompt, as ``add``; it comes before anything else."""
+        self._add(token_ids, logprobs, top, self._tokenizer.token_bytes)
+        self._offsets.end_part()
+
+    def pass_prompt(self, content: bytes) -> None:
+        """A prompt that is not listed; offsets count from where its text ends."""
+        self._offsets = TextOffsets()
+        self._offsets.push(content)
+        self._offsets.end_part()
 
     def add(
         self,
@@ -88,20 +108,24 @@ class LogprobColumns:
         logprobs: Iterable[float | None],
         top: Iterable[Mapping[int, float] | None],
     ) -> None:
-        """More tokens: for each its log-probability, and the alternatives with itself."""
-        columns, names = self._columns, self._names
-        token_bytes, begin = self._tokenizer.token_bytes, self._offsets.push
-        columns.text_offset.extend(begin(token_bytes(token_id)) for token_id in token_ids)
+        """More generated tokens: for each its log-probability, and the alternatives with itself."""
+        self._add(token_ids, logprobs, top, self._text_bytes)
+
+    def _add(
+        self,
+        token_ids: Sequence[int],
+        logprobs: Iterable[float | None],
+        top: Iterable[Mapping[int, float] | None],
+        text_bytes: Callable[[int], bytes],
+    ) -> None:
+        columns, names, begin = self._columns, self._names, self._offsets.push
+        columns.text_offset.extend(begin(text_bytes(token_id)) for token_id in token_ids)
         columns.token_logprobs.extend(logprobs)
         columns.tokens.extend(names[token_id] for token_id in token_ids)
         columns.top_logprobs.extend(
             row if row is None else {names[token_id]: value for token_id, value in row.items()}
             for row in top
         )
-
-    def end_prompt(self) -> None:
-        """What comes next is the completion."""
-        self._offsets.end_part()
 
     def taken(self) -> CompletionLogprobs:
         """What has been added since the last time."""

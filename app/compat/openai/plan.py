@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.compat.openai.request import CompletionRequest
+from app.compat.openai.token_fields import check_tokens
 from app.requests.limits import Limits, check_ids
 from app.requests.token_details import path_bytes
 from app.requests.worker_threads import check_wanted
@@ -65,6 +66,7 @@ def plan_prompts(
         InvalidQuery: a prompt or a setting is at fault; named.
     """
     _check_choices(request)
+    check_tokens(request, info)
     paths = _paths(request, tokenizer, info)
     _check_echoes(request, paths)
     _check_entries(request, limits, paths)
@@ -83,7 +85,8 @@ def plan_prompts(
 
 def is_one_greedy_token(request: CompletionRequest) -> bool:
     """Whether the completion is the most probable token behind the prompt, and no more."""
-    return request.max_tokens == 1 and request.beams == 1 and not request.stream
+    one = request.max_tokens == 1 and request.beams == 1 and not request.stream
+    return one and not request.token_rules.masks
 
 
 def lists_prompt(request: CompletionRequest) -> bool:

@@ -25,6 +25,7 @@ from app.compat.foreign_fields import (
     UnsupportedFields,
 )
 from app.compat.openai.prompt_logprobs import PromptLogprobsCount
+from app.compat.openai.token_fields import TokenFields
 from app.schemas.bounds import (
     MAX_BEAMS,
     MAX_NEW_TOKENS,
@@ -74,7 +75,6 @@ _NOT_SERVED: Final = {
     "temperature": "0: nothing is sampled here, the most probable completion is searched",
     "frequency_penalty": "0: log-probabilities are the model's own here",
     "presence_penalty": "0: log-probabilities are the model's own here",
-    "logit_bias": "empty: log-probabilities are the model's own here",
 }
 """What the fields that must hold their neutral value, which is falsy, should be, and why."""
 
@@ -93,7 +93,7 @@ class StreamOptions(ForeignRequest, Request):
     """Pieces are never padded."""
 
 
-class CompletionRequest(UnsupportedFields, ServingOptions):
+class CompletionRequest(UnsupportedFields, TokenFields, ServingOptions):
     """Prompts to be continued by the most probable completions, or to be scored themselves."""
 
     noop_values: ClassVar[Neutral] = COMPLETION_DEFAULTS
@@ -140,10 +140,6 @@ class CompletionRequest(UnsupportedFields, ServingOptions):
     """Not served: 0."""
     presence_penalty: OnlyZero = 0.0
     """Not served: 0."""
-    logit_bias: (
-        Annotated[dict[str, float], Field(json_schema_extra={"maxProperties": 0})] | None
-    ) = None
-    """Not served: null or empty."""
     add_special_tokens: bool = False
     """Put before a text what the tokenizer's own rule puts there; a text that begins with it gets
     no second."""

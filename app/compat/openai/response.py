@@ -14,7 +14,8 @@ class CompletionLogprobs(ResponseModel):
     """The listed tokens of one choice; every column has an entry for each."""
 
     text_offset: list[int]
-    """Characters of the choice's text before the token."""
+    """Characters before the token, of the prompt's text and the completion's, whether the prompt is
+    echoed or not. Behind the text's end for a token that a stop has taken out of the text."""
     token_logprobs: list[float | None]
     """Natural logs; null for the first token of an echoed prompt, which nothing comes before."""
     tokens: list[str]
@@ -28,11 +29,13 @@ class CompletionChoice(ResponseModel):
     """One completion of one prompt."""
 
     text: str
-    """With ``echo`` the prompt's text first. Without an end token."""
+    """With ``echo`` the prompt's text first. Without an end token, and without other control tokens
+    that were generated unless ``skip_special_tokens`` is false; cut before a stop text."""
     index: int
     """``n`` times the prompt's place among the prompts, plus the choice's among its own."""
     logprobs: CompletionLogprobs | None
-    """Null unless asked for. The last token is listed even where it ends the text."""
+    """Null unless asked for. Every token that was generated is listed, also one that ends the text
+    and those of a stop text."""
     finish_reason: Literal["stop", "length"] | None
     """``stop``: an end token or a stop text. ``length``: ``max_tokens``. Null in a piece of a
     stream that goes on."""

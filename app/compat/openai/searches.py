@@ -14,7 +14,7 @@ from app.requests.deadline import Deadline
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.service import ScoringService
-from model_runtime import ChainruleError, InvalidQuery
+from model_runtime import ChainruleError, InvalidQuery, NothingFollows
 
 T = TypeVar("T")
 Event = DecodedToken | DecodeResponse
@@ -38,14 +38,14 @@ async def run_searches(
         ChainruleError: what a search failed with, naming its prompt where that is at fault.
     """
 
-    template = _template(request)
+    template, rules = _template(request), request.token_rules
     replies: dict[str, DecodeResponse] = {}
     left = iter(paths)
 
     async def search() -> None:
         for path in left:
             try:
-                replies[path.param] = await service.decode(_search(template, path), deadline)
+                replies[path.param] = await service.decode(_search(template, path), deadline, rules)
             except InvalidQuery as error:
                 raise located(error, request, path) from error
 
@@ -69,11 +69,13 @@ def stream_searches(
 
     They raise as ``run_searches`` does.
     """
-    template = _template(request)
+    template, rules = _template(request), request.token_rules
 
     async def stream(path: PromptPath) -> AsyncGenerator[Event, None]:
         try:
-            async with aclosing(service.stream(_search(template, path), deadline)) as events:
+            async with aclosing(
+                service.stream(_search(template, path), deadline, rules=rules)
+            ) as events:
                 async for event in events:
                     yield event
         except InvalidQuery as error:
@@ -114,6 +116,8 @@ def located(error: ChainruleError, request: CompletionRequest, path: PromptPath)
         return error
     if error.param in ("num_beams", "num_return_sequences"):
         param = "n" if request.best_of is None else "best_of"
+    elif isinstance(error, NothingFollows):
+        param = request.mask_param
     else:
         param = path.param
     return error.at(param)

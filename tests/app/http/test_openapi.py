@@ -156,6 +156,10 @@ CASES: list[tuple[type[Request], dict[str, Any], list[dict[str, Any]]]] = [
         {"frequency_penalty": -1}, {"presence_penalty": 0}, {"seed": 2**63}, {"seed": -(2**63)},
         {"seed": 2**63 + 2**12}, {"priority": 2**63}, {"priority": 2**63 + 2**12},
         {"top_k": -1}, {"top_k": 7}, {"min_p": None}, {"use_beam_search": True},
+        {"logit_bias": {"5": -100, "6": 100, "7": 0}}, {"logit_bias": {"05": 100}},
+        {"logit_bias": {"5": 99}}, {"allowed_token_ids": []}, {"allowed_token_ids": [5]},
+        {"skip_special_tokens": False}, {"prompt_logprobs": 5}, {"prompt_logprobs": 1001},
+        {"prompt_logprobs": 0, "stream": True}, {"prompt_logprobs": 0, "max_tokens": 0},
     ]),
     (TokenizeRequest, {}, [
         {}, {"prompt": "a"}, {"messages": [{"role": "user", "content": "a"}]},

@@ -108,7 +108,7 @@ async def test_one_token_is_what_a_search_of_one_finds(
     for prompt in ("it is", "it is yes", "b", "x"):
         for ignore_eos in (False, True):
             body: dict[str, Any] = {"max_tokens": 1, "ignore_eos": ignore_eos}
-            choice = await choice_of(client, prompt=prompt, **body)
+            choice = await choice_of(client, prompt=prompt, skip_special_tokens=False, **body)
             (found,) = (await call(client, "decode", context=prompt, **body))["sequences"]
             assert choice["text"] == found["text"]
             assert choice["finish_reason"] == found["finish_reason"]
@@ -234,11 +234,12 @@ async def test_an_echo_with_a_longer_completion(client: httpx.AsyncClient) -> No
 
 async def test_choices_come_in_the_order_of_their_prompts(client: httpx.AsyncClient) -> None:
     """With ``n`` the choices of one prompt stand together, best first, all numbered through."""
-    answer = await complete(client, prompt=["it is", "a"], n=2, max_tokens=2)
+    prompts = ["it is", "a"]
+    answer = await complete(client, prompt=prompts, n=2, max_tokens=2, skip_special_tokens=False)
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
     texts = [choice["text"] for choice in answer["choices"]]
     beam = {"strategy": "beam", "num_beams": 2, "num_return_sequences": 2, "max_tokens": 2}
-    for place, context in enumerate(("it is", "a")):
+    for place, context in enumerate(prompts):
         found = (await call(client, "decode", context=context, **beam))["sequences"]
         assert texts[2 * place : 2 * place + 2] == [sequence["text"] for sequence in found]
     assert answer["usage"]["completion_tokens"] == 8
