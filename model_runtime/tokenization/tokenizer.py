@@ -9,23 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers.normalizers import Normalizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
 from model_runtime.tokenization.added_ids import Ids, leading_ids, pair_ids
 from model_runtime.tokenization.folder_json import names_code
-from model_runtime.tokenization.split_points import split_pattern, steps_of
+from model_runtime.tokenization.split_points import split_pattern
+from model_runtime.tokenization.text_normalizer import text_normalizer
 from model_runtime.tokenization.token_bytes import longest_token, uncovered_bytes, vocabulary_bytes
-
-_WRITE_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-_READ_SPACES = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
-_BARE_SPEC = {
-    "version": "1.0",
-    "added_tokens": [],
-    "model": {"type": "BPE", "vocab": {}, "merges": []},
-}
-"""A tokenizer without tokens, for its normalizer alone."""
 
 _NO_LIMIT = 10**18
 """Of a tokenizer's longest text; transformers writes 10**30 where none is set."""
@@ -67,7 +58,7 @@ class Tokenizer:
         self._uncovered = uncovered_bytes(spec, self._bytes)
         self._longest = longest_token(spec, self._bytes)
         self._split = split_pattern(spec, self._bytes)
-        self._normalizer = _text_normalizer(spec)
+        self._normalizer = text_normalizer(spec)
         self.vocab_size = len(self._bytes)
         self.head_rows = self.vocab_size if head_rows is None else head_rows
         self.bos_token_id: int | None = hf_tokenizer.bos_token_id
@@ -367,19 +358,6 @@ def _rust(serialized: str, *, parse_special: bool) -> tokenizers.Tokenizer:
     rust.no_truncation()  # a tokenizer file may ask for it, and nothing is cut silently here
     rust.no_padding()
     return rust
-
-
-def _text_normalizer(spec: Mapping[str, Any]) -> Normalizer | None:
-    """The steps that change more of a text than how its spaces are written, if there are any."""
-    steps = [s for s in steps_of(spec.get("normalizer"), "normalizers") if s["type"] != "Prepend"]
-    if all(step == _WRITE_SPACES for step in steps):
-        return None
-    if any(step["type"] == "Replace" and "▁" in step["content"] for step in steps):
-        steps.append(_READ_SPACES)
-    normalizer = {"type": "Sequence", "normalizers": steps}
-    bare = _BARE_SPEC | {"normalizer": normalizer}
-    found: Normalizer = tokenizers.Tokenizer.from_str(json.dumps(bare)).normalizer
-    return found
 
 
 def _utf8(text: str, param: str | None) -> bytes:
