@@ -68,7 +68,7 @@ LAYERS = {
         ("routers",),
         ("compat",),
         ("dependencies",),
-        ("audit",),
+        ("audit", "decisions"),
         ("service",),
         ("decoding", "scoring"),
         ("cache", "client", "http"),

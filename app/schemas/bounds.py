@@ -129,6 +129,9 @@ MAX_QUESTIONS = 400
 MAX_OPTIONS = 255
 """Questions of a decisions request, and options of each."""
 
+MAX_DECISION_PATHS = 131_072
+"""Options of all its questions, each as often as there are orders in which they are shown."""
+
 MAX_TEMPLATE_CHARS = 16_384
 """Of a rerank prompt, and of the instruction in it."""
 

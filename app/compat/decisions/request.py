@@ -93,8 +93,8 @@ def _require_distinct(values: list[Any]) -> None:
             )
 
 
-Question = PredicateQuestion | ChoiceQuestion | ScoreQuestion
-AnyQuestion = Annotated[
+AnyQuestion = PredicateQuestion | ChoiceQuestion | ScoreQuestion
+QuestionByType = Annotated[
     Annotated[PredicateQuestion, Tag("predicate")]
     | Annotated[ChoiceQuestion, Tag("choice")]
     | Annotated[ScoreQuestion, Tag("score")],
@@ -119,7 +119,7 @@ class DecisionRequest(UnsupportedFields, ServingOptions):
     input: Text | Annotated[list[InputItem], Field(max_length=MAX_MESSAGES, fail_fast=True)]
     """What the questions are about: text, or messages."""
     questions: Annotated[
-        list[AnyQuestion], Field(min_length=1, max_length=MAX_QUESTIONS, fail_fast=True)
+        list[QuestionByType], Field(min_length=1, max_length=MAX_QUESTIONS, fail_fast=True)
     ]
     """Each is answered by itself; the others do not change its answer."""
     prompt_cache_key: Annotated[str, Field(max_length=MAX_CACHE_SALT_CHARS)] | None = None

@@ -7,7 +7,7 @@ from functools import partial
 from fastapi import APIRouter, Response
 
 from app.compat.batch_result import unwrap_results
-from app.compat.decisions.plan import plan_decisions, question_of, read_decisions
+from app.compat.decisions.questions import answer_to, input_text, questions_of
 from app.compat.decisions.request import DecisionRequest
 from app.compat.decisions.response import (
     DecisionResponse,
@@ -15,11 +15,14 @@ from app.compat.decisions.response import (
     InputTokensDetails,
     OutputTokensDetails,
 )
+from app.decisions.answers import read_decisions
+from app.decisions.plan import DecisionPlan, plan_decisions
 from app.dependencies import FactsDependency, ServiceDependency
 from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, json_reply
 from app.schemas.response import Usage
-from app.scoring.token_paths import PathScores
+from app.scoring.token_paths import PathQueries, PathScores
+from model_runtime import ModelInfo, Tokenizer
 
 router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
@@ -40,21 +43,26 @@ async def decide(
     options of the question. They say how the model weighs these options against each other, and
     nothing of how likely it is to answer with none of them. The input is computed once.
     """
-    plan = partial(plan_decisions, request)
     serving_options = request.serving_options
-    found = await service.score_paths(serving_options, plan)
+    found = await service.score_paths(serving_options, partial(_plan, request))
     facts.update(found.usage.model_dump())
     answer = await service.run_blocking(serving_options, lambda *_: _response(request, found))
     return await json_reply(answer, service.deadline(serving_options))
 
 
-def _response(request: DecisionRequest, found: PathScores[list[int]]) -> DecisionResponse:
-    answers = unwrap_results(found.answers, partial(question_of, found.plan))
+def _plan(
+    request: DecisionRequest, tokenizer: Tokenizer, info: ModelInfo
+) -> PathQueries[DecisionPlan]:
+    return plan_decisions(input_text(request), questions_of(request), "none", tokenizer, info)
+
+
+def _response(request: DecisionRequest, found: PathScores[DecisionPlan]) -> DecisionResponse:
+    decisions = read_decisions(found.plan, unwrap_results(found.answers, found.plan.param))
     return DecisionResponse(
         id=f"decision-{found.id}",
         created=found.created,
         model=found.model,
-        answers=read_decisions(request.questions, answers),
+        answers=list(map(answer_to, request.questions, decisions)),
         usage=_usage(found.usage),
         fingerprint=found.fingerprint,
         timings_ms=found.timings_ms,

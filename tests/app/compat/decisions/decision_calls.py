@@ -6,6 +6,11 @@ from typing import Any
 
 import httpx
 
+from app.compat.decisions.questions import input_text, questions_of
+from app.compat.decisions.request import DecisionRequest
+from app.decisions.plan import DecisionPlan, plan_decisions
+from app.scoring.token_paths import PathQueries
+from model_runtime import ModelInfo, Tokenizer
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import BOS, END, STOP, FakeEngine, ToyTokenizer
 
@@ -100,3 +105,11 @@ def prompts(engine: FakeEngine) -> list[str]:
     """The texts before the scored tokens of what the engine was asked, each once."""
     decode = engine.tokenizer.decode
     return list(dict.fromkeys(decode(q.tokens[: q.score_from]) for q in engine.queries))
+
+
+def planned(
+    body: dict[str, Any], tokenizer: Tokenizer, info: ModelInfo
+) -> PathQueries[DecisionPlan]:
+    """What a body asks a model."""
+    request = DecisionRequest.model_validate(body)
+    return plan_decisions(input_text(request), questions_of(request), "none", tokenizer, info)

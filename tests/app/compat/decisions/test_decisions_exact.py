@@ -9,11 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.compat.decisions.plan import plan_decisions
-from app.compat.decisions.request import DecisionRequest
 from model_runtime import Engine, EngineConfig, probabilities
 from tests.app.calls import call
-from tests.app.compat.decisions.decision_calls import choice, decide, predicate, score
+from tests.app.compat.decisions.decision_calls import choice, decide, planned, predicate, score
 from tests.app.conftest import client_of, shell_app
 from tests.conftest import TinyFolder
 
@@ -61,10 +59,10 @@ async def test_the_numbers_are_those_of_the_native_route(
 ) -> None:
     """An option's log-probability is /v1/score's of the same chat with its end, to the bit."""
     answer = await decide(client, *QUESTIONS, input=INPUT)
-    request = DecisionRequest.model_validate({"input": INPUT, "questions": QUESTIONS})
-    plan = plan_decisions(request, engine.tokenizer, engine.info)
+    plan = planned({"input": INPUT, "questions": QUESTIONS}, engine.tokenizer, engine.info)
     first = 0
-    for count, one in zip(plan.plan, answer["answers"], strict=True):
+    for question, one in zip(plan.plan.questions, answer["answers"], strict=True):
+        count = len(question.options)
         query = plan.queries[first]
         rendered = engine.tokenizer.decode(query.tokens[: query.score_from])
         content = rendered.split("<|im_start|>user\n")[1].split("<|im_end|>")[0]

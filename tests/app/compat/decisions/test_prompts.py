@@ -7,13 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from app.compat.decisions.plan import plan_decisions
-from app.compat.decisions.request import DecisionRequest
 from model_runtime import Tokenizer
 from tests.app.compat.decisions.decision_calls import (
     chat_engine,
     choice,
     decide,
+    planned,
     predicate,
     prompts,
     score,
@@ -135,13 +134,10 @@ async def test_the_input_is_the_same_tokens_for_every_question(
 def test_the_pieces_are_the_tokens_of_the_whole(tiny_folder: TinyFolder, kind: str) -> None:
     """The texts are cut where tokenizers cut: the prompt has the tokens of its whole text."""
     tokenizer = Tokenizer.load(tiny_folder(kind))
-    request = DecisionRequest.model_validate(
-        {
-            "input": "It is raining; the capital of Japan is Tokyo!",
-            "questions": [predicate(), choice(), score("low", "high")],
-        }
-    )
-    plan = plan_decisions(request, tokenizer, chat_engine().info)
-    for query in plan.queries:
+    body = {
+        "input": "It is raining; the capital of Japan is Tokyo!",
+        "questions": [predicate(), choice(), score("low", "high")],
+    }
+    for query in planned(body, tokenizer, chat_engine().info).queries:
         prompt = list(query.tokens[: query.score_from])
         assert prompt == tokenizer.encode(tokenizer.decode(prompt), parse_special=True)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.compat.decisions import plan as decision_plan
+from app.decisions import plan as decision_plan
 from model_runtime import NonFiniteLogits, PathTooLong
 from tests.app.compat.decisions.decision_calls import (
     LAW,
