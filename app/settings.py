@@ -31,6 +31,7 @@ from app.environment import (
     variables_of_services,
 )
 from app.schemas.bounds import MAX_BODY_BYTES, MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP_LOGPROBS
+from app.schemas.debias import Debias
 from model_runtime import EngineConfig
 
 logger = logging.getLogger(__name__)
@@ -164,6 +165,10 @@ class Settings(BaseSettings):
     """What the prompt says of the task; by default the template's own words."""
     rerank_labels: Labels = ()
     """The tokens for yes and no, with their spaces, as in " yes, no"; by default the template's."""
+
+    decision_debias: Debias = "none"
+    """Orders in which POST /v1/systemone shows the options of a question, where its request does
+    not say: as sent, in their rotations, or up to 4 options in every order."""
 
     metrics_key: bool = True
     """Whether /metrics wants an API key, where there is one."""

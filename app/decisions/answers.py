@@ -62,10 +62,10 @@ def read_decisions(plan: DecisionPlan, answers: Sequence[LogprobResult]) -> list
     rest = map(_logprob, answers)
     return [
         _decision(
-            [list(islice(rest, len(question.options))) for _ in range(orders)],
+            [list(islice(rest, len(question.options))) for _ in orders],
             plan.debias != "none",
         )
-        for question, orders in zip(plan.questions, plan.order_counts, strict=True)
+        for question, orders in zip(plan.questions, plan.orders, strict=True)
     ]
 
 

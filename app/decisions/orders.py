@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import factorial
-from typing import Final, Literal
 
 from app.decisions.question import Question
+from app.schemas.bounds import MAX_PERMUTED_OPTIONS
+from app.schemas.debias import Debias
 from model_runtime import InvalidQuery
-
-Debias = Literal["none", "cyclic", "all"]
-"""none shows the options once, in the order in which they were sent. cyclic shows n options in
-their n rotations, all in every order. A scale is never torn apart: both show it from the lowest
-level and from the highest."""
-
-MAX_PERMUTED_OPTIONS: Final = 4
-"""Options of a question that may be shown in every order: these have 24."""
 
 Order = tuple[int, ...]
 """Indices into a question's options, as they are shown from top to bottom."""

@@ -1,9 +1,10 @@
 """The prompt of a question: what the model reads before the options are scored.
 
-The input comes first, so that it is computed once for all questions::
+The input comes first, so that it is computed once for all questions; the options come last, so
+that a question shown in several orders costs its listing again and nothing else::
 
-    OPENING  input  CLOSING | question  options  ANSWER | the answer's turn | option | its end
-    └── the same for all ──┘  └──── the question's own ────┘
+    OPENING  input  CLOSING | what is asked | - option | - option | the answer's turn | option | end
+    └── the same for all ──┘└ for a question ┘└─────── for an order of it ────────┘
 
 With a chat template the whole is one message of the user, and an option is what the assistant
 says, closed by any of the model's end tokens. Without one it is plain text: ``Answer:``, the
@@ -28,13 +29,16 @@ OPENING: Final = "Read this input and answer the question behind it.\n\n"
 CLOSING: Final = "\n\nThat is the end of the input.\n"
 STATEMENT: Final = "Statement: {instructions}\n"
 QUESTION: Final = "Question: {instructions}\n"
-TRUTH: Final = "Is this true of the input?\n"
-CHOICE: Final = "Which of these is the answer?\n"
-RISING: Final = "Which level is it, from the lowest to the highest?\n"
-FALLING: Final = "Which level is it, from the highest to the lowest?\n"
-OPTION: Final = "- {text}\n"
-DESCRIBED: Final = "- {text}: {description}\n"
-ANSWER: Final = "Answer with one of these, word for word."
+ASKED: Final = {
+    "predicate": "Is this true of the input? Answer with one of these, word for word:\n",
+    "choice": "Which of these is the answer? Answer with one of them, word for word:\n",
+    "score": "Which of these levels is it? Answer with one of them, word for word.\n",
+}
+RISING: Final = "From the lowest to the highest:\n"
+FALLING: Final = "From the highest to the lowest:\n"
+OPTION: Final = "- {text}"
+DESCRIBED: Final = "- {text}: {description}"
+BETWEEN: Final = "\n"
 YES, NO = "yes", "no"
 
 PLAIN_TURN: Final = "\nAnswer:"
@@ -42,8 +46,8 @@ PLAIN_OPTION: Final = " "
 PLAIN_END: Final = "\n"
 
 _WORDS = (
-    *(OPENING, CLOSING, STATEMENT, QUESTION, TRUTH, CHOICE, RISING, FALLING, OPTION, DESCRIBED),
-    *(ANSWER, YES, NO, PLAIN_TURN, PLAIN_OPTION, PLAIN_END),
+    *(OPENING, CLOSING, STATEMENT, QUESTION, *ASKED.values(), RISING, FALLING),
+    *(OPTION, DESCRIBED, BETWEEN, YES, NO, PLAIN_TURN, PLAIN_OPTION, PLAIN_END),
 )
 
 PROMPT_TEMPLATE: Final = sha256("\0".join(_WORDS).encode()).hexdigest()[:12]
@@ -100,29 +104,23 @@ def shared_text(input_text: str) -> str:
     return OPENING + input_text + CLOSING
 
 
-def question_text(question: Question, order: Order) -> str:
-    """A question and its options, shown in this order."""
-    lines = "".join(_line(question.options[index]) for index in order)
-    return _asked(question) + _words(question, order) + lines + ANSWER
-
-
-def _asked(question: Question) -> str:
-    """What it asks, in the words of whoever asks it."""
-    if question.instructions is None:
-        return ""
+def question_text(question: Question) -> str:
+    """What is asked, in the words of whoever asks it and in ours; the options follow."""
     form = STATEMENT if question.kind == "predicate" else QUESTION
-    return form.replace("{instructions}", question.instructions)
+    if question.instructions is None:
+        return ASKED[question.kind]
+    return form.replace("{instructions}", question.instructions) + ASKED[question.kind]
 
 
-def _words(question: Question, order: Order) -> str:
-    if question.kind == "predicate":
-        return TRUTH
-    if question.kind == "choice":
-        return CHOICE
+def direction_text(question: Question, order: Order) -> str:
+    """What is said of the order in which the options follow: of a scale, where it begins."""
+    if question.kind != "score":
+        return ""
     return RISING if order[0] <= order[-1] else FALLING
 
 
-def _line(option: Option) -> str:
-    if option.description is None:
-        return OPTION.format(text=option.text)
-    return DESCRIBED.format(text=option.text, description=option.description)
+def option_lines(option: Option) -> tuple[str, str]:
+    """An option as it is listed: above another one, and as the last."""
+    form = OPTION if option.description is None else DESCRIBED
+    line = form.format(text=option.text, description=option.description)
+    return line + BETWEEN, line

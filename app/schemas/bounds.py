@@ -129,6 +129,9 @@ MAX_QUESTIONS = 400
 MAX_OPTIONS = 255
 """Questions of a decisions request, and options of each."""
 
+MAX_PERMUTED_OPTIONS = 4
+"""Options of a question that is asked in every order of them: these have 24."""
+
 MAX_DECISION_PATHS = 131_072
 """Options of all its questions, each as often as there are orders in which they are shown."""
 

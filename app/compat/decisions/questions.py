@@ -16,10 +16,13 @@ from app.compat.decisions.response import (
     ChoiceAnswer,
     LevelProbability,
     OptionProbability,
+    OrderRanges,
     PredicateAnswer,
     ScoreAnswer,
+    ShareRange,
 )
 from app.decisions.answers import Decision
+from app.decisions.orders import OrderRange
 from app.decisions.prompts import NO, YES
 from app.decisions.question import Option, Question
 
@@ -40,7 +43,10 @@ def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
     """What was decided, in the API's shape."""
     shares = decision.probabilities
     if isinstance(question, PredicateQuestion):
-        return PredicateAnswer(name=question.name, probability=shares[0])
+        return PredicateAnswer(
+            name=question.name, probability=shares[0], orders=_ranges(decision.orders, 1)
+        )
+    orders = _ranges(decision.orders, len(shares))
     if isinstance(question, ChoiceQuestion):
         values = [choice.value for choice in question.choices]
         return ChoiceAnswer(
@@ -51,6 +57,7 @@ def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
                 OptionProbability(value=value, probability=share)
                 for value, share in zip(values, shares, strict=True)
             ],
+            orders=orders,
         )
     return ScoreAnswer(
         name=question.name,
@@ -60,7 +67,19 @@ def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
             LevelProbability(value=value, label=level.label, probability=share)
             for value, (level, share) in enumerate(zip(question.levels, shares, strict=True))
         ],
+        orders=orders,
     )
+
+
+def _ranges(orders: OrderRange | None, options: int) -> OrderRanges | None:
+    """Those of the first options."""
+    if orders is None:
+        return None
+    ranges = [
+        ShareRange(lowest=lowest, highest=highest)
+        for lowest, highest in zip(orders.lowest, orders.highest, strict=True)
+    ]
+    return OrderRanges(count=orders.count, flipped=orders.flipped, ranges=ranges[:options])
 
 
 def _question(question: AnyQuestion, place: int) -> Question:

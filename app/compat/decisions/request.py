@@ -11,6 +11,7 @@ from app.compat.decisions.input import MAX_PARTS, InputItem, QuestionPart, by_ty
 from app.compat.foreign_fields import OPENAI_DEFAULTS, ForeignRequest, Neutral, UnsupportedFields
 from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES, MAX_OPTIONS, MAX_QUESTIONS
 from app.schemas.conditions import Schema, absent_or, given, when
+from app.schemas.debias import Debias
 from app.schemas.request import Request, ServingOptions, Text
 
 MAX_NAME_CHARS = 512
@@ -122,6 +123,9 @@ class DecisionRequest(UnsupportedFields, ServingOptions):
         list[QuestionByType], Field(min_length=1, max_length=MAX_QUESTIONS, fail_fast=True)
     ]
     """Each is answered by itself; the others do not change its answer."""
+    debias: Debias | None = None
+    """``cyclic`` shows n options in their n rotations, ``all`` up to 4 options in every order, and
+    probabilities are averaged over these orders, in logarithms. None of the API's own fields."""
     prompt_cache_key: Annotated[str, Field(max_length=MAX_CACHE_SALT_CHARS)] | None = None
     """The same as ``cache_salt``, by the API's own name."""
     prompt_cache_options: PromptCacheOptions | None = None

@@ -41,7 +41,8 @@ async def decide(
     Nothing is generated. The options are listed in the prompt, and each is scored as the model's
     whole answer, to its end; probabilities are the softmax of those log-probabilities over the
     options of the question. They say how the model weighs these options against each other, and
-    nothing of how likely it is to answer with none of them. The input is computed once.
+    nothing of how likely it is to answer with none of them. The input is computed once, also where
+    ``debias`` has the options shown in several orders.
     """
     serving_options = request.serving_options
     found = await service.score_paths(serving_options, partial(_plan, request))
@@ -53,7 +54,9 @@ async def decide(
 def _plan(
     request: DecisionRequest, tokenizer: Tokenizer, info: ModelInfo
 ) -> PathQueries[DecisionPlan]:
-    return plan_decisions(input_text(request), questions_of(request), "none", tokenizer, info)
+    questions = questions_of(request)
+    debias = request.debias or "none"
+    return plan_decisions(input_text(request), questions, debias, tokenizer, info)
 
 
 def _response(request: DecisionRequest, found: PathScores[DecisionPlan]) -> DecisionResponse:

@@ -112,4 +112,6 @@ def planned(
 ) -> PathQueries[DecisionPlan]:
     """What a body asks a model."""
     request = DecisionRequest.model_validate(body)
-    return plan_decisions(input_text(request), questions_of(request), "none", tokenizer, info)
+    questions = questions_of(request)
+    debias = request.debias or "none"
+    return plan_decisions(input_text(request), questions, debias, tokenizer, info)

@@ -41,8 +41,9 @@ async def test_the_whole_prompt_of_a_choice(client: httpx.AsyncClient, engine: F
     assert prompts(engine) == [
         f"{BOS}user:Read this input and answer the question behind it.\n\nit\n\n"
         "That is the end of the input.\n"
-        "Question: Which?\nWhich of these is the answer?\n- a: The first.\n- b\n"
-        f"Answer with one of these, word for word.{END}{BOS}"
+        "Question: Which?\n"
+        "Which of these is the answer? Answer with one of them, word for word:\n"
+        f"- a: The first.\n- b{END}{BOS}"
     ]
 
 
@@ -53,9 +54,11 @@ async def test_predicates_and_scales_ask_in_their_own_words(
     levels = [{"label": "low", "description": "Hardly."}, {"label": "high"}]
     await decide(client, predicate(), score(levels=levels))
     about_truth, about_level = prompts(engine)
-    assert "Statement: It is so.\nIs this true of the input?\n- yes\n- no\n" in about_truth
-    asked = "Question: How much?\nWhich level is it, from the lowest to the highest?\n"
-    assert f"{asked}- low: Hardly.\n- high\n" in about_level
+    statement = "Statement: It is so.\nIs this true of the input? Answer with one of these, "
+    assert f"{statement}word for word:\n- yes\n- no{END}" in about_truth
+    asked = "Question: How much?\nWhich of these levels is it? Answer with one of them, "
+    scale = "word for word.\nFrom the lowest to the highest:\n- low: Hardly.\n- high"
+    assert f"{asked}{scale}{END}" in about_level
 
 
 async def test_messages_are_shown_with_their_roles(

@@ -162,11 +162,11 @@ async def test_an_input_that_fills_the_model_is_too_long() -> None:
 async def test_all_paths_together_are_bounded(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would be held at once is bounded whatever the number of questions."""
+    """What would be held at once is bounded; the question that is too many is named."""
     monkeypatch.setattr(decision_plan, "MAX_PATH_TOKENS", 2_000)
     await decide(client, predicate())
     error = await refusal(client, *[predicate()] * 10)
-    assert (error["param"], error["code"]) == ("questions", "invalid_value")
+    assert (error["param"], error["code"]) == ("questions.4", "invalid_value")
 
 
 @pytest.mark.parametrize(
