@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from app.decisions.orders import Order
 from app.decisions.prompts import ChatFrame, direction_text, option_lines, question_text
@@ -55,8 +56,8 @@ def encode_questions(
 
     Raises:
         Abandoned: whoever waited for it has left, or its time is over.
-        InvalidQuery: a text cannot be told in tokens, or two options of a question are the same
-            tokens; it names the question.
+        InvalidQuery: a text cannot be told in tokens, or two options of a question cannot be told
+            apart; it names the question.
     """
     texts: dict[str, Ids] = {}
     for question, those in zip(questions, orders, strict=True):
@@ -95,10 +96,11 @@ def _tokens(
 
 
 def _require_distinct(question: Question, options: Sequence[Ids]) -> None:
-    places: dict[Ids, int] = {}
-    for index, ids in enumerate(options):
-        if places.setdefault(ids, index) != index:
-            raise InvalidQuery(
-                f"options {places[ids]} and {index} are the same tokens to this model",
-                question.param,
-            )
+    """No two look alike: in another Unicode form, with other spaces around, to this model."""
+    read: dict[str, int] = {}
+    spelled: dict[Ids, int] = {}
+    for index, (option, ids) in enumerate(zip(question.options, options, strict=True)):
+        text = normalize("NFC", option.text).strip()
+        first = min(read.setdefault(text, index), spelled.setdefault(ids, index))
+        if first != index:
+            raise InvalidQuery(f"options {first} and {index} cannot be told apart", question.param)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 import pytest
+from tokenizers import normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from app.decisions import plan as decision_plan
 from app.decisions import tokens as question_tokens
@@ -14,9 +17,10 @@ from app.decisions.prompts import PROMPT_TEMPLATE
 from app.decisions.question import Option, Question
 from app.schemas.debias import Debias
 from app.scoring.token_paths import PathQueries
-from model_runtime import InvalidQuery, LogprobResult
+from model_runtime import InvalidQuery, LogprobResult, Tokenizer
 from tests.app.compat.decisions.decision_calls import chat_engine
 from tests.app.fake_engine import END
+from tests.conftest import TinyFolder
 
 ENGINE = chat_engine()
 
@@ -80,7 +84,9 @@ def test_the_usage_is_what_is_asked(debias: Debias) -> None:
 def test_one_option_is_certain() -> None:
     """A lone option is answered with probability 1, in its one order."""
     plan = planned(choice("a"), debias="all")
-    (decision,) = read_decisions(plan.plan, [LogprobResult(logprobs=(-1.5,), target_logprobs=(-0.5,))])
+    (decision,) = read_decisions(
+        plan.plan, [LogprobResult(logprobs=(-1.5,), target_logprobs=(-0.5,))]
+    )
     assert decision.probabilities == (1.0,)
     assert decision.logprobs == (-2.0,)
     assert (decision.best, decision.confidence, decision.mean_index) == (0, 1.0, 0.0)
@@ -95,11 +101,34 @@ def test_errors_find_their_question() -> None:
     assert params == [*["first"] * 4, *["second"] * 4]
 
 
-def test_options_that_are_the_same_tokens_are_refused() -> None:
-    """What the model cannot tell apart is no choice."""
-    with pytest.raises(InvalidQuery, match="options 0 and 2 are the same tokens") as refused:
-        planned(choice("a", "x"), choice("a", "x", "a", param="questions.team"))
+@pytest.mark.parametrize("same", ["a", " a", "a\n", "\ta "])
+def test_options_that_look_alike_are_refused(same: str) -> None:
+    """Spaces around a text do not make it another answer."""
+    with pytest.raises(InvalidQuery, match="options 0 and 2 cannot be told apart") as refused:
+        planned(choice("a", "x"), choice("a", "x", same, param="questions.team"))
     assert refused.value.param == "questions.team"
+
+
+def test_unicode_forms_of_a_text_are_one_option() -> None:
+    """A letter with an accent, and a letter and an accent."""
+    with pytest.raises(InvalidQuery, match="cannot be told apart"):
+        planned(choice("caf\u00e9", "cafe\u0301"))
+    planned(choice("cafe", "caf\u00e9"))
+
+
+def test_options_that_are_the_same_tokens_are_refused(tiny_folder: TinyFolder) -> None:
+    """A tokenizer that reads capitals as small letters cannot tell them apart."""
+    tokenizer = Tokenizer(_lower_cased(tiny_folder("llama")))
+    question = choice("Tokyo", "tokyo")
+    plan_decisions("it", [question], "none", Tokenizer.load(tiny_folder("llama")), ENGINE.info)
+    with pytest.raises(InvalidQuery, match="options 0 and 1 cannot be told apart"):
+        plan_decisions("it", [question], "none", tokenizer, ENGINE.info)
+
+
+def _lower_cased(folder: Path) -> PreTrainedTokenizerFast:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    return tokenizer
 
 
 def test_paths_are_bounded_before_anything_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,9 +99,7 @@ def near(values: list[float]) -> object:
 
 def shares(answer: dict[str, Any]) -> dict[Any, float]:
     """The probabilities of a choice or a scale."""
-    return {
-        one.get("label", one["value"]): one["probability"] for one in answer["probabilities"]
-    }
+    return {one.get("label", one["value"]): one["probability"] for one in answer["probabilities"]}
 
 
 def ranges(answer: dict[str, Any]) -> dict[Any, tuple[float, float]]:
@@ -205,12 +203,13 @@ async def test_the_first_order_is_the_one_without_debias(client: httpx.AsyncClie
     """An answer without it is one of those that are averaged, to the bit, and has no orders."""
     questions = [choice(*OPTIONS), predicate(), score("red", "blue", "sky")]
     plain = await decide(client, *questions, input=INPUT)
-    assert plain["answers"] == (await decide(client, *questions, input=INPUT, debias="none"))[
-        "answers"
-    ]
-    assert plain["answers"] == (await decide(client, *questions, input=INPUT, debias=None))[
-        "answers"
-    ]
+    assert (
+        plain["answers"]
+        == (await decide(client, *questions, input=INPUT, debias="none"))["answers"]
+    )
+    assert (
+        plain["answers"] == (await decide(client, *questions, input=INPUT, debias=None))["answers"]
+    )
     assert not any("orders" in answer for answer in plain["answers"])
     averaged = await decide(client, *questions, input=INPUT, debias="cyclic")
     yes = plain["answers"][1]["probability"]
