@@ -3,7 +3,7 @@
 The input comes first, so that it is computed once for all questions; the options come last, so
 that a question shown in several orders costs its listing again and nothing else::
 
-    OPENING  input  CLOSING | what is asked | - option | - option | the answer's turn | option | end
+    OPENING  input  CLOSING | what is asked |  option |  option | the answer's turn | option | end
     └── the same for all ──┘└ for a question ┘└─────── for an order of it ────────┘
 
 With a chat template the whole is one message of the user, and an option is what the assistant
@@ -36,8 +36,8 @@ ASKED: Final = {
 }
 RISING: Final = "From the lowest to the highest:\n"
 FALLING: Final = "From the highest to the lowest:\n"
-OPTION: Final = "- {text}"
-DESCRIBED: Final = "- {text}: {description}"
+OPTION: Final = " {text}"
+DESCRIBED: Final = " {text}: {description}"
 BETWEEN: Final = "\n"
 YES, NO = "yes", "no"
 

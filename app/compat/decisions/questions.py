@@ -14,11 +14,15 @@ from app.compat.decisions.request import (
 from app.compat.decisions.response import (
     Answer,
     ChoiceAnswer,
+    ChoiceOrdersAnswer,
     LevelProbability,
     OptionProbability,
     OrderRanges,
+    OrdersAnswer,
     PredicateAnswer,
+    PredicateOrdersAnswer,
     ScoreAnswer,
+    ScoreOrdersAnswer,
     ShareRange,
 )
 from app.decisions.answers import Decision
@@ -39,14 +43,24 @@ def questions_of(request: DecisionRequest) -> list[Question]:
     return [_question(question, place) for place, question in enumerate(request.questions)]
 
 
-def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
+def answer_to(question: AnyQuestion, decision: Decision) -> Answer | OrdersAnswer:
     """What was decided, in the API's shape."""
+    answer = _answer(question, decision)
+    if decision.orders is None:
+        return answer
+    options = 1 if isinstance(answer, PredicateAnswer) else len(decision.probabilities)
+    fields = {**dict(answer), "orders": _ranges(decision.orders, options)}
+    if isinstance(answer, PredicateAnswer):
+        return PredicateOrdersAnswer(**fields)
+    if isinstance(answer, ChoiceAnswer):
+        return ChoiceOrdersAnswer(**fields)
+    return ScoreOrdersAnswer(**fields)
+
+
+def _answer(question: AnyQuestion, decision: Decision) -> Answer:
     shares = decision.probabilities
     if isinstance(question, PredicateQuestion):
-        return PredicateAnswer(
-            name=question.name, probability=shares[0], orders=_ranges(decision.orders, 1)
-        )
-    orders = _ranges(decision.orders, len(shares))
+        return PredicateAnswer(name=question.name, probability=shares[0])
     if isinstance(question, ChoiceQuestion):
         values = [choice.value for choice in question.choices]
         return ChoiceAnswer(
@@ -57,7 +71,6 @@ def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
                 OptionProbability(value=value, probability=share)
                 for value, share in zip(values, shares, strict=True)
             ],
-            orders=orders,
         )
     return ScoreAnswer(
         name=question.name,
@@ -67,14 +80,11 @@ def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
             LevelProbability(value=value, label=level.label, probability=share)
             for value, (level, share) in enumerate(zip(question.levels, shares, strict=True))
         ],
-        orders=orders,
     )
 
 
-def _ranges(orders: OrderRange | None, options: int) -> OrderRanges | None:
+def _ranges(orders: OrderRange, options: int) -> OrderRanges:
     """Those of the first options."""
-    if orders is None:
-        return None
     ranges = [
         ShareRange(lowest=lowest, highest=highest)
         for lowest, highest in zip(orders.lowest, orders.highest, strict=True)

@@ -6,25 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from app.schemas.response import OmitNone, ResponseModel, Timings
-
-
-class ShareRange(ResponseModel):
-    """How far one option's probability ranges over the orders."""
-
-    lowest: float
-    highest: float
-
-
-class OrderRanges(ResponseModel):
-    """What the order in which options are shown has done to the answer."""
-
-    count: int
-    """Orders in which they were shown."""
-    flipped: bool
-    """Whether the most probable option is another one in some order than in the others."""
-    ranges: list[ShareRange]
-    """Of each option in the request's order; of a predicate that of its probability alone."""
+from app.schemas.response import ResponseModel, Timings
 
 
 class PredicateAnswer(ResponseModel):
@@ -34,8 +16,6 @@ class PredicateAnswer(ResponseModel):
     name: str | None
     probability: float
     """P(yes) / (P(yes) + P(no))."""
-    orders: OmitNone[OrderRanges] = None
-    """Where ``debias`` was asked for; so below."""
 
 
 class OptionProbability(ResponseModel):
@@ -57,7 +37,6 @@ class ChoiceAnswer(ResponseModel):
     """``(n * p - 1) / (n - 1)``, where p is the largest of n probabilities: 0 where all options are
     as likely, 1 where there is no doubt."""
     probabilities: list[OptionProbability]
-    orders: OmitNone[OrderRanges] = None
 
 
 class LevelProbability(ResponseModel):
@@ -79,10 +58,46 @@ class ScoreAnswer(ResponseModel):
     confidence: float
     """As that of a choice."""
     probabilities: list[LevelProbability]
-    orders: OmitNone[OrderRanges] = None
+
+
+class ShareRange(ResponseModel):
+    """How far one option's probability ranges over the orders."""
+
+    lowest: float
+    highest: float
+
+
+class OrderRanges(ResponseModel):
+    """What the order in which options are shown has done to the answer."""
+
+    count: int
+    """Orders in which they were shown."""
+    flipped: bool
+    """Whether the most probable option is another one in some order than in the others."""
+    ranges: list[ShareRange]
+    """Of each option in the request's order; of a predicate that of its probability alone."""
+
+
+class PredicateOrdersAnswer(PredicateAnswer):
+    """Where ``debias`` was asked for; so below."""
+
+    orders: OrderRanges
+
+
+class ChoiceOrdersAnswer(ChoiceAnswer):
+    """With the orders."""
+
+    orders: OrderRanges
+
+
+class ScoreOrdersAnswer(ScoreAnswer):
+    """With the orders."""
+
+    orders: OrderRanges
 
 
 Answer = PredicateAnswer | ChoiceAnswer | ScoreAnswer
+OrdersAnswer = PredicateOrdersAnswer | ChoiceOrdersAnswer | ScoreOrdersAnswer
 
 
 class InputTokensDetails(ResponseModel):
@@ -125,7 +140,7 @@ class DecisionResponse(ResponseModel):
     created: int
     """Unix seconds."""
     model: str
-    answers: list[Answer]
+    answers: list[Answer | OrdersAnswer]
     usage: DecisionUsage
     fingerprint: str
     """Of the model, as every native route reports it."""

@@ -42,11 +42,11 @@ def test_queries_stand_by_question_by_order_by_option() -> None:
     texts = [decode(query.tokens) for query in plan.queries]
     listed = [text.split("word for word:\n")[1].split(END)[0] for text in texts]
     assert listed == [
-        *["- a\n- ab\n- x"] * 3,
-        *["- ab\n- x\n- a"] * 3,
-        *["- x\n- a\n- ab"] * 3,
-        *["- y\n- n"] * 2,
-        *["- n\n- y"] * 2,
+        *[" a\n ab\n x"] * 3,
+        *[" ab\n x\n a"] * 3,
+        *[" x\n a\n ab"] * 3,
+        *[" y\n n"] * 2,
+        *[" n\n y"] * 2,
     ]
     scored = [decode(query.tokens[query.score_from :]) for query in plan.queries]
     assert scored == [*["a", "ab", "x"] * 3, *["y", "n"] * 2]
@@ -57,8 +57,8 @@ def test_a_scale_says_where_it_begins() -> None:
     scale = Question("score", None, (Option("lo"), Option("mid"), Option("hi")), "q")
     plan = planned(scale, debias="all")
     texts = list(dict.fromkeys(ENGINE.tokenizer.decode(q.tokens) for q in plan.queries))
-    assert "word for word.\nFrom the lowest to the highest:\n- lo\n- mid\n- hi" in texts[0]
-    assert "word for word.\nFrom the highest to the lowest:\n- hi\n- mid\n- lo" in texts[3]
+    assert "word for word.\nFrom the lowest to the highest:\n lo\n mid\n hi" in texts[0]
+    assert "word for word.\nFrom the highest to the lowest:\n hi\n mid\n lo" in texts[3]
 
 
 def test_options_of_a_predicate_may_be_described() -> None:
@@ -66,7 +66,7 @@ def test_options_of_a_predicate_may_be_described() -> None:
     told = Question("predicate", None, (Option("yes", "It is."), Option("no")), "q")
     (text, _) = (ENGINE.tokenizer.decode(query.tokens) for query in planned(told).queries)
     asked = "input.\nIs this true of the input? Answer with one of these, word for word:\n"
-    assert f"{asked}- yes: It is.\n- no{END}" in text
+    assert f"{asked} yes: It is.\n no{END}" in text
 
 
 @pytest.mark.parametrize("debias", ["none", "cyclic", "all"])

@@ -51,7 +51,7 @@ class Transformers:
     def _logprob(self, asked: str, listing: tuple[str, ...], option: str) -> float:
         message = (
             f"Read this input and answer the question behind it.\n\n{INPUT}\n\n"
-            f"That is the end of the input.\n{asked}" + "\n".join(f"- {line}" for line in listing)
+            f"That is the end of the input.\n{asked}" + "\n".join(f" {line}" for line in listing)
         )
         prompt = f"<|im_start|>user\n{message}<|im_end|>\n<|im_start|>assistant\n"
         before = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]

@@ -116,7 +116,7 @@ async def test_truth_values_are_not_their_spelling(
         (str, "true"),
     ]
     (prompt,) = prompts(engine)
-    assert '- true\n- false\n- "true"' in prompt
+    assert '\n true\n false\n "true"' in prompt
 
 
 async def test_the_answer_around_the_answers(client: httpx.AsyncClient) -> None:

@@ -43,7 +43,7 @@ async def test_the_whole_prompt_of_a_choice(client: httpx.AsyncClient, engine: F
         "That is the end of the input.\n"
         "Question: Which?\n"
         "Which of these is the answer? Answer with one of them, word for word:\n"
-        f"- a: The first.\n- b{END}{BOS}"
+        f" a: The first.\n b{END}{BOS}"
     ]
 
 
@@ -55,9 +55,9 @@ async def test_predicates_and_scales_ask_in_their_own_words(
     await decide(client, predicate(), score(levels=levels))
     about_truth, about_level = prompts(engine)
     statement = "Statement: It is so.\nIs this true of the input? Answer with one of these, "
-    assert f"{statement}word for word:\n- yes\n- no{END}" in about_truth
+    assert f"{statement}word for word:\n yes\n no{END}" in about_truth
     asked = "Question: How much?\nWhich of these levels is it? Answer with one of them, "
-    scale = "word for word.\nFrom the lowest to the highest:\n- low: Hardly.\n- high"
+    scale = "word for word.\nFrom the lowest to the highest:\n low: Hardly.\n high"
     assert f"{asked}{scale}{END}" in about_level
 
 
