@@ -37,6 +37,7 @@ ONLY_IN = {
     "ray": {"app/cli/score/dataset/"},
     "tenacity": {"app/client/"},
     "tokenizers": {"model_runtime/loading/", "model_runtime/tokenization/"},
+    "zstandard": {"app/http/content_coding.py"},
 }
 """Packages, and the folders and files that may import them."""
 

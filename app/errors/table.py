@@ -8,7 +8,9 @@ RequestRefused              refused before the engine hears of it
 ├── RequestTimeout          408   headers or body do not come
 ├── BodyTooLarge            413
 ├── UnsupportedMediaType    415
+│   └── UnsupportedEncoding 415   compressed in a way that is not read
 ├── MalformedHttp           400   not HTTP, or HTTP that two readers may read differently
+├── MalformedEncoding       400   not what its Content-Encoding says
 ├── MalformedBody           400   not JSON at all
 ├── AmbiguousBody           422   JSON that two readers may read differently
 ├── TooManyBodyBytes        429   other bodies take all the room
@@ -80,7 +82,7 @@ class ModelNotServed(RequestRefused):
 
 
 class BodyTooLarge(RequestRefused):
-    """The body is longer than ``max_body_bytes``."""
+    """The body is longer than ``max_body_bytes``, as it comes or decompressed."""
 
 
 class TooManyBodyBytes(RequestRefused):
@@ -109,7 +111,17 @@ class MalformedHttp(RequestRefused):
 
 
 class UnsupportedMediaType(RequestRefused):
-    """The body is not plain, uncompressed JSON in UTF-8."""
+    """The body is not JSON in UTF-8."""
+
+
+class UnsupportedEncoding(UnsupportedMediaType):
+    """The body is compressed in a way that is not read; the answer says which ways are."""
+
+    headers: ClassVar = {"Accept-Encoding": "gzip, zstd"}
+
+
+class MalformedEncoding(RequestRefused):
+    """The body is not what its ``Content-Encoding`` says, or not all of it."""
 
 
 class MalformedBody(RequestRefused):
@@ -178,6 +190,7 @@ ERROR_SPECS: Final[dict[type[Exception], ErrorSpec]] = {
     BodyTooLarge: ErrorSpec(413, _INVALID, "body_too_large"),
     UnsupportedMediaType: ErrorSpec(415, _INVALID, "unsupported_media_type"),
     MalformedHttp: ErrorSpec(400, _INVALID, "malformed_http"),
+    MalformedEncoding: ErrorSpec(400, _INVALID, "malformed_encoding"),
     MalformedBody: ErrorSpec(400, _INVALID, "malformed_json"),
     AmbiguousBody: ErrorSpec(422, _INVALID, "ambiguous_json"),
     TooManyBodyBytes: ErrorSpec(429, "rate_limit_error", "too_many_body_bytes"),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from email.message import Message
-from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Request, Response
@@ -16,9 +13,14 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 
-from app.errors.table import AmbiguousBody, MalformedBody, UnsupportedMediaType
+from app.errors.table import (
+    AmbiguousBody,
+    MalformedBody,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+)
 from app.http.strict_json import AmbiguousJson, MalformedJson, parse_json
-from app.requests.worker_threads import on_loop
+from app.requests.bounded_threads import BoundedThreads
 
 LARGE_BODY = 65_536
 """Bytes from which on a body is parsed and validated off the event loop."""
@@ -31,7 +33,8 @@ and short texts are some 20 times as large in Python."""
 class JsonRoute(APIRoute):
     """Use as ``APIRouter(route_class=JsonRoute)`` wherever a route takes a body.
 
-    The body must be declared as uncompressed ``application/json`` in UTF-8 (else 415).
+    The body must be declared as ``application/json`` in UTF-8 (else 415). ``BodyLimit`` has
+    decompressed it where it came compressed.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -62,24 +65,16 @@ class Parser:
     """Parses and validates large bodies on ``PARSING_THREADS`` threads of its own."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(PARSING_THREADS, "parse")
-        self._free = asyncio.Semaphore(PARSING_THREADS)
+        self._threads = BoundedThreads(PARSING_THREADS, "parse")
 
     async def read(self, body: bytes, kind: TypeAdapter[Any]) -> Any:
         """The body as the route declares it.
-
-        A caller that is cancelled while it waits for its turn takes its body away with it. Where
-        the thread has begun, the turn ends with the thread.
 
         Raises:
             MalformedBody, AmbiguousBody: it is not JSON, or not one value only.
             RequestValidationError: it is JSON of another kind.
         """
-        await self._free.acquire()
-        running = self._threads.submit(_read_large, body, kind)
-        result = asyncio.wrap_future(running)
-        running.add_done_callback(partial(on_loop, result.get_loop(), self._free.release))
-        return await result
+        return await self._threads.run(_read_large, body, kind)
 
 
 class _JsonRequest(Request):
@@ -123,15 +118,20 @@ def _read_large(body: bytes, kind: TypeAdapter[Any]) -> Any:
 
 
 def _require_json(headers: Headers) -> None:
-    coding = headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise UnsupportedMediaType("A compressed request body is not read; send it as it is.")
+    if any(one.strip().lower() != "identity" for one in headers.getlist("content-encoding")):
+        raise UnsupportedEncoding(
+            "This Content-Encoding is not read; send the body as it is, or as gzip or zstd alone."
+        )
     declared = headers.get("content-type")
     if declared is None and not _has_body(headers):
         return
     media = Message()
     media["content-type"] = declared or "application/octet-stream"
     charset = media.get_content_charset("utf-8")
+    if media.get_content_type() == "multipart/form-data":
+        raise UnsupportedMediaType(
+            "Images and other files are not read; send the body as Content-Type: application/json."
+        )
     if media.get_content_type() != "application/json" or charset not in ("utf-8", "utf8"):
         raise UnsupportedMediaType("Send the request body as Content-Type: application/json.")
 

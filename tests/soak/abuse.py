@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import socket
@@ -195,6 +196,7 @@ def _body(path: str, body: object, more: str = _JSON, key: str | None = None) ->
 
 
 _ONE = {"context": [5], "candidates": [[6]]}
+_BOMB = gzip.compress(bytes(20 * MAX_BODY_BYTES))
 _ABUSES: dict[str, Abuse] = {
     "leave the queue": _leave_queued,
     "flood": _flood,
@@ -222,7 +224,9 @@ _ABUSES: dict[str, Abuse] = {
     "wrong key": _body("/v1/score", _ONE, key="wrong"),
     "no key": _body("/v1/score", _ONE, key=""),
     "wrong type": _body("/v1/score", _ONE, "Content-Type: text/plain\r\n"),
-    "compressed": _body("/v1/score", _ONE, f"{_JSON}Content-Encoding: gzip\r\n"),
+    "compressed unheard of": _body("/v1/score", _ONE, f"{_JSON}Content-Encoding: br\r\n"),
+    "not compressed": _body("/v1/score", _ONE, f"{_JSON}Content-Encoding: gzip\r\n"),
+    "bomb": _body("/v1/score", _BOMB, f"{_JSON}Content-Encoding: gzip\r\n"),
     "no path": _body("/v1/nothing", _ONE),
     "wrong method": _body("/health/live", _ONE),
     "wrong host": _bytes(lambda _: b"GET /health HTTP/1.1\r\nHost: x/docs?\r\n\r\n"),
@@ -239,14 +243,14 @@ EXPECTED: dict[str, frozenset[str]] = {
     ),
     **dict.fromkeys(("slow headers", "half a body"), frozenset({"408"})),
     "endless chunks": frozenset({"413", CLOSED}),
-    "too large": frozenset({"413"}),
-    **dict.fromkeys(("deep JSON", "no JSON"), frozenset({"400"})),
+    **dict.fromkeys(("too large", "bomb"), frozenset({"413"})),
+    **dict.fromkeys(("deep JSON", "no JSON", "not compressed"), frozenset({"400"})),
     **dict.fromkeys(
         ("equal keys", "no number", "unknown keys", "bad ids", "too long"), frozenset({"422"})
     ),
     "no time": frozenset({"504"}),
     **dict.fromkeys(("wrong key", "no key"), frozenset({"401"})),
-    **dict.fromkeys(("wrong type", "compressed"), frozenset({"415"})),
+    **dict.fromkeys(("wrong type", "compressed unheard of"), frozenset({"415"})),
     "no path": frozenset({"404"}),
     "wrong method": frozenset({"405"}),
 }
