@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -169,8 +170,31 @@ class ModelCard(ResponseModel):
     limits: LimitsCard
 
 
+class NamedModel(ResponseModel):
+    """A served model, as System One's clients list it."""
+
+    name: str
+    description: str
+    """What computes the answers."""
+    release_date: str
+    """The day on which it was loaded here, as YYYY-MM-DD in UTC: its files do not tell another."""
+
+
+def _named(fields: dict[str, Any]) -> list[NamedModel]:
+    return [
+        NamedModel(
+            name=card.id,
+            description=f"{card.architecture} of {card.parameters} parameters in {card.dtype}",
+            release_date=datetime.fromtimestamp(card.created, UTC).date().isoformat(),
+        )
+        for card in fields.get("data", ())
+    ]
+
+
 class ModelList(ResponseModel):
     """All served models."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    models: list[NamedModel] = Field(default_factory=_named)
+    """The same models, in System One's shape."""

@@ -40,7 +40,7 @@ COMMANDS = [block for block in SHELL if block.shows("text") and block not in (*S
 EXAMPLES = [block for block in BLOCKS if block.language == "python" and block.shows("text")]
 
 VARIES = {"id", "created", "fingerprint", "numeric_error", "usage", "timings_ms"}
-VARIES |= {"system_fingerprint", "cached_tokens", "kernels", "chainrule_version"}
+VARIES |= {"system_fingerprint", "cached_tokens", "kernels", "chainrule_version", "release_date"}
 """Of the run or of the machine; everything else is the model's."""
 ABSENT = {"kernels_reason"}
 """Of a machine that the pages do not show."""

@@ -82,6 +82,17 @@ async def test_the_list_is_openais(client: httpx.AsyncClient) -> None:
     }
 
 
+async def test_the_list_is_system_ones_too(client: httpx.AsyncClient) -> None:
+    """The same models once more, as clients of another API read them."""
+    assert (await client.get("/v1/models")).json()["models"] == [
+        {
+            "name": "org/toy",
+            "description": "ToyForCausalLM of 12 parameters in float32",
+            "release_date": "2023-11-14",
+        }
+    ]
+
+
 async def test_a_name_may_hold_slashes(client: httpx.AsyncClient) -> None:
     """A hub id is found as it is written, and escaped."""
     (card,) = (await client.get("/v1/models")).json()["data"]
