@@ -22,6 +22,7 @@ from app.compat.openai import routes as completions
 from app.compat.openai import tokenizer_routes as tokenization
 from app.compat.rerank import routes as rerank
 from app.compat.rerank.config import RerankDefaults
+from app.compat.systemone import routes as systemone
 from app.errors.table import install_error_handlers
 from app.http.full_gc import FullGcDeferral
 from app.http.json_body import JsonRoute, Parser, QueuedRoute
@@ -64,7 +65,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "decode", "description": "Completions: greedy, beam and exact search."},
     {"name": "audit", "description": "What scores are made of, and what decides between them."},
     {"name": "openai", "description": "Completions in OpenAI's shape."},
-    {"name": "decisions", "description": "Questions about an input, in OpenAI's shape."},
+    {"name": "decisions", "description": "Questions about an input: OpenAI's and System One's."},
     {"name": "rerank", "description": "Documents for a query, in the shapes of Cohere, Jina, TEI."},
     {"name": "tokenizer", "description": "The model's tokenizer, in vLLM's shape."},
     {"name": "models", "description": "What is served."},
@@ -72,7 +73,7 @@ TAGS: Final[list[dict[str, Any]]] = [
 ]
 
 NATIVE: Final = (score, next_token, decode, audit, models, health)
-COMPATIBLE: Final = (completions, decisions, rerank, scoring, tokenization)
+COMPATIBLE: Final = (completions, decisions, rerank, scoring, systemone, tokenization)
 
 
 def create_app(
@@ -131,6 +132,7 @@ def _keep_state(
     app.state.score_cache = cache
     app.state.rerank = RerankDefaults.read(settings)
     app.state.rerank_card = None
+    app.state.decision_debias = settings.decision_debias
     app.state.service = None
     app.state.parser = Parser()
     app.state.full_collections = FullGcDeferral()

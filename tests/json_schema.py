@@ -27,6 +27,7 @@ _OF_SIZES: dict[str, tuple[type, Callable[[int, int], bool]]] = {
     "maxLength": (str, lambda size, bound: size <= bound),
     "minItems": (list, lambda size, bound: size >= bound),
     "maxItems": (list, lambda size, bound: size <= bound),
+    "minProperties": (dict, lambda size, bound: size >= bound),
     "maxProperties": (dict, lambda size, bound: size <= bound),
 }
 _NOTES = {"title", "description", "default", "examples", "discriminator", "format"}

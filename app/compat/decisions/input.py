@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -19,12 +17,10 @@ from pydantic_core import PydanticCustomError
 
 from app.compat.foreign_fields import ForeignRequest
 from app.schemas.conditions import Schema, absent_or, given, when
+from app.schemas.json_content import MAX_JSON_VALUES, check_json, json_text
 from app.schemas.request import Request, Text
 
 MAX_PARTS = 256
-MAX_JSON_BYTES = 256 << 10
-MAX_JSON_VALUES = 10_000
-MAX_JSON_DEPTH = 32
 
 _UNSERVED = {
     "input_image": "images are not read here",
@@ -104,37 +100,13 @@ class JsonPart(ForeignRequest, Request):
     @field_validator("data", mode="after")
     @classmethod
     def _is_bounded(cls, data: Any) -> Any:
-        depths = list(_depths(data, 1))
-        if len(depths) > MAX_JSON_VALUES or max(depths) > MAX_JSON_DEPTH:
-            raise PydanticCustomError(
-                "json_size",
-                "JSON may hold {values} values, {depth} deep",
-                {"values": MAX_JSON_VALUES, "depth": MAX_JSON_DEPTH},
-            )
-        if len(_compact(data).encode()) > MAX_JSON_BYTES:
-            raise PydanticCustomError(
-                "json_size", "JSON may be {size} bytes long", {"size": MAX_JSON_BYTES}
-            )
+        check_json(data)
         return data
 
     @property
     def text(self) -> str:
         """The data as the model reads it: JSON without spaces."""
-        return _compact(self.data)
-
-
-def _compact(data: object) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-
-
-def _depths(value: object, depth: int) -> Iterator[int]:
-    """The depth of each value; not deeper than tells that it is too deep."""
-    yield depth
-    if depth > MAX_JSON_DEPTH:
-        return
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        yield from _depths(one, depth + 1)
+        return json_text(self.data)
 
 
 AnyPart = TextPart | OutputTextPart | RefusalPart | JsonPart

@@ -21,6 +21,8 @@ from app.telemetry.request_facts import open_facts
 
 logger = logging.getLogger("app.access")
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
 CLIENT_LEFT: Final = 499
 """Logged where the client was gone before the end of its answer; never sent."""
 
@@ -31,6 +33,11 @@ _SANE_ID: Final = frozenset(
     b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/+=~@"
 )
 _MAX_ID_BYTES: Final = 128
+_OTHER_NAMES: Final = {
+    "/v1/systemone": b"x-typesafe-request-id",
+    "/v1/models": b"x-typesafe-request-id",
+}
+"""What clients of some paths read the request's id from, beside ``x-request-id``."""
 _QUIET: Final = OPEN_PATHS | {"/metrics"}
 
 
@@ -52,7 +59,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         request_id = scope["request_id"] = _request_id(scope)
-        answer = _Answer(send, request_id, self._lifecycle)
+        answer = _Answer(send, _id_headers(scope, request_id), self._lifecycle)
         began = time.perf_counter()
         facts = open_facts(scope)
         scope["state"]["arrived"] = now()
@@ -100,9 +107,9 @@ class _Answer:
         status: what is logged: the response's own once all of it is out.
     """
 
-    def __init__(self, send: Send, request_id: str, lifecycle: Lifecycle) -> None:
+    def __init__(self, send: Send, id_headers: Headers, lifecycle: Lifecycle) -> None:
         self._send = send
-        self._header = (b"x-request-id", request_id.encode("ascii"))
+        self._id_headers = id_headers
         self._lifecycle = lifecycle
         self._begun_with = CLIENT_LEFT
         self.started = False
@@ -112,11 +119,16 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self._begun_with = message["status"]
-            own = (self._header, *self._lifecycle.headers)
+            own = (*self._id_headers, *self._lifecycle.headers)
             message = {**message, "headers": [*message.get("headers", ()), *own]}
         elif not message.get("more_body", False):
             self.status = self._begun_with
         await self._send(message)
+
+
+def _id_headers(scope: Scope, request_id: str) -> Headers:
+    names = (b"x-request-id", _OTHER_NAMES.get(scope["path"]))
+    return tuple((name, request_id.encode("ascii")) for name in names if name is not None)
 
 
 def _request_id(scope: Scope) -> str:

@@ -213,6 +213,7 @@ SHAPES = {
     "/v1/score": {"error"},
     "/v1/completions": {"error"},
     "/v1/decisions": {"error"},
+    "/v1/systemone": {"error"},
     "/tokenize": {"error"},
     "/rerank": {"error", "error_type"},
     "/v1/rerank": {"message", "detail"},

@@ -15,6 +15,7 @@ from app.compat.generative_scoring.label_schemas import GenerativeScoringRequest
 from app.compat.openai.request import CompletionRequest
 from app.compat.openai.tokenizer_schemas import TokenizeRequest
 from app.compat.rerank.request import RerankV1Request, RerankV2Request, TeiRequest
+from app.compat.systemone.request import SystemOneRequest
 from app.errors.table import ERROR_SPECS
 from app.main import create_app
 from app.schemas.audit import AuditRequest
@@ -114,6 +115,12 @@ SCORE = {**CONTEXT, "candidates": ["b"]}
 LABELS = {"query": "a", "items": ["b"], "label_token_ids": [5]}
 DOCUMENTS = {"query": "a", "documents": ["b"]}
 QUESTIONS = [{"type": "predicate", "instructions": "a"}]
+NOUL = {"type": "noul", "instructions": "a"}
+
+
+def _noul(**fields: Any) -> dict[str, Any]:
+    return {"questions": {"a": {"type": "noul", **fields}}}
+
 
 # fmt: off
 CASES: list[tuple[type[Request], dict[str, Any], list[dict[str, Any]]]] = [
@@ -192,6 +199,16 @@ CASES: list[tuple[type[Request], dict[str, Any], list[dict[str, Any]]]] = [
     (DecisionRequest, {"input": "a", "questions": QUESTIONS}, [
         {"prompt_cache_key": "a", "cache_salt": "b"}, {"prompt_cache_key": "a"},
         {"prompt_cache_key": "", "cache_salt": "b"}, {"cache_salt": "b"},
+    ]),
+    (SystemOneRequest, {"state": "a", "questions": {"a": NOUL}}, [
+        {}, {"state": []}, {"state": {}}, {"state": 5}, {"unknown": 1}, {"questions": {}},
+        {"assets": None}, {"assets": {"a": {}}}, {"assets": {}}, _noul(), _noul(criteria={}),
+        _noul(criteria={"true": None}), _noul(criteria={"false": [5]}), _noul(instructions={}),
+        {"questions": {"a": NOUL, "b": {"type": "choice", "criteria": {"a": None, "b": []}}}},
+        {"questions": {"a": {"type": "choice", "criteria": {}}}},
+        {"questions": {"a": {"type": "score", "criteria": ["a", {"b": 5}]}}},
+        {"questions": {"a": {"type": "score", "criteria": ["a", None]}}},
+        {"questions": {"a": {"type": "box"}}}, {"questions": {"a": {**NOUL, "name": "a"}}},
     ]),
     (InputMessage, {"role": "user", "content": "a"}, [
         {"phase": "commentary"}, {"phase": "commentary", "role": "assistant"},

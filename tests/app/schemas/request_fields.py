@@ -27,6 +27,13 @@ SMALLEST: dict[str, dict[str, Any]] = {
     },
     "CompletionRequest": {"prompt": "a", "max_tokens": 2},
     "DecodeRequest": {"context": "a", "max_tokens": 2},
+    "NamedNoul": {"type": "noul", "instructions": "a"},
+    "NamedChoice": {"type": "choice", "criteria": {"a": None}},
+    "NamedScore": {"type": "score", "criteria": ["a"]},
+    "SystemOneRequest": {
+        "state": "a",
+        "questions": {"a": {"type": "noul", "instructions": "a"}},
+    },
     "TokenizeRequest": {"prompt": "a"},
 }
 """Small and quickly answered, where the required fields alone would not be."""

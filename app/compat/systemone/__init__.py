@@ -1,0 +1,1 @@
+"""Named questions about a state, in the shape of System One."""

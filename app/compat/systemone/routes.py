@@ -1,0 +1,93 @@
+"""POST /v1/systemone: named questions with a closed set of answers, about one state."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+
+from app.compat.batch_result import unwrap_results
+from app.compat.systemone.content import content_text
+from app.compat.systemone.questions import answer_to, questions_of
+from app.compat.systemone.request import SystemOneRequest
+from app.compat.systemone.response import SystemOneResponse, SystemOneUsage
+from app.decisions.answers import read_decisions
+from app.decisions.plan import DecisionPlan, plan_decisions
+from app.dependencies import FactsDependency, ServiceDependency
+from app.http.json_body import QueuedRoute
+from app.http.json_response import WORK_FAILURES, json_reply
+from app.schemas.debias import Debias
+from app.scoring.token_paths import PathQueries, PathScores
+from model_runtime import InvalidQuery, ModelInfo, Tokenizer
+
+router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_FAILURES)
+
+
+async def get_debias(
+    request: Request,
+    said: Annotated[
+        Debias | None,
+        Header(alias="X-Chainrule-Debias", description="``debias`` where the body has none."),
+    ] = None,
+) -> Debias:
+    """The orders of a request whose body has none: by its header, or as the operator has it."""
+    return said or cast(Debias, request.app.state.decision_debias)
+
+
+DebiasDependency = Annotated[Debias, Depends(get_debias)]
+
+
+@router.post(
+    "/v1/systemone",
+    response_model=SystemOneResponse,
+    summary="Named questions about a state, answered by probabilities (System One)",
+)
+async def decide(
+    request: SystemOneRequest,
+    service: ServiceDependency,
+    facts: FactsDependency,
+    debias: DebiasDependency,
+) -> Response:
+    """Answer up to 400 questions about one state: how likely yes is, which option fits, which level
+    of a scale.
+
+    The same as /v1/decisions in another shape. The state and the instructions are shown as text,
+    objects and arrays as JSON. Of a noul yes and no are scored, of a choice its options, and of a
+    score the indices of its levels, each beside what it means.
+    """
+    serving_options = request.serving_options
+    plan = partial(_plan, request, request.debias or debias)
+    found = await service.score_paths(serving_options, plan)
+    facts.update(found.usage.model_dump())
+    answer = await service.run_blocking(serving_options, lambda *_: _response(request, found))
+    return await json_reply(answer, service.deadline(serving_options))
+
+
+def _plan(
+    request: SystemOneRequest, debias: Debias, tokenizer: Tokenizer, info: ModelInfo
+) -> PathQueries[DecisionPlan]:
+    state, questions = content_text(request.state), questions_of(request)
+    try:
+        return plan_decisions(state, questions, debias, tokenizer, info)
+    except InvalidQuery as error:
+        raise error.at("state") if error.param == "input" else error from None
+
+
+def _response(request: SystemOneRequest, found: PathScores[DecisionPlan]) -> SystemOneResponse:
+    decisions = read_decisions(found.plan, unwrap_results(found.answers, found.plan.param))
+    answered = zip(request.questions.items(), decisions, strict=True)
+    return SystemOneResponse(
+        id=f"systemone-{found.id}",
+        created=found.created,
+        model=found.model,
+        answers={name: answer_to(question, decision) for (name, question), decision in answered},
+        usage=SystemOneUsage(
+            input_tokens=found.usage.prompt_tokens,
+            scored_tokens=found.usage.scored_tokens,
+            cached_tokens=found.usage.cached_tokens,
+            computed_tokens=found.usage.computed_tokens,
+        ),
+        fingerprint=found.fingerprint,
+        timings_ms=found.timings_ms,
+    )
