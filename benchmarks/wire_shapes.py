@@ -45,6 +45,59 @@ class Pair:
 
 
 LABELS = [340, 411]
+QUESTIONS = 20
+"""Of each kind about one input; of the input's ids the first are its words."""
+OPTIONS = {"billing": "Payments and refunds.", "shipping": None, "other": None}
+LEVELS = ["It can wait.", "This week.", "Today."]
+
+
+def _decisions(ids: list[int]) -> Fields:
+    questions: list[Fields] = []
+    for index in range(QUESTIONS):
+        asked = f"Is number {index} in it?"
+        options = [
+            {"value": option} if beside is None else {"value": option, "description": beside}
+            for option, beside in OPTIONS.items()
+        ]
+        levels = [{"label": str(i), "description": level} for i, level in enumerate(LEVELS)]
+        questions += [
+            {"type": "predicate", "instructions": asked},
+            {"type": "choice", "instructions": asked, "choices": options},
+            {"type": "score", "instructions": asked, "levels": levels},
+        ]
+    return {"input": _words(ids), "questions": questions}
+
+
+def _system_one(ids: list[int]) -> Fields:
+    questions: Fields = {}
+    for index in range(QUESTIONS):
+        asked = {"instructions": f"Is number {index} in it?"}
+        questions |= {
+            f"noul {index}": {"type": "noul", **asked},
+            f"choice {index}": {"type": "choice", **asked, "criteria": OPTIONS},
+            f"score {index}": {"type": "score", **asked, "criteria": LEVELS},
+        }
+    return {"model": "jev-latest", "state": _words(ids), "questions": questions}
+
+
+def _words(ids: list[int]) -> str:
+    return " ".join(map(str, ids[: TOKENS // 5]))
+
+
+def _read_decisions(answer: Any) -> Numbers:
+    shares: Numbers = []
+    for one in answer["answers"]:
+        shares += [one["probability"]] if one["type"] == "predicate" else []
+        shares += [option["probability"] for option in one.get("probabilities", ())]
+    return shares
+
+
+def _read_system_one(answer: Any) -> Numbers:
+    shares: Numbers = []
+    for one in answer["answers"].values():
+        shares += [one["noul"]] if one["type"] == "noul" else one["probabilities"].values()
+    return shares
+
 
 PAIRS = (
     Pair(
@@ -77,13 +130,20 @@ PAIRS = (
         lambda answer: [token["probability"] for token in answer["chosen"]],
         lambda answer: answer["scores"][0],
     ),
+    Pair(
+        f"System One, {3 * QUESTIONS} questions",
+        ("/v1/decisions", _decisions),
+        ("/v1/systemone", _system_one),
+        _read_decisions,
+        _read_system_one,
+    ),
 )
 
 
 def run(runs: int) -> None:
     """Print the table."""
     table = Table(
-        f"One request of {TOKENS} tokens over HTTP, in our shape and in another's",
+        f"One request of {TOKENS} tokens or words of them over HTTP, in our shape and in another's",
         *("shape", "context", "native ms", "other ms", "costs"),
     )
     with running_server() as port:
