@@ -12,6 +12,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from app.audit.service import AuditService
+from app.calibration.store import CalibrationStore
 from app.http.lifecycle import Lifecycle
 from app.service import ScoringService
 from app.telemetry.metrics import Metrics
@@ -34,6 +35,18 @@ async def get_facts(request: Request) -> Facts:
     return facts_of(request.scope)
 
 
+async def get_calibrations(request: Request) -> CalibrationStore:
+    """The calibrations that a request may name."""
+    return cast(CalibrationStore, request.app.state.calibrations)
+
+
+async def get_has_keys(request: Request) -> bool:
+    """Whether there are API keys, one of which every request has shown then."""
+    return bool(request.app.state.has_keys)
+
+
+CalibrationsDependency = Annotated[CalibrationStore, Depends(get_calibrations)]
+HasKeysDependency = Annotated[bool, Depends(get_has_keys)]
 FactsDependency = Annotated[Facts, Depends(get_facts)]
 LifecycleDependency = Annotated[Lifecycle, Depends(get_lifecycle)]
 MetricsDependency = Annotated[Metrics, Depends(get_metrics)]

@@ -16,6 +16,8 @@ from starlette.middleware import Middleware
 
 from app import version
 from app.cache.score_cache import ScoreCache
+from app.calibration.store import CalibrationStore
+from app.compat.decisions import calibration_routes as calibration
 from app.compat.decisions import routes as decisions
 from app.compat.generative_scoring import label_routes as scoring
 from app.compat.openai import routes as completions
@@ -37,7 +39,7 @@ from app.http.middleware.plain_head import PlainHead
 from app.http.middleware.tracing import Tracing, open_traces
 from app.http.openapi import install_document
 from app.requests.limits import Limits
-from app.routers import audit, decode, health, models, next_token, score
+from app.routers import audit, calibrations, decode, health, models, next_token, score
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from model_runtime import Engine
@@ -66,14 +68,18 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "audit", "description": "What scores are made of, and what decides between them."},
     {"name": "openai", "description": "Completions in OpenAI's shape."},
     {"name": "decisions", "description": "Questions about an input: OpenAI's and System One's."},
+    {"name": "calibrations", "description": "What turns decisions into calibrated ones."},
     {"name": "rerank", "description": "Documents for a query, in the shapes of Cohere, Jina, TEI."},
     {"name": "tokenizer", "description": "The model's tokenizer, in vLLM's shape."},
     {"name": "models", "description": "What is served."},
     {"name": "health", "description": "For probes and dashboards."},
 ]
 
-NATIVE: Final = (score, next_token, decode, audit, models, health)
-COMPATIBLE: Final = (completions, decisions, rerank, scoring, systemone, tokenization)
+NATIVE: Final = (score, next_token, decode, audit, calibrations, models, health)
+COMPATIBLE: Final = (
+    *(completions, decisions, calibration, systemone),
+    *(rerank, scoring, tokenization),
+)
 
 
 def create_app(
@@ -128,6 +134,8 @@ def _keep_state(
         max_body_bytes=int(settings.max_body_bytes),
         default_timeout_ms=settings.default_timeout_ms,
     )
+    app.state.calibrations = CalibrationStore.read(settings.calibrations)
+    app.state.has_keys = bool(settings.keys())
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.score_cache = cache
     app.state.rerank = RerankDefaults.read(settings)

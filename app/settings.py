@@ -169,6 +169,9 @@ class Settings(BaseSettings):
     decision_debias: Debias = "none"
     """Orders in which POST /v1/systemone shows the options of a question, where its request does
     not say: as sent, in their rotations, or up to 4 options in every order."""
+    calibrations: Path | None = None
+    """Folder of calibrations, NAME.json each, as `chainrule calibrate` writes them; those that are
+    fitted here are added. Without it they are kept in memory."""
 
     metrics_key: bool = True
     """Whether /metrics wants an API key, where there is one."""

@@ -26,6 +26,7 @@ ONLY_IN = {
     "httpx_sse": {"app/client/"},
     "opentelemetry": {"app/client/trace_context.py", "app/telemetry/traces/"},
     "cachetools": {"app/cache/score_cache.py"},
+    "matplotlib": {"app/cli/calibrate/reliability_plot.py"},
     "llguidance": {"model_runtime/decoding/constraints/grammar.py"},
     "prometheus_client": {
         "app/telemetry/collectors.py",
@@ -69,7 +70,8 @@ LAYERS = {
         ("routers",),
         ("compat",),
         ("dependencies",),
-        ("audit", "decisions"),
+        ("audit", "calibration"),
+        ("decisions",),
         ("service",),
         ("decoding", "scoring"),
         ("cache", "client", "http"),

@@ -6,6 +6,7 @@ server may add fields, which are left out here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from app.client.errors import InvalidRequest
 from app.client.session import session_id
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditResponse
+from app.schemas.calibration import FittedCalibration
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodeResponse
 from app.schemas.models import ModelCard, ModelList
@@ -67,6 +69,15 @@ def audit_call(
 ) -> Call[AuditResponse]:
     """POST /v1/audit."""
     return _post("/v1/audit", request, AuditResponse, request_id, session)
+
+
+def calibrate_call(request: Given, request_id: str | None = None) -> Call[FittedCalibration]:
+    """POST /v1/calibrations. What the request may hold is the server's affair."""
+    try:
+        body = json.dumps(request, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
+    return Call("POST", "/v1/calibrations", body, _reader(FittedCalibration), _named(request_id))
 
 
 def models_call(request_id: str | None = None) -> Call[list[ModelCard]]:

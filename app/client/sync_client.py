@@ -14,10 +14,12 @@ from app.client.concurrency import Items, Results, ordered_map, sleep
 from app.client.endpoints import (
     AuditGiven,
     DecodeGiven,
+    Given,
     NextTokenGiven,
     ScoreGiven,
     audit_call,
     build_request,
+    calibrate_call,
     decode_call,
     health_call,
     models_call,
@@ -31,6 +33,7 @@ from app.client.sse import AnswerStream
 from app.client.transport import Options, connection_failed, refused
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditResponse
+from app.schemas.calibration import FittedCalibration
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
 from app.schemas.models import ModelCard
@@ -153,6 +156,12 @@ class Client:
         """What scores are made of, and what decides between candidates."""
         whole = build_request(AuditRequest, request, fields)
         return self._ask(audit_call(whole, request_id, self._session(session)))
+
+    def calibrate(
+        self, request: Given | None = None, /, *, request_id: str | None = None, **fields: Any
+    ) -> FittedCalibration:
+        """A calibration that fits labelled questions."""
+        return self._ask(calibrate_call({**(request or {}), **fields}, request_id))
 
     def models(self) -> list[ModelCard]:
         """What is served, and its limits."""

@@ -81,6 +81,30 @@ class ModelNotServed(RequestRefused):
     """The request names a model other than the one served."""
 
 
+class CalibrationNotFound(RequestRefused):
+    """The request names a calibration that is not here."""
+
+
+class CalibrationMismatch(RequestRefused):
+    """The calibration is of another model, of other prompts or of another ``debias``."""
+
+
+class CalibrationExists(RequestRefused):
+    """A calibration of this name is here already."""
+
+
+class TooManyCalibrations(RequestRefused):
+    """There is no room for another calibration."""
+
+
+class CalibrationNotStored(RequestRefused):
+    """The folder of the calibrations cannot be written."""
+
+
+class KeyNeeded(RequestRefused):
+    """The request would change what the server keeps, which takes an API key, and it has none."""
+
+
 class BodyTooLarge(RequestRefused):
     """The body is longer than ``max_body_bytes``, as it comes or decompressed."""
 
@@ -186,6 +210,14 @@ ERROR_SPECS: Final[dict[type[Exception], ErrorSpec]] = {
     ),
     Unauthorized: ErrorSpec(401, "authentication_error", "invalid_api_key"),
     ModelNotServed: ErrorSpec(404, _INVALID, "model_not_found"),
+    CalibrationNotFound: ErrorSpec(404, _INVALID, "calibration_not_found"),
+    CalibrationMismatch: ErrorSpec(409, _INVALID, "calibration_mismatch"),
+    CalibrationExists: ErrorSpec(409, _INVALID, "calibration_exists"),
+    TooManyCalibrations: ErrorSpec(409, _INVALID, "too_many_calibrations"),
+    CalibrationNotStored: ErrorSpec(
+        503, _UNAVAILABLE, "calibration_not_stored", "The calibration could not be written."
+    ),
+    KeyNeeded: ErrorSpec(403, "permission_error", "api_key_needed"),
     RequestTimeout: ErrorSpec(408, "timeout_error", "request_timeout"),
     BodyTooLarge: ErrorSpec(413, _INVALID, "body_too_large"),
     UnsupportedMediaType: ErrorSpec(415, _INVALID, "unsupported_media_type"),

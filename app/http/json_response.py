@@ -124,6 +124,9 @@ _WRITERS: Final = ThreadPoolExecutor(2, "writer")
 NOT_SERVED: Final[Failures] = {
     404: {"model": ErrorResponse, "description": "No such model is served here"}
 }
+OTHER_CALIBRATION: Final[Failures] = {
+    409: {"model": ErrorResponse, "description": "The calibration is of other answers than these"}
+}
 WORK_FAILURES: Final[Failures] = {**ERROR_RESPONSES, **NOT_SERVED}
 """Of a route that asks the model, for the OpenAPI document."""
 

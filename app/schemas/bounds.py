@@ -135,6 +135,22 @@ MAX_PERMUTED_OPTIONS = 4
 MAX_DECISION_PATHS = 131_072
 """Options of all its questions, each as often as there are orders in which they are shown."""
 
+MAX_CALIBRATION_LINES = 4_096
+"""Labelled questions that one calibration is fitted to."""
+
+MAX_CALIBRATION_OPTIONS = 65_536
+"""Options of all of them together."""
+
+MAX_CALIBRATIONS = 256
+"""Calibrations that a server keeps."""
+
+MAX_CALIBRATION_BYTES = 1 << 20
+"""Of the file of one."""
+
+MAX_CURVE_POINTS = 8_192
+"""Of an isotonic curve. So many options as above give fewer: a step of the curve is a share of
+those that lie on it, and there are not more different shares."""
+
 MAX_TEMPLATE_CHARS = 16_384
 """Of a rerank prompt, and of the instruction in it."""
 

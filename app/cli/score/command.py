@@ -21,11 +21,11 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from app.cli.daemon_thread import run_in_daemon_thread
+from app.cli.extras import check_extra
 from app.cli.failure import fail
 from app.cli.numbers import at_least
 from app.cli.request_flags import add_request_flags, request_fields
 from app.cli.score.dataset.flags import add_ray_flags, refuse_ray_flags, score_on_ray
-from app.cli.score.extras import check_extra
 from app.cli.score.input import BY_SUFFIX, Format, Source
 from app.cli.score.output import FileOutput, OutputError, SidecarPaths, StreamOutput
 from app.cli.score.record import Record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from app.calibration.decision import CalibratedDecision
 from app.compat.decisions.input import AnyPart, InputMessage
 from app.compat.decisions.request import (
     AnyQuestion,
@@ -13,6 +14,12 @@ from app.compat.decisions.request import (
 )
 from app.compat.decisions.response import (
     Answer,
+    CalibratedAnswer,
+    CalibratedChoiceAnswer,
+    CalibratedLevel,
+    CalibratedOption,
+    CalibratedPredicateAnswer,
+    CalibratedScoreAnswer,
     ChoiceAnswer,
     ChoiceOrdersAnswer,
     LevelProbability,
@@ -55,6 +62,28 @@ def answer_to(question: AnyQuestion, decision: Decision) -> Answer | OrdersAnswe
     if isinstance(answer, ChoiceAnswer):
         return ChoiceOrdersAnswer(**fields)
     return ScoreOrdersAnswer(**fields)
+
+
+def calibrated_answer(
+    answer: Answer | OrdersAnswer, calibrated: CalibratedDecision | None
+) -> Answer | OrdersAnswer | CalibratedAnswer:
+    """The answer with what a calibration adds; as it is, where there is none."""
+    if calibrated is None:
+        return answer
+    fields = {**dict(answer), "abstain": calibrated.abstain}
+    if isinstance(answer, PredicateAnswer):
+        chosen = [index == 0 for index in calibrated.chosen]
+        yes = calibrated.probabilities[0]
+        return CalibratedPredicateAnswer(**fields, calibrated_probability=yes, set=chosen)
+    kind = CalibratedOption if isinstance(answer, ChoiceAnswer) else CalibratedLevel
+    fields["probabilities"] = [
+        kind(**dict(one), calibrated_probability=share)
+        for one, share in zip(answer.probabilities, calibrated.probabilities, strict=True)
+    ]
+    chosen = [answer.probabilities[index].value for index in calibrated.chosen]
+    if isinstance(answer, ChoiceAnswer):
+        return CalibratedChoiceAnswer(**fields, set=chosen)
+    return CalibratedScoreAnswer(**fields, set=chosen)
 
 
 def _answer(question: AnyQuestion, decision: Decision) -> Answer:

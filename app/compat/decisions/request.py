@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from app.compat.decisions.input import MAX_PARTS, InputItem, QuestionPart, by_type
 from app.compat.foreign_fields import OPENAI_DEFAULTS, ForeignRequest, Neutral, UnsupportedFields
 from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES, MAX_OPTIONS, MAX_QUESTIONS
+from app.schemas.calibration import CalibrationName
 from app.schemas.conditions import Schema, absent_or, given, when
 from app.schemas.debias import Debias
 from app.schemas.request import Request, ServingOptions, Text
@@ -126,6 +127,9 @@ class DecisionRequest(UnsupportedFields, ServingOptions):
     debias: Debias | None = None
     """``cyclic`` shows n options in their n rotations, ``all`` up to 4 options in every order, and
     probabilities are averaged over these orders, in logarithms. None of the API's own fields."""
+    calibration: CalibrationName | None = None
+    """Name of a calibration of this model, which adds calibrated probabilities and prediction sets
+    to the answers; null adds nothing."""
     prompt_cache_key: Annotated[str, Field(max_length=MAX_CACHE_SALT_CHARS)] | None = None
     """The same as ``cache_salt``, by the API's own name."""
     prompt_cache_options: PromptCacheOptions | None = None

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from app.schemas.response import ResponseModel, Timings
+from app.schemas.response import OmitNone, ResponseModel, Timings
 
 
 class PredicateAnswer(ResponseModel):
@@ -100,6 +100,59 @@ Answer = PredicateAnswer | ChoiceAnswer | ScoreAnswer
 OrdersAnswer = PredicateOrdersAnswer | ChoiceOrdersAnswer | ScoreOrdersAnswer
 
 
+class CalibratedPredicateAnswer(PredicateAnswer):
+    """Where the request names a calibration; so below."""
+
+    calibrated_probability: float
+    """How often such statements are true, as far as the calibration knows."""
+    set: list[bool]
+    """Which of true and false reach the calibration's threshold: the right one is among them
+    except at its error rate."""
+    abstain: bool
+    """Whether ``set`` is not a single one: both may be right, or neither is likely."""
+    orders: OmitNone[OrderRanges] = None
+
+
+class CalibratedOption(OptionProbability):
+    """One option of a choice, calibrated."""
+
+    calibrated_probability: float
+    """How often such options are right; over all options they add up to 1."""
+
+
+class CalibratedChoiceAnswer(ChoiceAnswer):
+    """``choice`` and ``confidence`` are the model's, not the calibration's."""
+
+    probabilities: list[CalibratedOption]  # type: ignore[assignment]  # nobody adds to it
+    set: list[str | bool]
+    """Values of the options that reach the calibration's threshold: the right one is among them
+    except at its error rate."""
+    abstain: bool
+    """Whether ``set`` is not a single option: several may be right, or none is likely."""
+    orders: OmitNone[OrderRanges] = None
+
+
+class CalibratedLevel(LevelProbability):
+    """One level of a scale, calibrated."""
+
+    calibrated_probability: float
+    """As of an option."""
+
+
+class CalibratedScoreAnswer(ScoreAnswer):
+    """``score`` and ``confidence`` are the model's, not the calibration's."""
+
+    probabilities: list[CalibratedLevel]  # type: ignore[assignment]  # nobody adds to it
+    set: list[int]
+    """Places of the levels that reach the calibration's threshold, as of a choice."""
+    abstain: bool
+    """As of a choice."""
+    orders: OmitNone[OrderRanges] = None
+
+
+CalibratedAnswer = CalibratedPredicateAnswer | CalibratedChoiceAnswer | CalibratedScoreAnswer
+
+
 class InputTokensDetails(ResponseModel):
     """``input_tokens``, in two parts."""
 
@@ -140,8 +193,10 @@ class DecisionResponse(ResponseModel):
     created: int
     """Unix seconds."""
     model: str
-    answers: list[Answer | OrdersAnswer]
+    answers: list[Answer | OrdersAnswer | CalibratedAnswer]
     usage: DecisionUsage
+    calibration: OmitNone[str] = None
+    """The name of the one that the answers are calibrated by."""
     fingerprint: str
     """Of the model, as every native route reports it."""
     timings_ms: Timings

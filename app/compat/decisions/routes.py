@@ -6,8 +6,9 @@ from functools import partial
 
 from fastapi import APIRouter, Response
 
+from app.calibration.decision import NamedCalibration, calibrated, find_calibration
 from app.compat.batch_result import unwrap_results
-from app.compat.decisions.questions import answer_to, input_text, questions_of
+from app.compat.decisions.questions import answer_to, calibrated_answer, input_text, questions_of
 from app.compat.decisions.request import DecisionRequest
 from app.compat.decisions.response import (
     DecisionResponse,
@@ -17,9 +18,14 @@ from app.compat.decisions.response import (
 )
 from app.decisions.answers import read_decisions
 from app.decisions.plan import DecisionPlan, plan_decisions
-from app.dependencies import FactsDependency, ServiceDependency
+from app.dependencies import (
+    CalibrationsDependency,
+    EngineDependency,
+    FactsDependency,
+    ServiceDependency,
+)
 from app.http.json_body import QueuedRoute
-from app.http.json_response import WORK_FAILURES, json_reply
+from app.http.json_response import OTHER_CALIBRATION, WORK_FAILURES, json_reply
 from app.schemas.response import Usage
 from app.scoring.token_paths import PathQueries, PathScores
 from model_runtime import ModelInfo, Tokenizer
@@ -31,9 +37,14 @@ router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_F
     "/v1/decisions",
     response_model=DecisionResponse,
     summary="Questions about one input, answered by probabilities (OpenAI)",
+    responses=OTHER_CALIBRATION,
 )
 async def decide(
-    request: DecisionRequest, service: ServiceDependency, facts: FactsDependency
+    request: DecisionRequest,
+    service: ServiceDependency,
+    engine: EngineDependency,
+    calibrations: CalibrationsDependency,
+    facts: FactsDependency,
 ) -> Response:
     """Answer up to 400 questions about one input: how likely a statement is, which option fits,
     which level of a scale.
@@ -44,29 +55,44 @@ async def decide(
     nothing of how likely it is to answer with none of them. The input is computed once, also where
     ``debias`` has the options shown in several orders.
     """
+    debias = request.debias or "none"
+    calibration = find_calibration(calibrations, request.calibration, engine.info, debias)
     serving_options = request.serving_options
-    found = await service.score_paths(serving_options, partial(_plan, request))
+    found = await service.score_paths(serving_options, partial(_plan, request, calibration))
     facts.update(found.usage.model_dump())
-    answer = await service.run_blocking(serving_options, lambda *_: _response(request, found))
+    answer = await service.run_blocking(
+        serving_options, lambda *_: _response(request, calibration, found)
+    )
     return await json_reply(answer, service.deadline(serving_options))
 
 
 def _plan(
-    request: DecisionRequest, tokenizer: Tokenizer, info: ModelInfo
+    request: DecisionRequest,
+    calibration: NamedCalibration | None,
+    tokenizer: Tokenizer,
+    info: ModelInfo,
 ) -> PathQueries[DecisionPlan]:
     questions = questions_of(request)
+    if calibration is not None:
+        calibration.check_questions(questions)
     debias = request.debias or "none"
     return plan_decisions(input_text(request), questions, debias, tokenizer, info)
 
 
-def _response(request: DecisionRequest, found: PathScores[DecisionPlan]) -> DecisionResponse:
+def _response(
+    request: DecisionRequest,
+    calibration: NamedCalibration | None,
+    found: PathScores[DecisionPlan],
+) -> DecisionResponse:
     decisions = read_decisions(found.plan, unwrap_results(found.answers, found.plan.param))
+    added = calibrated(calibration, found.plan.questions, decisions)
     return DecisionResponse(
         id=f"decision-{found.id}",
         created=found.created,
         model=found.model,
-        answers=list(map(answer_to, request.questions, decisions)),
+        answers=list(map(calibrated_answer, map(answer_to, request.questions, decisions), added)),
         usage=_usage(found.usage),
+        calibration=request.calibration,
         fingerprint=found.fingerprint,
         timings_ms=found.timings_ms,
     )

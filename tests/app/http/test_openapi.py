@@ -34,18 +34,22 @@ OPERATIONS = {
     for method, operation in methods.items()
 }
 WORK = sorted(name for name, operation in OPERATIONS.items() if "requestBody" in operation)
+NAMES_CALIBRATIONS = {"post /v1/calibrations", "post /v1/decisions"}
 TEI_LOSES = {500, 504}
 """What text-embeddings-inference has 424 for."""
 
 
 @pytest.mark.parametrize("name", WORK)
 def test_a_route_that_works_tells_every_status(name: str) -> None:
-    """All that the table has may come, but for 501, which is of grammars alone."""
+    """All that the table has may come, but for 501, which is of grammars alone, and for 403 and
+    409, which are of calibrations."""
     told = {int(status) for status in OPERATIONS[name]["responses"]}
     may = {row.status for row in ERROR_SPECS.values()} | {408}
     lost = TEI_LOSES if name == "post /rerank" else set()
-    assert may - {501} - lost <= told
+    assert may - {403, 409, 501} - lost <= told
     assert (501 in told) is (name == "post /v1/decode")
+    assert (403 in told) is (name == "post /v1/calibrations")
+    assert (409 in told) is (name in NAMES_CALIBRATIONS)
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))

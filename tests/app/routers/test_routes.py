@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import ASGIApp
@@ -20,23 +20,27 @@ from app.http.middleware.load_shedding import LoadShedding
 from app.http.middleware.plain_head import PlainHead
 from app.main import create_app
 from app.settings import Settings
+from tests.app.calibration.labelled_decisions import calibration, drawn
 from tests.app.compat.decisions.decision_calls import chat_engine
 from tests.app.conftest import client_of, shell_app
 
 LOOK_UPS = (
     *("/health", "/health/live", "/health/ready", "/metrics", "/version"),
     *("/v1/models", "/v1/models/{name:path}", "/tokenizer_info"),
+    *("/v1/calibrations", "/v1/calibrations/{name}"),
     *("/docs", "/docs/oauth2-redirect", "/openapi.json"),
 )
 QUESTIONS = (
     *("/v1/score", "/score", "/v1/next_token", "/v1/decode", "/v1/audit"),
     *("/v1/completions", "/v1/decisions", "/v1/systemone", "/generative_scoring"),
-    *("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank"),
+    *("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/v1/calibrations"),
 )
 """A new route is for clients, and changes nothing that outlives its answer, or it does not belong
-here."""
+here. A calibration may be kept: for a client that has shown a key, under a name that is free."""
 
 ROUTES = [*(("GET", path) for path in LOOK_UPS), *(("POST", path) for path in QUESTIONS)]
+
+KEPT = calibration(drawn(1, 40))
 
 RANGES = "bytes=" + ",".join(f"{start}-" for start in range(1_000))
 
@@ -51,13 +55,25 @@ def test_there_are_these_routes_and_no_others() -> None:
     assert found - {("HEAD", path) for path in LOOK_UPS} == set(ROUTES)
 
 
+def whole_app() -> FastAPI:
+    """With something at every path."""
+    app = shell_app(chat_engine())
+    app.state.calibrations.add("mine", KEPT, overwrite=False)
+    return app
+
+
+def place_of(path: str) -> str:
+    """A path that leads to something."""
+    return path.replace("{name:path}", "org/toy").replace("{name}", "mine")
+
+
 @pytest.mark.anyio
 async def test_head_answers_wherever_get_does() -> None:
     """The same status and headers, and no body; nowhere else, and what GET is refused, it is."""
     changing = ("x-request-id", "x-typesafe-request-id", "content-length")
-    async with client_of(shell_app(chat_engine())) as client:
+    async with client_of(whole_app()) as client:
         for path in (*LOOK_UPS, "/nowhere", *QUESTIONS):
-            place = path.replace("{name:path}", "org/toy")
+            place = place_of(path)
             got, head = await client.get(place), await client.head(place)
             assert head.status_code == got.status_code, path
             assert head.content == b"" != got.content
@@ -79,8 +95,8 @@ async def test_the_version_is_told_before_a_model_is_there() -> None:
 @pytest.mark.parametrize("path", LOOK_UPS)
 async def test_ranges_are_ignored(path: str) -> None:
     """A thousand ranges that overlap are answered by the whole, once: no route serves files."""
-    async with client_of(shell_app(chat_engine())) as client:
-        place = path.replace("{name:path}", "org/toy")
+    async with client_of(whole_app()) as client:
+        place = place_of(path)
         whole = await client.get(place)
         asked = await client.get(place, headers={"Range": RANGES})
     assert asked.status_code == whole.status_code == 200

@@ -25,6 +25,20 @@ SMALLEST: dict[str, dict[str, Any]] = {
         "instructions": "a",
         "levels": [{"label": "a"}, {"label": "b"}],
     },
+    "CalibrationRequest": {
+        "lines": [
+            {
+                "input": "a",
+                "question": {
+                    "type": "score",
+                    "instructions": "a",
+                    "levels": [{"label": "a"}, {"label": "b"}],
+                },
+                "answer": place % 2,
+            }
+            for place in range(20)
+        ]
+    },
     "CompletionRequest": {"prompt": "a", "max_tokens": 2},
     "DecodeRequest": {"context": "a", "max_tokens": 2},
     "NamedNoul": {"type": "noul", "instructions": "a"},

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from app.cli.extras import check_extra
 from app.cli.numbers import at_least
-from app.cli.score.extras import check_extra
 from app.cli.score.report import tell
 from app.client import InvalidRequest
 from app.environment import keep_ray_quiet

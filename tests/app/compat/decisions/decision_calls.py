@@ -72,6 +72,21 @@ def score(*labels: str, **fields: Any) -> dict[str, Any]:
     return {"type": "score", "instructions": "How much?", "levels": levels, **fields}
 
 
+COLOURS = choice("red", "green", "dark blue")
+
+
+def labelled(count: int = 24) -> list[dict[str, Any]]:
+    """So many labelled choices, and as many labelled predicates."""
+    return [
+        line
+        for place in range(count)
+        for line in (
+            {"input": f"No. {place}", "question": COLOURS, "answer": ("red", "green")[place % 2]},
+            {"input": f"No. {place}", "question": predicate(), "answer": place % 3 == 0},
+        )
+    ]
+
+
 async def post(client: httpx.AsyncClient, *questions: Any, **body: Any) -> httpx.Response:
     """The response to questions about an input."""
     return await client.post(

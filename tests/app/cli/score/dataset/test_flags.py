@@ -49,7 +49,7 @@ def test_a_missing_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line that says what to install."""
-    monkeypatch.setattr("app.cli.score.extras.find_spec", lambda _name: None)
+    monkeypatch.setattr("app.cli.extras.find_spec", lambda _name: None)
     run(write_jsonl(tmp_path / "in", []), "-o", tmp_path / "out", "--ray", status=2)
     assert capsys.readouterr().err == (
         "chainrule: error: --ray needs ray: pip install 'chainrule[ray]'\n"

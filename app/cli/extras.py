@@ -1,4 +1,4 @@
-"""Packages that only some uses of ``chainrule score`` need."""
+"""Packages that only some uses of a command need."""
 
 from __future__ import annotations
 

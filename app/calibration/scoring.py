@@ -1,0 +1,95 @@
+"""Labelled questions, scored by the model as the questions of any request are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
+from typing import Final
+
+from app.calibration.labelled import LabelledDecision
+from app.decisions.answers import read_decisions
+from app.decisions.plan import plan_decisions
+from app.decisions.question import Question
+from app.requests.concurrently import all_of
+from app.schemas.debias import Debias
+from app.schemas.request import ServingOptions
+from app.schemas.response import Usage
+from app.service import ScoringService
+from model_runtime import ChainruleError, InvalidQuery, LogprobResult, QueryResult
+
+LINES_AT_ONCE: Final = 16
+"""Whose questions are tokenized and scored at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledInput:
+    """A question about an input.
+
+    Attributes:
+        text: the input, as the prompt shows it.
+        question: its ``param`` is the field that errors name.
+        right: index of the option that is right.
+        param: the field of the whole.
+    """
+
+    text: str
+    question: Question
+    right: int
+    param: str
+
+
+async def score_labelled(
+    service: ScoringService,
+    options: ServingOptions,
+    labelled: Sequence[LabelledInput],
+    debias: Debias,
+) -> tuple[list[LabelledDecision], Usage]:
+    """What the model says to each labelled question, in order, and what that cost together.
+
+    Raises:
+        InvalidQuery: a question cannot be asked; it names the line.
+        DeadlineExceeded: the time ran out over all of them.
+    """
+    deadline = service.deadline(options)
+    parts, room = service.for_parts(), asyncio.Semaphore(LINES_AT_ONCE)
+    refused: dict[int, InvalidQuery] = {}
+
+    async def score(place: int, one: LabelledInput) -> tuple[LabelledDecision, Usage] | None:
+        async with room:
+            if refused:
+                return None
+            plan = partial(plan_decisions, one.text, [one.question], debias)
+            try:
+                found = await parts.score_paths(options, plan, deadline)
+                (decision,) = read_decisions(found.plan, list(map(_scored, found.answers)))
+            except InvalidQuery as error:
+                refused[place] = _at_line(error, one)
+                return None
+            return LabelledDecision(one.question.kind, decision.logprobs, one.right), found.usage
+
+    answers = await all_of(starmap(score, enumerate(labelled)))
+    if refused:
+        # They begin in order, so that of all that cannot be asked the first one is among these.
+        raise refused[min(refused)]
+    scored = [answer for answer in answers if answer is not None]
+    return [decision for decision, _ in scored], _sum([usage for _, usage in scored])
+
+
+def _scored(answer: QueryResult) -> LogprobResult:
+    if isinstance(answer, ChainruleError):
+        raise answer
+    return answer
+
+
+def _at_line(error: InvalidQuery, one: LabelledInput) -> InvalidQuery:
+    if error.param == "model":
+        return error
+    own = error.param == "input"
+    return error.at(f"{one.param}.input" if own else one.question.param)
+
+
+def _sum(spent: Sequence[Usage]) -> Usage:
+    return Usage(**{name: sum(getattr(one, name) for one in spent) for name in Usage.model_fields})

@@ -1,0 +1,1 @@
+"""``chainrule calibrate``: labelled questions in, a calibration out."""

@@ -1,0 +1,124 @@
+"""POST /v1/calibrations: labelled questions in the shape of OpenAI's decisions."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import starmap
+from typing import Final
+from uuid import uuid4
+
+from fastapi import APIRouter, Response
+
+from app.calibration.fit import fit_questions
+from app.calibration.labelled import LabelledDecision
+from app.calibration.scoring import LabelledInput, score_labelled
+from app.calibration.store import CalibrationStore
+from app.compat.decisions.calibration_request import CalibrationRequest, LabelledQuestion
+from app.compat.decisions.questions import input_text, questions_of
+from app.compat.decisions.request import DecisionRequest
+from app.decisions.prompts import PROMPT_TEMPLATE
+from app.dependencies import (
+    CalibrationsDependency,
+    FactsDependency,
+    HasKeysDependency,
+    ServiceDependency,
+)
+from app.errors.table import KeyNeeded
+from app.http.json_body import QueuedRoute
+from app.http.json_response import WORK_FAILURES, Failures, json_reply
+from app.schemas.calibration import (
+    Calibration,
+    FittedCalibration,
+)
+from app.schemas.error import ErrorResponse
+from app.service import ScoringService
+from model_runtime import ModelInfo
+
+router = APIRouter(tags=["calibrations"], route_class=QueuedRoute)
+
+KEEPING_FAILURES: Final[Failures] = {
+    **WORK_FAILURES,
+    403: {"model": ErrorResponse, "description": "To be kept, and the server has no API keys"},
+    409: {"model": ErrorResponse, "description": "There is one of this name, or no room"},
+}
+
+
+@router.post(
+    "/v1/calibrations",
+    response_model=FittedCalibration,
+    summary="Fit probabilities of decisions to labelled questions",
+    responses=KEEPING_FAILURES,
+)
+async def calibrate(
+    request: CalibrationRequest,
+    service: ServiceDependency,
+    calibrations: CalibrationsDependency,
+    has_keys: HasKeysDependency,
+    facts: FactsDependency,
+) -> Response:
+    """Fit a temperature or a curve to questions whose answers are known, and the threshold of
+    prediction sets that lack the right option no more often than was asked for.
+
+    The questions are scored as POST /v1/decisions scores them. The answer holds the calibration,
+    which is also the content of its file, and how good it is on questions that it was not fitted
+    to. With a ``name`` it is kept, for requests to name; that takes an API key.
+    """
+    if request.name is not None:
+        if not has_keys:
+            raise KeyNeeded("A server without API keys keeps no calibration of a client's.", "name")
+        calibrations.check_room(request.name, overwrite=request.overwrite)
+    options = request.serving_options
+    labelled = await service.run_blocking(
+        options, lambda *_: list(starmap(_labelled, enumerate(request.lines)))
+    )
+    decisions, usage = await score_labelled(service, options, labelled, request.debias)
+    facts.update(usage.model_dump())
+    calibration = await service.run_blocking(
+        options, lambda _, info: _fitted(request, decisions, info)
+    )
+    if request.name is not None:
+        await _keep(service, calibrations, request, calibration)
+    answer = FittedCalibration(
+        id=f"calibration-{uuid4().hex}",
+        created=int(time.time()),
+        name=request.name,
+        calibration=calibration,
+        usage=usage,
+    )
+    return await json_reply(answer, service.deadline(options))
+
+
+def _labelled(place: int, line: LabelledQuestion) -> LabelledInput:
+    request = DecisionRequest.model_construct(input=line.input, questions=[line.question])
+    (question,) = questions_of(request)
+    param = f"lines.{place}"
+    question = replace(question, param=f"{param}.question")
+    return LabelledInput(input_text(request), question, line.right, param)
+
+
+def _fitted(
+    request: CalibrationRequest, decisions: list[LabelledDecision], info: ModelInfo
+) -> Calibration:
+    method = None if request.method == "auto" else request.method
+    return Calibration(
+        model=info.name,
+        fingerprint=info.fingerprint,
+        prompt_template=PROMPT_TEMPLATE,
+        debias=request.debias,
+        error_rate=request.error_rate,
+        questions=fit_questions(decisions, method, request.error_rate),
+    )
+
+
+async def _keep(
+    service: ScoringService,
+    calibrations: CalibrationStore,
+    request: CalibrationRequest,
+    calibration: Calibration,
+) -> None:
+    name, overwrite = request.name or "", request.overwrite
+    await service.run_blocking(
+        request.serving_options,
+        lambda *_: calibrations.add(name, calibration, overwrite=overwrite),
+    )
