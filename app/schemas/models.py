@@ -85,6 +85,13 @@ BOUNDS: Final[dict[str, int]] = {
 operator may have set some of them lower."""
 
 
+class NamedPrompt(ResponseModel):
+    """An instruction that the model's folder has a name for."""
+
+    name: str
+    text: str
+
+
 class RerankCard(ResponseModel):
     """How the model's own folder has documents ranked, where the settings leave that to it."""
 
@@ -100,8 +107,8 @@ class RerankCard(ResponseModel):
     """Whether a request's ``instruction`` reaches the prompt."""
     instruction: OmitNone[str] = None
     """What a request gets that brings none; absent for none."""
-    prompts: OmitEmpty[dict[str, str]] = Field(default_factory=dict)
-    """Instructions that the model's folder has names for; absent where it has none."""
+    prompts: OmitEmpty[list[NamedPrompt]] = Field(default_factory=list)
+    """Instructions to choose from; absent where the folder has none."""
     max_tokens: int
     """Tokens of a document's prompt at most."""
 

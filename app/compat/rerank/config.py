@@ -15,7 +15,7 @@ from app.compat.rerank.request import PromptOptions
 from app.compat.rerank.templates import BUILTIN, Mode, Template, TemplateError, default_name
 from app.environment import env_name
 from app.schemas.bounds import MAX_TEMPLATE_CHARS
-from app.schemas.models import RerankCard
+from app.schemas.models import NamedPrompt, RerankCard
 from app.settings import Settings, SettingsError, flag_name
 from model_runtime import InvalidQuery, ModelInfo, Tokenizer, UnsupportedModel
 
@@ -143,7 +143,7 @@ class RerankDefaults:
             activation=recipe.activation,
             takes_instruction=recipe.instructed is not None,
             instruction=prompt.instruction or None,
-            prompts=dict(recipe.prompts),
+            prompts=[NamedPrompt(name=name, text=text) for name, text in recipe.prompts.items()],
             max_tokens=prompt.longest(info),
         )
 

@@ -145,6 +145,11 @@ def test_a_config_that_is_no_object_is_corrupt(folder: Path, content: str) -> No
         ("tokenizer.json", True),
         ("generation_config.json", True),
         ("chat_template.jinja", True),
+        ("modules.json", True),
+        ("config_sentence_transformers.json", True),
+        ("sentence_bert_config.json", True),
+        ("1_LogitScore/config.json", True),
+        ("1_Pooling/config.json", False),
         ("README.md", False),
     ],
 )
@@ -153,6 +158,7 @@ def test_the_digest_follows_what_can_change_an_answer(
 ) -> None:
     """One byte more in a file that is read gives another digest; a readme does not."""
     before = content_digest(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
     with (folder / name).open("ab") as file:
         file.write(b" ")
     assert (content_digest(folder) != before) is matters

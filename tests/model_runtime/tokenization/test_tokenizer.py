@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models
+from tokenizers import decoders, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from model_runtime.errors import CorruptModel, InvalidQuery, UnsupportedModel
@@ -335,6 +336,50 @@ def test_chat_that_cannot_be_rendered_is_refused(
         Tokenizer(hf_tokenizer).render_chat(messages)
     assert caught.value.param == "messages"
     assert "\n" not in str(caught.value)
+
+
+def test_messages_of_any_role_are_rendered_with_options() -> None:
+    """As the template has them; what it refuses is an error about ``messages``."""
+    hf_tokenizer = tiny_tokenizer("llama")
+    hf_tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}={{ m.content[0].text }};{% endfor %}{{ ending }}"
+    )
+    tokenizer = Tokenizer(hf_tokenizer)
+    messages = [{"role": "query", "content": [{"type": "text", "text": "a"}]}]
+    assert tokenizer.render_messages(messages, ending="!") == "query=a;!"
+    with pytest.raises(InvalidQuery) as caught:
+        tokenizer.render_messages([{"role": "query"}])
+    assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    ("kind", "around"),
+    [("llama", ([], [], [])), ("gemma3", ([BOS], [BOS], []))],
+)
+def test_what_stands_around_a_pair_is_the_rules_own(kind: str, around: Any) -> None:
+    """Nothing, or what the post-processor puts before, between and behind the texts."""
+    hf_tokenizer = tiny_tokenizer(kind)
+    found = Tokenizer(hf_tokenizer).pair_ids()
+    assert [hf_tokenizer.convert_ids_to_tokens(list(ids)) for ids in found] == list(around)
+
+
+def test_a_pair_may_have_something_behind_it() -> None:
+    """As encoders have it."""
+    hf_tokenizer = tiny_tokenizer("llama")
+    end = hf_tokenizer.convert_tokens_to_ids(END)
+    hf_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", pair=f"{END} $A {END} {END} $B {END}", special_tokens=[(END, end)]
+    )
+    assert Tokenizer(hf_tokenizer).pair_ids() == ((end,), (end, end), (end,))
+
+
+def test_a_token_is_found_as_the_vocabulary_writes_it() -> None:
+    """A space is another letter there."""
+    tokenizer = Tokenizer(tiny_tokenizer("llama"))
+    found = tokenizer.vocabulary_id("\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}is")
+    assert found is not None
+    assert tokenizer.token_text(found) == " is"
+    assert tokenizer.vocabulary_id(" is") is None
 
 
 def test_an_unreadable_tokenizer_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.app.compat.rerank.reranker_folders import (
     PARTS,
     TURNS,
     oracle,
+    rewrite,
     save_backbone,
     save_reranker,
     token_id,
@@ -219,7 +221,10 @@ async def test_the_card_says_what_counts_and_what_a_document_spells_is_text(prom
         "activation": "identity",
         "takes_instruction": True,
         "instruction": "Find code.",
-        "prompts": {"search": "Find it.", "code": "Find code."},
+        "prompts": [
+            {"name": "code", "text": "Find code."},
+            {"name": "search", "text": "Find it."},
+        ],
         "max_tokens": 512,
     }
     counts = [one["meta"]["tokens"]["input_tokens"] for one in (ranks, plain)]
@@ -228,6 +233,24 @@ async def test_the_card_says_what_counts_and_what_a_document_spells_is_text(prom
     assert scores(ranks)[1] == scores(plain)[1]
     theirs = oracle(prompted).predict([(QUERY, hostile)]).tolist()
     assert not math.isclose(scores(ranks)[0], theirs[0], abs_tol=0.01)
+
+
+async def test_a_recipe_that_cannot_be_followed_ends_the_start(
+    prompted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line names the file, the key and the setting that does without."""
+    folder = Path(shutil.copytree(prompted, tmp_path / "copy"))
+    rewrite(folder, "1_LogitScore/config.json", true_token_id="yes")
+    app = shell_app(None, model=str(folder), kv_cache_bytes=4 << 20)
+    async with client_of(app):
+        while not app.state.lifecycle.is_terminal:
+            await asyncio.sleep(0.01)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "CRITICAL"]
+    assert line == (
+        "cannot serve the model: the folder's recipe for rerank: 1_LogitScore/config.json: "
+        "true_token_id: it is no whole number from 0 on below 384; CHAINRULE_RERANK_MODE "
+        "(--rerank-mode) of query_likelihood or yes_no does without it"
+    )
 
 
 async def test_too_long_is_refused_or_cut_as_everywhere(tmp_path: Path) -> None:
