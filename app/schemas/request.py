@@ -161,8 +161,9 @@ class ContextRequest(ServingOptions):
 
     context: Context
     """What everything is conditional on: text, token ids, or messages, which the model's own chat
-    template turns into token ids, ready for the assistant's turn. Text that spells a control
-    token stays text."""
+    template turns into token ids, ready for the assistant's turn. Messages that end with the
+    assistant's words are left open, so that what follows goes on from there. Text that spells a
+    control token stays text."""
     add_bos: bool | None = None
     """Put the beginning-of-sequence token first. Null: what the tokenizer's own rule puts before a
     text, several tokens for some models, and nothing before token ids and messages, which hold it

@@ -318,24 +318,24 @@ class Tokenizer:
             raise InvalidQuery(f"the chat template failed: {reason}", param="messages") from error
         return str(rendered)
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The messages in the model's own chat template, up to where the assistant speaks.
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
+    ) -> str:
+        """The messages in the model's own chat template.
 
         The template runs in a sandbox without access to Python.
+
+        Args:
+            messages: each with ``role`` and ``content``.
+            add_generation_prompt: end where the assistant speaks, not behind the last message.
 
         Raises:
             InvalidQuery: there is no template, or it refuses the messages.
         """
         if self._hf.chat_template is None:
             raise InvalidQuery("the model has no chat template", param="messages")
-        try:
-            rendered = self._hf.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:  # the template came with the model and may raise anything
-            reason = " ".join(str(error).split())[:300]
-            raise InvalidQuery(f"the chat template failed: {reason}", param="messages") from error
-        return str(rendered)
+        turns = [dict(message) for message in messages]
+        return self.render_messages(turns, add_generation_prompt=add_generation_prompt)
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -158,11 +158,13 @@ class ToyTokenizer:
             start = end
         return offsets
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
+    ) -> str:
         if messages[0]["role"] == "tool":
             raise InvalidQuery("the chat template failed: a tool cannot begin", param="messages")
         turns = "".join(f"{BOS}{m['role']}:{m['content'].strip()}{END}" for m in messages)
-        return turns + BOS
+        return turns + BOS if add_generation_prompt else turns
 
 
 def law_of(tokenizer: ToyTokenizer, law: Mapping[str, Mapping[str, float]], last: int) -> Any:

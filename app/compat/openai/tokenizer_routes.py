@@ -17,11 +17,11 @@ from app.dependencies import ServiceDependency
 from app.errors.table import ModelNotServed
 from app.http.json_body import JsonRoute
 from app.http.json_response import LOOKUP_FAILURES, WORK_FAILURES, json_reply
+from app.requests.chat import render_chat
 from app.requests.limits import check_ids
-from app.requests.prompt import parse_prompt
-from app.schemas.request import ContextRequest, Message, ServingOptions
+from app.schemas.request import ServingOptions
 from app.service import ScoringService
-from model_runtime import InvalidQuery, ModelInfo, Tokenizer
+from model_runtime import ModelInfo, Tokenizer
 
 router = APIRouter(tags=["tokenizer"], route_class=JsonRoute)
 
@@ -34,7 +34,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDependency) -> Resp
 
     Unlike on the native routes a text that spells a control token is that token.
     """
-    _check_model(service, request.model)
+    check_model(service, request.model)
     work = partial(_tokenized, request)
     return await json_reply(await service.run_blocking(ServingOptions(), work))
 
@@ -44,7 +44,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDependency) -> Resp
 )
 async def detokenize(request: DetokenizeRequest, service: ServiceDependency) -> Response:
     """Put tokens back together, as the model's own tokenizer does."""
-    _check_model(service, request.model)
+    check_model(service, request.model)
     work = partial(_detokenized, request)
     return await json_reply(await service.run_blocking(ServingOptions(), work))
 
@@ -60,7 +60,8 @@ async def tokenizer_info(service: ServiceDependency) -> Response:
     return await json_reply(await service.run_blocking(ServingOptions(), _info))
 
 
-def _check_model(service: ScoringService, name: str | None) -> None:
+def check_model(service: ScoringService, name: str | None) -> None:
+    """Raise ``ModelNotServed``, naming the field, for a model that is not served."""
     if name is None:
         return
     try:
@@ -74,7 +75,8 @@ def _tokenized(request: TokenizeRequest, tokenizer: Tokenizer, info: ModelInfo) 
         tokenizer.check_text(request.prompt, "prompt")
         ids = tokenizer.encode(request.prompt, parse_special=True)
     else:
-        ids = _chat_ids(request.messages or [], tokenizer, info)
+        messages = request.messages or []
+        ids = list(render_chat(tokenizer, messages, "messages", request.ending(messages)).ids)
     if request.adds_special_tokens:
         ids = list(tokenizer.with_prefix(ids))
     texts = None
@@ -86,16 +88,6 @@ def _tokenized(request: TokenizeRequest, tokenizer: Tokenizer, info: ModelInfo) 
         tokens=ids,
         token_strs=texts,
     )
-
-
-def _chat_ids(messages: list[Message], tokenizer: Tokenizer, info: ModelInfo) -> list[int]:
-    """The same ids as of a native context of these messages."""
-    try:
-        context = ContextRequest.model_validate({"context": [m.model_dump() for m in messages]})
-        content = parse_prompt(tokenizer, info, context).content
-    except InvalidQuery as error:
-        raise error.at((error.param or "messages").replace("context", "messages", 1)) from error
-    return [token_id for token_id in content if isinstance(token_id, int)]
 
 
 def _detokenized(request: DetokenizeRequest, tokenizer: Tokenizer, info: ModelInfo) -> Detokenized:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.compat.foreign_fields import TOKENIZER_DEFAULTS, Neutral, UnsupportedFields
+from app.compat.openai.ending import ChatEnding
 from app.schemas.bounds import MAX_MODEL_NAME_CHARS
 from app.schemas.conditions import UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.request import Messages, Request, Text, TokenIds
@@ -16,27 +17,26 @@ from app.schemas.response import ResponseModel
 ModelName = Annotated[str, Field(max_length=MAX_MODEL_NAME_CHARS)]
 
 
-class TokenizeRequest(UnsupportedFields, Request):
+class TokenizeRequest(UnsupportedFields, ChatEnding):
     """A text, or messages in the model's chat template, to be cut into tokens."""
 
-    noop_values: ClassVar[Neutral] = {**TOKENIZER_DEFAULTS, "continue_final_message": (False,)}
+    noop_values: ClassVar[Neutral] = TOKENIZER_DEFAULTS
 
     model: ModelName | None = None
     """The served model's name, as a check."""
     messages: Messages | None = None
-    """What the chat template turns into tokens, ready for the assistant's turn. A control token
-    that a message spells stays text."""
+    """What the chat template turns into tokens, ready for the assistant's turn, or left open where
+    they end with the assistant's words. A control token that a message spells stays text."""
     prompt: Text | None = Field(default=None, validate_default=True)
     """A text; one that spells a control token is that token. Goes without ``messages``."""
     add_special_tokens: bool | None = None
     """Put before it what the tokenizer's own rule puts there, unless it begins with that. Null:
     true for a ``prompt``, false for messages, whose template writes what the model expects."""
-    add_generation_prompt: Literal[True] = True
-    """The template always ends where the assistant speaks."""
     return_token_strs: bool = False
     """List the tokens' texts as well."""
 
     conditions: ClassVar[tuple[Schema, ...]] = (
+        *ChatEnding.conditions,
         any_of(given("prompt"), given("messages")),
         when(given("messages"), absent_or(prompt=UNSET)),
     )

@@ -174,7 +174,7 @@ async def test_the_chat_template_is_the_models(
         ("/tokenize", {"messages": [{"role": "user"}]}, "messages.0.content"),
         (
             "/tokenize",
-            {"messages": TALK, "add_generation_prompt": False},
+            {"messages": [{"role": "assistant", "content": "a"}], "add_generation_prompt": True},
             "add_generation_prompt",
         ),
         ("/tokenize", {"prompt": "a", "chat_template": "x"}, "chat_template"),
