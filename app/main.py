@@ -20,8 +20,10 @@ from app.calibration.store import CalibrationStore
 from app.compat.decisions import calibration_routes as calibration
 from app.compat.decisions import routes as decisions
 from app.compat.generative_scoring import label_routes as scoring
+from app.compat.openai import render_routes as rendering
 from app.compat.openai import routes as completions
 from app.compat.openai import tokenizer_routes as tokenization
+from app.compat.openai.chat import routes as chat
 from app.compat.rerank import routes as rerank
 from app.compat.rerank.config import RerankDefaults
 from app.compat.systemone import routes as systemone
@@ -66,7 +68,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "next_token", "description": "The distribution of the token that comes next."},
     {"name": "decode", "description": "Completions: greedy, beam and exact search."},
     {"name": "audit", "description": "What scores are made of, and what decides between them."},
-    {"name": "openai", "description": "Completions in OpenAI's shape."},
+    {"name": "openai", "description": "Completions and chats in OpenAI's shape."},
     {"name": "decisions", "description": "Questions about an input: OpenAI's and System One's."},
     {"name": "calibrations", "description": "What turns decisions into calibrated ones."},
     {"name": "rerank", "description": "Documents for a query, in the shapes of Cohere, Jina, TEI."},
@@ -77,8 +79,9 @@ TAGS: Final[list[dict[str, Any]]] = [
 
 NATIVE: Final = (score, next_token, decode, audit, calibrations, models, health)
 COMPATIBLE: Final = (
-    *(completions, decisions, calibration, systemone),
-    *(rerank, scoring, tokenization),
+    *(completions, chat, rendering, tokenization),
+    *(decisions, calibration, systemone),
+    *(rerank, scoring),
 )
 
 

@@ -99,6 +99,15 @@ def _read_system_one(answer: Any) -> Numbers:
     return shares
 
 
+CHAT_TOKENS = 16
+_CHAT = {"max_tokens": CHAT_TOKENS, "ignore_eos": True}
+
+
+def _messages(ids: list[int]) -> list[Fields]:
+    """A question to which these ids give its words."""
+    return [{"role": "user", "content": " ".join(map(str, ids[: TOKENS // 4]))}]
+
+
 PAIRS = (
     Pair(
         "OpenAI echo with logprobs",
@@ -119,6 +128,19 @@ PAIRS = (
         ("/v1/completions", lambda ids: {"prompt": ids, "logprobs": 1, "max_tokens": 1}),
         lambda answer: [token["logprob"] for token in answer["sequences"][0]["tokens"]],
         lambda answer: answer["choices"][0]["logprobs"]["token_logprobs"],
+    ),
+    Pair(
+        f"OpenAI chat, {CHAT_TOKENS} tokens",
+        (
+            "/v1/decode",
+            lambda ids: {"context": _messages(ids), "token_logprobs": True, **_CHAT},
+        ),
+        (
+            "/v1/chat/completions",
+            lambda ids: {"messages": _messages(ids), "logprobs": True, **_CHAT},
+        ),
+        lambda answer: [token["logprob"] for token in answer["sequences"][0]["tokens"]],
+        lambda answer: [token["logprob"] for token in answer["choices"][0]["logprobs"]["content"]],
     ),
     Pair(
         "SGLang and vLLM label scores",

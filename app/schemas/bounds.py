@@ -30,6 +30,9 @@ MAX_CANDIDATE_ID = 2**63
 """Magnitude of an id in a candidate: wider, because a bad id there fails the candidate alone."""
 
 MAX_MESSAGES = 1_024
+MAX_CONTENT_PARTS = 256
+"""Parts that one message of a chat is given in."""
+
 MAX_CANDIDATES = 131_072
 MAX_RESULTS = 4_096
 """Candidates that a response reports in full; more are reported in columns."""
@@ -91,6 +94,9 @@ MAX_EXPANSIONS = 100_000
 MAX_REGEX_CHARS = 8_192
 MAX_JSON_SCHEMA_CHARS = 65_536
 """Length of a JSON schema, written without spaces."""
+
+MAX_SCHEMA_NAME_CHARS = 256
+"""Of the name that a JSON schema is sent with."""
 
 MAX_LENGTH_PENALTY = 10.0
 MAX_STOPS = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.schemas.bounds import MAX_CHOICES, MAX_JSON_SCHEMA_CHARS, MAX_REGEX_CHARS
@@ -15,6 +15,21 @@ from app.schemas.request import Candidate, LogprobsRequest
 T = TypeVar("T")
 
 _CONSTRAINTS = ("candidates", "regex", "json_schema")
+
+
+def check_schema(value: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema, where it is not too long and not nested too deep."""
+    try:
+        written = json.dumps(value, separators=(",", ":"))
+    except RecursionError:
+        raise PydanticCustomError("schema_too_deep", "Input is nested too deep") from None
+    if len(written) > MAX_JSON_SCHEMA_CHARS:
+        raise PydanticCustomError(
+            "schema_too_long",
+            "Input should have at most {limit} characters",
+            {"limit": MAX_JSON_SCHEMA_CHARS},
+        )
+    return value
 
 
 class ConstrainedRequest(LogprobsRequest):
@@ -33,7 +48,7 @@ class ConstrainedRequest(LogprobsRequest):
     regex: Annotated[str, Field(min_length=1, max_length=MAX_REGEX_CHARS)] | None = None
     """The whole generated text matches this regular expression, in the syntax of Rust's ``regex``.
     Needs the server's ``grammar`` extra."""
-    json_schema: dict[str, Any] | None = None
+    json_schema: Annotated[dict[str, Any], AfterValidator(check_schema)] | None = None
     """The whole generated text is JSON that this schema allows. Needs the ``grammar`` extra."""
     append_eos: bool | None = None
     """What a constraint allows is finished by an end token, which counts in its log-probability.
@@ -71,17 +86,6 @@ class ConstrainedRequest(LogprobsRequest):
                 )
         return value
 
-    @field_validator("json_schema")
-    @classmethod
-    def _is_short(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and len(_compact(value)) > MAX_JSON_SCHEMA_CHARS:
-            raise PydanticCustomError(
-                "schema_too_long",
-                "Input should have at most {limit} characters",
-                {"limit": MAX_JSON_SCHEMA_CHARS},
-            )
-        return value
-
     @field_validator("append_eos")
     @classmethod
     def _is_of_a_constraint(cls, value: bool | None, info: ValidationInfo) -> bool | None:
@@ -90,10 +94,3 @@ class ConstrainedRequest(LogprobsRequest):
                 "constraint_only", "Input goes with candidates, regex or json_schema only"
             )
         return value
-
-
-def _compact(value: dict[str, Any]) -> str:
-    try:
-        return json.dumps(value, separators=(",", ":"))
-    except RecursionError:
-        raise PydanticCustomError("schema_too_deep", "Input is nested too deep") from None

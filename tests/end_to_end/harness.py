@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     import datasets
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
     from lm_eval.tasks import TaskManager
 
 READING = Path(__file__).parent / "reading"
@@ -55,6 +55,32 @@ def through_server(url: str, folder: Path, **options: Any) -> LocalCompletionsAP
         tokenizer=str(folder),
         **options,
     )
+
+
+def through_chat(url: str, **options: Any) -> LocalChatCompletion:
+    """Its client of OpenAI's chats."""
+    return LocalChatCompletion(
+        base_url=f"{url}/v1/chat/completions", model="smollm2-135m-instruct", **options
+    )
+
+
+def answers_to_chats(model: object, documents: int) -> list[str]:
+    """What the model says to the first ``documents``, each as the user's message."""
+    task: dict[str, Any] = yaml.safe_load((READING / "answering.yaml").read_text())
+    task["dataset_kwargs"] = {"data_files": {"test": str(READING / "reading.jsonl")}}
+    found = simple_evaluate(
+        model=model,
+        tasks=[task],
+        task_manager=TaskManager(include_defaults=False),
+        limit=documents,
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+        apply_chat_template=True,
+    )
+    if found is None:
+        raise RuntimeError("the harness gave no results")
+    return [str(sample["filtered_resps"][0]) for sample in found["samples"]["answering"]]
 
 
 def evaluate(model: object, documents: int) -> tuple[float, Answers]:

@@ -9,9 +9,11 @@ import pytest
 
 from tests.end_to_end.harness import (
     Answers,
+    answers_to_chats,
     evaluate,
     own_model,
     quiet_and_offline,
+    through_chat,
     through_server,
 )
 from tests.end_to_end.live_server import LiveServer
@@ -78,3 +80,12 @@ def test_some_choice_is_greedy_and_some_is_not(by_harness: tuple[float, Answers]
     """The flags that are compared are not all the same."""
     _, want = by_harness
     assert {greedy for _, greedy in want.values()} == {True, False}
+
+
+def test_local_chat_completions_says_what_its_own_model_says(
+    real_server: LiveServer, real_folder: Path
+) -> None:
+    """The same words, greedy, behind the same chat template; two questions at a time."""
+    want = answers_to_chats(own_model(real_folder), DOCUMENTS)
+    assert all(want)
+    assert answers_to_chats(through_chat(real_server.url, num_concurrent=2), DOCUMENTS) == want

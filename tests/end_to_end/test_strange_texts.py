@@ -101,6 +101,7 @@ def test_a_megabyte_without_a_space_is_refused_where_it_does_not_fit(
         "/v1/next_token": {"context": text},
         "/v1/decode": {"context": text},
         "/v1/completions": {"prompt": text},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": text}]},
     }
     for path, body in bodies.items():
         response = tiny_server.client.post(path, json=body)

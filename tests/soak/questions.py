@@ -103,6 +103,15 @@ def _completion(**more: Any) -> Make:
     return lambda words: {"prompt": words.context(), "max_tokens": 8, **more}
 
 
+def _chat(**more: Any) -> Make:
+    def make(words: Words) -> Body:
+        said = {"role": "assistant", "content": words.text()}
+        messages = [{"role": "user", "content": words.text(8)}, said]
+        return {"messages": messages, "max_tokens": 8, **more}
+
+    return make
+
+
 def _decisions(words: Words) -> Body:
     options = [{"value": text.strip()} for text in words.texts(3, 2)]
     levels = [{"label": text.strip()} for text in words.texts(3, 1)]
@@ -178,6 +187,9 @@ KINDS = (
     Kind("completion, echo", "/v1/completions", _completion(echo=True, logprobs=2, max_tokens=0)),
     Kind("completion, beams", "/v1/completions", _completion(n=2, best_of=3)),
     Kind("completion, stream", "/v1/completions", _completion(stream=True)),
+    Kind("chat", "/v1/chat/completions", _chat(), 2),
+    Kind("chat, echo", "/v1/chat/completions", _chat(max_tokens=0, logprobs=True)),
+    Kind("chat, stream", "/v1/chat/completions", _chat(stream=True)),
     Kind("decisions", "/v1/decisions", _decisions),
     Kind("rerank, Cohere", "/v2/rerank", _rerank("documents")),
     Kind("rerank, Jina", "/v1/rerank", _rerank("documents", return_documents=True)),

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.compat.openai.request import CompletionRequest
 from app.compat.openai.response import Completion
 from app.compat.openai.service import CompletionService
-from app.compat.openai.sse import EVENTS, CompletionStream
+from app.compat.openai.sse import EVENTS, CompletionStream, completion_size
 from app.dependencies import FactsDependency, ServiceDependency
 from app.http.json_body import JsonRoute
 from app.http.json_response import WORK_FAILURES, json_reply
@@ -47,6 +47,6 @@ async def create_completion(
     scored, to the same bits as by /v1/score. A batch is answered whole or not at all.
     """
     if request.stream:
-        return await CompletionStream.of(completions.stream(request))
+        return await CompletionStream.of(completions.stream(request), completion_size)
     answer = await completions.complete(request)
     return await json_reply(answer, completions.deadline(request))

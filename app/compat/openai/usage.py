@@ -1,8 +1,8 @@
-"""What a completions answer says beside its choices: who answered, and what it cost."""
+"""What an answer says beside its choices: who answered, and what it cost."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from app.compat.openai.plan import Plan
 from app.compat.openai.response import (
@@ -20,23 +20,28 @@ SPENT: Final = ("cached_tokens", "computed_tokens", "reused_scores")
 """What the parts of an answer have spent is what it has spent."""
 
 
-class CompletionBuilder:
+class UsageCounter:
     """Adds up while an answer is put together.
 
     Args:
-        scored: what was asked first; its id is the answer's.
+        scored: what was asked first.
+        prompt_tokens: tokens of all prompts.
+        needed: tokens that the model must have been fed for what was asked first.
         facts: what the access log is told of the request, up to date all the time.
 
     Attributes:
         completion_tokens: generated so far.
     """
 
-    def __init__(self, scored: PathScores[Plan], facts: Facts) -> None:
+    def __init__(
+        self, scored: PathScores[Any], prompt_tokens: int, needed: int, facts: Facts
+    ) -> None:
         self._facts = facts
         self.completion_tokens = 0
-        self._scored = scored
-        self._prompt_tokens = sum(len(path.ids) for path in scored.plan.paths)
-        self._asked = scored.plan.needed
+        self._scored_tokens = scored.usage.scored_tokens
+        self._prompt_tokens = prompt_tokens
+        # What rows were asked of was needed whole, and is in the cache for a search behind it.
+        self._known = max(0, needed - scored.usage.computed_tokens) if needed else None
         self._cached = 0
         self._streamed = 0
         self._spent = dict.fromkeys(SPENT, 0)
@@ -54,14 +59,53 @@ class CompletionBuilder:
         self._streamed += 1
         self._observe()
 
+    def usage(self) -> CompletionUsage:
+        """What it all cost."""
+        self._observe()
+        return CompletionUsage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=self._prompt_tokens + self.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(
+                cached_tokens=self._cached if self._known is None else self._known
+            ),
+        )
+
+    def _spend(self, usage: Usage) -> None:
+        for name in SPENT:
+            self._spent[name] += getattr(usage, name)
+        self._observe()
+
+    def _observe(self) -> None:
+        generated = max(self.completion_tokens, self._streamed)
+        self._facts.update(
+            prompt_tokens=self._prompt_tokens,
+            scored_tokens=self._scored_tokens + generated,
+            **self._spent,
+        )
+
+
+class CompletionBuilder(UsageCounter):
+    """Puts a completions answer, or the pieces of one, around its choices.
+
+    Args:
+        scored: what was asked first; its id is the answer's.
+        facts: what the access log is told of the request.
+    """
+
+    def __init__(self, scored: PathScores[Plan], facts: Facts) -> None:
+        plan = scored.plan
+        super().__init__(scored, sum(len(path.ids) for path in plan.paths), plan.needed, facts)
+        self._scored = scored
+
     def response(self, choices: list[CompletionChoice]) -> Completion:
         """The whole answer."""
-        return self._completion(choices, self._usage())
+        return self._completion(choices, self.usage())
 
     def chunk(self, choice: CompletionChoice | None) -> Completion:
         """A piece of a stream; the one without a choice says what it all cost."""
         if choice is None:
-            return self._completion([], self._usage())
+            return self._completion([], self.usage())
         return self._completion([choice], None)
 
     def _completion(
@@ -75,29 +119,4 @@ class CompletionBuilder:
             system_fingerprint=scored.fingerprint,
             choices=choices,
             usage=usage,
-        )
-
-    def _usage(self) -> CompletionUsage:
-        # What rows were asked of was needed whole, and is in the cache for a search behind it.
-        known = max(0, self._asked - self._scored.usage.computed_tokens) if self._asked else None
-        cached = self._cached if known is None else known
-        self._observe()
-        return CompletionUsage(
-            prompt_tokens=self._prompt_tokens,
-            completion_tokens=self.completion_tokens,
-            total_tokens=self._prompt_tokens + self.completion_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
-        )
-
-    def _spend(self, usage: Usage) -> None:
-        for name in SPENT:
-            self._spent[name] += getattr(usage, name)
-        self._observe()
-
-    def _observe(self) -> None:
-        generated = max(self.completion_tokens, self._streamed)
-        self._facts.update(
-            prompt_tokens=self._prompt_tokens,
-            scored_tokens=self._scored.usage.scored_tokens + generated,
-            **self._spent,
         )

@@ -19,6 +19,11 @@ CHUNK = (
     '"ffffffffffffffffffffffff","choices":[{{"text":"{}","index":0,"logprobs":null,'
     '"finish_reason":{}}}],"usage":null}}\n\n'
 )
+CHAT = (
+    '{"id":"","object":"chat.completion","created":0,"model":"org/toy","system_fingerprint":'
+    '"ffffffffffffffffffffffff","choices":['
+)
+TALK = {"messages": [{"role": "assistant", "content": "it is"}], "max_tokens": 1}
 META = (
     '"billed_units":{"search_units":1},"tokens":{"input_tokens":3,"output_tokens":0},'
     '"cached_tokens":0,"warnings":null,"fingerprint":"ffffffffffffffffffffffff"}}'
@@ -56,6 +61,13 @@ ANSWERS: list[tuple[str, dict[str, Any], str]] = [
         + CHUNK.format("", "null")
         + CHUNK.format("", '"stop"')
         + "data: [DONE]\n\n",
+    ),
+    (
+        "/v1/chat/completions",
+        TALK,
+        CHAT + '{"index":0,"message":{"role":"assistant","content":" yes","refusal":null},'
+        '"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":13,'
+        '"completion_tokens":1,"total_tokens":14,"prompt_tokens_details":{"cached_tokens":3}},"prompt_logprobs":null}',
     ),
     (
         "/v1/score",

@@ -29,6 +29,7 @@ SETTLED_S = 20.0
 
 LONG = "\n".join(["It is raining and it isn't cold."] * 4)
 QUESTION = {"type": "choice", "instructions": "x", "choices": [{"value": "a"}, {"value": "ab"}]}
+TALK = [{"role": "user", "content": LONG}]
 SEARCH = {"max_tokens": 3, "ignore_eos": True}
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "score": ("/v1/score", {"context": LONG, "candidates": [" yes", " no"]}),
@@ -38,6 +39,8 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "stream": ("/v1/decode", {"context": LONG, "stream": True, **SEARCH}),
     "completions": ("/v1/completions", {"prompt": ["it", "is"], **SEARCH}),
     "completions stream": ("/v1/completions", {"prompt": ["it", "is"], "stream": True, **SEARCH}),
+    "chat": ("/v1/chat/completions", {"messages": TALK, **SEARCH}),
+    "chat stream": ("/v1/chat/completions", {"messages": TALK, "stream": True, **SEARCH}),
     "audit": ("/v1/audit", {"context": "it is", "candidates": [" yes"]}),
     "decisions": ("/v1/decisions", {"input": LONG, "questions": [QUESTION]}),
 }

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from app.compat.decisions.input import InputMessage
 from app.compat.decisions.request import DecisionRequest
 from app.compat.generative_scoring.label_schemas import GenerativeScoringRequest, LabelScoreRequest
+from app.compat.openai.chat.messages import ChatMessage
+from app.compat.openai.chat.request import ChatRequest
+from app.compat.openai.chat.response_format import ResponseFormat
 from app.compat.openai.request import CompletionRequest
 from app.compat.openai.tokenizer_schemas import TokenizeRequest
 from app.compat.rerank.request import RerankV1Request, RerankV2Request, TeiRequest
@@ -47,7 +50,7 @@ def test_a_route_that_works_tells_every_status(name: str) -> None:
     may = {row.status for row in ERROR_SPECS.values()} | {408}
     lost = TEI_LOSES if name == "post /rerank" else set()
     assert may - {403, 409, 501} - lost <= told
-    assert (501 in told) is (name == "post /v1/decode")
+    assert (501 in told) is (name in ("post /v1/decode", "post /v1/chat/completions"))
     assert (403 in told) is (name == "post /v1/calibrations")
     assert (409 in told) is (name in NAMES_CALIBRATIONS)
 
@@ -71,7 +74,11 @@ def test_a_look_up_tells_what_may_come_in_its_way() -> None:
 
 def test_every_event_of_a_stream_is_an_object_with_data() -> None:
     """The document describes events one by one, not a text."""
-    for name, events in (("post /v1/decode", 3), ("post /v1/completions", 3)):
+    for name, events in (
+        ("post /v1/decode", 3),
+        ("post /v1/completions", 3),
+        ("post /v1/chat/completions", 3),
+    ):
         stream = OPERATIONS[name]["responses"]["200"]["content"]["text/event-stream"]
         kinds = stream["itemSchema"].get("oneOf") or stream["itemSchema"]["anyOf"]
         assert "schema" not in stream and len(kinds) == events
@@ -118,6 +125,8 @@ CONTEXT = {"context": "a"}
 SCORE = {**CONTEXT, "candidates": ["b"]}
 LABELS = {"query": "a", "items": ["b"], "label_token_ids": [5]}
 DOCUMENTS = {"query": "a", "documents": ["b"]}
+MESSAGES = {"messages": [{"role": "user", "content": "a"}]}
+JSON = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}
 QUESTIONS = [{"type": "predicate", "instructions": "a"}]
 NOUL = {"type": "noul", "instructions": "a"}
 
@@ -172,11 +181,39 @@ CASES: list[tuple[type[Request], dict[str, Any], list[dict[str, Any]]]] = [
         {"skip_special_tokens": False}, {"prompt_logprobs": 5}, {"prompt_logprobs": 1001},
         {"prompt_logprobs": 0, "stream": True}, {"prompt_logprobs": 0, "max_tokens": 0},
     ]),
+    (ChatRequest, MESSAGES, [
+        {}, {"messages": []}, {"max_tokens": 0}, {"max_tokens": 0, "echo": False},
+        {"max_completion_tokens": 0, "n": 2}, {"max_tokens": 0, "n": 1}, {"top_logprobs": 1},
+        {"top_logprobs": 1, "logprobs": True}, {"top_logprobs": 0}, {"stream": True, "n": 2},
+        {"stream_options": {}}, {"stream_options": {}, "stream": True}, {"top_p": 0.5, "n": 2},
+        {"continue_final_message": True, "add_generation_prompt": True},
+        {"continue_final_message": True, "add_generation_prompt": False},
+        {"continue_final_message": None, "add_generation_prompt": True},
+        {"n": 65, "response_format": JSON}, {"n": 64, "response_format": JSON},
+        {"n": 65, "response_format": {"type": "text"}}, {"n": 65, "response_format": None},
+        {"prompt_logprobs": 0}, {"prompt_logprobs": 0, "stream": True},
+        {"prompt_logprobs": 0, "max_tokens": 0, "echo": False}, {"unknown": None},
+        {"tools": []}, {"tools": [1]}, {"parallel_tool_calls": True}, {"temperature": 1},
+        {"logit_bias": {"5": 1.0}}, {"modalities": ["text"]}, {"modalities": ["audio"]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+    ]),
+    (ChatMessage, {"role": "user", "content": "a"}, [
+        {}, {"tool_calls": []}, {"tool_calls": None}, {"tool_calls": [1]}, {"name": None},
+        {"name": "b"}, {"annotations": []}, {"unknown": None}, {"unknown": 1}, {"content": []},
+        {"content": None},
+    ]),
+    (ResponseFormat, {}, [
+        {}, {"type": "text"}, {"type": "json_schema"}, JSON, {**JSON, "type": "json_object"},
+        {"type": "json_object", "json_schema": None},
+    ]),
     (TokenizeRequest, {}, [
         {}, {"prompt": "a"}, {"messages": [{"role": "user", "content": "a"}]},
         {"prompt": "a", "messages": [{"role": "user", "content": "a"}]},
         {"prompt": "a", "messages": None}, {"prompt": None}, {"prompt": "a", "tools": []},
         {"prompt": "a", "tools": [1]},
+        {**MESSAGES, "continue_final_message": True, "add_generation_prompt": True},
+        {**MESSAGES, "continue_final_message": True},
     ]),
     (GenerativeScoringRequest, LABELS, [
         {}, {"items": ["b", [5]]}, {"items": [[5]]}, {"query": [5]}, {"query": [5], "items": [[5]]},

@@ -24,11 +24,13 @@ pytestmark = pytest.mark.anyio
 
 TIMEOUT_MS = 60_000
 DETAIL: dict[str, Any] = {"context": "it is", "candidates": [" yes", "n't"]}
+TALK = [{"role": "assistant", "content": "it is"}]
 MANY: list[tuple[str, dict[str, Any]]] = [
     ("/v1/audit", DETAIL),
     ("/v1/completions", {"prompt": ["it is", "a", "b"], "max_tokens": 2, "echo": True}),
     ("/v1/completions", {"prompt": ["it is", "a"], "max_tokens": 2, "echo": True, "logprobs": 1}),
     ("/v1/completions", {"prompt": ["it is", "a", "b"], "max_tokens": 2, "stream": True}),
+    ("/v1/chat/completions", {"messages": TALK, "max_tokens": 2, "echo": True, "logprobs": True}),
 ]
 """Requests for which the engine is asked several times."""
 
@@ -178,6 +180,11 @@ RENDERED: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/audit", DETAIL, "app.audit.service._explained"),
     ("/v1/audit", DETAIL, "app.http.json_response.dump_json_chunked"),
     ("/v1/completions", {"prompt": "it", "max_tokens": 1}, "app.compat.openai.service._written"),
+    (
+        "/v1/chat/completions",
+        {"messages": TALK, "max_tokens": 1},
+        "app.compat.openai.chat.service._written",
+    ),
     (
         "/v1/rerank",
         {**RANKED, "query": "it", "documents": ["is"]},

@@ -32,8 +32,9 @@ LOOK_UPS = (
 )
 QUESTIONS = (
     *("/v1/score", "/score", "/v1/next_token", "/v1/decode", "/v1/audit"),
-    *("/v1/completions", "/v1/decisions", "/v1/systemone", "/generative_scoring"),
-    *("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/v1/calibrations"),
+    *("/v1/completions", "/v1/chat/completions", "/v1/decisions", "/v1/systemone"),
+    *("/v1/completions/render", "/v1/chat/completions/render", "/tokenize", "/detokenize"),
+    *("/generative_scoring", "/rerank", "/v1/rerank", "/v2/rerank", "/v1/calibrations"),
 )
 """A new route is for clients, and changes nothing that outlives its answer, or it does not belong
 here. A calibration may be kept: for a client that has shown a key, under a name that is free."""

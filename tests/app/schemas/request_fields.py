@@ -39,6 +39,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
             for place in range(20)
         ]
     },
+    "ChatRequest": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 2},
     "CompletionRequest": {"prompt": "a", "max_tokens": 2},
     "DecodeRequest": {"context": "a", "max_tokens": 2},
     "NamedNoul": {"type": "noul", "instructions": "a"},
@@ -54,6 +55,11 @@ SMALLEST: dict[str, dict[str, Any]] = {
 
 COMPANIONS: dict[str, dict[str, dict[str, Any]]] = {
     "AuditRequest": {"pairs": {"candidates": ["a", "b", "c"], "pairs": [[0, 2]]}},
+    "ChatRequest": {
+        "max_completion_tokens": {"max_tokens": None},
+        "stream_options": {"stream": True},
+        "top_logprobs": {"logprobs": True},
+    },
     "CompletionRequest": {"stream_options": {"stream": True}},
     "DecodeRequest": {
         "append_eos": {"candidates": ["a"]},

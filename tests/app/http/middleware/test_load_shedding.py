@@ -15,6 +15,9 @@ pytestmark = pytest.mark.anyio
 
 READ = {
     "/v1/completions": "waits for its turn instead of being refused",
+    "/v1/chat/completions": "waits for its turn instead of being refused",
+    "/v1/completions/render": "needs no engine",
+    "/v1/chat/completions/render": "needs no engine",
     "/tokenize": "needs no engine",
     "/detokenize": "needs no engine",
 }

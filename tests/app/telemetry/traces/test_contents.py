@@ -28,6 +28,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/decode": {"context": MARK, "max_tokens": 2, "stop": [MARK]},
     "/v1/audit": {"context": MARK, "candidates": [MARK]},
     "/v1/completions": {"prompt": [MARK, MARK], "max_tokens": 2, "user": MARK},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": MARK}], "max_tokens": 2},
     "/v1/decisions": {"input": MARK, "questions": [QUESTION]},
     "/v1/rerank": {"query": MARK, "documents": [MARK]},
     "/tokenize": {"prompt": MARK},

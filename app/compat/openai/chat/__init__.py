@@ -1,0 +1,1 @@
+"""OpenAI's chat completions, and what vLLM adds to them."""
