@@ -118,3 +118,53 @@ async def test_wide_beams_go_without_a_grammar(client: httpx.AsyncClient) -> Non
     error = await refusal(client, "decode", strategy="beam", num_beams=65, regex="a+")
     assert error["param"] == "num_beams"
     assert "64" in error["message"]
+
+
+class Blanks(dict[str, dict[str, float]]):
+    """A law by which blanks are likeliest everywhere."""
+
+    def get(self, key: object, default: object = None) -> Any:
+        """The same for every token."""
+        return {" ": 0.4, "\n": 0.3, "\t": 0.2}
+
+
+RECORD = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "integer", "maximum": 99},
+        "ok": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
+    },
+    "required": ["id", "ok", "tags"],
+    "additionalProperties": False,
+}
+
+
+@needs_grammar
+@pytest.mark.parametrize("strategy", ["greedy", "beam"])
+async def test_a_model_that_prefers_blanks_writes_json(strategy: str) -> None:
+    """It gets one at each place between two parts, and goes on with the value."""
+    engine = FakeEngine(Blanks(), max_model_len=256)
+    async with client_of(shell_app(engine)) as client:
+        body: dict[str, Any] = {"strategy": strategy, "json_schema": RECORD, "max_tokens": 60}
+        (sequence,) = (await call(client, "decode", context="a", **body))["sequences"]
+    text = sequence["text"]
+    assert sequence["finish_reason"] == "stop"
+    assert json.loads(text).keys() == RECORD["properties"].keys()
+    assert not re.search(r"\s\s", text)
+    assert len(text) - len("".join(text.split())) <= len(
+        re.findall(r'[{}\[\]:,]|"[^"]*"|\w+', text)
+    )
+
+
+@needs_grammar
+async def test_anchors_around_an_expression(client: httpx.AsyncClient) -> None:
+    """The same completion with them as without; inside they are refused."""
+    bare = await call(client, "decode", regex="(19|20)[0-9]{2}", max_tokens=8)
+    anchored = await call(client, "decode", regex="^(19|20)[0-9]{2}$", max_tokens=8)
+    assert anchored["sequences"] == bare["sequences"]
+    error = await refusal(client, "decode", regex="(^19|20)[0-9]{2}")
+    assert error["param"] == "regex"
+    assert "^ at character 2 stands inside" in error["message"]
+    price = await call(client, "decode", regex=r"\$[0-9]{2}$", max_tokens=8)
+    assert re.fullmatch(r"\$[0-9]{2}", price["sequences"][0]["text"])
