@@ -86,7 +86,7 @@ def plan_prompts(
 def is_one_greedy_token(request: CompletionRequest) -> bool:
     """Whether the completion is the most probable token behind the prompt, and no more."""
     one = request.max_tokens == 1 and request.beams == 1 and not request.stream
-    return one and not request.token_rules.masks
+    return one and not request.token_rules.masks and request.constraint is None
 
 
 def lists_prompt(request: CompletionRequest) -> bool:

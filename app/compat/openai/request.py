@@ -24,17 +24,19 @@ from app.compat.foreign_fields import (
     Priority,
     UnsupportedFields,
 )
+from app.compat.openai.chat.response_format import ResponseFormat
 from app.compat.openai.prompt_logprobs import PromptLogprobsCount
 from app.compat.openai.token_fields import TokenFields
 from app.schemas.bounds import (
     MAX_BEAMS,
+    MAX_GRAMMAR_BEAMS,
     MAX_NEW_TOKENS,
     MAX_PROMPTS,
     MAX_SEED,
     MAX_TOP_LOGPROBS,
     MAX_USER_CHARS,
 )
-from app.schemas.conditions import OFF, Schema, absent_or, any_of, given, when
+from app.schemas.conditions import OFF, UNSET, Schema, absent_or, any_of, given, when
 from app.schemas.decode import Stop
 from app.schemas.request import Request, ServingOptions, Text, TokenIds
 
@@ -114,11 +116,13 @@ class CompletionRequest(UnsupportedFields, TokenFields, ServingOptions):
     ``prompt_logprobs`` only."""
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """List every token's log-probability, and so many most probable tokens at its place."""
+    response_format: ResponseFormat | None = None
+    """What the text may be, as vLLM has it. JSON needs the server's ``grammar`` extra."""
     n: Annotated[int, Field(ge=1, le=MAX_BEAMS)] = 1
     """Choices for each prompt, best first. More than one are found by beam search."""
     best_of: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
-    """Beams of that search, which ranks by the mean log-probability of a token; at least ``n``.
-    Null: ``n``."""
+    """Beams of that search, which ranks by the mean log-probability of a token; at least ``n``, and
+    up to 64 where the text must be JSON. Null: ``n``."""
     stop: Stop = Field(default_factory=list)
     """Texts that end a completion, found in what was generated; the text is cut before them."""
     stream: bool = False
@@ -161,6 +165,15 @@ class CompletionRequest(UnsupportedFields, TokenFields, ServingOptions):
         when(given("max_tokens", {"const": 0}), absent_or(n=_ONE, best_of=_ONE)),
         when(given("stream", {"const": True}), absent_or(n=_ONE, best_of=_ONE)),
         when(given("stream_options"), given("stream", {"const": True})),
+        *(
+            when(
+                given(name, {"exclusiveMinimum": MAX_GRAMMAR_BEAMS, "type": "number"}),
+                absent_or(
+                    response_format={"anyOf": [UNSET, given("type", {"const": "text"})]},
+                ),
+            )
+            for name in ("n", "best_of")
+        ),
         when(
             given("top_p", {"exclusiveMaximum": 1, "type": "number"}),
             absent_or(n=_ONE, best_of=_ONE),
@@ -195,6 +208,11 @@ class CompletionRequest(UnsupportedFields, TokenFields, ServingOptions):
         """Beams that are searched with; one is greedy search."""
         return self.best_of or self.n
 
+    @property
+    def constraint(self) -> dict[str, Any] | None:
+        """The JSON schema that the text is kept to, if any."""
+        return None if self.response_format is None else self.response_format.constraint
+
     @field_validator(*_NOT_SERVED)
     @classmethod
     def _is_neutral(cls, value: object, info: ValidationInfo) -> object:
@@ -220,6 +238,14 @@ class CompletionRequest(UnsupportedFields, TokenFields, ServingOptions):
     def _has_choices(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value > 1 and info.data.get("max_tokens") == 0:
             raise PydanticCustomError("no_choices", "Input should be 1 where max_tokens is 0")
+        written = info.data.get("response_format")
+        json = written is not None and written.constraint is not None
+        if json and value is not None and value > MAX_GRAMMAR_BEAMS:
+            raise PydanticCustomError(
+                "above_grammar_beams",
+                "Input should be at most {limit} where the text must be JSON",
+                {"limit": MAX_GRAMMAR_BEAMS},
+            )
         return value
 
     @field_validator("best_of")

@@ -102,6 +102,7 @@ def _template(request: CompletionRequest) -> DecodeRequest:
         max_tokens=request.max_tokens,
         num_beams=request.beams if several else None,
         num_return_sequences=request.n if several else None,
+        json_schema=request.constraint,
         stop=request.stop,
         ignore_eos=request.ignore_eos,
         token_logprobs=request.logprobs is not None,
@@ -116,6 +117,8 @@ def located(error: ChainruleError, request: CompletionRequest, path: PromptPath)
         return error
     if error.param in ("num_beams", "num_return_sequences"):
         param = "n" if request.best_of is None else "best_of"
+    elif error.param == "json_schema" and request.response_format is not None:
+        param = request.response_format.param
     elif isinstance(error, NothingFollows):
         param = request.mask_param
     else:
