@@ -211,15 +211,14 @@ class ForeignRequest(BaseModel):
         """Raise ``InvalidQuery``, naming the field, for one that asks for something."""
         if not isinstance(body, dict):
             return body
-        neutral = {
-            name
-            for name, value in body.items()
-            if name not in cls.model_fields and (value is None or name in cls.noop_values)
-        }
-        for name in sorted(neutral):
+        for name in sorted(cls.noop_values.keys() & body.keys()):
             if body[name] is not None and not _is_one_of(body[name], cls.noop_values[name]):
                 raise InvalidQuery("this is not served here; leave it out", name)
-        return {name: value for name, value in body.items() if name not in neutral}
+        return {
+            name: value
+            for name, value in body.items()
+            if name in cls.model_fields or not (value is None or name in cls.noop_values)
+        }
 
 
 class UnsupportedFields(ForeignRequest):

@@ -32,8 +32,12 @@ ANY_JSON: dict[str, Any] = {}
 
 
 def is_bounded(schema: Mapping[str, Any]) -> bool:
-    """Whether it is a few values only, an object of known fields, or has all bounds of its kind."""
-    if {"enum", "const"} & schema.keys() or schema.get("additionalProperties") is False:
+    """Whether it is a few values only, an object of known fields, or has all bounds of its kind.
+
+    Unknown fields that are null are thrown away, so the body's length bounds them well enough.
+    """
+    others = schema.get("additionalProperties")
+    if {"enum", "const"} & schema.keys() or others in (False, {"type": "null"}):
         return True
     kind = schema.get("type")
     if kind in ("boolean", "null"):
