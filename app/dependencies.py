@@ -71,7 +71,9 @@ async def get_service(request: Request, engine: EngineDependency) -> ScoringServ
     """
     state = request.app.state
     if state.service is None:
-        state.service = ScoringService(engine, state.limits, state.score_cache, state.rerank_card)
+        state.service = ScoringService(
+            engine, state.limits, state.score_cache, state.rerank_card, state.served_names
+        )
     service = cast(ScoringService, state.service)
     tenant = _key_digest(request) if state.keys_apart else ""
     return service.for_request(tenant, request.state.arrived)

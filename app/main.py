@@ -141,6 +141,7 @@ def _keep_state(
     app.state.has_keys = bool(settings.keys())
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.score_cache = cache
+    app.state.served_names = settings.served_name
     app.state.rerank = RerankDefaults.read(settings)
     app.state.rerank_card = None
     app.state.decision_debias = settings.decision_debias

@@ -84,6 +84,7 @@ class ScoringService:
         limits: the operator's bounds.
         cache: where finished scores are kept; None keeps none.
         rerank: how the model's own folder has documents ranked, for its card.
+        aliases: names under which the model is served beside its own.
     """
 
     def __init__(
@@ -92,8 +93,10 @@ class ScoringService:
         limits: Limits | None = None,
         cache: ScoreCache | None = None,
         rerank: RerankCard | None = None,
+        aliases: Sequence[str] = (),
     ) -> None:
         self._engine = engine
+        self._names = tuple(dict.fromkeys((engine.info.name, *aliases)))
         self._limits = limits or Limits()
         self._rerank = rerank
         kept = ScoreCache() if cache is None else cache
@@ -290,13 +293,17 @@ class ScoringService:
         return self._threads.busy
 
     def models(self) -> ModelList:
-        """What is served."""
-        return ModelList(data=[model_card(self._engine.info, self._limits, self._rerank)])
+        """What is served, once for each of its names."""
+        return ModelList(data=[self._card(name) for name in self._names])
 
     def model(self, name: str) -> ModelCard:
         """What is served under ``name``."""
         self._check_model(name, param=None)
-        return model_card(self._engine.info, self._limits, self._rerank)
+        return self._card(name)
+
+    def _card(self, name: str) -> ModelCard:
+        card = model_card(self._engine.info, self._limits, self._rerank)
+        return card.model_copy(update={"id": name})
 
     def _plan_score(
         self, tokenizer: Tokenizer, info: ModelInfo, request: ScoreRequest
@@ -347,10 +354,10 @@ class ScoringService:
         return request_context
 
     def _check_model(self, name: str, param: str | None) -> None:
-        if name != self._engine.info.name:
-            raise ModelNotServed(
-                f"The model {name!r} is not served here; {self._engine.info.name!r} is.", param
-            )
+        if name not in self._names:
+            names = " and ".join(map(repr, self._names))
+            verb = "is" if len(self._names) == 1 else "are"
+            raise ModelNotServed(f"The model {name!r} is not served here; {names} {verb}.", param)
 
     async def _planned(
         self,

@@ -30,7 +30,13 @@ from app.environment import (
     variable,
     variables_of_services,
 )
-from app.schemas.bounds import MAX_BODY_BYTES, MAX_CANDIDATES, MAX_TIMEOUT_MS, MAX_TOP_LOGPROBS
+from app.schemas.bounds import (
+    MAX_BODY_BYTES,
+    MAX_CANDIDATES,
+    MAX_MODEL_NAME_CHARS,
+    MAX_TIMEOUT_MS,
+    MAX_TOP_LOGPROBS,
+)
 from app.schemas.debias import Debias
 from model_runtime import EngineConfig
 
@@ -61,6 +67,7 @@ def _split_labels(value: object) -> object:
 
 
 Labels = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_labels)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_keys)]
 
 
 class Settings(BaseSettings):
@@ -92,8 +99,9 @@ class Settings(BaseSettings):
     """What to serve: a local folder, a hub id, or a built-in alias."""
     revision: str | None = None
     """Pinned revision of a hub id."""
-    served_name: str | None = None
-    """The name clients use; by default the alias, hub id or folder name."""
+    served_name: Names = ()
+    """The names that clients may use, comma-separated. Answers say the first of them. By default
+    the alias, hub id or folder name."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the matrix products: float32 is exact, bfloat16 faster on fitting hardware;
     auto takes bfloat16 on a CUDA device that has it, else float32."""
@@ -212,6 +220,16 @@ class Settings(BaseSettings):
             raise ValueError("an API key must not be empty")
         return keys
 
+    @field_validator("served_name")
+    @classmethod
+    def _names_can_be_asked_for(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not 0 < len(name) <= MAX_MODEL_NAME_CHARS:
+                raise ValueError(f"a name has 1 to {MAX_MODEL_NAME_CHARS} characters")
+        if len(set(names)) != len(names):
+            raise ValueError("a name stands there twice")
+        return names
+
     def keys(self) -> tuple[str, ...]:
         """Every API key, from the setting and from the file; empty where anybody may ask.
 
@@ -247,7 +265,7 @@ class Settings(BaseSettings):
         return EngineConfig(
             model=self.model,
             revision=self.revision,
-            served_name=self.served_name,
+            served_name=self.served_name[0] if self.served_name else None,
             dtype=self.dtype,
             device=self.device,
             runner=self.runner,

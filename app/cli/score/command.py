@@ -309,7 +309,7 @@ async def _client(
     connect = partial(server.client, AsyncClient, httpx.AsyncHTTPTransport, session=session)
     # A server that is not there at all should be told of soon.
     async with connect(retries=Retries(attempts=3)) as client:
-        (card,) = await client.models()
+        card, *_ = await client.models()
     # A server of this process that is gone does not come back.
     total_s = float(retry_s) if server.socket is None else min(LOCAL_RETRY_S, float(retry_s))
     retries = Retries(attempts=1_000_000, longest_wait_s=10.0, total_s=total_s, cuts_attempts=False)

@@ -27,7 +27,7 @@ def verify(
     Raises:
         ClientError: the server does not answer, or refuses what no receipt is at fault for.
     """
-    (card,) = client.models()
+    card, *_ = client.models()
     is_same = card.fingerprint == receipt.fingerprint
     shared = _shared(receipt, card)
     if not is_same and not any_fingerprint:
