@@ -40,8 +40,9 @@ from app.http.middleware.load_shedding import LoadShedding
 from app.http.middleware.plain_head import PlainHead
 from app.http.middleware.tracing import Tracing, open_traces
 from app.http.openapi import install_document
+from app.http.unknown_path import UnknownPath
 from app.requests.limits import Limits
-from app.routers import audit, calibrations, decode, health, models, next_token, score
+from app.routers import audit, calibrations, decode, health, index, models, next_token, score
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from model_runtime import Engine
@@ -77,7 +78,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "health", "description": "For probes and dashboards."},
 ]
 
-NATIVE: Final = (score, next_token, decode, audit, calibrations, models, health)
+NATIVE: Final = (score, next_token, decode, audit, calibrations, models, health, index)
 COMPATIBLE: Final = (
     *(completions, chat, rendering, tokenization),
     *(decisions, calibration, systemone),
@@ -122,7 +123,19 @@ def create_app(
     for source in NATIVE + COMPATIBLE:
         app.include_router(_strict(source.router))
     metrics.paths = frozenset(_paths_without_parameters(app))
+    methods = _methods_by_path()
+    app.state.routes = [f"{method} {path}" for path in methods for method in methods[path]]
+    app.router.default = UnknownPath(methods, app.router.default)
     return app
+
+
+def _methods_by_path() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for source in NATIVE + COMPATIBLE:
+        for route in source.router.routes:
+            if isinstance(route, APIRoute):
+                found.setdefault(route.path_format, []).extend(sorted(route.methods or ()))
+    return found
 
 
 def _keep_state(

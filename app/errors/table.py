@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
@@ -330,7 +330,9 @@ def _clean(text: str) -> str:
 def _http_row(exc: HTTPException) -> ErrorSpec:
     known = _HTTP_ROWS.get(exc.status_code)
     if known is not None:
-        return known
+        # Without words of its own it has those of HTTP.
+        has_words = exc.detail != HTTPStatus(exc.status_code).phrase
+        return replace(known, message=exc.detail) if has_words else known
     if exc.status_code >= 500:
         return ErrorSpec(exc.status_code, _SERVER, INTERNAL.code, INTERNAL.message)
     return ErrorSpec(exc.status_code, _INVALID, "bad_request", str(exc.detail))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, HTTPException, Path, Response
 
 from app.dependencies import ServiceDependency
 from app.http.json_response import LOOKUP_FAILURES, NOT_SERVED, json_reply
+from app.http.unknown_path import unknown_path_message
 from app.schemas.models import ModelCard, ModelList
 
 router = APIRouter(tags=["models"], responses=LOOKUP_FAILURES)
@@ -30,4 +31,6 @@ async def get_model(
     name: Annotated[str, Path(description="The model's ``id``.")], service: ServiceDependency
 ) -> Response:
     """The same of one model."""
+    if not name:
+        raise HTTPException(404, unknown_path_message("GET", "/v1/models"))
     return await json_reply(service.model(name))

@@ -25,6 +25,7 @@ from tests.app.compat.decisions.decision_calls import chat_engine
 from tests.app.conftest import client_of, shell_app
 
 LOOK_UPS = (
+    "/",
     *("/health", "/health/live", "/health/ready", "/metrics", "/version"),
     *("/v1/models", "/v1/models/{name:path}", "/tokenizer_info"),
     *("/v1/calibrations", "/v1/calibrations/{name}"),

@@ -1,0 +1,68 @@
+"""GET /: what there is."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import ConfigDict
+
+from app import version
+from app.errors.table import ERROR_RESPONSES
+from app.http.json_response import dump_json_chunked
+from app.schemas.response import ResponseModel
+
+DOCS_PATH: Final = "/docs"
+
+router = APIRouter(tags=["health"])
+
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    307: {"description": "To a browser: where the page is"},
+    **{status: ERROR_RESPONSES[status] for status in (401, 413, 500)},
+}
+
+
+class Index(ResponseModel):
+    """The server's name and its routes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "chainrule",
+                    "version": "0.2.0",
+                    "docs": DOCS_PATH,
+                    "openapi": "/openapi.json",
+                    "routes": ["POST /v1/score", "GET /v1/models"],
+                }
+            ]
+        }
+    )
+
+    name: Literal["chainrule"] = "chainrule"
+    version: str
+    docs: str
+    """Where the page for people is."""
+    openapi: str
+    """Where the document for programs is."""
+    routes: list[str]
+    """The method and path of each."""
+
+
+@router.get("/", response_model=Index, summary="What there is", responses=_RESPONSES)
+async def index(request: Request) -> Response:
+    """The routes, as JSON; a browser, which takes ``text/html``, is sent to the page."""
+    headers = {"Vary": "Accept"}
+    if _takes_html(request.headers.get("accept", "")):
+        return RedirectResponse(DOCS_PATH, headers=headers)
+    app = request.app
+    found = Index(
+        version=version(), docs=DOCS_PATH, openapi=app.openapi_url, routes=app.state.routes
+    )
+    return Response(dump_json_chunked(found), headers=headers, media_type="application/json")
+
+
+def _takes_html(accept: str) -> bool:
+    kinds = (part.partition(";")[0].strip().lower() for part in accept.split(","))
+    return "text/html" in kinds
