@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -29,6 +30,9 @@ HUB = "hub"
 """Folder for hub ids within the cache folder, in the hub's own layout."""
 _NOT_WANTED = ["*/*", "consolidated*"]
 """Subfolders and a second copy of the weights that some repositories keep."""
+_MODULES = "modules.json"
+_SCORE_CONFIG = "*_LogitScore/config.json"
+"""The one file of a subfolder that counts: how a reranker's logits become scores."""
 
 
 def default_name(config: EngineConfig) -> str:
@@ -72,16 +76,13 @@ def _refuse_revision(config: EngineConfig, what: str) -> None:
 def _download(config: EngineConfig) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
+    cache_dir = None if config.cache_dir is None else config.cache_dir.expanduser() / HUB
+    fetch = partial(snapshot_download, config.model, cache_dir=cache_dir)
     try:
-        folder = Path(
-            snapshot_download(
-                config.model,
-                revision=config.revision,
-                cache_dir=None if config.cache_dir is None else config.cache_dir.expanduser() / HUB,
-                allow_patterns=_HUB_FILES,
-                ignore_patterns=_NOT_WANTED,
-            )
-        )
+        wanted = {"allow_patterns": _HUB_FILES, "ignore_patterns": _NOT_WANTED}
+        folder = Path(fetch(revision=config.revision, **wanted))
+        if (folder / _MODULES).is_file():
+            fetch(revision=folder.name, allow_patterns=[_SCORE_CONFIG])
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         kind = "gated for you" if isinstance(error, GatedRepoError) else "not on the hub"
         at = f" at revision {config.revision}" if config.revision else ""

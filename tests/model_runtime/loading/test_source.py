@@ -8,11 +8,13 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import httpx
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
 from model_runtime.config import EngineConfig
 from model_runtime.errors import ModelFetchFailed, ModelNotFound, UnsupportedModel
@@ -102,6 +104,24 @@ def test_a_hub_id_is_downloaded_at_its_revision(
     assert isinstance(patterns, list)
     assert not any(".bin" in pattern or ".py" in pattern for pattern in patterns)
     assert not caplog.records
+
+
+def test_of_a_rerankers_subfolders_the_labels_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the commit that the rest was fetched at; of other models no subfolder is."""
+    folder, calls = tmp_path / "c0ffee", list[dict[str, object]]()
+    folder.mkdir()
+    (folder / "modules.json").write_text("[]")
+    monkeypatch.setattr(model_source, "snapshot_download", hub(folder, calls))
+    assert resolve(EngineConfig(model=HUB_ID, revision="main"), no_convert) == folder
+    names = ["model.safetensors", "modules.json", "1_LogitScore/config.json", "onnx/config.json"]
+    fetched = []
+    for call in calls:
+        patterns: Any = {key: call.get(key) for key in ("allow_patterns", "ignore_patterns")}
+        fetched.append(list(filter_repo_objects(names, **patterns)))
+    assert fetched == [["model.safetensors", "modules.json"], ["1_LogitScore/config.json"]]
+    assert [call["revision"] for call in calls] == ["main", "c0ffee"]
 
 
 def test_a_hub_id_without_a_revision_says_what_it_got(
