@@ -254,20 +254,27 @@ async def test_a_recipe_that_cannot_be_followed_ends_the_start(
 
 
 async def test_too_long_is_refused_or_cut_as_everywhere(tmp_path: Path) -> None:
-    """The recipe's limit counts; where a caller has it cut, the document's end goes, as there."""
+    """The recipe's limit counts; where a caller has it cut, the document's end goes, as there.
+
+    What is left aside of the recipe, here code that is not run, is said in the card.
+    """
     backbone = save_backbone(tmp_path / "backbone", TURNS, "llama")
     folder = _logit_alone(tmp_path / "reranker", backbone)
     theirs = oracle(folder)
     theirs.max_seq_length = 96
     theirs.save_pretrained(str(folder), create_model_card=False)
+    rewrite(folder, "config_sentence_transformers.json", activation_fn="their.Activation")
     long = "is " * 100 + "x"
     async with serving(folder) as client:
         (card,) = (await client.get("/v1/models")).json()["data"]
         assert card["rerank"]["max_tokens"] == 96
+        assert card["rerank"]["activation"] == "sigmoid"
+        assert "their.Activation" in card["warnings"][0]
         body = {"query": "is it?", "texts": ["short", long], "raw_scores": True}
         assert "texts.1: its prompt has" in await message(client, TEI, **body)
         ranks = await reply(client, TEI, **body, truncate=True)
-    expected = oracle(folder).predict([("is it?", "short"), ("is it?", long)]).tolist()
+    pairs = [("is it?", "short"), ("is it?", long)]
+    expected = oracle(folder).predict(pairs, activation_fn=nn.Identity()).tolist()
     assert {one["index"]: one["score"] for one in ranks} == pytest.approx(
         dict(enumerate(expected)), abs=CLOSE
     )
