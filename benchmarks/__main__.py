@@ -7,6 +7,7 @@ import argparse
 from benchmarks import (
     beam,
     coalescing,
+    decisions,
     decode_mix,
     exact_table,
     greedy,
@@ -42,6 +43,7 @@ BENCHMARKS = {
     "open_loop": open_loop.run,
     "wire_shapes": wire_shapes.run,
     "scrape": scrape.run,
+    "decisions": decisions.run,
     "traces": traces.run,
     "harness": harness.run,
 }

@@ -115,6 +115,22 @@ def test_messages_and_settings_of_the_client(client: openai.OpenAI, model: str) 
     assert [answer.type for answer in decision.answers] == ["predicate", "choice", "score"]
 
 
+def test_several_orders_by_an_extra_field(client: openai.OpenAI, model: str) -> None:
+    """``extra_body`` asks for them; the client's own types hold what they did to the answer."""
+    asked: dict[str, Any] = {"model": model, "input": INPUT, "questions": QUESTIONS}
+    plain = client.decisions.create(**asked)
+    decision = client.decisions.create(**asked, extra_body={"debias": "all"})
+    found: list[Any] = [answer.model_dump()["orders"] for answer in decision.answers]
+    assert [one["count"] for one in found] == [2, 24, 2]
+    assert [len(one["ranges"]) for one in found] == [1, 4, 3]
+    assert all("orders" not in answer.model_dump() for answer in plain.answers)
+    before, angry = plain.answers[0], decision.answers[0]
+    assert isinstance(before, AnswerAnswerResourcePredicate)
+    assert isinstance(angry, AnswerAnswerResourcePredicate)
+    assert before.probability in found[0]["ranges"][0].values()
+    assert found[0]["ranges"][0]["lowest"] < angry.probability < found[0]["ranges"][0]["highest"]
+
+
 def test_400_questions_over_one_input(client: openai.OpenAI, model: str) -> None:
     """The input is computed once for all of them, and again for none that come later."""
     questions = [
