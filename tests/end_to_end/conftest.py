@@ -20,8 +20,7 @@ def real_server(real_folder: Path) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="package")
 def tiny_server(tiny_folder: TinyFolder) -> Iterator[LiveServer]:
-    """A tiny Llama behind a short queue, with a name that routers have for any model."""
+    """A tiny Llama behind a short queue."""
     settings = {"max_queue_tokens": 2000, "max_batch_tokens": 64, "kv_cache_bytes": "64MiB"}
-    settings["served_name"] = "tiny,default"
     with live_server(model=tiny_folder("llama"), **settings) as server:
         yield server

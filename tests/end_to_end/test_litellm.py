@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import openai
 import pytest
 
 from tests.end_to_end.live_server import LiveServer
@@ -14,6 +15,7 @@ from tests.end_to_end.live_server import LiveServer
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 import litellm
+from litellm.llms.custom_httpx.http_handler import HTTPHandler
 
 pytestmark = pytest.mark.process
 
@@ -22,12 +24,15 @@ DOCUMENTS = ["Paris is in France.", "Tokyo is in Japan.", "It is raining."]
 PROVIDERS = ("cohere", "jina_ai", "hosted_vllm", "huggingface")
 
 
-@pytest.fixture(autouse=True)
-def _no_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is refused is refused at once, and nobody is told."""
-    monkeypatch.setattr(litellm, "telemetry", False)
-    monkeypatch.setattr(litellm, "suppress_debug_info", True)
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_stays_open() -> Iterator[None]:
+    """It keeps its clients for as long as the process lives."""
     yield
+    for client in litellm.in_memory_llm_clients_cache.cache_dict.values():
+        if isinstance(client, HTTPHandler | openai.OpenAI):
+            client.close()
+    litellm.in_memory_llm_clients_cache.flush_cache()
+    litellm.module_level_client.close()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.live_server import LiveServer
+from tests.app.stub_server import ServerProcess
+from tests.conftest import TinyFolder
 
 pytestmark = pytest.mark.process
 
@@ -25,12 +26,28 @@ COMPLETION: dict[str, Any] = {"prompt": "Paris is", "max_tokens": 3, "logprobs":
 
 
 @pytest.fixture(scope="module")
-def router(tiny_server: LiveServer) -> Iterator[httpx.Client]:
+def server(tiny_folder: TinyFolder) -> Iterator[ServerProcess]:
+    """A tiny Llama, under the name, too, that the router gives a request for ranks."""
+    server = ServerProcess(
+        "model",
+        model=str(tiny_folder("llama")),
+        kv_cache_bytes="64MiB",
+        served_name="tiny,default",
+    )
+    try:
+        server.await_line("ready")
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def router(server: ServerProcess) -> Iterator[httpx.Client]:
     """A client of the router."""
     port, metrics_port = _free_port(), _free_port()
     process = subprocess.Popen(
         [
-            *(str(ROUTER), "--worker-urls", tiny_server.url, "--policy", "round_robin"),
+            *(str(ROUTER), "--worker-urls", server.url, "--policy", "round_robin"),
             *("--host", "127.0.0.1", "--port", str(port)),
             *("--prometheus-port", str(metrics_port), "--log-level", "error"),
         ],
@@ -64,6 +81,11 @@ def _await_health(client: httpx.Client, process: subprocess.Popen[bytes]) -> Non
     raise AssertionError(f"the router did not start: {process.poll()}")
 
 
+def asked(server: ServerProcess, path: str, body: dict[str, Any]) -> Any:
+    """What the server itself answers."""
+    return httpx.post(f"{server.url}{path}", json=body, timeout=START_S).json()
+
+
 def answer_of(client: httpx.Client, path: str, body: dict[str, Any]) -> Any:
     """The answer to a request that succeeds."""
     response = client.post(path, json=body)
@@ -73,19 +95,19 @@ def answer_of(client: httpx.Client, path: str, body: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("model", [{}, {"model": "tiny"}])
 def test_completions_pass_through(
-    router: httpx.Client, tiny_server: LiveServer, model: dict[str, str]
+    router: httpx.Client, server: ServerProcess, model: dict[str, str]
 ) -> None:
     """With all the defaults that the router adds."""
     found = answer_of(router, "/v1/completions", COMPLETION | model)
-    assert found["choices"] == tiny_server.post("/v1/completions", COMPLETION)["choices"]
+    assert found["choices"] == asked(server, "/v1/completions", COMPLETION)["choices"]
     assert found["model"] == "tiny"
 
 
-def test_a_stream_passes_through(router: httpx.Client, tiny_server: LiveServer) -> None:
+def test_a_stream_passes_through(router: httpx.Client, server: ServerProcess) -> None:
     """Piece by piece, to its end."""
     pieces = router.post("/v1/completions", json={**COMPLETION, "stream": True}).text
     assert pieces.endswith("data: [DONE]\n\n")
-    (wanted,) = tiny_server.post("/v1/completions", COMPLETION)["choices"]
+    (wanted,) = asked(server, "/v1/completions", COMPLETION)["choices"]
     lines = [line for line in pieces.splitlines() if line.startswith("data: {")]
     assert len(lines) == 3 + 1
     assert wanted["finish_reason"] == "length"
@@ -93,11 +115,11 @@ def test_a_stream_passes_through(router: httpx.Client, tiny_server: LiveServer) 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
 def test_ranks_are_what_the_router_reads(
-    router: httpx.Client, tiny_server: LiveServer, path: str
+    router: httpx.Client, server: ServerProcess, path: str
 ) -> None:
     """It puts the answer together itself, from the bare list, with numbers of single precision."""
     found = answer_of(router, path, {**RERANK, "model": "default"})["results"]
-    wanted = tiny_server.post("/v1/rerank", RERANK)["results"]
+    wanted = asked(server, "/v1/rerank", RERANK)["results"]
     assert [one["index"] for one in found] == [one["index"] for one in wanted]
     assert [one["document"] for one in found] == [DOCUMENTS[one["index"]] for one in wanted]
     for ours, theirs in zip(wanted, found, strict=True):
@@ -114,10 +136,10 @@ def test_ranks_are_what_the_router_reads(
     ],
 )
 def test_what_the_router_does_not_know_passes_through(
-    router: httpx.Client, tiny_server: LiveServer, path: str, body: dict[str, Any], field: str
+    router: httpx.Client, server: ServerProcess, path: str, body: dict[str, Any], field: str
 ) -> None:
     """As it is, native routes among it."""
-    assert answer_of(router, path, body)[field] == tiny_server.post(path, body)[field]
+    assert answer_of(router, path, body)[field] == asked(server, path, body)[field]
 
 
 def test_a_refusal_passes_through(router: httpx.Client) -> None:
