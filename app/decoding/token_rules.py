@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from model_runtime import ModelInfo, Tokenizer, TokenSet
 
@@ -30,11 +31,7 @@ class TokenRules:
 
     def mask(self, vocab_size: int) -> TokenSet | None:
         """The tokens that may be generated; None for all. Raises ``ValueError`` for a bad id."""
-        if not self.masks:
-            return None
-        ids = self.allowed_ids
-        allowed = TokenSet.all(vocab_size) if ids is None else TokenSet.of(ids, vocab_size)
-        return allowed.without(self.forbidden_ids)
+        return _mask(self.allowed_ids, self.forbidden_ids, vocab_size) if self.masks else None
 
     def end_ids(
         self, tokenizer: Tokenizer, info: ModelInfo, stops: Sequence[str], *, ignore_eos: bool
@@ -55,6 +52,16 @@ class TokenRules:
             return tokenizer.token_bytes
         hidden = tokenizer.control_ids
         return lambda token_id: b"" if token_id in hidden else tokenizer.token_bytes(token_id)
+
+
+# The prompts of one request share it.
+@lru_cache(maxsize=4)
+def _mask(
+    allowed_ids: frozenset[int] | None, forbidden_ids: frozenset[int], vocab_size: int
+) -> TokenSet:
+    if allowed_ids is None:
+        return TokenSet.all(vocab_size).without(forbidden_ids)
+    return TokenSet.of(allowed_ids, vocab_size).without(forbidden_ids)
 
 
 NO_RULES = TokenRules()

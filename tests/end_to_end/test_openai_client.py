@@ -36,7 +36,13 @@ def test_a_completion_is_the_greedy_one(
     client: openai.OpenAI, model: str, tiny_server: LiveServer
 ) -> None:
     """Text, reason, token counts and fingerprint come through the client's types."""
-    answer = client.completions.create(model=model, prompt=CONTEXT, max_tokens=6, temperature=0)
+    answer = client.completions.create(
+        model=model,
+        prompt=CONTEXT,
+        max_tokens=6,
+        temperature=0,
+        extra_body={"skip_special_tokens": False},
+    )
     native = tiny_server.post("/v1/decode", {"context": CONTEXT, "max_tokens": 6})
     (choice,), (found,) = answer.choices, native["sequences"]
     assert (choice.text, choice.finish_reason) == (found["text"], found["finish_reason"])
@@ -68,6 +74,29 @@ def test_an_echo_holds_the_native_scores(
         assert sum(logprobs[len(CONTEXT) : -1]) == result["logprob"]
         rows = zip(logprobs[len(CONTEXT) : -1], top[len(CONTEXT) : -1], strict=True)
         assert all(own == max(row.values()) for own, row in rows) == result["greedy"]
+
+
+def test_masks_and_the_prompts_numbers_come_through(
+    client: openai.OpenAI, model: str, tiny_server: LiveServer
+) -> None:
+    """``logit_bias`` is the client's own field; what vLLM adds goes into ``extra_body``."""
+    (free,) = client.completions.create(
+        model=model, prompt=CONTEXT, max_tokens=1, logprobs=2, extra_body={"prompt_logprobs": 1}
+    ).choices
+    found = tiny_server.post(
+        "/v1/score", {"context": CONTEXT[:1], "candidates": [CONTEXT[1:]], "token_logprobs": True}
+    )["results"][0]["tokens"]
+    places = free.model_dump()["prompt_logprobs"]
+    assert places[0] is None
+    for place, token in zip(places[1:], found, strict=True):
+        own = place[str(token["id"])]
+        assert (own["logprob"], own["rank"]) == (token["logprob"], token["rank"])
+    (first, second) = tiny_server.post("/v1/next_token", {"context": CONTEXT, "top_k": 2})["tokens"]
+    (masked,) = client.completions.create(
+        model=model, prompt=CONTEXT, max_tokens=1, logprobs=0, logit_bias={str(first["id"]): -100}
+    ).choices
+    assert masked.logprobs is not None
+    assert masked.logprobs.token_logprobs == [second["logprob"]]
 
 
 def test_a_stream_is_read_piece_by_piece(client: openai.OpenAI, model: str) -> None:
