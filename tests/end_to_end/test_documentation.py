@@ -75,6 +75,7 @@ def test_the_pages_have_their_calls() -> None:
         "/rerank",
         "/generative_scoring",
         "/v1/decisions",
+        "/v1/systemone",
     } <= shown
     assert STREAMS and EXAMPLES
     assert {"next", "decode"} <= {block.text.split()[1] for block in COMMANDS}

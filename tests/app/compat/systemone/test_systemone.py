@@ -85,8 +85,8 @@ async def test_text_objects_and_arrays_are_shown(
         assert answer["answers"]["c"]["legend"] == {"0": content, "1": "high"}
         shown = prompts(engine)
         assert [count.count(text) for count in shown] == [1] * 5
-        places = [f"Statement: {text}\n", f"- x: {text}\n", f"- 0: {text}\n", f"- yes: {text}\n"]
-        for place, prompt in zip([*places, f"- no: {text}"], shown, strict=True):
+        places = [f"Statement: {text}\n", f" x: {text}\n", f" 0: {text}\n", f" yes: {text}\n"]
+        for place, prompt in zip([*places, f" no: {text}"], shown, strict=True):
             assert place in prompt
     engine.queries.clear()
     await ask(client, state=content)
