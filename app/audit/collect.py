@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from app.audit.evidence import Evidence, scored_of
+from app.requests.deadline import Deadline
 from app.requests.limits import Limits
 from app.requests.prompt import Prompt, parse_prompt
 from app.schemas.audit import DEFAULT_AUDIT_NEW_TOKENS, AuditRequest
@@ -48,16 +49,22 @@ class EvidenceCollector:
         engine: the same service's.
         limits: the operator's bounds.
         request: what is audited.
+        deadline: when its time is over.
     """
 
     def __init__(
-        self, service: ScoringService, engine: Engine, limits: Limits, request: AuditRequest
+        self,
+        service: ScoringService,
+        engine: Engine,
+        limits: Limits,
+        request: AuditRequest,
+        deadline: Deadline,
     ) -> None:
         self._service = service
         self._engine = engine
         self._request = request
         self._alternatives = min(ALTERNATIVES, limits.max_top_logprobs, engine.info.vocab_size)
-        self._deadline = service.deadline(request)
+        self._deadline = deadline
         self._spent: list[Usage] = []
 
     async def collect(self) -> Evidence:
@@ -92,7 +99,7 @@ class EvidenceCollector:
             by_policy={**by_policy, scores.boundary.policy: scores.results},
             entropies=_entropies(scores, paths),
             decoded=decoded,
-            usage=_sum(scores, self._spent),
+            usage=with_cost(scores.usage, self._spent[1:]),
         )
 
     def _score_request(self) -> ScoreRequest:
@@ -191,9 +198,10 @@ def _entropies(scores: ScoreResponse, paths: PathScores[Context]) -> dict[int, t
     return found
 
 
-def _sum(scores: ScoreResponse, spent: Sequence[Usage]) -> Usage:
-    """What all questions cost; prompt and scored tokens are those of the scores."""
+def with_cost(asked: Usage, spent: Sequence[Usage]) -> Usage:
+    """What all questions cost; prompt and scored tokens are those of the first."""
     total = {name: sum(getattr(usage, name) for usage in spent) for name in Usage.model_fields}
-    asked = scores.usage
+    for name in ("cached_tokens", "computed_tokens", "reused_scores"):
+        total[name] += getattr(asked, name)
     total |= {"prompt_tokens": asked.prompt_tokens, "scored_tokens": asked.scored_tokens}
     return Usage(**total)

@@ -6,7 +6,8 @@ import time
 from typing import Any
 from uuid import uuid4
 
-from app.audit.collect import EvidenceCollector
+from app.audit.collect import EvidenceCollector, with_cost
+from app.audit.diagnosis.service import DiagnosisService, check_reported
 from app.audit.evidence import Evidence, sum_of
 from app.audit.greedy_gap import favourite_candidate, favourite_completion
 from app.audit.pairwise import pair_audits
@@ -16,6 +17,8 @@ from app.requests.limits import Limits
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditedCompletion, AuditResponse
 from app.schemas.decode_response import ComparedStrategy
+from app.schemas.diagnosis import Diagnosis
+from app.schemas.response import Usage
 from app.service import ScoringService
 from model_runtime import Engine
 
@@ -42,12 +45,17 @@ class AuditService:
         """What the candidates' scores are made of.
 
         Raises:
-            InvalidQuery: what /v1/score refuses, or more tokens than an audit takes.
+            InvalidQuery: what /v1/score refuses, more tokens than an audit takes, or reported
+                numbers of other candidates.
             DeadlineExceeded: the request's time ran out, over all of its questions.
         """
         began, created = time.perf_counter(), int(time.time())
-        collector = EvidenceCollector(self._service, self._engine, self._limits, request)
+        if request.reported is not None:
+            check_reported(request.reported, len(request.candidates))
+        deadline = self.deadline(request)
+        collector = EvidenceCollector(self._service, self._engine, self._limits, request, deadline)
         evidence = await collector.collect()
+        diagnosis, usage = await self._diagnosed(evidence, deadline)
         parts = await self._service.run_blocking(request, lambda *_: _explained(evidence))
         info = self._engine.info
         return AuditResponse(
@@ -56,13 +64,27 @@ class AuditService:
             model=info.name,
             fingerprint=info.fingerprint,
             numeric_error=info.numeric_error and info.numeric_error[0],
-            usage=evidence.usage,
+            usage=usage,
             timings_ms=evidence.scores.timings_ms.model_copy(
                 update={"total": 1000 * (time.perf_counter() - began)}
             ),
             boundary=evidence.scores.boundary,
+            diagnosis=diagnosis,
             **parts,
         )
+
+    async def _diagnosed(
+        self, evidence: Evidence, deadline: Deadline
+    ) -> tuple[Diagnosis | None, Usage]:
+        """What reported numbers come from, if there are any, and what all of the audit has cost."""
+        reported = evidence.request.reported
+        if reported is None:
+            return None, evidence.usage
+        diagnosing = DiagnosisService(
+            self._service, self._engine.info, evidence, reported, deadline
+        )
+        found = await diagnosing.diagnose()
+        return found, with_cost(evidence.usage, diagnosing.spent)
 
 
 def _explained(evidence: Evidence) -> dict[str, Any]:

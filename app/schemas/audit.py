@@ -15,6 +15,7 @@ from app.schemas.bounds import (
     MAX_AUDIT_PAIRS,
     MAX_TOKEN_IDS,
 )
+from app.schemas.reported import Reported
 from app.schemas.request import Candidate, ContextRequest
 
 DEFAULT_AUDIT_NEW_TOKENS = 32
@@ -50,6 +51,9 @@ class AuditRequest(ContextRequest):
     """Beams of the beam search. Null: 4."""
     max_expansions: Annotated[int, Field(ge=1, le=MAX_AUDIT_EXPANSIONS)] | None = None
     """Prefixes that the exact search asks about at most. Null: 256."""
+    reported: Reported | None = None
+    """What another system gave for these candidates: the answer's ``diagnosis`` then says which
+    known mistake makes the same numbers."""
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {
@@ -61,6 +65,11 @@ class AuditRequest(ContextRequest):
             "candidates": ["Yes", "No", "Maybe"],
             "append_eos": True,
             "pairs": [[0, 1], [0, 2]],
+        },
+        {
+            "context": "The capital of France is",
+            "candidates": [" Paris", " the city of light", " banana"],
+            "reported": {"totals": [-0.1132, -3.6221, -7.4747]},
         },
     )
 

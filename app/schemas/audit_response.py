@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 
 from app.schemas.decode import Strategy
 from app.schemas.decode_response import CertificateReport
+from app.schemas.diagnosis import Diagnosis
 from app.schemas.error import ErrorObject
 from app.schemas.response import BaseResponse, OmitNone, ResponseModel, TopLogprob, example
 from app.schemas.score_response import BoundaryReport, Marginal
@@ -277,5 +278,7 @@ class AuditResponse(BaseResponse):
     """Greedy search against the best completion that was found; absent where either is missing."""
     boundary: BoundaryReport
     """Where context and candidates met."""
+    diagnosis: OmitNone[Diagnosis] = None
+    """What the ``reported`` numbers come from; absent unless there are any."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_AUDIT]})

@@ -131,6 +131,18 @@ MAX_AUDIT_NEW_TOKENS = 64
 MAX_AUDIT_BEAMS = 16
 MAX_AUDIT_EXPANSIONS = 4_096
 
+MAX_REPORTED_DECIMALS = 20
+
+MAX_DIAGNOSIS_TOKENS = 8_192
+"""Tokens that a diagnosis feeds to the model for other inputs than the audit's own. What would
+exceed them is not tried, and the answer says so."""
+
+MAX_DIAGNOSIS_ROWS = 128
+"""Distributions of other inputs whose whole vocabulary is weighed at many temperatures."""
+
+MAX_DIAGNOSIS_PROMPT = 2_048
+"""Tokens of a context that a diagnosis scores as well, at most."""
+
 MAX_QUESTIONS = 400
 MAX_OPTIONS = 255
 """Questions of a decisions request, and options of each."""

@@ -6,25 +6,28 @@ import pytest
 from pydantic import BaseModel
 
 from app.schemas import audit_response as audit_reply
+from app.schemas import diagnosis as diagnosis_reply
 from app.schemas.audit import AuditRequest
 from app.schemas.audit_response import AuditResponse
+from app.schemas.reported import Reported
 from app.schemas.response import ResponseModel
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 
 PARTS = [
     part
-    for part in vars(audit_reply).values()
+    for module in (audit_reply, diagnosis_reply)
+    for part in vars(module).values()
     if isinstance(part, type)
     and issubclass(part, ResponseModel)
-    and part.__module__ == audit_reply.__name__
+    and part.__module__ == module.__name__
 ]
 
 
 def test_examples_are_valid() -> None:
     """Every example of the request is one, and the answer's has no other fields than it has."""
     examples = AuditRequest.model_json_schema()["examples"]
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         AuditRequest.model_validate(example)
     (answer,) = AuditResponse.model_json_schema(mode="serialization")["examples"]
@@ -43,7 +46,7 @@ def test_null_means_the_default() -> None:
             assert same == AuditRequest.model_validate(body), name
 
 
-@pytest.mark.parametrize("model", [AuditRequest, *PARTS])
+@pytest.mark.parametrize("model", [AuditRequest, Reported, *PARTS])
 def test_every_field_is_documented(model: type[BaseModel]) -> None:
     """A field has a description, or a name that is one."""
     plain = {"id", "text", "object", "created", "model", "usage", "timings_ms", "boundary"}

@@ -240,6 +240,14 @@ CASES: list[tuple[type[Request], dict[str, Any], list[dict[str, Any]]]] = [
     ]),
     (AuditRequest, {**SCORE, "candidates": ["b", "c"]}, [
         {"pairs": [[0, 0]]}, {"pairs": [[0, 1]]}, {"pairs": None}, {"pairs": [[0]]},
+        {"reported": {}}, {"reported": {"totals": [-1, None]}}, {"reported": {"totals": None}},
+        {"reported": {"totals": [-1, -2], "order": [0, 1]}}, {"reported": {"order": [0, 0]}},
+        {"reported": {"order": [1, 0]}}, {"reported": {"order": [1, 0], "decimals": 2}},
+        {"reported": {"totals": [-1, -2], "decimals": 2}}, {"reported": {"totals": [1e10, 1]}},
+        {"reported": {"probabilities": [0, 1]}}, {"reported": {"probabilities": [0, 1.5]}},
+        {"reported": {"token_logprobs": [[-1, None], None]}},
+        {"reported": {"token_logprobs": [[-1], []], "normalization": "mean"}},
+        {"reported": {"totals": [-1, -2], "normalization": "mean"}},
     ]),
     (DecisionRequest, {"input": "a", "questions": QUESTIONS}, [
         {"prompt_cache_key": "a", "cache_salt": "b"}, {"prompt_cache_key": "a"},

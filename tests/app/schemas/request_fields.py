@@ -49,12 +49,16 @@ SMALLEST: dict[str, dict[str, Any]] = {
         "state": "a",
         "questions": {"a": {"type": "noul", "instructions": "a"}},
     },
+    "Reported": {"totals": [-1.5]},
     "TokenizeRequest": {"prompt": "a"},
 }
 """Small and quickly answered, where the required fields alone would not be."""
 
 COMPANIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "AuditRequest": {"pairs": {"candidates": ["a", "b", "c"], "pairs": [[0, 2]]}},
+    "AuditRequest": {
+        "pairs": {"candidates": ["a", "b", "c"], "pairs": [[0, 2]]},
+        "reported": {"candidates": ["a", "b", "c"], "reported": {"totals": [-1.5, -2.5, -3.5]}},
+    },
     "ChatRequest": {
         "max_completion_tokens": {"max_tokens": None},
         "stream_options": {"stream": True},
@@ -72,6 +76,11 @@ COMPANIONS: dict[str, dict[str, dict[str, Any]]] = {
         "threshold": {"strategy": "exact"},
     },
     "LabelScoreRequest": {"items": {"query": [5]}, "query": {"items": [[5]]}},
+    "Reported": {
+        "order": {"totals": None, "order": [1, 2]},
+        "probabilities": {"totals": None, "probabilities": [0.5, 0.25, 0.125]},
+        "token_logprobs": {"totals": None, "token_logprobs": [[-1.5], [-2.5], [-3.5]]},
+    },
     "ScoreRequest": {
         "calibration_contexts": {"normalization": "calibrated"},
         "gnmt_alpha": {"normalization": "gnmt"},
