@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -32,7 +33,9 @@ def write_plot(path: Path, calibration: Calibration) -> None:
     for column, (kind, one) in enumerate(fitted):
         _draw_curves(axes[0][column], f"{kind} ({one.lines} questions)", one)
         _draw_counts(axes[1][column], one)
-    figure.suptitle(f"{calibration.model}, debias {calibration.debias}: on questions held out")
+    model = shorten(calibration.model, 48, placeholder="...")
+    title = f"{model}\ndebias {calibration.debias}, on questions held out"
+    figure.suptitle(title, fontsize="medium")
     # What wrote it is left out: equal calibrations give equal files.
     figure.savefig(path, format="png", metadata={"Software": None})
 

@@ -72,9 +72,11 @@ def calibrated_answer(
         return answer
     fields = {**dict(answer), "abstain": calibrated.abstain}
     if isinstance(answer, PredicateAnswer):
-        chosen = [index == 0 for index in calibrated.chosen]
-        yes = calibrated.probabilities[0]
-        return CalibratedPredicateAnswer(**fields, calibrated_probability=yes, set=chosen)
+        return CalibratedPredicateAnswer(
+            **fields,
+            calibrated_probability=calibrated.probabilities[0],
+            set=[index == 0 for index in calibrated.chosen],
+        )
     kind = CalibratedOption if isinstance(answer, ChoiceAnswer) else CalibratedLevel
     fields["probabilities"] = [
         kind(**dict(one), calibrated_probability=share)

@@ -154,6 +154,18 @@ async def test_levels_are_named_by_place_or_label(client: httpx.AsyncClient) -> 
     ]
 
 
+async def test_orders_belong_to_a_calibration(client: httpx.AsyncClient) -> None:
+    """Fitted to answers under ``cyclic`` it is for those alone, which tell their orders as well."""
+    await fit(client, name="turned", debias="cyclic")
+    refused = await refusal(client, COLOURS, status=409, calibration="turned")
+    assert refused["message"].endswith("is of another debias: cyclic; here it is none")
+    (plain,) = (await decide(client, COLOURS, debias="cyclic"))["answers"]
+    (one,) = (await decide(client, COLOURS, debias="cyclic", calibration="turned"))["answers"]
+    assert one["orders"]["count"] == 3
+    assert math.fsum(shares(one, "calibrated_probability")) == pytest.approx(1, abs=1e-12)
+    assert _without_what_is_added(one) == plain
+
+
 async def test_what_is_kept_is_listed_and_read(client: httpx.AsyncClient) -> None:
     """By name; a name that there is takes overwrite."""
     fitted = (await fit(client, name="b"))["calibration"]
