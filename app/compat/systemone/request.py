@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from app.compat.decisions.input import by_type
 from app.compat.decisions.request import MAX_NAME_CHARS, OptionText
+from app.compat.foreign_fields import ForeignRequest
 from app.compat.systemone.content import AnyContent, Content, content_text
 from app.schemas.bounds import MAX_OPTIONS, MAX_QUESTIONS
 from app.schemas.conditions import Schema, any_of, given
@@ -28,14 +29,14 @@ DEFAULT_MODEL: Final = "jev-latest"
 """What clients send who were told no name: whatever is served."""
 
 
-class Outcomes(Request):
+class Outcomes(ForeignRequest, Request):
     """When the answer is yes, and when it is no."""
 
     true: AnyContent | None = None
     false: AnyContent | None = None
 
 
-class NamedNoul(Request):
+class NamedNoul(ForeignRequest, Request):
     """How likely yes is: whether a statement holds, or the answer to a question."""
 
     type: Literal["noul"]
@@ -63,7 +64,7 @@ class NamedNoul(Request):
         return self
 
 
-class NamedChoice(Request):
+class NamedChoice(ForeignRequest, Request):
     """Which of the options fits."""
 
     type: Literal["choice"]
@@ -74,7 +75,7 @@ class NamedChoice(Request):
     """The options in their order, each with what is shown beside it, or null."""
 
 
-class NamedScore(Request):
+class NamedScore(ForeignRequest, Request):
     """Which level of a scale it is."""
 
     type: Literal["score"]
