@@ -77,6 +77,9 @@ MAX_TEMPERATURE = 1_000.0
 MAX_TIMEOUT_MS = 3_600_000
 
 MAX_NEW_TOKENS = 131_072
+MAX_BIASES = 1_000
+"""Tokens of a ``logit_bias``; ``allowed_token_ids`` may name more."""
+
 MAX_BEAMS = 512
 MAX_GRAMMAR_BEAMS = 64
 """Beams under a regular expression or a JSON schema, each of which needs a mask of its own."""

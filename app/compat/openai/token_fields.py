@@ -6,12 +6,12 @@ import re
 from functools import cached_property
 from typing import Annotated, Any, Final
 
-from pydantic import Field, PlainValidator, TypeAdapter
+from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from app.decoding.token_rules import TokenRules
 from app.requests.limits import check_ids
-from app.schemas.bounds import MAX_TOKEN_IDS
+from app.schemas.bounds import MAX_BIASES
 from app.schemas.request import Request, TokenIds
 from model_runtime import InvalidQuery, ModelInfo, TokenIdOutOfRange
 
@@ -20,41 +20,45 @@ REQUIRED: Final = 100
 _BIASES: Final = (FORBIDDEN, 0, REQUIRED)
 
 _ID: Final = re.compile("(0|[1-9][0-9]{0,8})")
+MAX_ID_DIGITS: Final = 9
+
+
+def _check_bias(bias: object) -> object:
+    if isinstance(bias, bool) or bias not in _BIASES:
+        raise PydanticCustomError(
+            "bias_value",
+            "Input should be -100 for a token that may not be generated, or 100 for all that may; "
+            "no other bias than 0 is served: log-probabilities are the model's own",
+        )
+    return bias
+
+
 _OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+_BIAS: TypeAdapter[dict[str, Any]] = TypeAdapter(
+    dict[str, Annotated[Any, AfterValidator(_check_bias)]]
+)
 
 
 def _read_bias(value: object) -> dict[int, int]:
     """By token id. The first complaint is all that is reported: there may be many."""
     given = _OBJECT.validate_python(value)
-    if len(given) > MAX_TOKEN_IDS:
+    if len(given) > MAX_BIASES:
         raise PydanticCustomError(
-            "too_many_biases", "Input should have at most {limit} tokens", {"limit": MAX_TOKEN_IDS}
+            "too_many_biases", "Input should have at most {limit} tokens", {"limit": MAX_BIASES}
         )
-    return {_token_id(key): _bias(key, bias) for key, bias in given.items()}
-
-
-def _token_id(key: str) -> int:
-    if _ID.fullmatch(key) is None:
-        raise PydanticCustomError(
-            "bias_token", "Input should have token ids for keys, which {key} is not", {"key": key}
-        )
-    return int(key)
-
-
-def _bias(key: str, bias: object) -> int:
-    if isinstance(bias, bool) or bias not in _BIASES:
-        raise PydanticCustomError(
-            "bias_value",
-            "Input should be -100 for tokens that may not be generated, or 100 for all that may; "
-            "no other bias than 0 is served (token {key}): log-probabilities are the model's own",
-            {"key": key},
-        )
-    return REQUIRED if bias == REQUIRED else FORBIDDEN if bias == FORBIDDEN else 0
+    biases: dict[int, int] = {}
+    for key, bias in given.items():
+        if _ID.fullmatch(key) is None:
+            raise PydanticCustomError("bias_token", "Input should have token ids for keys")
+        if isinstance(bias, bool) or bias not in _BIASES:
+            _BIAS.validate_python({key: bias})
+        biases[int(key)] = int(bias)
+    return biases
 
 
 _BIAS_SCHEMA: Final = {
-    "maxProperties": MAX_TOKEN_IDS,
-    "propertyNames": {"pattern": f"^{_ID.pattern}$"},
+    "maxProperties": MAX_BIASES,
+    "propertyNames": {"pattern": f"^{_ID.pattern}$", "maxLength": MAX_ID_DIGITS},
     "additionalProperties": {"enum": list(_BIASES)},
 }
 LogitBias = Annotated[

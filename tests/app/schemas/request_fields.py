@@ -151,8 +151,10 @@ def _fields(
         within = _in_object(put, {**value, **more}, field)
         yield from _fields(inner, part, more.get(field, value.get(field)), within)
     if isinstance(schema.get("additionalProperties"), dict) and schema.get("maxProperties") != 0:
-        within = _in_object(put, value, "a")
-        yield from _fields(f"{path}.a", schema["additionalProperties"], None, within)
+        names = schema.get("propertyNames", True)
+        key = next(one for one in ("a", "0") if allows(names, one, DOCUMENT))
+        within = _in_object(put, value or {}, key)
+        yield from _fields(f"{path}.{key}", schema["additionalProperties"], None, within)
     if "items" in schema:
         entries = value or [sample(schema["items"])]
         yield from _fields(f"{path}.0", schema["items"], entries[0], _in_list(put, entries))

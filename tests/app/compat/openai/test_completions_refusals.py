@@ -71,7 +71,7 @@ async def test_a_nucleus_changes_nothing(client: httpx.AsyncClient, top_p: float
         ({"suffix": "."}, "suffix"),
         ({"frequency_penalty": 0.1}, "frequency_penalty"),
         ({"presence_penalty": -2}, "presence_penalty"),
-        ({"logit_bias": {"5": -99}}, "logit_bias"),
+        ({"logit_bias": {"5": -99}}, "logit_bias.5"),
         ({"logprobs": True}, "logprobs"),
         ({"logprobs": -1}, "logprobs"),
         ({"logprobs": 1001}, "logprobs"),

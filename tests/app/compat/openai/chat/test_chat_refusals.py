@@ -97,7 +97,7 @@ TOOL = {"type": "function", "function": {"name": "f", "arguments": "{}"}, "id": 
         ({"top_p": 0.9, "n": 2}, "top_p"),
         ({"frequency_penalty": 0.1}, "frequency_penalty"),
         ({"presence_penalty": -2}, "presence_penalty"),
-        ({"logit_bias": {"5": -50}}, "logit_bias"),
+        ({"logit_bias": {"5": -50}}, "logit_bias.5"),
         ({"logit_bias": {"999": -100}}, "logit_bias"),
         ({"allowed_token_ids": [999]}, "allowed_token_ids.0"),
         ({"allowed_token_ids": [5], "logit_bias": {"5": -100}}, "allowed_token_ids"),
