@@ -39,7 +39,7 @@ STREAMS = [
 COMMANDS = [block for block in SHELL if block.shows("text") and block not in (*STREAMS, *SAVED)]
 EXAMPLES = [block for block in BLOCKS if block.language == "python" and block.shows("text")]
 
-VARIES = {"id", "created", "fingerprint", "numeric_error", "usage", "timings_ms"}
+VARIES = {"id", "request_id", "created", "fingerprint", "numeric_error", "usage", "timings_ms"}
 VARIES |= {"system_fingerprint", "cached_tokens", "kernels", "chainrule_version", "release_date"}
 """Of the run or of the machine; everything else is the model's."""
 ABSENT = {"kernels_reason"}
@@ -69,6 +69,7 @@ def test_the_pages_have_their_calls() -> None:
         "/v1/models",
         "/health",
         "/v1/completions",
+        "/v1/chat/completions",
         "/tokenize",
         "/detokenize",
         "/v2/rerank",
