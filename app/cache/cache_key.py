@@ -49,7 +49,8 @@ class _Digests:
     def __init__(self, fingerprint: str, cache_salt: str) -> None:
         self._start = hashlib.blake2b(digest_size=DIGEST_BYTES)
         self._start.update(_spelled((fingerprint, cache_salt)).encode())
-        self._prefixes: list[tuple[str, tuple[int, ...], hashlib.blake2b]] = []
+        self._prefixes: dict[tuple[str, tuple[int, ...]], hashlib.blake2b] = {}
+        self._latest: tuple[tuple[str, tuple[int, ...]], hashlib.blake2b] | None = None
         self._questions: dict[Any, bytes] = {}
 
     def of(self, query: LogprobQuery) -> bytes:
@@ -63,16 +64,20 @@ class _Digests:
         return state.digest()
 
     def _behind_prefix(self, query: LogprobQuery) -> hashlib.blake2b:
-        salt, prefix = query.cache_salt, query.tokens[: query.score_from]
-        for known_salt, known, state in self._prefixes:
-            if known == prefix and known_salt == salt:
-                return state
-        state = self._start.copy()
-        state.update(_spelled((salt, len(prefix))).encode())
-        state.update(array("i", prefix).tobytes())
-        if len(self._prefixes) == RECENT_PREFIXES:
-            del self._prefixes[0]
-        self._prefixes.append((salt, prefix, state))
+        prefix = query.cache_salt, query.tokens[: query.score_from]
+        # Long prefixes are slow to hash, and mostly the one of the query before.
+        if self._latest is not None and self._latest[0] == prefix:
+            return self._latest[1]
+        state = self._prefixes.get(prefix)
+        if state is None:
+            state = self._start.copy()
+            salt, tokens = prefix
+            state.update(_spelled((salt, len(tokens))).encode())
+            state.update(array("i", tokens).tobytes())
+            if len(self._prefixes) == RECENT_PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
+            self._prefixes[prefix] = state
+        self._latest = prefix, state
         return state
 
     def _spelled_question(self, query: LogprobQuery) -> bytes:
