@@ -142,8 +142,10 @@ def test_paths_are_bounded_before_anything_is_tokenized(monkeypatch: pytest.Monk
 
 def test_tokens_are_bounded_before_paths_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """A listing that is long costs much in all its orders; it is refused by its length alone."""
+    monkeypatch.setattr(decision_plan, "MAX_PATH_TOKENS", 50_000)
+    long = choice(*(f"{i} " + "x" * 40 for i in range(16)), param="questions.long")
+    planned(choice("a", "b"), long)
     monkeypatch.setattr(decision_plan, "_queries", None)
-    long = choice(*(f"{i} " + "x" * 4_000 for i in range(64)), param="questions.long")
     with pytest.raises(InvalidQuery, match="tokens; a request may have") as refused:
         planned(choice("a", "b"), long, debias="cyclic")
     assert refused.value.param == "questions.long"
