@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from app.calibration.decision import CalibratedDecision
 from app.compat.systemone.content import Content, content_text
 from app.compat.systemone.request import (
     AnyQuestion,
@@ -30,11 +34,20 @@ def questions_of(request: SystemOneRequest) -> list[Question]:
     return [_question(name, question) for name, question in request.questions.items()]
 
 
-def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
-    """What was decided, in the API's shape."""
+def answer_to(
+    question: AnyQuestion, decision: Decision, calibrated: CalibratedDecision | None
+) -> Answer:
+    """What was decided, in the API's shape.
+
+    Args:
+        calibrated: what a calibration adds; None where there is none.
+    """
     shares = decision.probabilities
     if isinstance(question, NamedNoul):
-        return NamedNoulAnswer(noul=shares[0], orders=_noul_orders(decision.orders))
+        added = {} if calibrated is None else _set_of([True, False], calibrated)
+        if calibrated is not None:
+            added["calibrated_probability"] = calibrated.probabilities[0]
+        return NamedNoulAnswer(noul=shares[0], orders=_noul_orders(decision.orders), **added)
     if isinstance(question, NamedChoice):
         options = list(question.criteria)
         return NamedChoiceAnswer(
@@ -42,6 +55,7 @@ def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
             confidence=decision.confidence,
             probabilities=dict(zip(options, shares, strict=True)),
             orders=_option_orders(options, decision.orders),
+            **_calibrated(options, options, calibrated),
         )
     levels = [str(index) for index in range(len(question.criteria))]
     return NamedScoreAnswer(
@@ -50,6 +64,7 @@ def answer_to(question: AnyQuestion, decision: Decision) -> Answer:
         legend=dict(zip(levels, question.criteria, strict=True)),
         probabilities=dict(zip(levels, shares, strict=True)),
         orders=_option_orders(levels, decision.orders),
+        **_calibrated(levels, range(len(levels)), calibrated),
     )
 
 
@@ -66,6 +81,20 @@ def _question(name: str, question: AnyQuestion) -> Question:
         return Question("choice", instructions, tuple(options), param)
     levels = [Option(str(index), _shown(level)) for index, level in enumerate(question.criteria)]
     return Question("score", instructions, tuple(levels), param)
+
+
+def _calibrated(
+    keys: Sequence[str], values: Sequence[Any], calibrated: CalibratedDecision | None
+) -> dict[str, Any]:
+    """What a calibration adds to an answer whose options have these keys, and in its set values."""
+    if calibrated is None:
+        return {}
+    shares = dict(zip(keys, calibrated.probabilities, strict=True))
+    return {"calibrated_probabilities": shares, **_set_of(values, calibrated)}
+
+
+def _set_of(values: Sequence[Any], calibrated: CalibratedDecision) -> dict[str, Any]:
+    return {"set": [values[index] for index in calibrated.chosen], "abstain": calibrated.abstain}
 
 
 def _shown(content: Content | None) -> str | None:

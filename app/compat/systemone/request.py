@@ -21,6 +21,7 @@ from app.compat.decisions.request import MAX_NAME_CHARS, OptionText
 from app.compat.foreign_fields import ForeignRequest
 from app.compat.systemone.content import AnyContent, Content, content_text
 from app.schemas.bounds import MAX_OPTIONS, MAX_QUESTIONS
+from app.schemas.calibration import CalibrationName
 from app.schemas.conditions import Schema, any_of, given
 from app.schemas.debias import Debias
 from app.schemas.request import Request, ServingOptions
@@ -160,6 +161,9 @@ class SystemOneRequest(ServingOptions):
     debias: Debias | None = None
     """Orders in which options are shown, as on /v1/decisions. Null: what the ``X-Chainrule-Debias``
     header says, else the server's setting."""
+    calibration: CalibrationName | None = None
+    """Name of a calibration, as on /v1/decisions. Null: what the ``X-Chainrule-Calibration`` header
+    says, if there is one."""
 
     @property
     def serving_options(self) -> ServingOptions:

@@ -45,6 +45,13 @@ class NamedNoulAnswer(ResponseModel):
     """P(yes) / (P(yes) + P(no))."""
     orders: OmitNone[NoulOrders] = None
     """Where ``debias`` was asked for; so below."""
+    calibrated_probability: OmitNone[float] = None
+    """How often yes is right, as far as the calibration knows that was asked for; so below."""
+    set: OmitNone[list[bool]] = None
+    """Which of true and false reach the calibration's threshold: the right one is among them except
+    at its error rate."""
+    abstain: OmitNone[bool] = None
+    """Whether ``set`` is not a single one: both may be right, or neither is likely."""
 
 
 class NamedChoiceAnswer(ResponseModel):
@@ -58,6 +65,12 @@ class NamedChoiceAnswer(ResponseModel):
     probabilities: dict[str, float]
     """By option; they add up to 1."""
     orders: OmitNone[OptionOrders] = None
+    calibrated_probabilities: OmitNone[dict[str, float]] = None
+    """By option. ``choice`` and ``confidence`` stay the model's."""
+    set: OmitNone[list[str]] = None
+    """The options that reach the calibration's threshold, as of a noul."""
+    abstain: OmitNone[bool] = None
+    """Whether ``set`` is not a single one."""
 
 
 class NamedScoreAnswer(ResponseModel):
@@ -73,6 +86,11 @@ class NamedScoreAnswer(ResponseModel):
     probabilities: dict[str, float]
     """By the same keys."""
     orders: OmitNone[OptionOrders] = None
+    calibrated_probabilities: OmitNone[dict[str, float]] = None
+    """By the same keys. ``score`` and ``confidence`` stay the model's."""
+    set: OmitNone[list[int]] = None
+    """The levels that reach the calibration's threshold, as of a noul."""
+    abstain: OmitNone[bool] = None
 
 
 Answer = NamedNoulAnswer | NamedChoiceAnswer | NamedScoreAnswer
@@ -101,6 +119,8 @@ class SystemOneResponse(ResponseModel):
     model: str
     answers: dict[str, Answer]
     usage: SystemOneUsage
+    calibration: OmitNone[str] = None
+    """The name of the one that the answers are calibrated by."""
     fingerprint: str
     """Of the model, as every native route reports it."""
     timings_ms: Timings

@@ -115,7 +115,10 @@ def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield from _models(model)
 
 
-OWN = {"orders", "calibrated_probability", "set", "abstain"}
+OWN = {
+    *("orders", "calibration", "calibrated_probability", "calibrated_probabilities"),
+    *("set", "abstain"),
+}
 """Fields that those APIs do not have: absent where nobody has asked for what they tell."""
 
 

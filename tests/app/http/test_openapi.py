@@ -37,7 +37,7 @@ OPERATIONS = {
     for method, operation in methods.items()
 }
 WORK = sorted(name for name, operation in OPERATIONS.items() if "requestBody" in operation)
-NAMES_CALIBRATIONS = {"post /v1/calibrations", "post /v1/decisions"}
+NAMES_CALIBRATIONS = {"post /v1/calibrations", "post /v1/decisions", "post /v1/systemone"}
 TEI_LOSES = {500, 504}
 """What text-embeddings-inference has 424 for."""
 

@@ -49,9 +49,10 @@ NATIVE: list[dict[str, Any]] = [
 
 @pytest.fixture
 async def client(tiny_folder: TinyFolder, anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A server of a tiny model with a chat template."""
+    """A server of a tiny model with a chat template; who shows its key may keep calibrations."""
     engine = Engine.load(EngineConfig(model=str(tiny_folder("llama")), kv_cache_bytes=8 << 20))
-    async with client_of(shell_app(engine)) as client:
+    async with client_of(shell_app(engine, api_keys=("secret",))) as client:
+        client.headers["Authorization"] = "Bearer secret"
         yield client
 
 
@@ -108,3 +109,46 @@ async def test_what_the_model_has_no_room_for_is_named(client: httpx.AsyncClient
     assert (error["param"], error["code"]) == ("questions.long", "context_length_exceeded")
     error = await refusal(client, state=STATE * 20)
     assert (error["param"], error["code"]) == ("state", "context_length_exceeded")
+
+
+LINES = [
+    {"input": f"No. {place}", "question": NATIVE[kind], "answer": answers[place % 2]}
+    for kind, answers in enumerate(((True, False), ("Paris", "Tokyo"), ("0", "1")))
+    for place in range(20)
+]
+"""Labelled questions of each kind, enough to fit a calibration."""
+
+
+async def test_a_calibration_says_the_same_as_on_decisions(client: httpx.AsyncClient) -> None:
+    """By the field or by the header, to the bit; under the names of the options."""
+    fitted = await client.post(
+        "/v1/calibrations", json={"lines": LINES, "name": "mine", "method": "temperature"}
+    )
+    assert fitted.status_code == 200, fitted.text
+    answer = await ask(client, state=STATE, questions=QUESTIONS, calibration="mine")
+    header = {"X-Chainrule-Calibration": "mine"}
+    by_header = await ask(client, header, state=STATE, questions=QUESTIONS)
+    assert answer["answers"] == by_header["answers"]
+    assert answer["calibration"] == by_header["calibration"] == "mine"
+    body = {"input": STATE, "questions": NATIVE, "calibration": "mine"}
+    native = (await client.post("/v1/decisions", json=body)).json()["answers"]
+    so, city, wet = answer["answers"].values()
+    assert so["calibrated_probability"] == native[0]["calibrated_probability"]
+    for one, other in ((city, native[1]), (wet, native[2])):
+        expected = [option["calibrated_probability"] for option in other["probabilities"]]
+        assert list(one["calibrated_probabilities"].values()) == expected
+        assert one["calibrated_probabilities"].keys() == one["probabilities"].keys()
+    for one, other in zip((so, city, wet), native, strict=True):
+        assert (one["set"], one["abstain"]) == (other["set"], other["abstain"])
+
+
+async def test_a_calibration_that_does_not_fit_is_refused(client: httpx.AsyncClient) -> None:
+    """By its name where there is none, or of a header that is no name."""
+    error = await refusal(client, 404, calibration="other")
+    assert error["param"] == "calibration"
+    response = await client.post(
+        "/v1/systemone",
+        json={"state": "it", "questions": {"so": NOUL}},
+        headers={"X-Chainrule-Calibration": "/etc"},
+    )
+    assert response.json()["error"]["param"] == "X-Chainrule-Calibration"
