@@ -252,15 +252,17 @@ class _InputMaker:
         wanted = boundary or (own if isinstance(content, str) else Boundary.SEPARATE)
         if wanted is Boundary.JOINT and not self._all_text:
             wanted = Boundary.SEPARATE
-        # The head that the request asks for belongs to its own context alone.
-        is_own = isinstance(content, str) or content == self._evidence.prompt.content
+        # What messages begin with, their template says; a text is begun as the request asks.
+        add_bos = self._request.add_bos if isinstance(content, str) else None
+        if content == self._evidence.prompt.content:
+            add_bos = self._evidence.prompt.add_bos
         try:
             joined = join(
                 self._tokenizer,
                 content,
                 candidates,
                 boundary=wanted,
-                add_bos=self._evidence.prompt.add_bos if is_own else None,
+                add_bos=add_bos,
                 prefix_token_id=self._evidence.prompt.prefix_token_id,
                 check=check_wanted,
             )

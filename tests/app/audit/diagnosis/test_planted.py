@@ -215,6 +215,12 @@ def test_a_missing_template_is_named(llama: Pair) -> None:
     assert llama.diagnose({"totals": good}, context=CHAT).verdict == "agree"
 
 
+def test_a_text_without_its_template_begins_as_texts_do(gemma: Pair) -> None:
+    """With BOS, where the tokenizer's rule puts it."""
+    found = gemma.diagnose({"totals": totals(right(gemma))}, context=CHAT)
+    assert first(found) == ["template_missing"]
+
+
 def test_a_missing_end_is_named(llama: Pair) -> None:
     """Ends were asked for, and the other system scored none."""
     found = llama.diagnose({"totals": totals(right(llama))}, append_eos=True)
