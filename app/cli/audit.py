@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from app.cli.diagnose.report import show_explanations
 from app.cli.request_flags import add_context
 from app.cli.single_request import add_flags, run_request
 from app.cli.tables import Cell, Page, number, quoted
@@ -35,7 +36,7 @@ def audit_command(args: dict[str, Any]) -> int:
 
 
 def show(page: Page, reply: AuditResponse) -> None:
-    """Rankings, joins, tokens, pairs and completions, in this order."""
+    """Rankings, joins, tokens, pairs, completions and a diagnosis, in this order."""
     heads = ["candidate", ">logprob", ">rank", ">mean", ">rank", ">per byte", ">rank", "error"]
     # Where nobody failed, the room is the candidates'.
     count = len(heads) - all(one.error is None for one in reply.candidates)
@@ -51,6 +52,10 @@ def show(page: Page, reply: AuditResponse) -> None:
         if favourite is not None:
             page.line(favourite.explanation, "yellow" if favourite.loses else "")
     _show_completions(page, reply.completions)
+    if reply.diagnosis is not None:
+        page.line()
+        page.line("the reported numbers", "bold")
+        show_explanations(page, reply.diagnosis)
 
 
 def _send(client: Client, fields: dict[str, Any]) -> AuditResponse:

@@ -55,6 +55,7 @@ _ASKING: Final = {
     "decode": ("decode", "search for the most probable continuations"),
     "audit": ("audit", "take scores apart"),
     "calibrate": ("calibrate.command", "fit probabilities of decisions to labelled questions"),
+    "diagnose": ("diagnose.command", "say which known mistake made the scores of a file"),
     "verify": ("verify.command", "compute a receipt's scores again, and say whether they hold"),
     "selftest": ("selftest", "check that a server's numbers are right"),
     "bench": ("bench.command", "measure a server under load that does not wait for it"),

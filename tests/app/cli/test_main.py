@@ -86,7 +86,9 @@ def test_help_speaks_of_flags(command: str, capsys: pytest.CaptureFixture[str]) 
     assert " [] " not in shown
 
 
-@pytest.mark.parametrize("command", ["score", "next", "decode", "audit", "selftest", "bench"])
+@pytest.mark.parametrize(
+    "command", ["score", "next", "decode", "audit", "diagnose", "selftest", "bench"]
+)
 def test_abbreviated_flags_are_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A flag that a later version adds must not change what an old command line means."""
     with pytest.raises(SystemExit) as caught:
@@ -100,7 +102,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    asking = ("score", "next", "decode", "audit", "selftest", "bench")
+    asking = ("score", "next", "decode", "audit", "diagnose", "selftest", "bench")
     for command in ("serve", *asking, "model", "version"):
         assert f"\n    {command} " in shown
 

@@ -1,0 +1,1 @@
+"""``chainrule diagnose``: which known mistake made the numbers of a file."""
