@@ -1,6 +1,6 @@
 """`make bench`: many questions about one input, against as many prompts; and what orders cost.
 
-The questions are 400 choices between four options about an input of some 1,000 tokens. Whoever
+The questions are 400 choices between four options about an input of 1,000 tokens. Whoever
 has no decisions sends each as a prompt of its own with the whole input in it; such prompts share
 nothing here, as behind a server without a cache. ``debias: cyclic`` asks every question in the
 four rotations of its options.
@@ -20,7 +20,7 @@ from benchmarks.table import Table
 from benchmarks.timing import alternate, median
 
 QUESTIONS = 400
-INPUT_WORDS = 980
+INPUT_WORDS = 922
 OPTIONS = ("delivery", "payment", "product", "other")
 INSTRUCTION_WORDS = (8, 54)
 """Of a short question, and of one that says what belongs to each option."""
