@@ -24,6 +24,9 @@ rounds 2^16 times as finely. Of twelve models the movement was 10,000 to 25,000 
 mean square itself, and seldom four times that. Tokens move independently of each other: n of them
 by the square root of n times as much."""
 
+LEAST = 1e-300
+"""A tolerance at least: a number may have more decimals than a float can tell."""
+
 KEPT = 1_024
 """Recipes for tokens whose numbers are kept."""
 
@@ -136,6 +139,7 @@ class Comparison:
         for one in self.numbers:
             number = made[(one.candidate, one.token)]
             tolerance = one.half_unit + number.error * error + abs(number.value) * SUMMING
+            tolerance = max(tolerance, LEAST)
             difference = abs(one.value - number.value)
             if not math.isfinite(difference):
                 return None

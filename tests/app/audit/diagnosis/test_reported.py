@@ -125,3 +125,27 @@ async def test_lists_of_other_lengths_say_so() -> None:
     assert found["verdict"] == "none"
     assert "as_reported" not in found
     assert "so many numbers" in found["summary"]
+
+
+EXTREMES = (0.0, 1.0, 5e-324, -1e9, 1e9, -745.0)
+
+
+@pytest.mark.parametrize("one", EXTREMES)
+async def test_any_number_is_diagnosed(one: float) -> None:
+    """However large or small: there is an answer, and it is never that they agree."""
+    reports: list[dict[str, Any]] = [
+        {"totals": [one, -2.123]},
+        {"totals": [one, one]},
+        {"token_logprobs": [[one], [-2.123]]},
+    ]
+    if 0 <= one <= 1:
+        reports += [{"probabilities": [one, 0.123]}, {"probabilities": [one, one]}]
+    for reported in ({**one, "decimals": 9} for one in reports):
+        found = (await audit(engine(), reported=reported))["diagnosis"]
+        assert found["verdict"] in ("none", "undetermined", "explained"), reported
+
+
+async def test_more_decimals_than_a_float_can_tell_are_no_failure() -> None:
+    """The last digit of such a number is worth nothing, which nothing is divided by."""
+    answer = await audit(engine(), reported={"probabilities": [5e-324, 5e-324]})
+    assert answer["diagnosis"]["verdict"] != "agree"
