@@ -16,10 +16,13 @@ from app.compat.decisions.response import (
     Answer,
     CalibratedAnswer,
     CalibratedChoiceAnswer,
+    CalibratedChoiceOrdersAnswer,
     CalibratedLevel,
     CalibratedOption,
     CalibratedPredicateAnswer,
+    CalibratedPredicateOrdersAnswer,
     CalibratedScoreAnswer,
+    CalibratedScoreOrdersAnswer,
     ChoiceAnswer,
     ChoiceOrdersAnswer,
     LevelProbability,
@@ -72,20 +75,23 @@ def calibrated_answer(
         return answer
     fields = {**dict(answer), "abstain": calibrated.abstain}
     if isinstance(answer, PredicateAnswer):
-        return CalibratedPredicateAnswer(
-            **fields,
-            calibrated_probability=calibrated.probabilities[0],
-            set=[index == 0 for index in calibrated.chosen],
+        fields["calibrated_probability"] = calibrated.probabilities[0]
+        fields["set"] = [index == 0 for index in calibrated.chosen]
+        in_orders = isinstance(answer, PredicateOrdersAnswer)
+        return (CalibratedPredicateOrdersAnswer if in_orders else CalibratedPredicateAnswer)(
+            **fields
         )
-    kind = CalibratedOption if isinstance(answer, ChoiceAnswer) else CalibratedLevel
+    option = CalibratedOption if isinstance(answer, ChoiceAnswer) else CalibratedLevel
     fields["probabilities"] = [
-        kind(**dict(one), calibrated_probability=share)
+        option(**dict(one), calibrated_probability=share)
         for one, share in zip(answer.probabilities, calibrated.probabilities, strict=True)
     ]
-    chosen = [answer.probabilities[index].value for index in calibrated.chosen]
+    fields["set"] = [answer.probabilities[index].value for index in calibrated.chosen]
     if isinstance(answer, ChoiceAnswer):
-        return CalibratedChoiceAnswer(**fields, set=chosen)
-    return CalibratedScoreAnswer(**fields, set=chosen)
+        in_orders = isinstance(answer, ChoiceOrdersAnswer)
+        return (CalibratedChoiceOrdersAnswer if in_orders else CalibratedChoiceAnswer)(**fields)
+    in_orders = isinstance(answer, ScoreOrdersAnswer)
+    return (CalibratedScoreOrdersAnswer if in_orders else CalibratedScoreAnswer)(**fields)
 
 
 def _answer(question: AnyQuestion, decision: Decision) -> Answer:

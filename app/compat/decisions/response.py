@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict
 
-from app.schemas.response import OmitNone, ResponseModel, Timings
+from app.schemas.response import ResponseModel, Timings
 
 
 class PredicateAnswer(ResponseModel):
@@ -110,7 +110,6 @@ class CalibratedPredicateAnswer(PredicateAnswer):
     except at its error rate."""
     abstain: bool
     """Whether ``set`` is not a single one: both may be right, or neither is likely."""
-    orders: OmitNone[OrderRanges] = None
 
 
 class CalibratedOption(OptionProbability):
@@ -129,7 +128,6 @@ class CalibratedChoiceAnswer(ChoiceAnswer):
     except at its error rate."""
     abstain: bool
     """Whether ``set`` is not a single option: several may be right, or none is likely."""
-    orders: OmitNone[OrderRanges] = None
 
 
 class CalibratedLevel(LevelProbability):
@@ -147,10 +145,30 @@ class CalibratedScoreAnswer(ScoreAnswer):
     """Places of the levels that reach the calibration's threshold, as of a choice."""
     abstain: bool
     """As of a choice."""
-    orders: OmitNone[OrderRanges] = None
+
+
+class CalibratedPredicateOrdersAnswer(CalibratedPredicateAnswer):
+    """With the orders."""
+
+    orders: OrderRanges
+
+
+class CalibratedChoiceOrdersAnswer(CalibratedChoiceAnswer):
+    """With the orders."""
+
+    orders: OrderRanges
+
+
+class CalibratedScoreOrdersAnswer(CalibratedScoreAnswer):
+    """With the orders."""
+
+    orders: OrderRanges
 
 
 CalibratedAnswer = CalibratedPredicateAnswer | CalibratedChoiceAnswer | CalibratedScoreAnswer
+CalibratedOrdersAnswer = (
+    CalibratedPredicateOrdersAnswer | CalibratedChoiceOrdersAnswer | CalibratedScoreOrdersAnswer
+)
 
 
 class InputTokensDetails(ResponseModel):
@@ -185,6 +203,26 @@ class DecisionUsage(ResponseModel):
     """Tokens that the model was fed for this request."""
 
 
+EXAMPLE_DECISION: Final[dict[str, Any]] = {
+    "id": "decision-3f6d2b8c1a9e4d57b0c2f4a68e1d7b93",
+    "object": "decision",
+    "created": 1764000000,
+    "model": "smollm2-135m-instruct",
+    "answers": [{"type": "predicate", "name": "angry", "probability": 0.875}],
+    "usage": {
+        "input_tokens": 94,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 94},
+        "output_tokens": 0,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 94,
+        "scored_tokens": 4,
+        "computed_tokens": 96,
+    },
+    "fingerprint": "5b1f0c7a9d3e4f62",
+    "timings_ms": {"queue": 0.1, "tokenize": 0.2, "model": 30.0, "total": 31.0},
+}
+
+
 class DecisionResponse(ResponseModel):
     """One answer for each question, in order."""
 
@@ -193,34 +231,37 @@ class DecisionResponse(ResponseModel):
     created: int
     """Unix seconds."""
     model: str
-    answers: list[Answer | OrdersAnswer | CalibratedAnswer]
+    answers: list[Answer | OrdersAnswer | CalibratedAnswer | CalibratedOrdersAnswer]
     usage: DecisionUsage
-    calibration: OmitNone[str] = None
-    """The name of the one that the answers are calibrated by."""
     fingerprint: str
     """Of the model, as every native route reports it."""
     timings_ms: Timings
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DECISION]})
+
+
+class CalibratedDecisionResponse(DecisionResponse):
+    """Where the request names a calibration."""
+
+    calibration: str
+    """Its name."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
-                    "id": "decision-3f6d2b8c1a9e4d57b0c2f4a68e1d7b93",
-                    "object": "decision",
-                    "created": 1764000000,
-                    "model": "smollm2-135m-instruct",
-                    "answers": [{"type": "predicate", "name": "angry", "probability": 0.875}],
-                    "usage": {
-                        "input_tokens": 94,
-                        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 94},
-                        "output_tokens": 0,
-                        "output_tokens_details": {"reasoning_tokens": 0},
-                        "total_tokens": 94,
-                        "scored_tokens": 4,
-                        "computed_tokens": 96,
-                    },
-                    "fingerprint": "5b1f0c7a9d3e4f62",
-                    "timings_ms": {"queue": 0.1, "tokenize": 0.2, "model": 30.0, "total": 31.0},
+                    **EXAMPLE_DECISION,
+                    "answers": [
+                        {
+                            "type": "predicate",
+                            "name": "angry",
+                            "probability": 0.875,
+                            "calibrated_probability": 0.75,
+                            "set": [True],
+                            "abstain": False,
+                        }
+                    ],
+                    "calibration": "support",
                 }
             ]
         }

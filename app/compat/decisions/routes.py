@@ -11,6 +11,7 @@ from app.compat.batch_result import unwrap_results
 from app.compat.decisions.questions import answer_to, calibrated_answer, input_text, questions_of
 from app.compat.decisions.request import DecisionRequest
 from app.compat.decisions.response import (
+    CalibratedDecisionResponse,
     DecisionResponse,
     DecisionUsage,
     InputTokensDetails,
@@ -35,7 +36,7 @@ router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_F
 
 @router.post(
     "/v1/decisions",
-    response_model=DecisionResponse,
+    response_model=DecisionResponse | CalibratedDecisionResponse,
     summary="Questions about one input, answered by probabilities (OpenAI)",
     responses=OTHER_CALIBRATION,
 )
@@ -86,16 +87,18 @@ def _response(
 ) -> DecisionResponse:
     decisions = read_decisions(found.plan, unwrap_results(found.answers, found.plan.param))
     added = calibrated(calibration, found.plan.questions, decisions)
-    return DecisionResponse(
+    response = DecisionResponse(
         id=f"decision-{found.id}",
         created=found.created,
         model=found.model,
         answers=list(map(calibrated_answer, map(answer_to, request.questions, decisions), added)),
         usage=_usage(found.usage),
-        calibration=request.calibration,
         fingerprint=found.fingerprint,
         timings_ms=found.timings_ms,
     )
+    if request.calibration is None:
+        return response
+    return CalibratedDecisionResponse(**dict(response), calibration=request.calibration)
 
 
 def _usage(usage: Usage) -> DecisionUsage:
