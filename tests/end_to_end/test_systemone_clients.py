@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import typesafe_sdk
-import zstandard
 from decguard.engine import run_test
 from decguard.reports.model import Report
 from typesafe_sdk import (
@@ -22,7 +21,6 @@ from typesafe_sdk import (
     Score,
     TypeSafeClient,
 )
-from typesafe_sdk._core.compression import COMPRESSORS
 
 from tests.app.stub_server import ServerProcess
 from tests.conftest import TinyFolder
@@ -58,11 +56,8 @@ def server(tiny_folder: TinyFolder) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture
-def client(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[TypeSafeClient]:
+def client(server: ServerProcess) -> Iterator[TypeSafeClient]:
     """The client with another base URL, and nothing else that is not its own."""
-    if "zstd" not in COMPRESSORS:
-        # Before Python 3.14 it comes from a package of the client's own extra; any will do.
-        monkeypatch.setitem(COMPRESSORS, "zstd", zstandard.compress)
     with TypeSafeClient(base_url=server.url, api_key="none", retry=ONCE) as client:
         yield client
 
