@@ -78,8 +78,10 @@ def fit_curve(decisions: Sequence[LabelledDecision]) -> list[Point]:
     Of predicates it is the curve of yes alone. Otherwise every option of every question is a
     point: one against the rest, with one curve for all, as questions differ in their options.
 
-    No value is nearer to 0 or 1 than ``1 / (n + 2)``, n being the decisions: what the rule of
-    succession says of something that happened n times out of n.
+    No value is nearer to 0 than ``1 / (m + 2)`` nor to 1 than ``1 / (n + 2)``, m being the points
+    and n the decisions: what the rule of succession says of something that never happened to m
+    options, and of something that happened in all of n decisions. So all options of a question that
+    were never right have together about what is left by one that always was, however many they are.
     """
     pairs: list[Point] = []
     for one in decisions:
@@ -88,8 +90,8 @@ def fit_curve(decisions: Sequence[LabelledDecision]) -> list[Point]:
             (share, float(index == one.right))
             for index, share in enumerate(shares[: 1 if one.kind == "predicate" else None])
         ]
-    least = 1 / (len(decisions) + 2)
-    return _corners([(x, min(max(y, least), 1 - least)) for x, y in fit_isotonic(pairs)])
+    least, most = 1 / (len(pairs) + 2), 1 - 1 / (len(decisions) + 2)
+    return _corners([(x, min(max(y, least), most)) for x, y in fit_isotonic(pairs)])
 
 
 def log_curve_shares(

@@ -53,7 +53,7 @@ def test_pooling_is_that_of_scikit_learn(weighted: list[tuple[float, int]]) -> N
 
 
 def test_a_curve_never_falls_and_never_reaches_certainty() -> None:
-    """Whatever it was fitted to; ``1 / (n + 2)`` is as near as it comes."""
+    """Whatever it was fitted to: ``1 / (n + 2)`` of n options to 0, of n decisions to 1."""
     for kind, decisions in (
         ("choice", drawn(2, 80, temperature=3.0)),
         ("predicate", skewed(2, 80)),
@@ -62,8 +62,32 @@ def test_a_curve_never_falls_and_never_reaches_certainty() -> None:
         curve = fit_curve(decisions)
         values = [value_at(curve, x / 997) for x in range(998)]
         assert values == sorted(values), kind
-        least = 1 / (len(decisions) + 2)
-        assert least <= values[0] <= values[-1] <= 1 - least
+        points = sum(1 if one.kind == "predicate" else len(one.logprobs) for one in decisions)
+        assert 1 / (points + 2) <= values[0]
+        assert values[-1] <= 1 - 1 / (len(decisions) + 2)
+
+
+@pytest.mark.parametrize("right_rate", [0.95, 1.0])
+@pytest.mark.parametrize("options", [2, 20, 50, 255])
+def test_many_options_take_nothing_from_the_right_one(options: int, right_rate: float) -> None:
+    """However many there are, the first is as probable as it is often right: by the rule of
+    succession, within four standard errors of so many labels."""
+    count, source = 100, random.Random(options)
+    spread = 4 * math.sqrt(0.05 * 0.95 / count)
+    curve = fit_curve([_mostly_right(source, options, right_rate) for _ in range(count)])
+    for _ in range(20):
+        one = _mostly_right(source, options, right_rate)
+        found = math.exp(max(log_curve_shares(curve, one.logprobs, is_predicate=False)))
+        assert found == pytest.approx((count * right_rate + 1) / (count + 2), abs=spread)
+
+
+def _mostly_right(source: random.Random, options: int, right_rate: float) -> LabelledDecision:
+    """Of a model that prefers one option by far, which is right at this rate."""
+    best, *rest = source.sample(range(options), options)
+    right = best if source.random() < right_rate else source.choice(rest)
+    logprobs = [source.uniform(-14, -12) for _ in range(options)]
+    logprobs[best] = source.uniform(-3, -1)
+    return LabelledDecision("choice", tuple(logprobs), right)
 
 
 def test_the_order_of_the_options_stays() -> None:
