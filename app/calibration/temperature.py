@@ -4,12 +4,19 @@
 ``1 / T`` that is a convex function, whose derivative is the sum over the decisions of how much the
 expected log-probability exceeds the right option's. Guo et al., "On Calibration of Modern Neural
 Networks" (ICML 2017), section 4.2.
+
+A few labels that all happen to be right would make it certainty. So ``PSEUDO_DECISIONS`` are added
+to them, whose right options are as the model's own probabilities say. Where the model cannot tell
+two options apart, that is the rule of succession: of n right out of n, ``(n + 1) / (n + 2)``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from operator import mul
 from typing import Final
 
 from app.calibration.labelled import LabelledDecision
@@ -17,11 +24,27 @@ from app.requests.worker_threads import check_wanted
 
 LEAST_TEMPERATURE: Final = 0.05
 MOST_TEMPERATURE: Final = 1_000.0
-"""Where every right option is the most probable one no finite number is the best: the smaller the
-better. Where they are right less often than by chance, the larger the better."""
+"""Where right options are less probable than by chance no finite number is the best: the larger
+the better. Where many are right by a small lead, the best one is near 0."""
+
+PSEUDO_DECISIONS: Final = 2
+"""How many decisions the model's own probabilities count for, as a prior."""
 
 _ITERATIONS: Final = 200
 _PRECISION: Final = 1e-13
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What one decision asks of the temperature.
+
+    Attributes:
+        below: by how much each option's log-probability is below the largest one, at most 0.
+        mean: of these, over the right option and what the model itself says, by their weights.
+    """
+
+    below: list[float]
+    mean: float
 
 
 def log_softmax(logprobs: Sequence[float], temperature: float = 1.0) -> list[float]:
@@ -40,10 +63,12 @@ def fit_temperature(decisions: Sequence[LabelledDecision]) -> float:
     Args:
         decisions: at least one.
     """
+    prior = PSEUDO_DECISIONS / len(decisions)
+    targets = [_target(one, prior) for one in decisions]
     lower, upper = 1 / MOST_TEMPERATURE, 1 / LEAST_TEMPERATURE
     inverse = 1.0
     for _ in range(_ITERATIONS):
-        slope, curvature = _derivatives(decisions, inverse)
+        slope, curvature = _derivatives(targets, inverse)
         if slope == 0:
             break
         if slope > 0:
@@ -62,21 +87,29 @@ def _next(inverse: float, slope: float, curvature: float, lower: float, upper: f
     return step if lower <= step <= upper else math.sqrt(lower * upper)
 
 
-def _derivatives(decisions: Sequence[LabelledDecision], inverse: float) -> tuple[float, float]:
-    """First and second derivative of the negative log-likelihood by ``1 / T``."""
+def _target(one: LabelledDecision, prior: float) -> _Target:
+    best = max(one.logprobs)
+    below = [logprob - best for logprob in one.logprobs]
+    own, _ = _moments(below, 1.0)
+    return _Target(below, (below[one.right] + prior * own) / (1 + prior))
+
+
+def _derivatives(targets: Sequence[_Target], inverse: float) -> tuple[float, float]:
+    """First and second derivative by ``1 / T`` of the mean negative log-likelihood, times the
+    number of decisions."""
     check_wanted()
     slopes, curvatures = [], []
-    for one in decisions:
-        best = max(one.logprobs)
-        below = [logprob - best for logprob in one.logprobs]
-        weights = [math.exp(inverse * by) for by in below]
-        mass = math.fsum(weights)
-        mean = math.fsum(map(_product, weights, below)) / mass
-        square = math.fsum(weight * by * by for weight, by in zip(weights, below, strict=True))
-        slopes.append(mean - below[one.right])
-        curvatures.append(square / mass - mean * mean)
+    for one in targets:
+        mean, variance = _moments(one.below, inverse)
+        slopes.append(mean - one.mean)
+        curvatures.append(variance)
     return math.fsum(slopes), math.fsum(curvatures)
 
 
-def _product(one: float, other: float) -> float:
-    return one * other
+def _moments(below: Sequence[float], inverse: float) -> tuple[float, float]:
+    """Mean and variance of these under ``softmax(below * inverse)``."""
+    weights = list(map(math.exp, map(mul, below, repeat(inverse))))
+    products = list(map(mul, weights, below))
+    mass = math.fsum(weights)
+    mean = math.fsum(products) / mass
+    return mean, math.fsum(map(mul, products, below)) / mass - mean * mean
