@@ -26,6 +26,7 @@ ChainruleError
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Self
 
 
@@ -106,7 +107,19 @@ class EngineStalled(EngineDied):
 
 
 class ForwardFailed(ChainruleError):
-    """The forward failed, and went on failing when this request ran alone."""
+    """The forward failed, and went on failing when this request ran alone.
+
+    Attributes:
+        param: the field whose forward it was, such as ``questions.3``; None where nobody has said.
+    """
+
+    param: str | None = None
+
+    def at(self, param: str) -> Self:
+        """The same error, of this field."""
+        named = copy(self)
+        named.param = param
+        return named
 
 
 class OutOfMemory(ForwardFailed):

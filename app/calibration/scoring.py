@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from itertools import starmap
 from typing import Final
 
 from app.calibration.labelled import LabelledDecision
-from app.decisions.answers import read_decisions
+from app.decisions.answers import Decision, read_decisions
 from app.decisions.plan import plan_decisions
 from app.decisions.question import Question
 from app.requests.concurrently import all_of
@@ -18,7 +19,14 @@ from app.schemas.debias import Debias
 from app.schemas.request import ServingOptions
 from app.schemas.response import Usage
 from app.service import ScoringService
-from model_runtime import ChainruleError, InvalidQuery, LogprobResult, QueryResult
+from model_runtime import (
+    ChainruleError,
+    ForwardFailed,
+    InvalidQuery,
+    LogprobResult,
+    NonFiniteLogits,
+    QueryResult,
+)
 
 LINES_AT_ONCE: Final = 16
 """Whose questions are tokenized and scored at the same time."""
@@ -51,11 +59,13 @@ async def score_labelled(
 
     Raises:
         InvalidQuery: a question cannot be asked; it names the line.
+        ForwardFailed: the model failed at a question, or gave an option no probability; it names
+            the line.
         DeadlineExceeded: the time ran out over all of them.
     """
     deadline = service.deadline(options)
     parts, room = service.for_parts(), asyncio.Semaphore(LINES_AT_ONCE)
-    refused: dict[int, InvalidQuery] = {}
+    refused: dict[int, InvalidQuery | ForwardFailed] = {}
 
     async def score(place: int, one: LabelledInput) -> tuple[LabelledDecision, Usage] | None:
         async with room:
@@ -65,7 +75,8 @@ async def score_labelled(
             try:
                 found = await parts.score_paths(options, plan, deadline)
                 (decision,) = read_decisions(found.plan, list(map(_scored, found.answers)))
-            except InvalidQuery as error:
+                _check_finite(decision)
+            except (InvalidQuery, ForwardFailed) as error:
                 refused[place] = _at_line(error, one)
                 return None
             return LabelledDecision(one.question.kind, decision.logprobs, one.right), found.usage
@@ -84,7 +95,14 @@ def _scored(answer: QueryResult) -> LogprobResult:
     return answer
 
 
-def _at_line(error: InvalidQuery, one: LabelledInput) -> InvalidQuery:
+def _check_finite(decision: Decision) -> None:
+    if -math.inf in decision.logprobs:
+        raise NonFiniteLogits("the model gives an option no probability at all")
+
+
+def _at_line(
+    error: InvalidQuery | ForwardFailed, one: LabelledInput
+) -> InvalidQuery | ForwardFailed:
     if error.param == "model":
         return error
     own = error.param == "input"

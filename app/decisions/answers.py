@@ -9,7 +9,7 @@ from itertools import islice
 
 from app.decisions.orders import OrderRange, order_range
 from app.decisions.plan import DecisionPlan
-from model_runtime import LogprobResult, log_sum, probabilities, total
+from model_runtime import LogprobResult, NonFiniteLogits, log_sum, probabilities, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,29 @@ def read_decisions(plan: DecisionPlan, answers: Sequence[LogprobResult]) -> list
         answers: to its queries, in their order.
 
     Raises:
-        NonFiniteLogits: the model gave the end of an option no probability at all.
+        NonFiniteLogits: the model gave the end of an option, or all options of a question in one
+            of their orders, no probability at all; it names the question.
     """
-    rest = map(_logprob, answers)
-    return [
-        _decision(
-            [list(islice(rest, len(question.options))) for _ in orders],
-            plan.debias != "none",
-        )
-        for question, orders in zip(plan.questions, plan.orders, strict=True)
-    ]
+    rest, found = iter(answers), []
+    for question, orders in zip(plan.questions, plan.orders, strict=True):
+        own = [list(islice(rest, len(question.options))) for _ in orders]
+        try:
+            logprobs = [_logprobs(those) for those in own]
+            found.append(_decision(logprobs, plan.debias != "none"))
+        except NonFiniteLogits as error:
+            raise error.at(question.param) from error
+    return found
+
+
+def _logprobs(answers: Sequence[LogprobResult]) -> list[float]:
+    """Those of the options in one order, of which one at least is possible."""
+    return _possible(list(map(_logprob, answers)))
+
+
+def _possible(logprobs: list[float]) -> list[float]:
+    if max(logprobs) == -math.inf:
+        raise NonFiniteLogits("the model gives none of the options any probability")
+    return logprobs
 
 
 def _decision(logprobs: Sequence[Sequence[float]], with_range: bool) -> Decision:
@@ -74,7 +87,8 @@ def _decision(logprobs: Sequence[Sequence[float]], with_range: bool) -> Decision
 
     Sums are rounded once, so that nothing depends on which order was the first.
     """
-    mean = [math.fsum(those) / len(logprobs) for those in zip(*logprobs, strict=True)]
+    by_option = zip(*logprobs, strict=True)
+    mean = _possible([math.fsum(those) / len(logprobs) for those in by_option])
     return Decision(
         probabilities=_softmax(mean),
         logprobs=tuple(mean),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from app.decisions.orders import orders_of
 from app.decisions.plan import DecisionPlan
 from app.decisions.question import Option, Question
 from app.schemas.debias import Debias
-from model_runtime import LogprobResult
+from model_runtime import LogprobResult, NonFiniteLogits
 
 Law = dict[tuple[tuple[str, ...], str], float]
 """The log-probability of an option behind a listing."""
@@ -130,3 +131,33 @@ def test_without_debias_nothing_is_averaged() -> None:
     assert found.logprobs == (-1.25, -2.25)
     assert found.probabilities[0] == pytest.approx(1 / (1 + math.exp(-1)))
     assert found.orders is None
+
+
+@pytest.mark.parametrize(
+    ("options", "ends"),
+    [
+        ([(-math.inf, -math.inf), (-math.inf, -math.inf)], -0.25),
+        ([(-1.0, -2.0), (-math.inf, -math.inf)], -0.25),
+        ([(-1.0, -math.inf), (-math.inf, -1.0)], -0.25),
+        ([(-1.0, -2.0), (-1.0, -2.0)], -math.inf),
+    ],
+    ids=["every order", "one order", "each in one order", "ends"],
+)
+def test_a_question_without_any_probability_is_named(
+    options: list[tuple[float, float]], ends: float
+) -> None:
+    """No NaN is answered, and the other question is not blamed."""
+    question = Question("choice", None, (Option("a"), Option("b")), "questions.0")
+    questions = (question, replace(question, param="questions.lost"))
+    orders = tuple(orders_of(question, "cyclic"))
+    good = [LogprobResult(logprobs=(-1.0,), target_logprobs=(-0.25,))] * 4
+    bad = [
+        LogprobResult(logprobs=(one,), target_logprobs=(ends,))
+        for those in options
+        for one in those
+    ]
+    plan = DecisionPlan(questions, (orders, orders), "cyclic")
+    with pytest.raises(NonFiniteLogits, match="probability") as refused:
+        read_decisions(plan, good + bad)
+    assert refused.value.param == "questions.lost"
+    assert read_decisions(plan, good + good)[1].probabilities == (0.5, 0.5)
