@@ -125,21 +125,21 @@ def parse_calibration(content: bytes) -> Calibration:
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write it as a file, which is there in full or not at all. Raises ``OSError``."""
-    content = f"{calibration.model_dump_json(indent=2)}\n"
-    with NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as draft:
+    content = f"{calibration.model_dump_json(indent=2)}\n".encode()
+    with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as draft:
         try:
             draft.write(content)
             draft.flush()
             os.fsync(draft.fileno())
             os.chmod(draft.name, 0o644)
             os.replace(draft.name, path)
-        except OSError:
+        except BaseException:
             Path(draft.name).unlink(missing_ok=True)
             raise
 
 
 def _read(path: Path) -> Calibration:
-    if not re.match(CALIBRATION_NAME, path.stem):
+    if not re.fullmatch(CALIBRATION_NAME, path.stem):
         raise _unfit(path, "a calibration is called by letters, digits, '.', '_' and '-'")
     try:
         with path.open("rb") as file:

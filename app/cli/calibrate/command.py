@@ -129,6 +129,8 @@ def _fields(args: dict[str, Any]) -> dict[str, Any]:
 
 def _check_places(args: dict[str, Any]) -> None:
     """Whatever is to be written should be known to go before a model computes."""
+    if args["plot"] is not None and args["plot"].resolve() == args["output"].resolve():
+        raise InvalidRequest(f"--plot: {args['plot']} is where the calibration goes")
     for flag in ("output", "plot"):
         path: Path | None = args[flag]
         if path is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -85,6 +86,9 @@ def test_names_and_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "two words.json").write_text(changed())
     with pytest.raises(SettingsError, match=r"two words\.json: a calibration is called by letters"):
         CalibrationStore.read(tmp_path)
+    (tmp_path / "two words.json").rename(tmp_path / "mine\n.json")
+    with pytest.raises(SettingsError, match="a calibration is called by letters"):
+        CalibrationStore.read(tmp_path)
     with pytest.raises(SettingsError, match="nowhere: cannot read it: No such file"):
         CalibrationStore.read(tmp_path / "nowhere")
     many = tmp_path / "many"
@@ -130,4 +134,34 @@ def test_what_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(CalibrationNotStored):
         store.add("mine", FITTED, overwrite=False)
     assert store.held() == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_utf_8_whatever_the_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's name may hold any characters, and a locale may know few of them."""
+
+    def in_ascii(mode: str = "w+b", **options: Any) -> Any:
+        return NamedTemporaryFile(mode, encoding=None if "b" in mode else "ascii", **options)
+
+    monkeypatch.setattr("app.calibration.store.NamedTemporaryFile", in_ascii)
+    named = FITTED.model_copy(update={"model": "模型/ñ"})
+    path = tmp_path / "mine.json"
+    write_calibration(path, named)
+    assert parse_calibration(path.read_bytes()) == named
+
+
+@pytest.mark.parametrize("failure", [OSError("full"), ValueError("odd"), KeyboardInterrupt()])
+def test_a_draft_that_fails_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """Whatever it fails with."""
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(type(failure)):
+        write_calibration(tmp_path / "mine.json", FITTED)
     assert list(tmp_path.iterdir()) == []

@@ -68,6 +68,18 @@ def test_what_is_there_is_not_overwritten(capsys: pytest.CaptureFixture[str]) ->
     assert error == "--output: no is no folder that can be written to"
 
 
+@pytest.mark.parametrize("plot", ["here", "./here", "link"])
+def test_the_picture_does_not_replace_the_calibration(
+    capsys: pytest.CaptureFixture[str], plot: str
+) -> None:
+    """However the same file is spelled, and even where both may be overwritten."""
+    Path("link").symlink_to("here")
+    flags = ("--local", "-o", "here", "--plot", plot, "--overwrite")
+    error = field_error(capsys, "calibrate", write(labelled()), *flags, status=2)
+    assert error == f"--plot: {Path(plot)} is where the calibration goes"
+    assert not Path("here").exists()
+
+
 GOOD = labelled(1)[0]
 
 
