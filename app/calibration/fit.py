@@ -9,7 +9,8 @@ is says each half, predicted by what the same procedure makes of the other one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 from app.calibration.conformal import fit_threshold, least_decisions, prediction_set
@@ -60,6 +61,16 @@ def fit_questions(
             _check_count(kind, len(own), error_rate)
             fitted[kind] = _fit_type(own, method, error_rate)
     return QuestionCalibrations(**fitted)
+
+
+def check_counts(kinds: Iterable[QuestionType], error_rate: float) -> None:
+    """See that ``fit_questions`` takes so many decisions of these types.
+
+    Raises:
+        InvalidQuery: there are too few of one.
+    """
+    for kind, count in Counter(kinds).items():
+        _check_count(kind, count, error_rate)
 
 
 def fit_map(decisions: Sequence[LabelledDecision], method: Method) -> CalibrationMap:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,13 @@ from itertools import starmap
 from typing import Final
 
 from app.calibration.labelled import LabelledDecision
+from app.calibration.weighted_room import WeightedRoom
 from app.decisions.answers import Decision, read_decisions
+from app.decisions.orders import order_count
 from app.decisions.plan import plan_decisions
 from app.decisions.question import Question
 from app.requests.concurrently import all_of
+from app.schemas.bounds import MAX_PATH_TOKENS
 from app.schemas.debias import Debias
 from app.schemas.request import ServingOptions
 from app.schemas.response import Usage
@@ -29,7 +31,10 @@ from model_runtime import (
 )
 
 LINES_AT_ONCE: Final = 16
-"""Whose questions are tokenized and scored at the same time."""
+"""Whose questions are tokenized and scored at the same time; fewer where these are long."""
+
+PROMPT_TOKENS: Final = 512
+"""What the prompt's own words, and the signs between options, come to for one path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,11 @@ async def score_labelled(
         DeadlineExceeded: the time ran out over all of them.
     """
     deadline = service.deadline(options)
-    parts, room = service.for_parts(), asyncio.Semaphore(LINES_AT_ONCE)
+    parts, room = service.for_parts(), WeightedRoom(MAX_PATH_TOKENS, LINES_AT_ONCE)
     refused: dict[int, InvalidQuery | ForwardFailed] = {}
 
     async def score(place: int, one: LabelledInput) -> tuple[LabelledDecision, Usage] | None:
-        async with room:
+        async with room.take(_most_tokens(one, debias)):
             if refused:
                 return None
             plan = partial(plan_decisions, one.text, [one.question], debias)
@@ -87,6 +92,17 @@ async def score_labelled(
         raise refused[min(refused)]
     scored = [answer for answer in answers if answer is not None]
     return [decision for decision, _ in scored], _sum([usage for _, usage in scored])
+
+
+def _most_tokens(one: LabelledInput, debias: Debias) -> int:
+    """An upper bound for the tokens of all its paths: one stands for a byte at least."""
+    options = one.question.options
+    texts = [one.text, one.question.instructions or ""]
+    texts += [text for option in options for text in (option.text, option.description or "")]
+    listed = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    longest = max(len(option.text.encode("utf-8", "replace")) for option in options)
+    paths = len(options) * order_count(one.question, debias)
+    return paths * (listed + longest + PROMPT_TOKENS)
 
 
 def _scored(answer: QueryResult) -> LogprobResult:

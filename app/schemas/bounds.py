@@ -162,6 +162,9 @@ MAX_CALIBRATION_LINES = 4_096
 MAX_CALIBRATION_OPTIONS = 65_536
 """Options of all of them together."""
 
+MAX_CALIBRATION_PATHS = 262_144
+"""The same, each as often as there are orders in which it is shown."""
+
 MAX_CALIBRATIONS = 256
 """Calibrations that a server keeps."""
 

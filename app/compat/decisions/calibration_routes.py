@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import starmap
 from typing import Final
@@ -10,13 +11,14 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Response
 
-from app.calibration.fit import fit_questions
+from app.calibration.fit import check_counts, fit_questions
 from app.calibration.labelled import LabelledDecision
 from app.calibration.scoring import LabelledInput, score_labelled
 from app.calibration.store import CalibrationStore
 from app.compat.decisions.calibration_request import CalibrationRequest, LabelledQuestion
 from app.compat.decisions.questions import input_text, questions_of
 from app.compat.decisions.request import DecisionRequest
+from app.decisions.orders import order_count
 from app.decisions.prompts import PROMPT_TEMPLATE
 from app.dependencies import (
     CalibrationsDependency,
@@ -27,13 +29,12 @@ from app.dependencies import (
 from app.errors.table import KeyNeeded
 from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, Failures, json_reply
-from app.schemas.calibration import (
-    Calibration,
-    FittedCalibration,
-)
+from app.schemas.bounds import MAX_CALIBRATION_PATHS
+from app.schemas.calibration import Calibration, FittedCalibration
+from app.schemas.debias import Debias
 from app.schemas.error import ErrorResponse
 from app.service import ScoringService
-from model_runtime import ModelInfo
+from model_runtime import InvalidQuery, ModelInfo
 
 router = APIRouter(tags=["calibrations"], route_class=QueuedRoute)
 
@@ -72,6 +73,8 @@ async def calibrate(
     labelled = await service.run_blocking(
         options, lambda *_: list(starmap(_labelled, enumerate(request.lines)))
     )
+    check_counts((one.question.kind for one in labelled), request.error_rate)
+    _check_paths(labelled, request.debias)
     decisions, usage = await score_labelled(service, options, labelled, request.debias)
     facts.update(usage.model_dump())
     calibration = await service.run_blocking(
@@ -95,6 +98,15 @@ def _labelled(place: int, line: LabelledQuestion) -> LabelledInput:
     param = f"lines.{place}"
     question = replace(question, param=f"{param}.question")
     return LabelledInput(input_text(request), question, line.right, param)
+
+
+def _check_paths(labelled: Sequence[LabelledInput], debias: Debias) -> None:
+    paths = sum(len(one.question.options) * order_count(one.question, debias) for one in labelled)
+    if paths > MAX_CALIBRATION_PATHS:
+        raise InvalidQuery(
+            f"all options in all their orders are {paths}; there may be {MAX_CALIBRATION_PATHS}",
+            "lines",
+        )
 
 
 def _fitted(

@@ -1,71 +1,64 @@
-"""Labelled questions that the model fails at: which of many lines it was."""
+"""Labelled questions, scored a bounded number of tokens at a time."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import pytest
 
-from model_runtime import (
-    ChainruleError,
-    ForwardFailed,
-    LogprobQuery,
-    LogprobResult,
-    NonFiniteLogits,
-    OutOfMemory,
-    PathTooLong,
-)
-from tests.app.compat.decisions.decision_calls import LAW, ChatTokenizer, choice, labelled
-from tests.app.conftest import client_of, shell_app
-from tests.app.fake_engine import FakeEngine
+from app.calibration import scoring
+from app.calibration.scoring import LabelledInput, score_labelled
+from app.decisions.plan import plan_decisions
+from app.decisions.question import Option, Question
+from app.schemas.debias import Debias
+from app.schemas.request import ServingOptions
+from app.service import ScoringService
+from model_runtime import LogprobQuery
+from tests.app.compat.decisions.decision_calls import chat_engine, plain_engine
 
-pytestmark = pytest.mark.anyio
+OPTIONS = (Option("a", "the first one"), Option("ab"), Option("x", "é" * 40))
+QUESTION = Question("choice", "Which?", OPTIONS, "lines.0.question")
+LINE = LabelledInput("it " * 300, QUESTION, 0, "lines.0")
 
 
-@pytest.mark.parametrize(
-    ("failure", "status", "code"),
-    [
-        (PathTooLong("too long"), 422, "context_length_exceeded"),
-        (NonFiniteLogits("nan"), 500, "non_finite_logits"),
-        (ForwardFailed("out of bounds"), 500, "forward_failed"),
-        (OutOfMemory("no room", retry_after_s=7), 503, "out_of_memory"),
-    ],
-)
-async def test_the_line_that_fails_is_named(
-    failure: ChainruleError, status: int, code: str
+def tokens(queries: Sequence[LogprobQuery]) -> int:
+    """Of all of them."""
+    return sum(len(query.tokens) for query in queries)
+
+
+@pytest.mark.parametrize("debias", get_args(Debias))
+@pytest.mark.parametrize("engine", [chat_engine(), plain_engine()])
+def test_the_room_that_is_taken_is_enough(engine: Any, debias: Debias) -> None:
+    """A plan never holds more tokens than were counted before it was made."""
+    plan = plan_decisions(LINE.text, [QUESTION], debias, engine.tokenizer, engine.info)
+    counted = scoring._most_tokens(LINE, debias)
+    assert tokens(plan.queries) <= counted <= 3 * tokens(plan.queries)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("room", "most"), [(1, 1), (2.5, 2), (100, scoring.LINES_AT_ONCE)])
+async def test_lines_go_together_as_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend: str, room: float, most: int
 ) -> None:
-    """Whatever it fails with; of two the first."""
-    engine = FakeEngine(
-        LAW, tokenizer=ChatTokenizer(), failures={"x": failure}, max_model_len=1 << 16
-    )
-    lines = labelled()
-    lines[29] = lines[31] = {"input": "it", "question": choice("a", "x"), "answer": "a"}
-    async with client_of(shell_app(engine)) as client:
-        response = await client.post("/v1/calibrations", json={"lines": lines})
-    error = response.json()["error"]
-    assert (response.status_code, error["code"]) == (status, code)
-    assert error["param"] == "lines.29.question"
-    assert response.headers.get("Retry-After") == ("7" if status == 503 else None)
+    """What is planned and not answered yet never holds more than that."""
+    service = ScoringService(chat_engine())
+    held: list[int] = []
+    highest = 0
+    score_paths = ScoringService.score_paths
 
+    async def counted(self: ScoringService, *args: Any) -> Any:
+        nonlocal highest
+        held.append(1)
+        highest = max(highest, len(held))
+        try:
+            return await score_paths(self, *args)
+        finally:
+            held.pop()
 
-class Impossible(FakeEngine):
-    """Gives the option x no probability."""
-
-    def answer(self, query: LogprobQuery) -> LogprobResult | ChainruleError:
-        found = super().answer(query)
-        if self.tokenizer.token_text(query.tokens[-1]) != "x" or isinstance(found, ChainruleError):
-            return found
-        return replace(found, logprobs=(-math.inf,) * len(found.logprobs))
-
-
-async def test_an_impossible_option_names_its_line() -> None:
-    """No map can be fitted to a probability of 0, however possible the other options are."""
-    engine = Impossible(LAW, tokenizer=ChatTokenizer(), max_model_len=1 << 16)
-    lines = labelled()
-    lines[30]["question"] = choice("red", "green", "x")
-    async with client_of(shell_app(engine)) as client:
-        response = await client.post("/v1/calibrations", json={"lines": lines})
-    error = response.json()["error"]
-    assert (response.status_code, error["code"]) == (500, "non_finite_logits")
-    assert error["param"] == "lines.30.question"
+    monkeypatch.setattr(ScoringService, "score_paths", counted)
+    size = int(room * scoring._most_tokens(LINE, "cyclic"))
+    monkeypatch.setattr(scoring, "MAX_PATH_TOKENS", size)
+    decisions, _ = await score_labelled(service, ServingOptions(), [LINE] * 40, "cyclic")
+    assert len(decisions) == 40
+    assert highest == most

@@ -7,7 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.schemas.bounds import MAX_CALIBRATION_LINES, MAX_CALIBRATION_OPTIONS
+from app.schemas.bounds import (
+    MAX_CALIBRATION_LINES,
+    MAX_CALIBRATION_OPTIONS,
+    MAX_CALIBRATION_PATHS,
+)
 from tests.app.compat.decisions.decision_calls import (
     chat_engine,
     choice,
@@ -78,3 +82,29 @@ async def test_options_are_bounded_together(client: httpx.AsyncClient) -> None:
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (422, "lines")
     assert f"may have {MAX_CALIBRATION_OPTIONS} options" in error["message"]
+
+
+async def test_options_are_bounded_in_all_their_orders(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    """``cyclic`` shows each as often as there are options; the model is asked nothing."""
+    many = choice(*(f"{place}" for place in range(130)))
+    lines = [{"input": "it", "question": many, "answer": "7"}] * 504
+    body = {"lines": lines, "debias": "cyclic"}
+    response = await client.post("/v1/calibrations", json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (422, "lines")
+    assert f"are {504 * 130 * 130}; there may be {MAX_CALIBRATION_PATHS}" in error["message"]
+    assert engine.queries == []
+
+
+async def test_too_few_labels_are_refused_before_the_model_is_asked(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    """Of the rarer type too, however many there are of the other one."""
+    lines = [*labelled(30)[::2], labelled(1)[1]]
+    response = await client.post("/v1/calibrations", json={"lines": lines})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (422, "lines")
+    assert "1 of type predicate are too few" in error["message"]
+    assert engine.queries == []
