@@ -36,8 +36,8 @@ async def get_facts(request: Request) -> Facts:
 
 
 async def get_calibrations(request: Request) -> CalibrationStore:
-    """The calibrations that a request may name."""
-    return cast(CalibrationStore, request.app.state.calibrations)
+    """The calibrations that a request may name: where keys are kept apart, those of its key."""
+    return cast(CalibrationStore, request.app.state.calibrations).of(_tenant(request))
 
 
 async def get_has_keys(request: Request) -> bool:
@@ -75,8 +75,12 @@ async def get_service(request: Request, engine: EngineDependency) -> ScoringServ
             engine, state.limits, state.score_cache, state.rerank_card, state.served_names
         )
     service = cast(ScoringService, state.service)
-    tenant = _key_digest(request) if state.keys_apart else ""
-    return service.for_request(tenant, request.state.arrived)
+    return service.for_request(_tenant(request), request.state.arrived)
+
+
+def _tenant(request: Request) -> str:
+    """Of the request's key, where keys are kept apart; else everybody is one."""
+    return _key_digest(request) if request.app.state.keys_apart else ""
 
 
 def _key_digest(request: Request) -> str:

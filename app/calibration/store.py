@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Final
@@ -17,6 +18,7 @@ from app.errors.table import (
     CalibrationExists,
     CalibrationNotFound,
     CalibrationNotStored,
+    CalibrationReadOnly,
     TooManyCalibrations,
 )
 from app.errors.validation import first_field_error
@@ -27,6 +29,9 @@ from app.settings import SettingsError, flag_name
 
 SUFFIX: Final = ".json"
 
+_TENANT_PREFIX, _TENANT_DIGITS = "key-", 32
+_TENANT_FOLDER: Final = re.compile(rf"{_TENANT_PREFIX}[0-9a-f]{{{_TENANT_DIGITS}}}")
+
 
 class CalibrationStore:
     """Those that a request may name.
@@ -34,73 +39,134 @@ class CalibrationStore:
     Args:
         folder: where they are kept; None keeps them in memory only.
         held: what is there already.
+        common: those of all tenants, beside those of this one.
     """
 
     def __init__(
-        self, folder: Path | None = None, held: Mapping[str, Calibration] | None = None
+        self,
+        folder: Path | None = None,
+        held: Mapping[str, Calibration] | None = None,
+        common: CalibrationStore | None = None,
     ) -> None:
-        self._folder = folder
+        self._folder, self._common = folder, common
         self._held = dict(held or {})
-        self._lock = threading.Lock()
+        self._reserved: set[str] = set()
+        self._tenants: dict[str, CalibrationStore] = {}
+        self._lock, self._disk = threading.Lock(), threading.Lock()
 
     @classmethod
     def read(cls, folder: Path | None) -> CalibrationStore:
-        """Every ``*.json`` in the folder.
+        """Every ``*.json`` in the folder, and in those of tenants in it.
 
         Raises:
             SettingsError: the folder or a file in it cannot be read, or is no calibration.
         """
         if folder is None:
             return cls()
-        try:
-            paths = sorted(one for one in folder.iterdir() if one.suffix == SUFFIX)
-            if len(paths) > MAX_CALIBRATIONS:
-                raise _unfit(folder, f"it holds more than {MAX_CALIBRATIONS} calibrations")
-            return cls(folder, {one.stem: _read(one) for one in paths})
-        except OSError as error:
-            raise _unfit(folder, f"cannot read it: {error.strerror}") from None
+        store = cls(folder, _read_all(folder))
+        for one in _listed(folder):
+            if _TENANT_FOLDER.fullmatch(one.name) and one.is_dir():
+                store._tenants[one.name] = cls(one, _read_all(one), store)
+        return store
+
+    def of(self, tenant: str) -> CalibrationStore:
+        """What a tenant may name: the common ones, which it cannot change, and its own.
+
+        Args:
+            tenant: a digest in hexadecimal digits; empty for nobody: all in common.
+        """
+        if not tenant:
+            return self
+        place = f"{_TENANT_PREFIX}{tenant[:_TENANT_DIGITS]}"
+        with self._lock:
+            if place not in self._tenants:
+                folder = None if self._folder is None else self._folder / place
+                self._tenants[place] = CalibrationStore(folder, None, self)
+            return self._tenants[place]
 
     def held(self) -> dict[str, Calibration]:
         """All of them by name, in order of the names."""
-        return dict(sorted(self._held.items()))
+        common = {} if self._common is None else self._common.held()
+        return dict(sorted((common | self._held).items()))
 
     def find(self, name: str) -> Calibration:
         """The one of this name. Raises ``CalibrationNotFound``."""
         found = self._held.get(name)
+        if found is None and self._common is not None:
+            return self._common.find(name)
         if found is None:
             raise CalibrationNotFound(f"There is no calibration {name!r} here.", "calibration")
         return found
 
-    def check_room(self, name: str, *, overwrite: bool) -> None:
-        """See whether one of this name could be added.
+    @contextmanager
+    def reserved(self, name: str, *, overwrite: bool) -> Iterator[None]:
+        """Nobody else takes the name, or the room for one more, while this lasts.
 
         Raises:
-            CalibrationExists: there is one, which is not to be overwritten.
+            CalibrationExists: there is one, which is not to be overwritten, or one is being fitted.
+            CalibrationReadOnly: there is one, and it is of all tenants.
             TooManyCalibrations: there is no room.
         """
+        with self._lock:
+            self._check_free(name, overwrite)
+            self._reserved.add(name)
+        try:
+            yield
+        finally:
+            self._reserved.discard(name)
+
+    def keep(self, name: str, calibration: Calibration) -> None:
+        """Keep it under a reserved name, in its file first.
+
+        Waits for the disk: not to be called on the event loop.
+
+        Raises:
+            CalibrationNotStored: the file cannot be written.
+        """
+        with self._disk:
+            if self._folder is not None:
+                try:
+                    if self._common is not None:
+                        self._folder.mkdir(exist_ok=True)
+                    write_calibration(self._folder / f"{name}{SUFFIX}", calibration)
+                except OSError as error:
+                    raise CalibrationNotStored(f"{self._folder}: {error.strerror}") from error
+            self._held[name] = calibration
+
+    def remove(self, name: str) -> None:
+        """Forget it, its file first. Waits for the disk: not to be called on the event loop.
+
+        Raises:
+            CalibrationNotFound: there is none of this name.
+            CalibrationReadOnly: it is of all tenants.
+            CalibrationNotStored: the file cannot be removed.
+        """
+        with self._disk:
+            if name not in self._held:
+                self.find(name)
+                raise _read_only(name)
+            if self._folder is not None:
+                try:
+                    (self._folder / f"{name}{SUFFIX}").unlink(missing_ok=True)
+                except OSError as error:
+                    raise CalibrationNotStored(f"{self._folder}: {error.strerror}") from error
+            del self._held[name]
+
+    def _check_free(self, name: str, overwrite: bool) -> None:
+        if name in self._reserved:
+            raise CalibrationExists(f"A calibration {name!r} is being fitted.", "name")
         if name in self._held:
             if not overwrite:
                 raise CalibrationExists(
                     f"There is a calibration {name!r} already; overwrite replaces it.", "name"
                 )
-        elif len(self._held) >= MAX_CALIBRATIONS:
-            raise TooManyCalibrations(f"There are {MAX_CALIBRATIONS} calibrations already.", "name")
-
-    def add(self, name: str, calibration: Calibration, *, overwrite: bool) -> None:
-        """Keep it, in its file first. Waits for the disk: not to be called on the event loop.
-
-        Raises:
-            CalibrationExists, TooManyCalibrations: see ``check_room``.
-            CalibrationNotStored: the file cannot be written.
-        """
-        with self._lock:
-            self.check_room(name, overwrite=overwrite)
-            if self._folder is not None:
-                try:
-                    write_calibration(self._folder / f"{name}{SUFFIX}", calibration)
-                except OSError as error:
-                    raise CalibrationNotStored(f"{self._folder}: {error.strerror}") from error
-            self._held[name] = calibration
+            return
+        if self._common is not None and name in self._common._held:
+            raise _read_only(name)
+        if len(self._held.keys() | self._reserved) >= MAX_CALIBRATIONS:
+            raise TooManyCalibrations(
+                f"There are {MAX_CALIBRATIONS} calibrations already; DELETE makes room.", "name"
+            )
 
 
 def parse_calibration(content: bytes) -> Calibration:
@@ -136,6 +202,24 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         except BaseException:
             Path(draft.name).unlink(missing_ok=True)
             raise
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise _unfit(folder, f"cannot read it: {error.strerror}") from None
+
+
+def _read_all(folder: Path) -> dict[str, Calibration]:
+    paths = [one for one in _listed(folder) if one.suffix == SUFFIX]
+    if len(paths) > MAX_CALIBRATIONS:
+        raise _unfit(folder, f"it holds more than {MAX_CALIBRATIONS} calibrations")
+    return {one.stem: _read(one) for one in paths}
+
+
+def _read_only(name: str) -> CalibrationReadOnly:
+    return CalibrationReadOnly(f"The calibration {name!r} is the operator's.", "name")
 
 
 def _read(path: Path) -> Calibration:

@@ -101,6 +101,10 @@ class CalibrationNotStored(RequestRefused):
     """The folder of the calibrations cannot be written."""
 
 
+class CalibrationReadOnly(RequestRefused):
+    """The calibration is the operator's, for all keys; none of them may change it."""
+
+
 class KeyNeeded(RequestRefused):
     """The request would change what the server keeps, which takes an API key, and it has none."""
 
@@ -217,6 +221,7 @@ ERROR_SPECS: Final[dict[type[Exception], ErrorSpec]] = {
     CalibrationNotStored: ErrorSpec(
         503, _UNAVAILABLE, "calibration_not_stored", "The calibration could not be written."
     ),
+    CalibrationReadOnly: ErrorSpec(403, "permission_error", "calibration_read_only"),
     KeyNeeded: ErrorSpec(403, "permission_error", "api_key_needed"),
     RequestTimeout: ErrorSpec(408, "timeout_error", "request_timeout"),
     BodyTooLarge: ErrorSpec(413, _INVALID, "body_too_large"),

@@ -1,16 +1,23 @@
-"""GET /v1/calibrations and /v1/calibrations/{name}."""
+"""GET /v1/calibrations, and GET and DELETE /v1/calibrations/{name}."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Response
 
 from app.calibration.labelled import QUESTION_TYPES
 from app.decisions.prompts import PROMPT_TEMPLATE
-from app.dependencies import CalibrationsDependency, EngineDependency
+from app.dependencies import CalibrationsDependency, EngineDependency, HasKeysDependency
+from app.errors.table import KeyNeeded
 from app.http.json_response import LOOKUP_FAILURES, Failures, json_reply
-from app.schemas.calibration import Calibration, CalibrationList, CalibrationSummary
+from app.schemas.calibration import (
+    Calibration,
+    CalibrationList,
+    CalibrationSummary,
+    RemovedCalibration,
+)
 from app.schemas.error import ErrorResponse
 from model_runtime import ModelInfo
 
@@ -18,6 +25,9 @@ router = APIRouter(tags=["calibrations"], responses=LOOKUP_FAILURES)
 
 UNKNOWN: Final[Failures] = {
     404: {"model": ErrorResponse, "description": "There is no such calibration"},
+}
+PROTECTED: Final[Failures] = {
+    403: {"model": ErrorResponse, "description": "No API keys, or it is the operator's"},
 }
 
 
@@ -46,6 +56,24 @@ async def get_calibration(
 ) -> Response:
     """The whole of it, as its file has it."""
     return await json_reply(calibrations.find(name))
+
+
+@router.delete(
+    "/v1/calibrations/{name}",
+    response_model=RemovedCalibration,
+    summary="Keep a calibration no longer",
+    responses=UNKNOWN | PROTECTED,
+)
+async def remove_calibration(
+    name: Annotated[str, Path(description="What it is kept by.")],
+    calibrations: CalibrationsDependency,
+    has_keys: HasKeysDependency,
+) -> Response:
+    """Its file is removed, too. Like keeping one it takes an API key."""
+    if not has_keys:
+        raise KeyNeeded("A server without API keys removes no calibration.", "name")
+    await asyncio.to_thread(calibrations.remove, name)
+    return await json_reply(RemovedCalibration(name=name))
 
 
 def _summary(name: str, calibration: Calibration, info: ModelInfo) -> CalibrationSummary:

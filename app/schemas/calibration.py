@@ -134,9 +134,19 @@ class FittedCalibration(ResponseModel):
     """Unix seconds."""
     name: OmitNone[str] = None
     """What it is kept by; absent where it is not kept."""
+    not_kept: OmitNone[str] = None
+    """Why it is not kept although it was to be."""
     calibration: Calibration
     usage: Usage
     """What the labelled questions cost together."""
+
+
+class RemovedCalibration(ResponseModel):
+    """A calibration that is kept no more."""
+
+    object: Literal["calibration.deleted"] = "calibration.deleted"
+    name: str
+    deleted: Literal[True] = True
 
 
 class CalibrationSummary(ResponseModel):

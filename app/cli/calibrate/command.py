@@ -116,6 +116,8 @@ def calibrate_command(args: dict[str, Any]) -> int:
     except (ClientError, OSError) as error:
         return fail(error, 1)
     _tell(args, fitted)
+    if fitted.not_kept is not None:
+        return fail(ClientError(f"--name: {fitted.not_kept}"), 1)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from app.dependencies import (
     HasKeysDependency,
     ServiceDependency,
 )
-from app.errors.table import KeyNeeded
+from app.errors.table import CalibrationNotStored, KeyNeeded, error_object
 from app.http.json_body import QueuedRoute
 from app.http.json_response import WORK_FAILURES, Failures, json_reply
 from app.schemas.bounds import MAX_CALIBRATION_PATHS
@@ -34,13 +35,19 @@ from app.schemas.calibration import Calibration, FittedCalibration
 from app.schemas.debias import Debias
 from app.schemas.error import ErrorResponse
 from app.service import ScoringService
+from app.telemetry.request_facts import Facts
 from model_runtime import InvalidQuery, ModelInfo
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["calibrations"], route_class=QueuedRoute)
 
 KEEPING_FAILURES: Final[Failures] = {
     **WORK_FAILURES,
-    403: {"model": ErrorResponse, "description": "To be kept, and the server has no API keys"},
+    403: {
+        "model": ErrorResponse,
+        "description": "To be kept, and the server has no API keys, or the name is the operator's",
+    },
     409: {"model": ErrorResponse, "description": "There is one of this name, or no room"},
 }
 
@@ -65,10 +72,25 @@ async def calibrate(
     which is also the content of its file, and how good it is on questions that it was not fitted
     to. With a ``name`` it is kept, for requests to name; that takes an API key.
     """
-    if request.name is not None:
-        if not has_keys:
-            raise KeyNeeded("A server without API keys keeps no calibration of a client's.", "name")
-        calibrations.check_room(request.name, overwrite=request.overwrite)
+    if request.name is None:
+        return await _reply(service, request, await _fit(service, request, facts))
+    if not has_keys:
+        raise KeyNeeded("A server without API keys keeps no calibration of a client's.", "name")
+    with calibrations.reserved(request.name, overwrite=request.overwrite):
+        answer = await _fit(service, request, facts)
+        kept = await _keep(service, calibrations, request, answer)
+    return await _reply(service, request, kept)
+
+
+async def _reply(
+    service: ScoringService, request: CalibrationRequest, answer: FittedCalibration
+) -> Response:
+    return await json_reply(answer, service.deadline(request.serving_options))
+
+
+async def _fit(
+    service: ScoringService, request: CalibrationRequest, facts: Facts
+) -> FittedCalibration:
     options = request.serving_options
     labelled = await service.run_blocking(
         options, lambda *_: list(starmap(_labelled, enumerate(request.lines)))
@@ -80,16 +102,12 @@ async def calibrate(
     calibration = await service.run_blocking(
         options, lambda _, info: _fitted(request, decisions, info)
     )
-    if request.name is not None:
-        await _keep(service, calibrations, request, calibration)
-    answer = FittedCalibration(
+    return FittedCalibration(
         id=f"calibration-{uuid4().hex}",
         created=int(time.time()),
-        name=request.name,
         calibration=calibration,
         usage=usage,
     )
-    return await json_reply(answer, service.deadline(options))
 
 
 def _labelled(place: int, line: LabelledQuestion) -> LabelledInput:
@@ -127,10 +145,15 @@ async def _keep(
     service: ScoringService,
     calibrations: CalibrationStore,
     request: CalibrationRequest,
-    calibration: Calibration,
-) -> None:
-    name, overwrite = request.name or "", request.overwrite
-    await service.run_blocking(
-        request.serving_options,
-        lambda *_: calibrations.add(name, calibration, overwrite=overwrite),
-    )
+    answer: FittedCalibration,
+) -> FittedCalibration:
+    """The answer, which says whether it is kept: what was fitted is not lost to a full disk."""
+    name = request.name or ""
+    try:
+        await service.run_blocking(
+            request.serving_options, lambda *_: calibrations.keep(name, answer.calibration)
+        )
+    except CalibrationNotStored as error:
+        logger.warning("calibration not kept", extra={"error": str(error)})
+        return answer.model_copy(update={"not_kept": error_object(error).message})
+    return answer.model_copy(update={"name": name})

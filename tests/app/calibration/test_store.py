@@ -15,9 +15,11 @@ from app.errors.table import (
     CalibrationExists,
     CalibrationNotFound,
     CalibrationNotStored,
+    CalibrationReadOnly,
     TooManyCalibrations,
 )
 from app.schemas.bounds import MAX_CALIBRATION_BYTES, MAX_CALIBRATIONS
+from app.schemas.calibration import Calibration
 from app.settings import SettingsError
 from tests.app.calibration.labelled_decisions import calibration, drawn, skewed
 
@@ -37,6 +39,14 @@ def changed(**paths: Any) -> str:
         else:
             inner[last] = value
     return json.dumps(body)
+
+
+def add(
+    store: CalibrationStore, name: str, one: Calibration = FITTED, *, overwrite: bool = False
+) -> None:
+    """Keep it, as a request does."""
+    with store.reserved(name, overwrite=overwrite):
+        store.keep(name, one)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -111,17 +121,17 @@ def test_adding_needs_a_free_name_and_room(tmp_path: Path) -> None:
     store = CalibrationStore.read(tmp_path)
     with pytest.raises(CalibrationNotFound, match="no calibration 'mine' here"):
         store.find("mine")
-    store.add("mine", FITTED, overwrite=False)
+    add(store, "mine", FITTED, overwrite=False)
     assert store.find("mine") == FITTED
     other = FITTED.model_copy(update={"model": "other"})
     with pytest.raises(CalibrationExists, match="'mine' already"):
-        store.add("mine", other, overwrite=False)
-    store.add("mine", other, overwrite=True)
+        add(store, "mine", other, overwrite=False)
+    add(store, "mine", other, overwrite=True)
     assert CalibrationStore.read(tmp_path).held() == {"mine": other}
     full = CalibrationStore(None, {str(place): FITTED for place in range(MAX_CALIBRATIONS)})
     with pytest.raises(TooManyCalibrations):
-        full.add("mine", FITTED, overwrite=False)
-    full.add("7", other, overwrite=True)
+        add(full, "mine", FITTED, overwrite=False)
+    add(full, "7", other, overwrite=True)
     assert len(full.held()) == MAX_CALIBRATIONS
 
 
@@ -132,7 +142,7 @@ def test_what_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
     store = CalibrationStore.read(folder)
     os.rmdir(folder)
     with pytest.raises(CalibrationNotStored):
-        store.add("mine", FITTED, overwrite=False)
+        add(store, "mine", FITTED, overwrite=False)
     assert store.held() == {}
     assert list(tmp_path.iterdir()) == []
 
@@ -165,3 +175,89 @@ def test_a_draft_that_fails_is_removed(
     with pytest.raises(type(failure)):
         write_calibration(tmp_path / "mine.json", FITTED)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_reserved_before_it_is_kept() -> None:
+    """Nobody else takes it, or the last room; where nothing is kept it is free again."""
+    store = CalibrationStore(None, {str(place): FITTED for place in range(MAX_CALIBRATIONS - 1)})
+    with store.reserved("mine", overwrite=False):
+        for overwrite in (False, True):
+            with (
+                pytest.raises(CalibrationExists, match="'mine' is being fitted"),
+                store.reserved("mine", overwrite=overwrite),
+            ):
+                pass
+        with pytest.raises(TooManyCalibrations), store.reserved("other", overwrite=False):
+            pass
+        assert "mine" not in store.held()
+    add(store, "other")
+
+
+def test_what_is_removed_makes_room(tmp_path: Path) -> None:
+    """Its file goes, too, even one that somebody has taken away already."""
+    store = CalibrationStore.read(tmp_path)
+    add(store, "mine")
+    add(store, "gone")
+    os.unlink(tmp_path / "gone.json")
+    store.remove("mine")
+    store.remove("gone")
+    assert store.held() == {}
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CalibrationNotFound):
+        store.remove("mine")
+    full = CalibrationStore(None, {str(place): FITTED for place in range(MAX_CALIBRATIONS)})
+    full.remove("7")
+    add(full, "mine")
+
+
+def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
+    """Something else is at the place of its file."""
+    store = CalibrationStore.read(tmp_path)
+    add(store, "mine")
+    os.unlink(tmp_path / "mine.json")
+    (tmp_path / "mine.json").mkdir()
+    with pytest.raises(CalibrationNotStored):
+        store.remove("mine")
+    assert store.find("mine") == FITTED
+
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_tenants_have_names_of_their_own(tmp_path: Path, in_memory: bool) -> None:
+    """What is common is for all and changed by none; after a start it is as before."""
+    other = FITTED.model_copy(update={"model": "other"})
+    write_calibration(tmp_path / "common.json", FITTED)
+    folder = None if in_memory else tmp_path
+    store = CalibrationStore(folder, {"common": FITTED})
+    one, two = store.of(ONE), store.of(TWO)
+    assert store.of("") is store
+    add(one, "mine")
+    add(two, "mine", other)
+    for overwrite in (False, True):
+        with pytest.raises(CalibrationReadOnly, match="'common' is the operator's"):
+            add(one, "common", other, overwrite=overwrite)
+    with pytest.raises(CalibrationReadOnly):
+        one.remove("common")
+    for found in [store] if in_memory else [store, CalibrationStore.read(tmp_path)]:
+        assert found.held() == {"common": FITTED}
+        assert found.of(ONE).held() == {"common": FITTED, "mine": FITTED}
+        assert found.of(TWO).held() == {"common": FITTED, "mine": other}
+        assert found.of("3" * 64).held() == {"common": FITTED}
+    two.remove("mine")
+    assert one.find("mine") == FITTED
+    with pytest.raises(CalibrationNotFound):
+        two.find("mine")
+
+
+def test_a_tenants_file_that_is_no_calibration_ends_the_start(tmp_path: Path) -> None:
+    """Like any other; a folder of another name is left alone."""
+    add(CalibrationStore.read(tmp_path).of(ONE), "mine")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.json").write_text("{")
+    (folder,) = (one for one in tmp_path.iterdir() if one.name != "notes")
+    CalibrationStore.read(tmp_path)
+    (folder / "mine.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"mine\.json: it is not JSON"):
+        CalibrationStore.read(tmp_path)

@@ -38,9 +38,11 @@ QUESTIONS = (
     *("/generative_scoring", "/rerank", "/v1/rerank", "/v2/rerank", "/v1/calibrations"),
 )
 """A new route is for clients, and changes nothing that outlives its answer, or it does not belong
-here. A calibration may be kept: for a client that has shown a key, under a name that is free."""
+here. A calibration may be kept and removed: by a client that has shown a key, under a name that is
+free or its own."""
 
 ROUTES = [*(("GET", path) for path in LOOK_UPS), *(("POST", path) for path in QUESTIONS)]
+ROUTES.append(("DELETE", "/v1/calibrations/{name}"))
 
 KEPT = calibration(drawn(1, 40))
 
@@ -60,7 +62,7 @@ def test_there_are_these_routes_and_no_others() -> None:
 def whole_app() -> FastAPI:
     """With something at every path."""
     app = shell_app(chat_engine())
-    app.state.calibrations.add("mine", KEPT, overwrite=False)
+    app.state.calibrations.keep("mine", KEPT)
     return app
 
 

@@ -10,7 +10,9 @@ import pytest
 from matplotlib.image import imread
 
 from app.calibration.store import parse_calibration
+from app.client import Client
 from app.schemas.bounds import MAX_BODY_BYTES, MAX_CALIBRATION_LINES
+from app.schemas.calibration import FittedCalibration
 from tests.app.cli.command_line import answer_locally, field_error, printed, rows
 from tests.app.compat.decisions.decision_calls import chat_engine, labelled, predicate
 
@@ -66,6 +68,23 @@ def test_what_is_there_is_not_overwritten(capsys: pytest.CaptureFixture[str]) ->
     parse_calibration(Path("calibration.json").read_bytes())
     error = field_error(capsys, "calibrate", name, "--local", "-o", "no/where.json", status=2)
     assert error == "--output: no is no folder that can be written to"
+
+
+def test_what_the_server_has_not_kept_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the exit status as well; the file is written."""
+    calibrate = Client.calibrate
+
+    def not_kept(client: Client, body: dict[str, Any]) -> FittedCalibration:
+        fitted = calibrate(client, {key: value for key, value in body.items() if key != "name"})
+        return fitted.model_copy(update={"not_kept": "The disk is full."})
+
+    monkeypatch.setattr(Client, "calibrate", not_kept)
+    name = write(labelled())
+    error = field_error(capsys, "calibrate", name, "--local", "--name", "mine", status=1)
+    assert error == "--name: The disk is full."
+    parse_calibration(Path("calibration.json").read_bytes())
 
 
 @pytest.mark.parametrize("plot", ["here", "./here", "link"])

@@ -205,6 +205,64 @@ async def test_a_server_without_keys_keeps_nothing(engine: Engine) -> None:
         assert (refused["code"], refused["param"]) == ("api_key_needed", "name")
         assert (await fit(client))["calibration"]["questions"]
         assert (await client.get("/v1/calibrations")).json()["data"] == []
+        removed = await client.delete("/v1/calibrations/mine")
+        assert (removed.status_code, removed.json()["error"]["code"]) == (403, "api_key_needed")
+
+
+async def test_what_is_removed_is_kept_no_more(client: httpx.AsyncClient) -> None:
+    """The name is free again."""
+    await fit(client, name="mine")
+    removed = await client.delete("/v1/calibrations/mine")
+    expected = {"object": "calibration.deleted", "name": "mine", "deleted": True}
+    assert (removed.status_code, removed.json()) == (200, expected)
+    again = await client.delete("/v1/calibrations/mine")
+    assert (again.status_code, again.json()["error"]["code"]) == (404, "calibration_not_found")
+    assert (await client.get("/v1/calibrations")).json()["data"] == []
+    await fit(client, name="mine")
+
+
+async def test_where_keys_are_apart_names_are_too(
+    engine: Engine, folder: str, tmp_path: Path
+) -> None:
+    """A key neither reads nor changes what another one has kept; the operator's are for both."""
+    async with client_of(shell_app(engine)) as client:
+        common = Calibration.model_validate((await fit(client, debias="all"))["calibration"])
+    (tmp_path / "common.json").write_text(common.model_dump_json())
+    keys = ("secret", "other")
+    app = shell_app(load(folder), api_keys=keys, calibrations=tmp_path)
+    async with client_of(app) as client:
+        client.headers.update(KEY)
+        fitted = (await fit(client, name="mine"))["calibration"]
+        refused = await fit(client, 403, name="common", overwrite=True)
+        assert (refused["code"], refused["param"]) == ("calibration_read_only", "name")
+        client.headers.update({"Authorization": "Bearer other"})
+        listed = (await client.get("/v1/calibrations")).json()["data"]
+        assert [one["name"] for one in listed] == ["common"]
+        unknown = await refusal(client, predicate(), status=404, calibration="mine")
+        assert unknown["code"] == "calibration_not_found"
+        assert (await client.delete("/v1/calibrations/mine")).status_code == 404
+        assert (await client.delete("/v1/calibrations/common")).status_code == 403
+        await fit(client, name="mine", method="isotonic")
+        client.headers.update(KEY)
+        assert (await client.get("/v1/calibrations/mine")).json() == fitted
+        await decide(client, predicate(), calibration="mine")
+        await decide(client, predicate(), calibration="common", debias="all")
+
+
+async def test_what_was_fitted_is_answered_where_it_cannot_be_kept(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """The folder is gone: the answer says so instead of a name."""
+    folder = tmp_path / "calibrations"
+    folder.mkdir()
+    async with client_of(shell_app(engine, api_keys=("secret",), calibrations=folder)) as client:
+        client.headers.update(KEY)
+        folder.rmdir()
+        found = await fit(client, name="mine")
+        assert "name" not in found
+        assert found["not_kept"] == "The calibration could not be written."
+        assert found["calibration"] == (await fit(client))["calibration"]
+        assert (await client.get("/v1/calibrations")).json()["data"] == []
 
 
 async def test_the_folder_is_kept_and_read(engine: Engine, folder: str, tmp_path: Path) -> None:
