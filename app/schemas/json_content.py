@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import Any
 
 from pydantic_core import PydanticCustomError
@@ -14,14 +14,21 @@ MAX_JSON_DEPTH = 32
 
 
 def check_json(data: Any) -> None:
-    """Raise ``PydanticCustomError`` where it is too large, too deep or too long."""
-    depths = list(_depths(data, 1))
-    if len(depths) > MAX_JSON_VALUES or max(depths) > MAX_JSON_DEPTH:
-        raise PydanticCustomError(
-            "json_size",
-            "JSON may hold {values} values, {depth} deep",
-            {"values": MAX_JSON_VALUES, "depth": MAX_JSON_DEPTH},
-        )
+    """Raise ``PydanticCustomError`` where it is too large, too deep or too long.
+
+    Stops at the bound: however much there is, no more than ``MAX_JSON_VALUES`` are looked at.
+    """
+    values, depth, level = 1, 1, _filled([data])
+    while level:
+        values += sum(map(len, level))
+        depth += 1
+        if values > MAX_JSON_VALUES or depth > MAX_JSON_DEPTH:
+            raise PydanticCustomError(
+                "json_size",
+                "JSON may hold {values} values, {depth} deep",
+                {"values": MAX_JSON_VALUES, "depth": MAX_JSON_DEPTH},
+            )
+        level = [inner for one in level for inner in _filled(_values(one))]
     if len(json_text(data).encode()) > MAX_JSON_BYTES:
         raise PydanticCustomError(
             "json_size", "JSON may be {size} bytes long", {"size": MAX_JSON_BYTES}
@@ -33,11 +40,10 @@ def json_text(data: object) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
-def _depths(value: object, depth: int) -> Iterator[int]:
-    """The depth of each value; not deeper than tells that it is too deep."""
-    yield depth
-    if depth > MAX_JSON_DEPTH:
-        return
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        yield from _depths(one, depth + 1)
+def _filled(values: Collection[Any]) -> list[Any]:
+    """The objects and arrays among them that hold anything."""
+    return [value for value in values if isinstance(value, dict | list) and value]
+
+
+def _values(value: dict[str, Any] | list[Any]) -> Collection[Any]:
+    return value.values() if isinstance(value, dict) else value
