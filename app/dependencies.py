@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
 from app.audit.service import AuditService
 from app.calibration.store import CalibrationStore
 from app.http.lifecycle import Lifecycle
+from app.schemas.debias import Debias
 from app.service import ScoringService
 from app.telemetry.metrics import Metrics
 from app.telemetry.request_facts import Facts, facts_of
@@ -45,7 +46,19 @@ async def get_has_keys(request: Request) -> bool:
     return bool(request.app.state.has_keys)
 
 
+async def get_debias(
+    request: Request,
+    said: Annotated[
+        Debias | None,
+        Header(alias="X-Chainrule-Debias", description="``debias`` where the body has none."),
+    ] = None,
+) -> Debias:
+    """The orders of decisions whose body names none: by its header, or as the operator has it."""
+    return said or cast(Debias, request.app.state.decision_debias)
+
+
 CalibrationsDependency = Annotated[CalibrationStore, Depends(get_calibrations)]
+DebiasDependency = Annotated[Debias, Depends(get_debias)]
 HasKeysDependency = Annotated[bool, Depends(get_has_keys)]
 FactsDependency = Annotated[Facts, Depends(get_facts)]
 LifecycleDependency = Annotated[Lifecycle, Depends(get_lifecycle)]

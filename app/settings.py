@@ -175,8 +175,8 @@ class Settings(BaseSettings):
     """The tokens for yes and no, with their spaces, as in " yes, no"; by default the template's."""
 
     decision_debias: Debias = "none"
-    """Orders in which POST /v1/systemone shows the options of a question, where its request does
-    not say: as sent, in their rotations, or up to 4 options in every order."""
+    """Orders in which POST /v1/decisions and /v1/systemone show the options of a question, where a
+    request does not say: as sent, in their rotations, or up to 4 options in every order."""
     calibrations: Path | None = None
     """Folder of calibrations, NAME.json each, as `chainrule calibrate` writes them; those that are
     fitted here are added. Without it they are kept in memory."""

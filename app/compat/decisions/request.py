@@ -126,7 +126,8 @@ class DecisionRequest(UnsupportedFields, ServingOptions):
     """Each is answered by itself; the others do not change its answer."""
     debias: Debias | None = None
     """``cyclic`` shows n options in their n rotations, ``all`` up to 4 options in every order, and
-    probabilities are averaged over these orders, in logarithms. None of the API's own fields."""
+    probabilities are averaged over these orders, in logarithms. Null: what the
+    ``X-Chainrule-Debias`` header says, else the server's setting. None of the API's own fields."""
     calibration: CalibrationName | None = None
     """Name of a calibration of this model, which adds calibrated probabilities and prediction sets
     to the answers; null adds nothing."""

@@ -21,12 +21,14 @@ from app.decisions.answers import read_decisions
 from app.decisions.plan import DecisionPlan, plan_decisions
 from app.dependencies import (
     CalibrationsDependency,
+    DebiasDependency,
     EngineDependency,
     FactsDependency,
     ServiceDependency,
 )
 from app.http.json_body import QueuedRoute
 from app.http.json_response import OTHER_CALIBRATION, WORK_FAILURES, json_reply
+from app.schemas.debias import Debias
 from app.schemas.response import Usage
 from app.scoring.token_paths import PathQueries, PathScores
 from model_runtime import ModelInfo, Tokenizer
@@ -46,6 +48,7 @@ async def decide(
     engine: EngineDependency,
     calibrations: CalibrationsDependency,
     facts: FactsDependency,
+    debias: DebiasDependency,
 ) -> Response:
     """Answer up to 400 questions about one input: how likely a statement is, which option fits,
     which level of a scale.
@@ -56,10 +59,10 @@ async def decide(
     nothing of how likely it is to answer with none of them. The input is computed once, also where
     ``debias`` has the options shown in several orders.
     """
-    debias = request.debias or "none"
-    calibration = find_calibration(calibrations, request.calibration, engine.info, debias)
+    orders = request.debias or debias
+    calibration = find_calibration(calibrations, request.calibration, engine.info, orders)
     serving_options = request.serving_options
-    found = await service.score_paths(serving_options, partial(_plan, request, calibration))
+    found = await service.score_paths(serving_options, partial(_plan, request, orders, calibration))
     facts.update(found.usage.model_dump())
     answer = await service.run_blocking(
         serving_options, lambda *_: _response(request, calibration, found)
@@ -69,6 +72,7 @@ async def decide(
 
 def _plan(
     request: DecisionRequest,
+    orders: Debias,
     calibration: NamedCalibration | None,
     tokenizer: Tokenizer,
     info: ModelInfo,
@@ -76,8 +80,7 @@ def _plan(
     questions = questions_of(request)
     if calibration is not None:
         calibration.check_questions(questions)
-    debias = request.debias or "none"
-    return plan_decisions(input_text(request), questions, debias, tokenizer, info)
+    return plan_decisions(input_text(request), questions, orders, tokenizer, info)
 
 
 def _response(

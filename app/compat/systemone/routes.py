@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Header, Response
 
 from app.calibration.decision import NamedCalibration, calibrated, find_calibration
 from app.compat.batch_result import unwrap_results
@@ -18,6 +18,7 @@ from app.decisions.answers import read_decisions
 from app.decisions.plan import DecisionPlan, plan_decisions
 from app.dependencies import (
     CalibrationsDependency,
+    DebiasDependency,
     EngineDependency,
     FactsDependency,
     ServiceDependency,
@@ -31,19 +32,6 @@ from model_runtime import InvalidQuery, ModelInfo, Tokenizer
 
 router = APIRouter(tags=["decisions"], route_class=QueuedRoute, responses=WORK_FAILURES)
 
-
-async def get_debias(
-    request: Request,
-    said: Annotated[
-        Debias | None,
-        Header(alias="X-Chainrule-Debias", description="``debias`` where the body has none."),
-    ] = None,
-) -> Debias:
-    """The orders of a request whose body has none: by its header, or as the operator has it."""
-    return said or cast(Debias, request.app.state.decision_debias)
-
-
-DebiasDependency = Annotated[Debias, Depends(get_debias)]
 CalibrationHeader = Annotated[
     CalibrationName | None,
     Header(alias="X-Chainrule-Calibration", description="``calibration`` where the body has none."),
