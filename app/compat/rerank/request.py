@@ -6,7 +6,7 @@ What they have and is not served here is refused by name, unless it says what ha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import Discriminator, Field, RootModel, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -43,6 +43,10 @@ _NEUTRAL: dict[str | None, tuple[object, ...]] = {
     "truncate_prompt_tokens": (None,),
 }
 """Values of what is not served that ask for nothing; 10 is Cohere's own default."""
+
+SENT_BY_ROUTERS: Final = {"return_documents", "rid", "top_k", "user"}
+"""Fields that routers of vLLM and SGLang put into every request for ranks, null where the client
+said nothing."""
 
 RerankLabel = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 Query = Annotated[Text, Field(min_length=1)]
@@ -146,15 +150,16 @@ class RerankV2Request(CohereRequest):
 
 
 class RerankV1Request(CohereRequest):
-    """Cohere, version 1; Jina and vLLM. With ``top_k``, a router's."""
+    """Cohere, version 1; Jina and vLLM; with ``top_k`` a router's."""
 
     noop_values: ClassVar[Neutral] = {"max_tokens_per_doc": (), "instruct": ()}
 
     top_n: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)] | None = None
     """So many of the best are returned; null or 0: all."""
     top_k: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)] | None = None
-    """The same as routers of vLLM and SGLang write it. Where the field is there, be it null, the
-    answer is the bare list that they read."""
+    """The same as routers of vLLM and SGLang write it: with it the answer is the bare list that
+    they read. So it is where it is null and beside it stand ``rid``, ``user`` and
+    ``return_documents``, as those routers send them; a null alone asks for nothing."""
     max_chunks_per_doc: Annotated[AnyInteger, Field(json_schema_extra={"enum": [10]})] | None = None
     """Not served: documents are never split. Null, or that API's own default, 10."""
     truncate_prompt_tokens: Annotated[AnyInteger, Field(json_schema_extra={"enum": []})] | None = (
@@ -165,7 +170,7 @@ class RerankV1Request(CohereRequest):
     @property
     def is_routers(self) -> bool:
         """Whether it is a router's, which reads a bare list."""
-        return "top_k" in self.model_fields_set
+        return self.top_k is not None or self.model_fields_set >= SENT_BY_ROUTERS
 
     @property
     def count(self) -> int | None:

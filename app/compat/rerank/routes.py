@@ -99,7 +99,7 @@ async def rerank_v1(request: RerankV1Request, reranker: RerankerDependency) -> R
     prompt does not fit the model is refused by its index, and all others with it.
 
     With ``top_k``, as routers of vLLM and SGLang write it, the answer is the bare list that they
-    read.
+    read; null asks for nothing, unless all that those routers send stands beside it.
     """
     return await _v1_reply(request, reranker)
 

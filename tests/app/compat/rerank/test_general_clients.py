@@ -19,6 +19,8 @@ V1, V2, TEI = "/v1/rerank", "/v2/rerank", "/rerank"
 DOCUMENTS = ["it", "it is", "isn"]
 LIKELY: dict[str, Any] = {"query": " yes.", "documents": DOCUMENTS, "template": PLAIN}
 TEXTS: dict[str, Any] = {"query": " yes.", "texts": DOCUMENTS, "template": PLAIN}
+ROUTERS: dict[str, Any] = {"rid": None, "user": None, "return_documents": True, "top_k": None}
+"""What a router adds, where its client said nothing."""
 STRANGE = ["it", "\x04it\x04 is", "isn"]
 """The second one with characters that a vocabulary may lack."""
 
@@ -89,8 +91,8 @@ async def test_so_many_texts_of_the_best(
 async def test_a_router_gets_the_list_that_it_reads(
     client: httpx.AsyncClient, path: str, top_k: int | None, count: int
 ) -> None:
-    """Of scores, with documents as text; told by the one field that only routers send."""
-    sent = {"rid": None, "user": None, "return_documents": True, "top_k": top_k}
+    """Of scores, with documents as text; told by what only routers send."""
+    sent = ROUTERS | {"top_k": top_k}
     ranks = (await client.post(path, json={**LIKELY, **sent})).json()
     wanted = scores(await reply(client, V1, **LIKELY))
     assert ranks == [
@@ -99,6 +101,20 @@ async def test_a_router_gets_the_list_that_it_reads(
     ]
     (bare,) = (await client.post(path, json={**LIKELY, "top_k": 1})).json()
     assert bare["document"] is None
+
+
+@pytest.mark.parametrize("path", [V1, TEI])
+@pytest.mark.parametrize("absent", sorted(ROUTERS))
+async def test_nulls_that_no_router_sends_ask_for_nothing(
+    client: httpx.AsyncClient, path: str, absent: str
+) -> None:
+    """All that routers send but one: an answer of the usual shape, and so with ``top_k`` alone."""
+    usual = await reply(client, V1, **LIKELY)
+    others = ROUTERS | {"return_documents": False}
+    del others[absent]
+    for sent in (others, {"top_k": None}):
+        answer = await reply(client, path, **LIKELY, **sent)
+        assert answer["results"] == usual["results"]
 
 
 @pytest.mark.parametrize("path", [V1, V2])
@@ -119,7 +135,7 @@ async def test_every_shape_says_what_was_left_out(narrow: httpx.AsyncClient) -> 
     response = await narrow.post(TEI, json={**TEXTS, "texts": STRANGE})
     assert response.json() == (await narrow.post(TEI, json=TEXTS)).json()
     assert response.headers["X-Unspelled-Texts"] == "1"
-    ranks = (await narrow.post(V1, json={**LIKELY, "documents": STRANGE, "top_k": None})).json()
+    ranks = (await narrow.post(V1, json={**LIKELY, **ROUTERS, "documents": STRANGE})).json()
     warned = {one["index"]: one["meta_info"] for one in ranks}
     assert warned.pop(1) == {
         "warnings": ["characters that the vocabulary cannot spell are left out"]
