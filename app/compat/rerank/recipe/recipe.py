@@ -28,9 +28,11 @@ from app.compat.rerank.recipe.folder import (
     read_modules,
 )
 from app.compat.rerank.recipe.json_file import JsonObject, read_json
+from app.compat.rerank.recipe.ranking_model import is_called_reranker
 from app.compat.rerank.recipe.transformer_config import TransformerConfig
 from app.compat.rerank.template_tokens import encode_segments, segments_of
 from app.compat.rerank.templates import Slot, Template
+from app.environment import env_name
 from model_runtime import InvalidQuery, ModelInfo, Tokenizer
 
 YES, NO = "yes", "no"
@@ -117,11 +119,26 @@ def find_recipe(info: ModelInfo, tokenizer: Tokenizer, *, required: bool) -> Fou
     if required:
         return _by_convention(folder, tokenizer)
     if not names_roles(tokenizer.chat_template):
-        return Found(None)
+        return Found(None, _unasked_convention(folder, info, tokenizer))
     try:
         return _by_convention(folder, tokenizer)
     except RecipeError as error:
         return Found(None, (f"no recipe for rerank, though the chat template has one: {error}",))
+
+
+def _unasked_convention(folder: Path, info: ModelInfo, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """A note, where the model calls itself a reranker and the convention could be followed."""
+    if not is_called_reranker(folder, info.name):
+        return ()
+    try:
+        _by_convention(folder, tokenizer)
+    except RecipeError:
+        return ()
+    return (
+        "the model is called a reranker and its folder has no recipe for rerank: rerank has the "
+        f"query's likelihood; {env_name('rerank_mode')}=recipe (--rerank-mode recipe) compares the "
+        f"tokens {YES} and {NO}",
+    )
 
 
 def _by_modules(folder: Path, info: ModelInfo, tokenizer: Tokenizer) -> Found:

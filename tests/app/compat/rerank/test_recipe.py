@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,40 @@ def test_a_plain_chat_model_has_no_recipe_unless_it_is_asked_for(folder: Path) -
     set_template(folder, CHAT_TEMPLATE)
     assert found_in(folder) == Found(None)
     assert found_in(folder, required=True).recipe is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "readme", "noted"),
+    [
+        ("Qwen/Qwen3-Reranker-0.6B", None, True),
+        ("mine", "---\npipeline_tag: text-ranking\n---\n# Mine\n", True),
+        ("mine", "---\npipeline_tag: text-generation\n---\npipeline_tag: text-ranking\n", False),
+        ("mine", "pipeline_tag: text-ranking\n", False),
+        ("mine", None, False),
+    ],
+)
+def test_a_reranker_without_a_recipe_is_noted(
+    folder: Path, name: str, readme: str | None, noted: bool
+) -> None:
+    """As Qwen3-Reranker comes: with the chat template of any chat. The note says what to set."""
+    (folder / "modules.json").unlink()
+    (folder / "README.md").unlink(missing_ok=True)
+    set_template(folder, CHAT_TEMPLATE)
+    if readme is not None:
+        (folder / "README.md").write_text(readme)
+    info, tokenizer = replace(info_of(folder), name=name), Tokenizer.load(folder)
+    defaults = RerankDefaults().for_model(info, tokenizer)
+    assert defaults.default_mode == "query_likelihood"
+    assert ["--rerank-mode recipe" in note for note in defaults.notes] == [True] * noted
+    for mode in ("query_likelihood", "recipe"):
+        asked = RerankDefaults(mode).for_model(info, tokenizer)  # type: ignore[arg-type]
+        assert asked.notes == ()
+
+
+def test_a_reranker_that_the_convention_does_not_fit_is_not_noted(tmp_path: Path) -> None:
+    """The note would send its operator to an error."""
+    folder = save_backbone(tmp_path / "a-reranker", CHAT_TEMPLATE, "llama", vocab_size=290)
+    assert found_in(folder) == Found(None)
 
 
 def test_a_convention_that_cannot_be_followed_is_noted_or_refused(folder: Path) -> None:
