@@ -9,6 +9,7 @@ The server and the client say it with the same words: neither HTTP nor a model i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -96,8 +97,14 @@ def _resolve(segments: Sequence[str | int], body: object, kind: str) -> tuple[st
             value = value[segment]  # type: ignore[index]
         elif kind != "missing" or place < len(segments) - 1:
             continue
-        path.append(str(segment)[:_MAX_SEGMENT])
+        path.append(shown_key(str(segment)))
     return tuple(path)
+
+
+def shown_key(key: str) -> str:
+    """A key of the body, cut where it is long, in quotation marks where it would not be seen."""
+    shown = key[:_MAX_SEGMENT]
+    return shown if shown.strip() else json.dumps(shown, ensure_ascii=False)
 
 
 def _holds(value: object, segment: str | int) -> bool:
@@ -114,4 +121,5 @@ def _words(item: Mapping[str, Any]) -> str:
     if item["type"] in _IN_PYTHONS_WORDS:
         for python, json in _JSON_WORDS:
             text = text.replace(python, json)
-    return text[:1].lower() + text[1:]
+    # A word in capitals, as JSON is, keeps them.
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

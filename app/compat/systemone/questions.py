@@ -26,6 +26,7 @@ from app.decisions.answers import Decision
 from app.decisions.orders import OrderRange
 from app.decisions.prompts import NO, YES
 from app.decisions.question import Option, Question
+from app.errors.validation import shown_key
 
 
 def questions_of(request: SystemOneRequest) -> list[Question]:
@@ -69,7 +70,7 @@ def answer_to(
 
 
 def _question(name: str, question: AnyQuestion) -> Question:
-    instructions, param = _shown(question.instructions), f"questions.{name}"
+    instructions, param = _shown(question.instructions), f"questions.{shown_key(name)}"
     if isinstance(question, NamedNoul):
         yes = no = None
         if question.criteria is not None:

@@ -89,7 +89,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (of(["a", "b"]), CRITERIA),
     (of({"a": 5}), f"{CRITERIA}.a"),
     (of({"a": [IMAGE]}), f"{CRITERIA}.a"),
-    (of({"": None, "a": None}), f"{CRITERIA}."),
+    (of({"": None, "a": None}), f'{CRITERIA}.""'),
     (of({"a" * 4_097: None}), f"{CRITERIA}." + "a" * 100),
     (of(dict.fromkeys(map(str, range(256)))), CRITERIA),
     (of([], "score"), CRITERIA),
@@ -110,6 +110,22 @@ async def test_bad_input_is_refused_by_name(
     error = await refusal(client, **body)
     assert error["param"] == param
     assert error["message"].startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"state": deep(33)}, "state: JSON may hold 10000 values, 32 deep"),
+        ({"state": 5}, "state: should be text, an object or an array"),
+        ({"questions": {"": {**NOUL, "instructions": 5}}}, 'questions."".instructions: should be'),
+        ({"questions": {" ": {**NOUL, "type": "box"}}}, 'questions." ": box is refused'),
+        ({"questions": {"": choice(**{"a\nb": None, "a\rb": None})}}, 'questions."": '),
+    ],
+)
+async def test_messages_are_readable(body: dict[str, Any], message: str) -> None:
+    """Words in capitals keep them, and an empty name stands in quotation marks."""
+    async with client_of(shell_app(plain_engine())) as client:
+        assert (await refusal(client, **body))["message"].startswith(message)
 
 
 async def test_the_first_bad_question_is_named(client: httpx.AsyncClient) -> None:
