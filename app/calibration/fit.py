@@ -3,7 +3,7 @@
 Decisions of one type are split into two halves. The first one decides between the methods, by the
 negative log-likelihood of cross-validation, and the map is fitted to it. The threshold of the sets
 is from the second half, which neither has seen: that is what its guarantee rests on. How good it
-is says each half, predicted by what the same procedure makes of the other one.
+is says each half, predicted by the map of this one method that fits the other half.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def _fit_type(
     decisions: Sequence[LabelledDecision], method: Method | None, error_rate: float
 ) -> QuestionCalibration:
     first, second = halves(decisions)
-    fitted, other = (fit_map(half, method or choose_method(half)) for half in (first, second))
+    chosen = method or choose_method(first)
+    fitted, other = (fit_map(half, chosen) for half in (first, second))
     of_second = _predicted(fitted, second)
     right = [math.exp(one.log_shares[one.right]) for one in of_second]
     threshold = fit_threshold(right, error_rate)

@@ -86,7 +86,7 @@ class QuestionCalibration(ResponseModel):
     before: Quality
     """Of the model's own probabilities."""
     after: Quality
-    """Of calibrated ones, each half of the lines by what was fitted to the other."""
+    """Of calibrated ones, each half of the lines by what was fitted to the other, by one method."""
     set_size: Annotated[float, Field(ge=0)]
     """Mean number of options in the sets of the half that the threshold is from."""
     abstained: Probability
