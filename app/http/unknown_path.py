@@ -10,14 +10,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _NOTHING: Final = "There is nothing at this path"
-_BASES: Final = frozenset({"/v1", "/v2"})
+_BASES: Final = ("/v1", "/v2")
 
 
 class UnknownPath:
     """Answers 404 for what no route takes; what asks is never repeated.
 
     Args:
-        methods: of each path that is written as it stands, without parameters.
+        methods: of each path that is written as it stands, without parameters and in lower case.
         inner: what answers where it is no request.
     """
 
@@ -49,9 +49,17 @@ def unknown_path_message(method: str, path: str) -> str:
 
 
 def _near(path: str) -> Iterator[str]:
-    """Paths that this may be a slip for, the nearest first: slashes that are too many, and the
-    ``/v1`` of a client's base address twice, missing, or where there is none."""
-    plain = re.sub("/+", "/", path).rstrip("/")
+    """Paths that this may be a slip for, the nearest first: slashes that are too many, capitals,
+    the ``/v1`` of a client's base address twice, missing, or where there is none, and what another
+    server has before it, as in ``/openai/v1``."""
+    plain = re.sub("/+", "/", path).rstrip("/").lower()
     yield plain
     yield plain.removeprefix("/v1")
     yield f"/v1{plain}"
+    for version in _BASES:
+        before, found, behind = f"{plain}/".rpartition(f"{version}/")
+        if before and found:
+            yield f"{version}/{behind}".rstrip("/")
+    bare = plain.removeprefix("/openai")
+    yield bare
+    yield f"/v1{bare}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,8 @@ from app.http.json_response import dump_json_chunked
 from app.schemas.response import ResponseModel
 
 DOCS_PATH: Final = "/docs"
+_NEVER: Final = re.compile(r"q\s*=\s*0(\.0*)?")
+"""How a client says that it does not take a kind (RFC 9110, section 12.4.2)."""
 
 router = APIRouter(tags=["health"])
 
@@ -52,10 +55,12 @@ class Index(ResponseModel):
 
 @router.get("/", response_model=Index, summary="What there is", responses=_RESPONSES)
 async def index(request: Request) -> Response:
-    """The routes, as JSON; a browser, which takes ``text/html``, is sent to the page."""
+    """The routes, as JSON; a browser, which takes ``text/html``, is sent to the page, behind the
+    prefix that the server is told of, if any."""
     headers = {"Vary": "Accept"}
     if _takes_html(request.headers.get("accept", "")):
-        return RedirectResponse(DOCS_PATH, headers=headers)
+        prefix = request.scope.get("root_path", "").rstrip("/")
+        return RedirectResponse(f"{prefix}{DOCS_PATH}", headers=headers)
     app = request.app
     found = Index(
         version=version(), docs=DOCS_PATH, openapi=app.openapi_url, routes=app.state.routes
@@ -64,5 +69,8 @@ async def index(request: Request) -> Response:
 
 
 def _takes_html(accept: str) -> bool:
-    kinds = (part.partition(";")[0].strip().lower() for part in accept.split(","))
-    return "text/html" in kinds
+    for part in accept.lower().split(","):
+        kind, *parameters = (text.strip() for text in part.split(";"))
+        if kind == "text/html" and not any(map(_NEVER.fullmatch, parameters)):
+            return True
+    return False

@@ -23,6 +23,12 @@ NOTHING = "There is nothing at this path"
         ("/models/", "GET /v1/models"),
         ("/v1/tokenize", "POST /tokenize"),
         ("/health/ready/", "GET /health/ready"),
+        ("/V1/score", "POST /v1/score"),
+        ("/v1/Chat/Completions", "POST /v1/chat/completions"),
+        ("/openai/v1/chat/completions", "POST /v1/chat/completions"),
+        ("/openai/v1/models", "GET /v1/models"),
+        ("/openai/completions", "POST /v1/completions"),
+        ("/api/v2/rerank/", "POST /v2/rerank"),
     ],
 )
 async def test_the_path_that_was_meant_is_named(
@@ -30,7 +36,7 @@ async def test_the_path_that_was_meant_is_named(
 ) -> None:
     """With its method, by GET as by POST."""
     for method in ("GET", "POST"):
-        if method == "POST" and path.startswith("/v1/models"):
+        if method == "POST" and path == "/v1/models/":
             continue
         response = await client.request(method, path)
         assert response.status_code == 404
@@ -42,7 +48,7 @@ async def test_the_path_that_was_meant_is_named(
         }
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v2", "/v2//"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v2", "/v2//", "/V1", "/openai/v1/", "/openai"])
 async def test_the_base_of_the_api_says_what_is_behind_it(
     client: httpx.AsyncClient, path: str
 ) -> None:
@@ -54,7 +60,17 @@ async def test_the_base_of_the_api_says_what_is_behind_it(
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/v1/nowhere/", "/v1/{name}", "/" + "x" * 4_000, "/<script>", "/v1/%00"]
+    "path",
+    [
+        "/nowhere",
+        "/v1/nowhere/",
+        "/v1/{name}",
+        "/" + "x" * 4_000,
+        "/<script>",
+        "/v1/%00",
+        "/openai/nowhere",
+        "/av1/score",
+    ],
 )
 async def test_any_other_path_is_told_of_the_documentation(
     client: httpx.AsyncClient, path: str

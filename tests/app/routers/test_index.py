@@ -18,7 +18,17 @@ pytestmark = pytest.mark.anyio
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
-@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "text/plain, */*;q=0.1"])
+@pytest.mark.parametrize(
+    "accept",
+    [
+        None,
+        "*/*",
+        "application/json",
+        "text/plain, */*;q=0.1",
+        "text/html;q=0",
+        "application/json, TEXT/HTML; level=1; Q=0.000",
+    ],
+)
 async def test_programs_get_a_list_of_routes(client: httpx.AsyncClient, accept: str | None) -> None:
     """Each of them with its method."""
     response = await client.get("/", headers={} if accept is None else {"Accept": accept})
@@ -44,7 +54,7 @@ async def test_every_route_that_is_listed_is_there(client: httpx.AsyncClient) ->
     assert listed == written
 
 
-@pytest.mark.parametrize("accept", [BROWSER, "text/html", "TEXT/HTML;q=0.9"])
+@pytest.mark.parametrize("accept", [BROWSER, "text/html", "TEXT/HTML;q=0.9", "text/html;q=0.01"])
 async def test_browsers_are_led_to_the_page(client: httpx.AsyncClient, accept: str) -> None:
     """By a relative address, whatever host the request names."""
     headers = {"Accept": accept, "Host": "elsewhere.test"}
@@ -53,6 +63,14 @@ async def test_browsers_are_led_to_the_page(client: httpx.AsyncClient, accept: s
     assert response.headers["Vary"] == "Accept"
     page = await client.get(response.headers["Location"])
     assert page.headers["Content-Type"].startswith("text/html")
+
+
+async def test_browsers_are_led_there_behind_a_prefix() -> None:
+    """As where a proxy gives the server a part of its addresses."""
+    transport = httpx.ASGITransport(shell_app(FakeEngine()), root_path="/models/small/")
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.get("/", headers={"Accept": BROWSER})
+    assert response.headers["Location"] == "/models/small/docs"
 
 
 async def test_it_is_there_before_the_model_is() -> None:
