@@ -8,6 +8,7 @@
 #   CC           the C compiler of the native kernels; they  make test CC=clang
 #                are left out with CC=false
 #   ARGS         passed on to the command                    make run ARGS="--port 9000"
+#   JOBS         processes that run tests at the same time   make test JOBS=0
 #   URL          the server to fuzz                          make fuzz URL=http://127.0.0.1:9000
 #   FUZZ_S       seconds of generated requests               make fuzz FUZZ_S=600
 #   PEERS        what to measure against                     make bench-peers PEERS="vllm llama.cpp"
@@ -27,6 +28,9 @@ TORCH_INDEX ?=
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WITH_TORCH = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 ARGS ?=
+JOBS ?= 2
+# A file's tests stay together: they share servers and models.
+IN_PARALLEL = --numprocesses $(JOBS) --dist loadfile
 URL ?= http://127.0.0.1:8000
 FUZZ_S ?= 120
 PEERS ?= vllm ctranslate2 llama.cpp transformers lm-eval
@@ -58,11 +62,11 @@ model: $(VENV)/.ready ## fetch the default model
 
 .PHONY: test
 test: $(VENV)/.ready-dev model ## run the tests, but for those that need a CUDA card
-	$(BIN)/python -m pytest -m "not gpu and not fleet" $(ARGS)
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not gpu and not fleet" $(ARGS)
 
 .PHONY: test-torch-kernels
 test-torch-kernels: $(VENV)/.ready-dev model ## run the tests as if the native kernels had not been compiled
-	TEST_KERNELS=torch $(BIN)/python -m pytest -m "not gpu and not fleet" $(ARGS)
+	TEST_KERNELS=torch $(BIN)/python -m pytest $(IN_PARALLEL) -m "not gpu and not fleet" $(ARGS)
 
 .PHONY: test-optimized
 test-optimized: $(VENV)/.ready-dev ## compare what `python -O` refuses with what Python refuses
