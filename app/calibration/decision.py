@@ -11,8 +11,8 @@ from app.calibration.labelled import QuestionType
 from app.calibration.map import log_shares
 from app.calibration.store import CalibrationStore
 from app.decisions.answers import Decision
-from app.decisions.prompts import PROMPT_TEMPLATE
 from app.decisions.question import Question
+from app.decisions.template import PROMPT_TEMPLATE
 from app.errors.table import CalibrationMismatch
 from app.schemas.calibration import Calibration, QuestionCalibration
 from app.schemas.debias import Debias

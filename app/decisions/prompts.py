@@ -17,7 +17,6 @@ Control tokens are the template's own alone: those that an input or a question s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 from uuid import uuid4
 
@@ -44,14 +43,6 @@ YES, NO = "yes", "no"
 PLAIN_TURN: Final = "\nAnswer:"
 PLAIN_OPTION: Final = " "
 PLAIN_END: Final = "\n"
-
-_WORDS = (
-    *(OPENING, CLOSING, STATEMENT, QUESTION, *ASKED.values(), RISING, FALLING),
-    *(OPTION, DESCRIBED, BETWEEN, YES, NO, PLAIN_TURN, PLAIN_OPTION, PLAIN_END),
-)
-
-PROMPT_TEMPLATE: Final = sha256("\0".join(_WORDS).encode()).hexdigest()[:12]
-"""Digest of all fixed words: what was measured under one of them says nothing under another."""
 
 
 @dataclass(frozen=True, slots=True)

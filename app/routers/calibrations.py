@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Response
 
 from app.calibration.labelled import QUESTION_TYPES
-from app.decisions.prompts import PROMPT_TEMPLATE
+from app.decisions.template import PROMPT_TEMPLATE
 from app.dependencies import CalibrationsDependency, EngineDependency, HasKeysDependency
 from app.errors.table import KeyNeeded
 from app.http.json_response import LOOKUP_FAILURES, Failures, json_reply

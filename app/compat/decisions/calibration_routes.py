@@ -20,7 +20,7 @@ from app.compat.decisions.calibration_request import CalibrationRequest, Labelle
 from app.compat.decisions.questions import input_text, questions_of
 from app.compat.decisions.request import DecisionRequest
 from app.decisions.orders import order_count
-from app.decisions.prompts import PROMPT_TEMPLATE
+from app.decisions.template import PROMPT_TEMPLATE
 from app.dependencies import (
     CalibrationsDependency,
     FactsDependency,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from app.calibration.fit import fit_questions
 from app.calibration.labelled import LabelledDecision, QuestionType
-from app.decisions.prompts import PROMPT_TEMPLATE
+from app.decisions.template import PROMPT_TEMPLATE
 from app.schemas.calibration import Calibration
 
 

@@ -13,8 +13,8 @@ from app.calibration.decision import NamedCalibration, find_calibration
 from app.calibration.fit import choose_method, fit_questions
 from app.calibration.folds import halves
 from app.calibration.store import CalibrationStore
-from app.decisions.prompts import PROMPT_TEMPLATE
 from app.decisions.question import Option, Question
+from app.decisions.template import PROMPT_TEMPLATE
 from app.errors.table import CalibrationMismatch
 from app.schemas.calibration import Calibration, IsotonicMap, TemperatureMap
 from model_runtime import InvalidQuery

@@ -13,7 +13,6 @@ from app.decisions import plan as decision_plan
 from app.decisions import tokens as question_tokens
 from app.decisions.answers import read_decisions
 from app.decisions.plan import DecisionPlan, plan_decisions
-from app.decisions.prompts import PROMPT_TEMPLATE
 from app.decisions.question import Option, Question
 from app.schemas.debias import Debias
 from app.scoring.token_paths import PathQueries
@@ -166,9 +165,3 @@ def test_each_text_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[0] == seen[1]
     texts = list(chain.from_iterable(seen[:1]))
     assert len(texts) == len(set(texts))
-
-
-def test_the_template_has_a_name() -> None:
-    """Short, in hexadecimal: what is measured under it is kept by it."""
-    assert len(PROMPT_TEMPLATE) == 12
-    int(PROMPT_TEMPLATE, 16)
