@@ -12,6 +12,8 @@ Schema = dict[str, Any]
 
 SET: Final[Schema] = {"not": {"type": "null"}}
 UNSET: Final[Schema] = {"type": "null"}
+NOT_BLANK: Final = r"\S"
+"""Pattern of text that is more than white space."""
 OFF: Final[Schema] = {"enum": [False, None]}
 
 

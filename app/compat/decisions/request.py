@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, Tag, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.compat.decisions.input import MAX_PARTS, InputItem, QuestionPart, by_type
 from app.compat.foreign_fields import OPENAI_DEFAULTS, ForeignRequest, Neutral, UnsupportedFields
 from app.schemas.bounds import MAX_CACHE_SALT_CHARS, MAX_MESSAGES, MAX_OPTIONS, MAX_QUESTIONS
 from app.schemas.calibration import CalibrationName
-from app.schemas.conditions import Schema, absent_or, given, when
+from app.schemas.conditions import NOT_BLANK, Schema, absent_or, given, when
 from app.schemas.debias import Debias
 from app.schemas.request import Request, ServingOptions, Text
 
@@ -19,7 +19,18 @@ MAX_NAME_CHARS = 512
 MAX_OPTION_CHARS = 4_096
 
 Instructions = Text | Annotated[list[QuestionPart], Field(max_length=MAX_PARTS, fail_fast=True)]
-OptionText = Annotated[str, Field(min_length=1, max_length=MAX_OPTION_CHARS)]
+
+
+def _is_not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank_option", "An option is more than white space")
+    return text
+
+
+OptionName = Annotated[
+    str, Field(min_length=1, max_length=MAX_OPTION_CHARS), AfterValidator(_is_not_blank)
+]
+OptionText = Annotated[OptionName, Field(json_schema_extra={"pattern": NOT_BLANK})]
 Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
 
 

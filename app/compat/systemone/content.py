@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from app.schemas.bounds import MAX_DOCUMENT_FIELDS, MAX_TEXT_CHARS
+from app.schemas.conditions import NOT_BLANK, Schema, any_of
 from app.schemas.json_content import MAX_JSON_BYTES, MAX_JSON_VALUES, check_json, json_text
 from app.schemas.request import Text
 
@@ -20,10 +21,22 @@ _IMAGES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Parts of messages that hold an image, by their type: the keys one of which is there."""
 
+SAYS: Final[Schema] = any_of(
+    {"type": "string", "pattern": NOT_BLANK},
+    {"type": "object", "minProperties": 1},
+    {"type": "array", "minItems": 1},
+)
+"""What is not blank, in the document."""
+
 
 def content_text(content: Content) -> str:
     """What the model reads: text as it is, the others as JSON without spaces."""
     return content if isinstance(content, str) else json_text(content)
+
+
+def is_blank(content: Content | None) -> bool:
+    """Whether it says nothing: null, white space, or an object or array that holds nothing."""
+    return not (content.strip() if isinstance(content, str) else content)
 
 
 def _read_content(value: object) -> Content:

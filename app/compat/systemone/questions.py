@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.calibration.decision import CalibratedDecision
-from app.compat.systemone.content import Content, content_text
+from app.compat.systemone.content import Content, content_text, is_blank
 from app.compat.systemone.request import (
     AnyQuestion,
     NamedChoice,
@@ -99,7 +99,8 @@ def _set_of(values: Sequence[Any], calibrated: CalibratedDecision) -> dict[str, 
 
 
 def _shown(content: Content | None) -> str | None:
-    return None if content is None else content_text(content)
+    """The text of what says anything; the rest is as if it were absent."""
+    return None if content is None or is_blank(content) else content_text(content)
 
 
 def _noul_orders(orders: OrderRange | None) -> NoulOrders | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
+from unicodedata import normalize
 
 from pydantic import (
     BeforeValidator,
@@ -17,17 +18,25 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.compat.decisions.input import by_type
-from app.compat.decisions.request import MAX_NAME_CHARS, OptionText
+from app.compat.decisions.request import MAX_NAME_CHARS, MAX_OPTION_CHARS, OptionName
 from app.compat.foreign_fields import ForeignRequest
-from app.compat.systemone.content import AnyContent, Content, content_text
+from app.compat.systemone.content import SAYS, AnyContent, Content, content_text, is_blank
 from app.schemas.bounds import MAX_OPTIONS, MAX_QUESTIONS
 from app.schemas.calibration import CalibrationName
-from app.schemas.conditions import Schema, any_of, given
+from app.schemas.conditions import NOT_BLANK, Schema, any_of, given
 from app.schemas.debias import Debias
 from app.schemas.request import Request, ServingOptions
 
 DEFAULT_MODEL: Final = "jev-latest"
 """What clients send who were told no name: whatever is served."""
+
+
+_OPTION_NAMES: Final[dict[str, JsonValue]] = {
+    "minLength": 1,
+    "maxLength": MAX_OPTION_CHARS,
+    "pattern": NOT_BLANK,
+}
+_DESCRIBED: Final = any_of(given("true", SAYS), given("false", SAYS))
 
 
 class Outcomes(ForeignRequest, Request):
@@ -44,21 +53,20 @@ class NamedNoul(ForeignRequest, Request):
     instructions: AnyContent | None = None
     """The statement or the question."""
     criteria: Outcomes | None = None
-    """Shown beside yes and no. Without ``instructions`` one of them says what is asked."""
+    """Shown beside yes and no. Without ``instructions`` one of them says what is asked; white space
+    and what is empty says nothing."""
 
     conditions: ClassVar[tuple[Schema, ...]] = (
         any_of(
-            given("instructions"),
-            given("criteria", {"type": "object", **any_of(given("true"), given("false"))}),
+            given("instructions", SAYS),
+            given("criteria", {"type": "object", **_DESCRIBED}),
         ),
     )
 
     @model_validator(mode="after")
     def _asks_something(self) -> NamedNoul:
-        described = self.criteria is not None and (
-            self.criteria.true is not None or self.criteria.false is not None
-        )
-        if self.instructions is None and not described:
+        outcomes = self.criteria or Outcomes()
+        if all(map(is_blank, (self.instructions, outcomes.true, outcomes.false))):
             raise PydanticCustomError(
                 "nothing_asked", "Give instructions, or criteria for true or for false"
             )
@@ -71,7 +79,12 @@ class NamedChoice(ForeignRequest, Request):
     type: Literal["choice"]
     instructions: AnyContent | None = None
     criteria: Annotated[
-        dict[OptionText, AnyContent | None], Field(min_length=1, max_length=MAX_OPTIONS)
+        dict[OptionName, AnyContent | None],
+        Field(
+            min_length=1,
+            max_length=MAX_OPTIONS,
+            json_schema_extra={"propertyNames": _OPTION_NAMES},
+        ),
     ]
     """The options in their order, each with what is shown beside it, or null."""
 
@@ -82,21 +95,34 @@ class NamedScore(ForeignRequest, Request):
     type: Literal["score"]
     instructions: AnyContent | None = None
     criteria: Annotated[
-        list[AnyContent], Field(min_length=1, max_length=MAX_OPTIONS, fail_fast=True)
+        list[AnyContent],
+        Field(
+            min_length=1,
+            max_length=MAX_OPTIONS,
+            fail_fast=True,
+            json_schema_extra={"contains": SAYS},
+        ),
     ]
-    """What each level means, from the lowest, which is 0, to the highest. All differ."""
+    """What each level means, from the lowest, which is 0, to the highest. All differ, in more than
+    white space around them and their Unicode form, and one of them at most says nothing."""
 
     @field_validator("criteria")
     @classmethod
     def _all_differ(cls, criteria: list[Content]) -> list[Content]:
         places: dict[str, int] = {}
-        for index, text in enumerate(map(content_text, criteria)):
-            if places.setdefault(text, index) != index:
+        for index, level in enumerate(criteria):
+            text = normalize("NFC", content_text(level)).strip()
+            first = places.setdefault(text, index)
+            if is_blank(level):
+                first = min(first, places.setdefault("", index))
+            if first != index:
                 raise PydanticCustomError(
                     "equal_options",
                     "levels {first} and {second} cannot be told apart",
-                    {"first": places[text], "second": index},
+                    {"first": first, "second": index},
                 )
+        if all(map(is_blank, criteria)):
+            raise PydanticCustomError("nothing_asked", "Say what the level means")
         return criteria
 
 

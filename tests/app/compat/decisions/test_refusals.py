@@ -90,6 +90,8 @@ BAD_QUESTIONS: list[tuple[dict[str, Any], str]] = [
     (choice("a"), "questions.1.choices"),
     (choice("a", "a"), "questions.1.choices"),
     (choice("a", ""), "questions.1.choices.1.value"),
+    (choice("a", " \n"), "questions.1.choices.1.value"),
+    (score("a", " "), "questions.1.levels.1.label"),
     (choice(*map(str, range(256))), "questions.1.choices"),
     (choice(choices=[{"value": "a"}, {"value": 1}]), "questions.1.choices.1.value"),
     (score("a"), "questions.1.levels"),

@@ -73,7 +73,7 @@ async def test_text_objects_and_arrays_are_shown(
     engine: FakeEngine, client: httpx.AsyncClient, content: Any, text: str
 ) -> None:
     """Text as it is and the rest as JSON: as the state, as instructions and as criteria."""
-    if text:
+    if content:
         questions: dict[str, Any] = {
             "a": {"type": "noul", "instructions": content},
             "b": {"type": "choice", "criteria": {"x": content, "y": None}},
@@ -111,6 +111,26 @@ async def test_what_is_null_is_what_is_absent(client: httpx.AsyncClient) -> None
     )
     one, other = await ask(client, questions=full, **settings), await ask(client, questions=bare)
     assert one["answers"] == other["answers"]
+
+
+@pytest.mark.parametrize("blank", ["", " \n", {}, []])
+async def test_what_is_blank_is_what_is_absent(
+    engine: FakeEngine, client: httpx.AsyncClient, blank: Any
+) -> None:
+    """The model is asked the same; the legend has the level as it was sent."""
+    shown: list[list[str]] = []
+    for absent in (blank, None):
+        engine.queries.clear()
+        questions: dict[str, Any] = {
+            "a": {**NOUL, "criteria": {"true": "so", "false": absent}},
+            "b": {"type": "noul", "instructions": absent, "criteria": {"false": "not so"}},
+            "c": {"type": "choice", "instructions": absent, "criteria": {"x": absent, "y": "it"}},
+        }
+        await ask(client, questions=questions)
+        shown.append(prompts(engine))
+    assert shown[0] == shown[1]
+    level = (await ask(client, questions={"how": score(blank, "high")}))["answers"]["how"]
+    assert level["legend"] == {"0": blank, "1": "high"}
 
 
 async def test_further_keys_have_no_effect(client: httpx.AsyncClient) -> None:

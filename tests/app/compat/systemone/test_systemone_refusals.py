@@ -29,6 +29,10 @@ def engine() -> FakeEngine:
     return chat_engine()
 
 
+BLANK: list[Any] = ["", " \n", {}, []]
+"""Contents that say nothing."""
+
+
 def deep(levels: int) -> Any:
     """A list in a list, so many of them."""
     return [deep(levels - 1)] if levels > 1 else []
@@ -99,6 +103,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (of([{"a": 1}, {"a": 1}], "score"), CRITERIA),
     (of(["[]", []], "score"), CRITERIA),
     (of([str(level) for level in range(256)], "score"), CRITERIA),
+    *((one(type="noul", instructions=blank), NAME) for blank in BLANK),
+    *((one(type="noul", instructions="", criteria={"true": blank}), NAME) for blank in BLANK),
+    *((one(type="noul", criteria={"true": blank, "false": " "}), NAME) for blank in BLANK),
+    *((of([blank], "score"), CRITERIA) for blank in BLANK),
+    *((of(["low", "", blank], "score"), CRITERIA) for blank in BLANK),
+    (of(["low", "high", "low "], "score"), CRITERIA),
+    (of(["caf\u00e9", "cafe\u0301"], "score"), CRITERIA),
+    (of([{"a": "\u00e9"}, {"a": "e\u0301"}], "score"), CRITERIA),
+    (of({" ": None, "a": None}), f'{CRITERIA}." "'),
+    (of({"a": None, "a ": None}), NAME),
+    (of({"caf\u00e9": None, "cafe\u0301": None}), NAME),
 ]
 
 
