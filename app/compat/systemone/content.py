@@ -15,11 +15,17 @@ from app.schemas.request import Text
 Content = str | dict[str, Any] | list[Any]
 
 _IMAGES: Final[dict[str, tuple[str, ...]]] = {
-    "image": ("data_base64", "part", "image_url", "source", "data"),
+    "image": ("data_base64", "part", "image_url", "source", "data", "url"),
     "image_url": ("image_url",),
     "input_image": ("image_url", "file_id"),
 }
-"""Parts of messages that hold an image, by their type: the keys one of which is there."""
+"""Parts of messages that hold an image, by their type: the keys one of which has it."""
+_WORDS: Final = ("source", "data", "url")
+"""Those of them that other objects have as well: there an object or a link is an image, and no
+other text."""
+_LINKS: Final = ("data:", "http://", "https://", "file://")
+_FORMATS: Final = {"format", "media_type", "mime_type", "mimeType"}
+"""Keys beside them that say how the bytes of an image are written."""
 
 SAYS: Final[Schema] = any_of(
     {"type": "string", "pattern": NOT_BLANK},
@@ -67,7 +73,19 @@ def _holds_image(value: object) -> bool:
         return False
     kind = value.get("type")
     keys = _IMAGES.get(kind, ()) if isinstance(kind, str) else ()
-    return any(key in value for key in keys) or any(map(_holds_image, value.values()))
+    if any(_is_image(key, value) for key in keys if key in value):
+        return True
+    return any(map(_holds_image, value.values()))
+
+
+def _is_image(key: str, part: dict[Any, Any]) -> bool:
+    """Whether what a part of a message has under the key is an image, or says where one is."""
+    value = part[key]
+    if key not in _WORDS:
+        return value is not None
+    if isinstance(value, str):
+        return value.startswith(_LINKS) or not _FORMATS.isdisjoint(part)
+    return isinstance(value, dict)
 
 
 _Key = Annotated[str, Field(max_length=MAX_JSON_BYTES)]

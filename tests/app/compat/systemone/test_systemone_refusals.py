@@ -63,6 +63,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"state": {"photo": [IMAGE]}}, "state"),
     ({"state": [{"type": "image_url", "image_url": {"url": "data:"}}]}, "state"),
     ({"state": [{"type": "input_image", "image_url": "data:"}]}, "state"),
+    ({"state": {"type": "image", "source": {"type": "base64", "data": "AA=="}}}, "state"),
+    ({"state": {"type": "image", "source": "https://example.org/a.png"}}, "state"),
+    ({"state": {"type": "image", "data": "data:image/png;base64,AA=="}}, "state"),
+    ({"state": [{"type": "image", "data": "AA==", "mimeType": "image/png"}]}, "state"),
     ({"assets": {"photo": IMAGE}}, "assets"),
     ({"assets": []}, "assets"),
     ({"model": 5}, "model"),
@@ -163,6 +167,8 @@ async def test_images_are_refused_in_words(client: httpx.AsyncClient) -> None:
 async def test_a_state_that_speaks_of_images_is_read(client: httpx.AsyncClient) -> None:
     """Only what holds one is refused."""
     await ask(client, state={"type": "image", "caption": "A dog."})
+    await ask(client, state={"type": "image", "source": "camera 7", "note": "text"})
+    await ask(client, state=[{"type": "image", "data": [1, 2], "image_url": None}])
 
 
 async def test_too_long_a_state_is_named(engine: FakeEngine) -> None:
