@@ -32,6 +32,8 @@ from app.compat.rerank.scores import ScoredDocument
 
 UNIT: Final = 100
 """Documents of one search unit."""
+MAX_HEADER_RUNS: Final = 128
+"""Runs of indices in a header: 2 KiB, where proxies pass on 4 in all."""
 _UNSPELLED: Final = "characters that the vocabulary cannot spell are left out"
 
 
@@ -91,6 +93,7 @@ def tei_headers(ranking: Ranking) -> dict[str, str]:
     """What it cost; a bare list has no place for it. Times in milliseconds."""
     scored = ranking.scored
     times = scored.timings_ms
+    unspelled = scored.plan.unspelled
     return {
         "X-Compute-Tokens": str(scored.plan.tokens),
         "X-Total-Time": f"{times.total:.0f}",
@@ -98,8 +101,21 @@ def tei_headers(ranking: Ranking) -> dict[str, str]:
         "X-Queue-Time": f"{times.queue:.0f}",
         "X-Inference-Time": f"{times.model:.0f}",
         "X-Truncated-Texts": str(len(scored.plan.cut)),
-        "X-Unspelled-Texts": str(len(scored.plan.unspelled)),
+        **({"X-Unspelled-Texts": _listed(unspelled)} if unspelled else {}),
     }
+
+
+def _listed(indices: Sequence[int]) -> str:
+    """Ascending indices as runs, ``0-3, 7``; ``...`` stands for what a header has no room for."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    shown = texts[:MAX_HEADER_RUNS]
+    return ", ".join(shown if len(shown) == len(texts) else [*shown, "..."])
 
 
 def _best(ranking: Ranking, count: int | None) -> Iterable[ScoredDocument]:

@@ -208,7 +208,7 @@ class TeiRequest(UnsupportedFields, ServingOptions, PromptOptions):
     """What is searched for."""
     texts: Texts
     """What is ranked. A character that the vocabulary cannot spell is left out, and
-    ``X-Unspelled-Texts`` counts such texts."""
+    ``X-Unspelled-Texts`` lists such texts by index."""
     top_n: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)] | None = None
     """So many of the best are returned; null or 0: all. Not that server's own: clients of several
     servers send it."""

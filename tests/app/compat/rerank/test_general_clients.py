@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -133,14 +133,38 @@ async def test_a_character_that_cannot_be_spelled_costs_a_warning(
 async def test_every_shape_says_what_was_left_out(narrow: httpx.AsyncClient) -> None:
     """A list of texts by a header, a router's list in the item."""
     response = await narrow.post(TEI, json={**TEXTS, "texts": STRANGE})
-    assert response.json() == (await narrow.post(TEI, json=TEXTS)).json()
+    plain = await narrow.post(TEI, json=TEXTS)
+    assert response.json() == plain.json()
     assert response.headers["X-Unspelled-Texts"] == "1"
+    assert "X-Unspelled-Texts" not in plain.headers
     ranks = (await narrow.post(V1, json={**LIKELY, **ROUTERS, "documents": STRANGE})).json()
     warned = {one["index"]: one["meta_info"] for one in ranks}
     assert warned.pop(1) == {
         "warnings": ["characters that the vocabulary cannot spell are left out"]
     }
     assert list(warned.values()) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("strange", "listed"),
+    [
+        ([0], "0"),
+        ([2, 5], "2, 5"),
+        ([0, 1, 2, 3, 7], "0-3, 7"),
+        (range(300), "0-299"),
+        (range(0, 256, 2), ", ".join(map(str, range(0, 256, 2)))),
+        (range(1, 400, 2), ", ".join(map(str, range(1, 256, 2))) + ", ..."),
+    ],
+    ids=["the first", "two", "runs", "all", "as many as fit", "too many"],
+)
+async def test_a_header_lists_which_texts_lost_a_character(
+    narrow: httpx.AsyncClient, strange: Sequence[int], listed: str
+) -> None:
+    """By their indices, and in no more room than a header has."""
+    texts = [STRANGE[1] if i in strange else "it" for i in range(max(strange) + 1)]
+    response = await narrow.post(TEI, json={**TEXTS, "texts": texts})
+    assert response.status_code == 200, response.text
+    assert response.headers["X-Unspelled-Texts"] == listed
 
 
 async def test_a_document_of_nothing_else_is_an_empty_one(narrow: httpx.AsyncClient) -> None:
