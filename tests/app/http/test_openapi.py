@@ -205,7 +205,7 @@ CASES: list[tuple[type[Request], dict[str, Any], list[dict[str, Any]]]] = [
     (ChatMessage, {"role": "user", "content": "a"}, [
         {}, {"tool_calls": []}, {"tool_calls": None}, {"tool_calls": [1]}, {"name": None},
         {"name": "b"}, {"annotations": []}, {"unknown": None}, {"unknown": 1}, {"content": []},
-        {"content": None},
+        {"content": None}, {"role": "tool"}, {"role": "assistant"},
     ]),
     (ResponseFormat, {}, [
         {}, {"type": "text"}, {"type": "json_schema"}, JSON, {**JSON, "type": "json_object"},

@@ -45,6 +45,26 @@ def _nothing(*neutral: list[Any]) -> Any:
 
 
 _NO_TOOLS: Final = "tools are not called here"
+
+
+def _refuse_tool(role: object) -> object:
+    if role in ("tool", "function"):
+        raise PydanticCustomError(
+            "tool_role", "{role} is refused: {why}", {"role": role, "why": _NO_TOOLS}
+        )
+    return role
+
+
+def _refuse_null(content: object) -> object:
+    if content is None:
+        raise PydanticCustomError(
+            "null_content",
+            "Input should be text or parts of type text: messages of tool calls alone, without "
+            "content, are not served",
+        )
+    return content
+
+
 Unused = Annotated[Any, _only("it is not shown to the model"), _nothing()]
 NoTools = Annotated[Any, _only(_NO_TOOLS), _nothing()]
 
@@ -56,18 +76,21 @@ class TextPart(ForeignRequest, Request):
     text: Text
 
 
+TextParts = Annotated[
+    list[Annotated[TextPart, BeforeValidator(_refuse_unread)]],
+    Field(min_length=1, max_length=MAX_CONTENT_PARTS, fail_fast=True),
+]
+
+
 class ChatMessage(ForeignRequest, Request):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    """Who speaks; the chat template knows what to do with it, or refuses it."""
-    content: (
-        Text
-        | Annotated[
-            list[Annotated[TextPart, BeforeValidator(_refuse_unread)]],
-            Field(min_length=1, max_length=MAX_CONTENT_PARTS, fail_fast=True),
-        ]
-    )
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant"], BeforeValidator(_refuse_tool)
+    ]
+    """Who speaks; the chat template knows what to do with it, or refuses it. Tools do not: they are
+    not called here."""
+    content: Annotated[Text | TextParts, BeforeValidator(_refuse_null)]
     """Text, or parts of type ``text``, which are put together with line breaks. Text that spells a
     control token stays text."""
     name: Unused

@@ -121,7 +121,7 @@ async def test_a_full_queue_stands_in_nobodys_way(
         (COMPLETIONS, {"prompt": "a", "temperature": 1}, "temperature"),
         (COMPLETIONS, {"prompt": "a" * 90}, "prompt"),
         (CHAT, {"messages": []}, "messages"),
-        (CHAT, {"messages": [{"role": "tool", "content": "a"}]}, "messages"),
+        (CHAT, {"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
         (CHAT, {"messages": TALK, "max_tokens": 90}, "max_tokens"),
         (CHAT, {"messages": TALK, "echo": True}, "echo"),
     ],

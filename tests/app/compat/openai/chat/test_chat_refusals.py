@@ -167,7 +167,8 @@ TOOL = {"type": "function", "function": {"name": "f", "arguments": "{}"}, "id": 
         ({"messages": [{"role": "robot", "content": "a"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
-        ({"messages": [{"role": "tool", "content": "a"}]}, "messages"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
+        ({"messages": [USER, {"role": "function", "content": "a"}]}, "messages.1.role"),
         ({"messages": [{"role": "user", "content": "x" * 90}]}, "messages"),
         (said(tool_calls=[TOOL]), "messages.1.tool_calls"),
         (said(tool_call_id="1"), "messages.1.tool_call_id"),
@@ -193,6 +194,33 @@ async def test_bad_input_is_refused_by_name(
     assert error["param"] == param
     assert error["message"].startswith(f"{param}: ")
     assert error["type"] == "invalid_request_error"
+
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [TOOL]}
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (
+            {"role": "tool", "content": "a", "tool_call_id": "1"},
+            "messages.1.role: tool is refused: tools are not called here",
+        ),
+        (
+            CALL,
+            "messages.1.content: should be text or parts of type text: messages of tool "
+            "calls alone, without content, are not served",
+        ),
+    ],
+    ids=["a tool", "a call"],
+)
+async def test_the_turns_of_tools_are_refused_as_such(
+    client: httpx.AsyncClient, message: dict[str, Any], complaint: str
+) -> None:
+    """What is said first is why, in words of its own."""
+    error = await refused(client, messages=[USER, message])
+    assert error["message"].startswith(complaint)
+    assert "valid string" not in error["message"]
 
 
 async def test_what_is_too_much_to_list_is_refused(
