@@ -140,6 +140,9 @@ MAX_DIAGNOSIS_TOKENS = 8_192
 """Tokens that a diagnosis feeds to the model for other inputs than the audit's own. What would
 exceed them is not tried, and the answer says so."""
 
+MAX_DIAGNOSIS_PAIRS = 64
+"""Inputs with two mistakes that a diagnosis feeds to the model, of the same tokens."""
+
 MAX_DIAGNOSIS_ROWS = 128
 """Distributions of other inputs whose whole vocabulary is weighed at many temperatures."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from app.audit.evidence import Evidence
@@ -26,6 +26,11 @@ LENGTHS = (
     *(16_384, 32_768, 65_536, 131_072),
 )
 """Lengths that inputs are commonly cut to."""
+
+OF_TEXTS = frozenset(
+    {"other_split", "space_missing", "space_added", "template_added", "template_missing"}
+)
+"""Mistakes made before anything is tokenized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,20 @@ class ModelInput:
         about: the same in words.
         paths: by index of the request's candidates; None for one that has none.
         length: what it was cut to, in tokens; None where it was not.
+        beside: what was done wrong before that; None where it is the only mistake.
     """
 
     mistake: MistakeName | None
     about: str
     paths: tuple[ScoredPath | None, ...]
     length: int | None = None
+    beside: ModelInput | None = None
+
+    @property
+    def parts(self) -> tuple[ModelInput, ...]:
+        """What is wrong with it, one thing each; none of the request's own."""
+        one = () if self.mistake is None else (self,)
+        return one if self.beside is None else (*self.beside.parts, *one)
 
 
 def own_input(evidence: Evidence) -> ModelInput:
@@ -85,6 +98,50 @@ def other_inputs(
     return found
 
 
+def paired_inputs(
+    tokenizer: Tokenizer,
+    info: ModelInfo,
+    evidence: Evidence,
+    own: ModelInput,
+    others: Sequence[ModelInput],
+) -> Iterator[ModelInput]:
+    """What two mistakes at once would have fed, the likelier ones first; what equals an input that
+    is known is left out.
+
+    Args:
+        tokenizer: of the model.
+        info: what is served.
+        evidence: of the audit.
+        own: the request's own.
+        others: with one mistake each.
+    """
+    seen = {own.paths, *(one.paths for one in others)}
+    for first, second in _two_changes(_InputMaker(tokenizer, info, evidence, own), others):
+        check_wanted()
+        is_new = second.paths not in seen and any(path is not None for path in second.paths)
+        if is_new and first.mistake != second.mistake:
+            seen.add(second.paths)
+            yield replace(second, beside=first)
+
+
+def _two_changes(
+    maker: _InputMaker, others: Sequence[ModelInput]
+) -> Iterator[tuple[ModelInput, ModelInput]]:
+    """The first mistake, and the input that the second makes of it."""
+    texts = [one for one in others if one.mistake in OF_TEXTS]
+    cut = [one for one in others if one.mistake == "truncated"]
+    begun = [one for one in others if one not in texts and one not in cut]
+    for one in texts:
+        yield from ((one, made) for made in maker.upon(one).beginnings())
+    for template, content in maker.contents():
+        other = maker.upon(maker.own, content)
+        yield from ((template, made) for made in (*other.splits(), *other.spaces()))
+    for one in cut:
+        yield from ((one, made) for made in maker.upon(one).beginnings())
+    for one in (*texts, *begun):
+        yield from ((one, made) for made in maker.upon(one).cuts())
+
+
 def new_tokens(own: ModelInput, other: ModelInput) -> int:
     """Tokens that the model is fed for an input beyond those of the request's own, about."""
     known = [path.tokens for path in own.paths if path is not None]
@@ -103,18 +160,26 @@ class _InputMaker:
         self._info = info
         self._evidence = evidence
         self._request = evidence.request
-        self._own = own
+        self.own = own
+        self._content: str | Sequence[int] = evidence.prompt.content
         self._scored = [index for index, path in enumerate(own.paths) if path is not None]
         given = evidence.request.candidates
         self._texts = {i: text for i in self._scored if isinstance(text := given[i], str)}
         self._all_text = len(self._texts) == len(self._scored)
 
     def all(self) -> Iterator[ModelInput]:
-        yield from self._beginnings()
-        yield from self._splits()
-        yield from self._spaces()
-        yield from self._templates()
-        yield from self._cut()
+        yield from self.beginnings()
+        yield from self.splits()
+        yield from self.spaces()
+        yield from (made for made, _ in self.contents())
+        yield from self.cuts()
+
+    def upon(self, own: ModelInput, content: str | Sequence[int] | None = None) -> _InputMaker:
+        """Changes of another input, or of the request's with another context."""
+        other = _InputMaker(self._tokenizer, self._info, self._evidence, own)
+        if content is not None:
+            other._content = content
+        return other
 
     @property
     def _head(self) -> tuple[int, ...]:
@@ -124,10 +189,10 @@ class _InputMaker:
 
     @property
     def _begins_with_head(self) -> bool:
-        head = self._head
-        return bool(head) and self._evidence.before[: len(head)] == head
+        head, paths = self._head, [path for path in self.own.paths if path is not None]
+        return bool(head) and all(path.tokens[: len(head)] == head for path in paths)
 
-    def _beginnings(self) -> Iterator[ModelInput]:
+    def beginnings(self) -> Iterator[ModelInput]:
         head = self._head
         if not head:
             return
@@ -138,8 +203,8 @@ class _InputMaker:
         yield self._with("bos_missing", f"{name} is missing", lambda p: _without(len(head), p))
         yield self._with("bos_doubled", f"{name} stands there twice", lambda p: _behind(head, p))
 
-    def _splits(self) -> Iterator[ModelInput]:
-        content, texts = self._evidence.prompt.content, self._texts
+    def splits(self) -> Iterator[ModelInput]:
+        content, texts = self._content, self._texts
         if self._evidence.scores.boundary.policy == "joint":
             about = "candidates were tokenized apart from the context"
             yield self._joined("other_split", about, content, texts, Boundary.SEPARATE)
@@ -152,8 +217,8 @@ class _InputMaker:
             moved = {index: text[1:] for index, text in texts.items()}
             yield self._joined("other_split", about, content + " ", moved, Boundary.SEPARATE)
 
-    def _spaces(self) -> Iterator[ModelInput]:
-        content = self._evidence.prompt.content
+    def spaces(self) -> Iterator[ModelInput]:
+        content = self._content
         without = {i: text[1:] for i, text in self._texts.items() if len(text.lstrip()) > 0}
         spaced = {i for i, text in self._texts.items() if text.startswith(" ")}
         changed = {i: without[i] for i in spaced if without.get(i)}
@@ -168,7 +233,8 @@ class _InputMaker:
             about = "candidates were scored with a space before them"
             yield self._joined("space_added", about, content, {**self._texts, **bare})
 
-    def _templates(self) -> Iterator[ModelInput]:
+    def contents(self) -> Iterator[tuple[ModelInput, str | Sequence[int]]]:
+        """With or without the chat template, and the context that is."""
         context = self._request.context
         if isinstance(context, str):
             try:
@@ -179,18 +245,21 @@ class _InputMaker:
             except InvalidQuery:
                 return
             about = "the context was put into the chat template, as the user's message"
-            yield self._joined("template_added", about, prompt.content, self._texts)
+            made = self._joined("template_added", about, prompt.content, self._texts)
+            yield made, prompt.content
             return
         contents = [turn.content for turn in context if isinstance(turn, Message)]
         if contents:
             about = "the messages were joined with line breaks, without the chat template"
-            yield self._joined("template_missing", about, "\n".join(contents), self._texts)
+            lines = "\n".join(contents)
+            yield self._joined("template_missing", about, lines, self._texts), lines
             about = "the last message was given as it is, without the chat template"
-            yield self._joined("template_missing", about, contents[-1], self._texts)
+            last = contents[-1]
+            yield self._joined("template_missing", about, last, self._texts), last
 
-    def _cut(self) -> Iterator[ModelInput]:
+    def cuts(self) -> Iterator[ModelInput]:
         head = self._head if self._begins_with_head else ()
-        longest = max(len(path.tokens) for path in self._own.paths if path is not None)
+        longest = max(len(path.tokens) for path in self.own.paths if path is not None)
         for length in LENGTHS:
             if length >= longest:
                 return
@@ -231,7 +300,7 @@ class _InputMaker:
         change: Callable[[ScoredPath], ScoredPath | None],
     ) -> ModelInput:
         """Every path changed alike; none where one of them cannot be."""
-        paths = tuple(path and change(path) for path in self._own.paths)
+        paths = tuple(path and change(path) for path in self.own.paths)
         is_whole = all(paths[index] is not None for index in self._scored)
         return ModelInput(mistake, about, paths if is_whole else (None,) * len(paths))
 

@@ -144,9 +144,27 @@ def _of_ends(setting: Setting) -> Iterator[Mistake]:
 
 def _of_inputs(inputs: Sequence[ModelInput]) -> Iterator[Mistake]:
     for place, made in enumerate(inputs):
-        if made.mistake is not None:
-            length = None if made.length is None else float(made.length)
-            yield Mistake(made.mistake, made.about, {"source": place}, length)
+        if len(parts := _parts(place, made)) == 1:
+            yield from parts
+
+
+def of_two_in_one_input(inputs: Sequence[ModelInput]) -> list[tuple[Mistake, ...]]:
+    """The two mistakes of each input that has two."""
+    found = [_parts(place, made) for place, made in enumerate(inputs)]
+    return [parts for parts in found if len(parts) > 1]
+
+
+def _parts(place: int, made: ModelInput) -> tuple[Mistake, ...]:
+    return tuple(
+        Mistake(
+            one.mistake,
+            one.about,
+            {"source": place},
+            None if one.length is None else float(one.length),
+        )
+        for one in made.parts
+        if one.mistake is not None
+    )
 
 
 def _of_cuts(setting: Setting) -> Iterator[Mistake]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from app.audit.diagnosis.inputs import ModelInput, new_tokens, other_inputs, own_input
+from app.audit.diagnosis.inputs import (
+    ModelInput,
+    new_tokens,
+    other_inputs,
+    own_input,
+    paired_inputs,
+)
 from app.audit.diagnosis.rows import Asked, PathRows, read_input
 from app.audit.evidence import Evidence
 from app.requests.token_details import path_bytes
 from app.requests.worker_threads import check_wanted
 from app.schemas.bounds import (
+    MAX_DIAGNOSIS_PAIRS,
     MAX_DIAGNOSIS_PROMPT,
     MAX_DIAGNOSIS_ROWS,
     MAX_DIAGNOSIS_TOKENS,
@@ -107,9 +114,14 @@ def first_questions(
 
 
 def more_questions(
-    before: InputQuestions, rows: Sequence[InputRows], evidence: Evidence
+    tokenizer: Tokenizer,
+    info: ModelInfo,
+    before: InputQuestions,
+    rows: Sequence[InputRows],
+    evidence: Evidence,
 ) -> PathQueries[InputQuestions]:
-    """The other inputs once more, for what makes a recipe of a temperature or of some tokens."""
+    """The other inputs once more, for what makes a recipe of a temperature or of some tokens, and
+    inputs with two mistakes."""
     untried: list[Untried] = []
     asked: list[Asked | None] = [None]
     left = MAX_DIAGNOSIS_ROWS
@@ -123,7 +135,32 @@ def more_questions(
             continue
         left -= count
         asked.append(replace(plain, weighs_vocabulary=True))
-    return _path_queries(before.inputs, asked, untried, evidence)
+    paired, too_many = _within_budget(tokenizer, info, before.inputs, evidence)
+    asked += [Asked(info.end_token_ids, tokenizer.eos_token_id)] * len(paired)
+    return _path_queries([*before.inputs, *paired], asked, [*untried, *too_many], evidence)
+
+
+def _within_budget(
+    tokenizer: Tokenizer, info: ModelInfo, inputs: Sequence[ModelInput], evidence: Evidence
+) -> tuple[list[ModelInput], list[Untried]]:
+    """Inputs with two mistakes that what is left of the budget is enough for, and which are not."""
+    own, *others = inputs
+    left = MAX_DIAGNOSIS_TOKENS - sum(new_tokens(own, one) for one in others)
+    found: list[ModelInput] = []
+    over: dict[tuple[MistakeName, ...], Untried] = {}
+    for made in paired_inputs(tokenizer, info, evidence, own, others):
+        cost = new_tokens(own, made)
+        if cost <= left and len(found) < MAX_DIAGNOSIS_PAIRS:
+            left -= cost
+            found.append(made)
+            continue
+        names = _name(made)
+        reason = (
+            f"{' and '.join(one.about for one in made.parts)}: more than {MAX_DIAGNOSIS_PAIRS} "
+            f"inputs with two mistakes, or {MAX_DIAGNOSIS_TOKENS} more tokens, are not fed"
+        )
+        over.setdefault(tuple(names), Untried(mistakes=names, reason=reason))
+    return found, list(over.values())
 
 
 def candidate_sizes(evidence: Evidence) -> list[tuple[int, int]]:
@@ -162,4 +199,4 @@ def _path_queries(
 
 
 def _name(made: ModelInput) -> list[MistakeName]:
-    return [] if made.mistake is None else [made.mistake]
+    return [one.mistake for one in made.parts if one.mistake is not None]

@@ -86,9 +86,11 @@ class Search:
         """Each mistake by itself, best first; none that makes no such numbers."""
         return self._found((one,) for one in mistakes if one.continuous != "among_temperature")
 
-    def pairs(self, mistakes: Sequence[Mistake]) -> list[Finding]:
-        """Every two that can be made at once."""
-        return self._found(self._pairs(mistakes))
+    def pairs(
+        self, mistakes: Sequence[Mistake], given: Sequence[tuple[Mistake, ...]] = ()
+    ) -> list[Finding]:
+        """Every two that can be made at once, and those that are given: two of one input."""
+        return self._found((*self._pairs(mistakes), *given))
 
     def noisy(self, mistakes: Sequence[Mistake]) -> list[Finding]:
         """bfloat16, alone and with each mistake for which nothing is fitted."""

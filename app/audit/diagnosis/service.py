@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.audit.diagnosis.comparison import Comparison
-from app.audit.diagnosis.mistakes import Mistake, Setting, mistakes
+from app.audit.diagnosis.mistakes import Mistake, Setting, mistakes, of_two_in_one_input
 from app.audit.diagnosis.order import order_fits
 from app.audit.diagnosis.questions import (
     InputQuestions,
@@ -116,13 +116,18 @@ class DiagnosisService:
         together: list[Finding] = []
         if not any(one.fit.fits for one in (right, *alone) if one is not None):
             more, rows = await self._asked(
-                lambda *_: more_questions(questions, search.inputs, self._evidence)
+                lambda tokenizer, info: more_questions(
+                    tokenizer, info, questions, search.inputs, self._evidence
+                )
             )
-            untried += more.untried
-            for source, found in enumerate(rows):
+            untried += [*more.untried, *more.unanswered(rows)]
+            known = len(search.inputs)
+            for source, found in enumerate(rows[:known]):
                 if any(found):
                     search.inputs[source] = found
-            together = await self._blocking(lambda: self._together(search, applying))
+            search.inputs += rows[known:]
+            paired = of_two_in_one_input(more.inputs)
+            together = await self._blocking(lambda: self._together(search, applying, paired))
             if search.tokens > MAX_ESTIMATED_TOKENS:
                 words = f"together with another mistake: {search.tokens} tokens are too many"
                 untried.append(Untried(mistakes=["temperature"], reason=words))
@@ -142,9 +147,11 @@ class DiagnosisService:
             )
         )
 
-    def _together(self, search: Search, applying: list[Mistake]) -> list[Finding]:
+    def _together(
+        self, search: Search, applying: list[Mistake], paired: list[tuple[Mistake, ...]]
+    ) -> list[Finding]:
         noisy = search.noisy(applying) if self._info.dtype == "float32" else []
-        return [*search.pairs(applying), *noisy]
+        return [*search.pairs(applying, paired), *noisy]
 
     def _right(self) -> Recipe:
         end: End = "any" if self._evidence.request.append_eos else "none"

@@ -250,6 +250,31 @@ def test_two_mistakes_at_once_are_named_as_a_pair(
     assert set(first(found)) == mistakes
 
 
+def of_ids(pair: Pair, before: list[int], *, spaced: bool = True) -> list[float]:
+    """Totals of the candidates, or of their words tokenized alone, behind a context."""
+    answers = [pair.other.answer(CONTEXT, one) for one in CANDIDATES]
+    if not spaced:
+        answers = [pair.other.ids(one.removeprefix(" ")) for one in CANDIDATES]
+    return totals([pair.other.logprobs(before, answer) for answer in answers])
+
+
+CHAT = [{"role": "user", "content": CONTEXT}]
+
+
+def test_two_mistakes_in_what_was_fed_are_named(llama: Pair, gemma: Pair) -> None:
+    """Two of the texts, of the tokens, or one of each."""
+    begun = gemma.other.context(CONTEXT)
+    bare = gemma.diagnose({"totals": of_ids(gemma, begun[1:])}, context=CHAT)
+    assert set(first(bare)) == {"template_missing", "bos_missing"}
+    ids = llama.other.context(CONTEXT)
+    joined = llama.diagnose({"totals": of_ids(llama, ids, spaced=False)}, context=CHAT)
+    assert set(first(joined)) == {"template_missing", "space_missing"}
+    doubled = of_ids(gemma, [*bos(gemma), *begun], spaced=False)
+    assert set(first(gemma.diagnose({"totals": doubled}))) == {"bos_doubled", "space_missing"}
+    cut = llama.diagnose({"totals": of_ids(llama, [*bos(llama), *ids[-8:]])})
+    assert set(first(cut)) == {"bos_added", "truncated"}
+
+
 def test_bfloat16_is_told_from_mistakes(llama: Pair, tiny_folder: TinyFolder) -> None:
     """What its forward pass gives is noise, and what is wrong beside that is named with it."""
     rough = Pair(llama.client, OtherSystem(tiny_folder("llama"), torch.bfloat16))
