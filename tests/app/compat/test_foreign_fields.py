@@ -21,7 +21,7 @@ from app.compat.foreign_fields import (
 from app.routers.score import KEYS
 from app.schemas.request import ServingOptions
 from app.schemas.score import ScoreRequest
-from tests.app.compat.decisions.decision_calls import chat_engine
+from tests.app.compat.decisions.decision_calls import ChatTokenizer
 from tests.app.conftest import client_of, shell_app
 from tests.app.fake_engine import FakeEngine
 
@@ -124,7 +124,8 @@ MEANT: list[tuple[str, dict[str, Any], str, object]] = [
 
 async def post(path: str, body: dict[str, Any]) -> httpx.Response:
     """What a server of the law answers."""
-    engine = chat_engine() if path in CHATS else FakeEngine()
+    chat = {"tokenizer": ChatTokenizer(), "max_model_len": 1 << 16}
+    engine = FakeEngine(**chat) if path in CHATS else FakeEngine()
     async with client_of(shell_app(engine)) as client:
         return await client.post(path, json=body)
 
