@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.compat.openai.chat.request import ChatRequest
+from app.compat.openai.chat.request import DEFAULT_CHOICE_TOKENS, ChatRequest
 from app.compat.openai.token_fields import check_tokens
 from app.requests.chat import Chat, Ending, render_chat
 from app.requests.limits import Limits
@@ -120,7 +120,8 @@ def _query(
 
 
 def _max_tokens(request: ChatRequest, length: int, info: ModelInfo) -> int:
-    """Tokens to generate at most: as asked for, or what there is room for."""
+    """Tokens to generate at most: as asked for, or what there is room for, up to
+    ``DEFAULT_CHOICE_TOKENS`` where there are several choices."""
     if length == 0:
         raise InvalidQuery("the chat template makes no token of them", "messages")
     room = info.max_model_len - length
@@ -130,7 +131,8 @@ def _max_tokens(request: ChatRequest, length: int, info: ModelInfo) -> int:
             f"{length} tokens are too many; the model takes {info.max_model_len}", "messages"
         )
     if wanted is None:
-        return min(room, _listable(request))
+        limit = min(room, _listable(request))
+        return limit if request.n == 1 else min(limit, DEFAULT_CHOICE_TOKENS)
     if wanted > room:
         raise PathTooLong(
             f"{length} tokens of messages and {wanted} more are too many; the model takes "

@@ -29,6 +29,9 @@ from app.schemas.conditions import OFF, UNSET, Schema, absent_or, any_of, given,
 from app.schemas.decode import Stop
 from app.schemas.request import ServingOptions
 
+DEFAULT_CHOICE_TOKENS: Final = 256
+"""The most tokens of each of several choices where nothing is said of their number."""
+
 _NOT_SERVED: Final = {
     "temperature": "0: nothing is sampled here, the most probable answer is searched",
     "frequency_penalty": "0: log-probabilities are the model's own here",
@@ -64,7 +67,8 @@ class ChatRequest(UnsupportedFields, TokenFields, ServingOptions, ChatEnding):
     and so many most probable tokens at its place. Goes without ``stream``."""
     max_tokens: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS)] | None = None
     """Tokens to generate at most, an end token included. 0 scores the last message, or goes with
-    ``prompt_logprobs``. Null: as many as the model has room for and a response may list."""
+    ``prompt_logprobs``. Null: as many as the model has room for and a response may list, and at
+    most 256 of each choice where ``n`` is above 1."""
     max_completion_tokens: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS)] | None = None
     """The same by its newer name; where both are given they must be equal."""
     logprobs: bool = False

@@ -100,6 +100,24 @@ async def test_without_a_length_there_is_all_the_room(engine: FakeEngine) -> Non
     assert rendered.json()["sampling_params"]["max_tokens"] == 16
 
 
+async def test_several_choices_have_a_length_of_their_own() -> None:
+    """What nobody asked for is not searched: the room of a long model, as often as ``n``."""
+    async with client_of(shell_app(FakeEngine(max_model_len=1 << 17))) as client:
+        for body, length in [
+            ({"n": 2}, 256),
+            ({"n": 512}, 256),
+            ({"n": 512, "logprobs": True}, 128),
+            ({"n": 2, "max_tokens": 300}, 300),
+            ({"n": 2, "max_completion_tokens": 300}, 300),
+        ]:
+            rendered = await client.post(f"{PATH}/render", json={"messages": TALK, **body})
+            assert rendered.json()["sampling_params"]["max_tokens"] == length, body
+    async with client_of(shell_app(FakeEngine())) as client:
+        answer = await chat(client, n=2, ignore_eos=True, logprobs=True)
+        room = FakeEngine().info.max_model_len - answer["usage"]["prompt_tokens"]
+        assert [len(one["logprobs"]["content"]) for one in answer["choices"]] == [room, room]
+
+
 async def test_a_stop_takes_text_and_no_tokens(client: httpx.AsyncClient) -> None:
     """The text is cut before a stop; the tokens that make it are listed."""
     choice = await choice_of(client, stop="es", logprobs=True)
