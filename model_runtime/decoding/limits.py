@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from model_runtime.decoding.constraints.constraint import Constraint
 from model_runtime.decoding.constraints.stop_strings import StopMatcher
-from model_runtime.errors import InvalidQuery
+from model_runtime.errors import InvalidQuery, NothingFollows
 from model_runtime.token_set import TokenSet
 
 
@@ -74,13 +74,14 @@ class DecodingLimits:
         return allowed.union(i for i in self.end_token_ids if 0 <= i < vocab_size)
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise ``InvalidQuery`` where there is no first token to choose."""
+        """Raise ``InvalidQuery`` where there is no first token to choose, ``NothingFollows`` where
+        a constraint leaves none."""
         allowed = self.allowed(0, vocab_size, self.constraint)
         if allowed is None or allowed:
             return
         if self.constraint is None:
             raise InvalidQuery("every token ends a completion", param="min_tokens")
-        raise InvalidQuery("the constraint leaves no first token to choose")
+        raise NothingFollows("the constraint leaves no first token to choose")
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from app.compat.openai.plan import PromptPath
 from app.compat.openai.request import CompletionRequest
+from app.compat.openai.token_fields import no_token_left
 from app.requests.concurrently import all_of
 from app.requests.deadline import Deadline
 from app.schemas.decode import DecodeRequest
@@ -115,12 +116,12 @@ def located(error: ChainruleError, request: CompletionRequest, path: PromptPath)
     """The error, naming the field at fault by its name here: mostly the prompt."""
     if not isinstance(error, InvalidQuery):
         return error
+    if isinstance(error, NothingFollows) and request.token_rules.masks:
+        return no_token_left(error, request, request.response_format)
     if error.param in ("num_beams", "num_return_sequences"):
         param = "n" if request.best_of is None else "best_of"
     elif error.param == "json_schema" and request.response_format is not None:
         param = request.response_format.param
-    elif isinstance(error, NothingFollows):
-        param = request.mask_param
     else:
         param = path.param
     return error.at(param)

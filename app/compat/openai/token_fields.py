@@ -9,11 +9,12 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter
 from pydantic_core import PydanticCustomError
 
+from app.compat.openai.chat.response_format import ResponseFormat
 from app.decoding.token_rules import TokenRules
 from app.requests.limits import check_ids
 from app.schemas.bounds import MAX_BIASES
 from app.schemas.request import Request, TokenIds
-from model_runtime import InvalidQuery, ModelInfo, TokenIdOutOfRange
+from model_runtime import InvalidQuery, ModelInfo, NothingFollows, TokenIdOutOfRange
 
 FORBIDDEN: Final = -100
 REQUIRED: Final = 100
@@ -105,6 +106,15 @@ class TokenFields(Request):
     def mask_param(self) -> str:
         """The field that forbids tokens, if any does."""
         return "allowed_token_ids" if self.allowed_token_ids is not None else "logit_bias"
+
+
+def no_token_left(
+    error: NothingFollows, request: TokenFields, written: ResponseFormat | None
+) -> NothingFollows:
+    """The error, naming the mask at fault, and the format that it does not go with, if any."""
+    if written is None or written.constraint is None:
+        return error.at(request.mask_param)
+    return NothingFollows(f"{error.reason}; {written.param} narrows it too", request.mask_param)
 
 
 def check_tokens(request: TokenFields, info: ModelInfo) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from app.compat.openai.chat.plan import ChatPlan
 from app.compat.openai.chat.request import ChatRequest
+from app.compat.openai.token_fields import no_token_left
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodeResponse
 from model_runtime import ChainruleError, InvalidQuery, NothingFollows
@@ -54,10 +55,10 @@ def located(error: ChainruleError, request: ChatRequest) -> ChainruleError:
     """The error, naming the field at fault by its name here: mostly the messages."""
     if not isinstance(error, InvalidQuery):
         return error
+    if isinstance(error, NothingFollows) and request.token_rules.masks:
+        return no_token_left(error, request, request.response_format)
     if error.param == "json_schema" and request.response_format is not None:
         return error.at(request.response_format.param)
-    if isinstance(error, NothingFollows) and request.token_rules.masks:
-        return error.at(request.mask_param)
     if error.param == "max_tokens":
         return error.at(request.max_tokens_param)
     return error.at(_FIELDS.get(error.param or "", "messages"))

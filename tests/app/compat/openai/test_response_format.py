@@ -75,9 +75,45 @@ async def test_it_goes_with_a_mask(client: httpx.AsyncClient, engine: FakeEngine
     choice = await choice_of(client, **body, allowed_token_ids=allowed)
     assert choice["text"].split() == [choice["text"]]
     assert json.loads(choice["text"]).keys() == {"ok", "id"}
-    # Without a brace there is no first token, and the schema is told of it.
-    error = await refused(client, **body, allowed_token_ids=allowed[1:])
-    assert error["param"] == "response_format.json_schema.schema"
+
+
+@needs_grammar
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [(RECORD, "response_format.json_schema.schema"), ({"type": "json_object"}, "response_format")],
+    ids=["a schema", "any object"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_mask_that_leaves_no_json_is_at_fault(
+    client: httpx.AsyncClient,
+    engine: FakeEngine,
+    written: dict[str, Any],
+    named: str,
+    stream: bool,
+) -> None:
+    """Without a brace nothing can begin: the mask is named, and the format beside it."""
+    begin, letter, end = *engine.tokenizer.encode("{a"), engine.tokenizer.eos_token_id
+    body: dict[str, Any] = {"max_tokens": 9, "response_format": written, "stream": stream}
+    chat = {"messages": [{"role": "user", "content": "a"}]}
+    for mask, field in [
+        ({"allowed_token_ids": [letter, end]}, "allowed_token_ids"),
+        ({"logit_bias": {str(begin): -100}}, "logit_bias"),
+    ]:
+        for path, prompt in [("/v1/completions", {"prompt": "a"}), ("/v1/chat/completions", chat)]:
+            response = await client.post(path, json={**prompt, **body, **mask})
+            assert response.status_code == 422, response.text
+            error = response.json()["error"]
+            assert (error["param"], error["code"]) == (field, "no_completion")
+            assert f"; {named} narrows it too" in error["message"]
+
+
+@needs_grammar
+async def test_a_schema_is_told_of_what_is_wrong_with_it(client: httpx.AsyncClient) -> None:
+    """Whatever mask there is beside it, and where there is none."""
+    never = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "#/nowhere"}}}
+    for mask in ({}, {"allowed_token_ids": [5]}):
+        error = await refused(client, prompt="a", response_format=never, **mask)
+        assert error["param"] == "response_format.json_schema.schema", mask
 
 
 async def test_text_is_anything(client: httpx.AsyncClient) -> None:
