@@ -99,7 +99,8 @@ class Diagnosis(ResponseModel):
     as_reported: OmitNone[Explanation] = None
     """The comparison without any mistake; absent where the lists have other lengths."""
     unaffected: OmitEmpty[list[MistakeName]] = Field(default_factory=list)
-    """Mistakes that would change none of these numbers, so that nothing can be said of them."""
+    """Mistakes that were computed, or find nothing to change, and leave these numbers as they are:
+    nothing can be said of them."""
     untried: OmitEmpty[list[Untried]] = Field(default_factory=list)
     """What was not looked for."""
     rank_agreement: OmitNone[float] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from app.audit.evidence import Evidence
@@ -26,11 +26,6 @@ LENGTHS = (
     *(16_384, 32_768, 65_536, 131_072),
 )
 """Lengths that inputs are commonly cut to."""
-
-OF_TEXTS = frozenset(
-    {"other_split", "space_missing", "space_added", "template_added", "template_missing"}
-)
-"""Mistakes made before anything is tokenized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +66,21 @@ class ModelInput:
         return one if self.beside is None else (*self.beside.parts, *one)
 
 
+@dataclass(frozen=True, slots=True)
+class OtherInputs:
+    """What else may have been fed.
+
+    Attributes:
+        inputs: with one mistake each, each once.
+        unchanged: mistakes that leave the request's own input as it is.
+        unformed: mistakes of which no input could be made.
+    """
+
+    inputs: list[ModelInput]
+    unchanged: frozenset[MistakeName]
+    unformed: frozenset[MistakeName]
+
+
 def own_input(evidence: Evidence) -> ModelInput:
     """As the audit itself scores them."""
     start, is_ended = evidence.scores.boundary.start_token, evidence.request.append_eos
@@ -85,61 +95,24 @@ def own_input(evidence: Evidence) -> ModelInput:
 
 def other_inputs(
     tokenizer: Tokenizer, info: ModelInfo, evidence: Evidence, own: ModelInput
-) -> list[ModelInput]:
-    """What else may have been fed, each once; what equals another one is left out."""
-    maker = _InputMaker(tokenizer, info, evidence, own)
+) -> OtherInputs:
+    """What else may have been fed; what equals another one is left out."""
+    maker = InputMaker(tokenizer, info, evidence, own)
     seen = {own.paths}
     found: list[ModelInput] = []
+    unchanged, unformed = set(maker.without_object()), set[MistakeName]()
     for one in maker.all():
         check_wanted()
-        if one.paths not in seen and any(path is not None for path in one.paths):
+        if one.mistake is None:
+            continue
+        if not any(path is not None for path in one.paths):
+            unformed.add(one.mistake)
+        elif one.paths == own.paths:
+            unchanged.add(one.mistake)
+        elif one.paths not in seen:
             seen.add(one.paths)
             found.append(one)
-    return found
-
-
-def paired_inputs(
-    tokenizer: Tokenizer,
-    info: ModelInfo,
-    evidence: Evidence,
-    own: ModelInput,
-    others: Sequence[ModelInput],
-) -> Iterator[ModelInput]:
-    """What two mistakes at once would have fed, the likelier ones first; what equals an input that
-    is known is left out.
-
-    Args:
-        tokenizer: of the model.
-        info: what is served.
-        evidence: of the audit.
-        own: the request's own.
-        others: with one mistake each.
-    """
-    seen = {own.paths, *(one.paths for one in others)}
-    for first, second in _two_changes(_InputMaker(tokenizer, info, evidence, own), others):
-        check_wanted()
-        is_new = second.paths not in seen and any(path is not None for path in second.paths)
-        if is_new and first.mistake != second.mistake:
-            seen.add(second.paths)
-            yield replace(second, beside=first)
-
-
-def _two_changes(
-    maker: _InputMaker, others: Sequence[ModelInput]
-) -> Iterator[tuple[ModelInput, ModelInput]]:
-    """The first mistake, and the input that the second makes of it."""
-    texts = [one for one in others if one.mistake in OF_TEXTS]
-    cut = [one for one in others if one.mistake == "truncated"]
-    begun = [one for one in others if one not in texts and one not in cut]
-    for one in texts:
-        yield from ((one, made) for made in maker.upon(one).beginnings())
-    for template, content in maker.contents():
-        other = maker.upon(maker.own, content)
-        yield from ((template, made) for made in (*other.splits(), *other.spaces()))
-    for one in cut:
-        yield from ((one, made) for made in maker.upon(one).beginnings())
-    for one in (*texts, *begun):
-        yield from ((one, made) for made in maker.upon(one).cuts())
+    return OtherInputs(found, frozenset(unchanged), frozenset(unformed))
 
 
 def new_tokens(own: ModelInput, other: ModelInput) -> int:
@@ -152,7 +125,16 @@ def new_tokens(own: ModelInput, other: ModelInput) -> int:
     return fed
 
 
-class _InputMaker:
+class InputMaker:
+    """Makes other inputs of one.
+
+    Args:
+        tokenizer: of the model.
+        info: what is served.
+        evidence: of the audit.
+        own: the input that is changed.
+    """
+
     def __init__(
         self, tokenizer: Tokenizer, info: ModelInfo, evidence: Evidence, own: ModelInput
     ) -> None:
@@ -174,9 +156,29 @@ class _InputMaker:
         yield from (made for made, _ in self.contents())
         yield from self.cuts()
 
-    def upon(self, own: ModelInput, content: str | Sequence[int] | None = None) -> _InputMaker:
+    def without_object(self) -> Iterator[MistakeName]:
+        """Mistakes that find nothing here that they could change."""
+        if not self._head:
+            yield from ("bos_missing", "bos_doubled", "bos_added")
+        elif self._begins_with_head:
+            yield "bos_added"
+        else:
+            yield from ("bos_missing", "bos_doubled")
+        if self._all_text:
+            spaced = [text.startswith(" ") for text in self._texts.values()]
+            if not any(spaced):
+                yield "space_missing"
+            if all(spaced):
+                yield "space_added"
+        context = self._request.context
+        if isinstance(context, str):
+            yield "template_missing"
+        elif any(isinstance(turn, Message) for turn in context):
+            yield "template_added"
+
+    def upon(self, own: ModelInput, content: str | Sequence[int] | None = None) -> InputMaker:
         """Changes of another input, or of the request's with another context."""
-        other = _InputMaker(self._tokenizer, self._info, self._evidence, own)
+        other = InputMaker(self._tokenizer, self._info, self._evidence, own)
         if content is not None:
             other._content = content
         return other

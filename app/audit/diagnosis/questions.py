@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from app.audit.diagnosis.input_pairs import paired_inputs
 from app.audit.diagnosis.inputs import (
     ModelInput,
     new_tokens,
     other_inputs,
     own_input,
-    paired_inputs,
 )
 from app.audit.diagnosis.rows import Asked, PathRows, read_input
 from app.audit.evidence import Evidence
@@ -39,12 +39,14 @@ class InputQuestions:
         asked: about each of them; None for one of which nothing is.
         places: of each query: index of the input, index of the candidate, row.
         untried: what was left out.
+        unchanged: mistakes that leave the request's own input as it is.
     """
 
     inputs: tuple[ModelInput, ...]
     asked: tuple[Asked | None, ...]
     places: tuple[tuple[int, int, int], ...]
     untried: tuple[Untried, ...]
+    unchanged: frozenset[MistakeName] = frozenset()
 
     def rows(self, answers: Sequence[QueryResult], evidence: Evidence) -> list[InputRows]:
         """Of each input; of one that could not be answered, or was not asked about, there are none.
@@ -95,7 +97,11 @@ def first_questions(
         untried.append(Untried(mistakes=["prompt_scored"], reason=reason))
     inputs = [own]
     left = MAX_DIAGNOSIS_TOKENS
-    for made in other_inputs(tokenizer, info, evidence, own):
+    others = other_inputs(tokenizer, info, evidence, own)
+    for name in sorted(others.unformed - {"truncated"}):
+        reason = "it cannot be made of this context and these candidates"
+        untried.append(Untried(mistakes=[name], reason=reason))
+    for made in others.inputs:
         cost = new_tokens(own, made)
         if cost > left:
             reason = f"{made.about}: it would take {cost} tokens more"
@@ -110,7 +116,8 @@ def first_questions(
         goes_beyond=True,
     )
     asked = (whole, *(plain for _ in inputs[1:]))
-    return _path_queries(inputs, asked, untried, evidence)
+    found = _path_queries(inputs, asked, untried, evidence)
+    return replace(found, plan=replace(found.plan, unchanged=others.unchanged))
 
 
 def more_questions(

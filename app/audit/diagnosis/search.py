@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -23,6 +24,8 @@ STEPS = 60
 HOPELESS_AFTER = 8
 """Of them, before an interval is given up in which nothing can fit."""
 
+NUMBER = re.compile(r"\d+")
+
 MAX_ESTIMATED_TOKENS = 128
 """Scored tokens up to which a temperature is estimated together with another mistake."""
 
@@ -39,6 +42,7 @@ class Finding:
         is_noisy: bfloat16 is one of the mistakes.
         parameters: values that were fitted.
         log_chance: logarithm of how many of all that were tried like this fit by chance.
+        varies: with another number in place of the estimate it makes other numbers.
     """
 
     mistakes: tuple[Mistake, ...]
@@ -48,11 +52,12 @@ class Finding:
     is_noisy: bool = False
     parameters: int = 0
     log_chance: float = 0.0
+    varies: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the mistakes, and what they are about."""
-        return tuple(f"{one.name} {sorted(one.fields)}" for one in self.mistakes)
+        """Of the mistakes, and what was done but for the numbers in it."""
+        return tuple(f"{one.name} {NUMBER.sub('', one.about)}" for one in self.mistakes)
 
 
 class Search:
@@ -263,7 +268,7 @@ def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
         fitting = [one.estimate for one in same if one.fit.fits and one.estimate is not None]
         if best.estimate is not None and best.estimate_range is None and fitting:
             best = replace(best, estimate_range=(min(fitting), max(fitting)))
-        yield best
+        yield replace(best, varies=any(one.fit.values != best.fit.values for one in same))
 
 
 def _rank(one: Finding) -> tuple[bool, float, float]:

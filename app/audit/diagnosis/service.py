@@ -16,11 +16,16 @@ from app.audit.diagnosis.questions import (
 )
 from app.audit.diagnosis.recipe import End, Recipe
 from app.audit.diagnosis.search import MAX_ESTIMATED_TOKENS, Finding, Search
-from app.audit.diagnosis.verdict import number_diagnosis, order_diagnosis, unaffected_by
+from app.audit.diagnosis.verdict import (
+    not_applying,
+    number_diagnosis,
+    order_diagnosis,
+    unaffected_by,
+)
 from app.audit.evidence import Evidence
 from app.requests.deadline import Deadline
 from app.schemas.audit import AuditRequest
-from app.schemas.diagnosis import Diagnosis, Untried
+from app.schemas.diagnosis import Diagnosis, MistakeName, Untried
 from app.schemas.reported import Reported
 from app.schemas.response import Usage
 from app.scoring.token_paths import PathQueries
@@ -135,6 +140,9 @@ class DiagnosisService:
         if numbers < 2:
             words = "a temperature is estimated from one number, and needs another to be checked"
             untried.append(Untried(mistakes=["temperature"], reason=words))
+        unchanged = {*questions.unchanged, self._unchanged_end}
+        claim = self._reported.normalization
+        untried += not_applying(applying, unchanged, untried, claim)
         return await self._blocking(
             lambda: number_diagnosis(
                 right,
@@ -142,7 +150,7 @@ class DiagnosisService:
                 together,
                 numbers=numbers,
                 tried=search.tried,
-                unaffected=unaffected_by(right, alone, applying, self._reported.normalization),
+                unaffected=unaffected_by(right, alone, applying, unchanged, untried),
                 untried=untried,
             )
         )
@@ -156,6 +164,10 @@ class DiagnosisService:
     def _right(self) -> Recipe:
         end: End = "any" if self._evidence.request.append_eos else "none"
         return Recipe(end=end, divisor=self._reported.normalization)
+
+    @property
+    def _unchanged_end(self) -> MistakeName:
+        return "end_added" if self._evidence.request.append_eos else "end_missing"
 
     def _setting(self) -> Setting:
         is_ended = self._evidence.request.append_eos

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import get_args
 
 from app.audit.diagnosis.mistakes import Mistake
@@ -75,17 +75,48 @@ def number_diagnosis(
 
 
 def unaffected_by(
-    right: Finding | None, alone: Sequence[Finding], applying: Sequence[Mistake], claim: Claim
+    right: Finding | None,
+    alone: Sequence[Finding],
+    applying: Sequence[Mistake],
+    unchanged: Collection[MistakeName],
+    untried: Sequence[Untried],
 ) -> list[MistakeName]:
-    """Mistakes that cannot be made here, or would make the same numbers as none."""
+    """Mistakes that make the same numbers as none, in all ways in which they can be made.
+
+    Args:
+        right: the comparison without a mistake.
+        alone: each mistake by itself.
+        applying: mistakes that were to be tried.
+        unchanged: those that leave what is fed and what is computed as it is.
+        untried: what was not looked for.
+    """
     if right is None:
         return []
     made = {mistake.name for one in alone for mistake in one.mistakes}
     changing = {
-        mistake.name for one in alone if not _is_same(one, right) for mistake in one.mistakes
+        mistake.name
+        for one in alone
+        if one.varies or not _is_same(one, right)
+        for mistake in one.mistakes
     }
-    changing |= {mistake.name for mistake in applying} - made
-    return [name for name in get_args(MistakeName) if name not in changing | {claim, "bf16_noise"}]
+    left_out = {name for one in untried for name in one.mistakes}
+    known = (made | set(unchanged)) - changing - left_out
+    known -= {mistake.name for mistake in applying} - made
+    return [name for name in get_args(MistakeName) if name in known]
+
+
+def not_applying(
+    applying: Sequence[Mistake],
+    unchanged: Collection[MistakeName],
+    untried: Sequence[Untried],
+    claim: Claim,
+) -> list[Untried]:
+    """Mistakes that were neither tried nor named as untried so far."""
+    known = {one.name for one in applying} | {name for one in untried for name in one.mistakes}
+    known |= {*unchanged, claim, "bf16_noise", "truncated"}
+    names = [name for name in get_args(MistakeName) if name not in known]
+    reason = "this request, or numbers of this kind, leave nothing to try it on"
+    return [Untried(mistakes=names, reason=reason)] if names else []
 
 
 def order_diagnosis(fits: Sequence[OrderFit], untried: Sequence[Untried]) -> Diagnosis:

@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import Field
 
+from app.audit.wording import count_of
 from app.schemas.diagnosis import Diagnosis, Explanation, MistakeName, Verdict
 from app.schemas.response import OmitEmpty, OmitNone, ResponseModel
 
@@ -36,6 +37,8 @@ class FileExplanation(ResponseModel):
     """What was estimated lies between these on every line; absent where nothing was."""
     lines: int
     """Lines whose numbers they change."""
+    unchecked: OmitEmpty[int] = 0
+    """Lines that are right and on which they were not tried, so that nothing is known."""
     largest_difference: float
     """Of any number of these lines."""
 
@@ -114,12 +117,14 @@ def _tested(
 ) -> tuple[FileExplanation, int, float]:
     """On how many lines it fails, and the logarithm of how probable it is to fit by chance."""
     low, high = 0.0, math.inf
-    missing = changed = 0
+    missing = changed = unchecked = 0
     chance = worst = 0.0
     for line in lines:
         found = _explains(candidate, line)
         if found is None:
-            missing += not _leaves(candidate, line)
+            is_unchecked = _is_unchecked(candidate, line)
+            unchecked += is_unchecked
+            missing += not (is_unchecked or _leaves(candidate, line))
             continue
         span = found.estimate_range
         if span is not None and max(low, span[0]) > min(high, span[1]):
@@ -136,6 +141,7 @@ def _tested(
         about=candidate.first.about,
         estimate_range=None if math.isinf(high) else (low, high),
         lines=changed,
+        unchecked=unchecked,
         largest_difference=worst,
     )
     return explanation, missing, chance
@@ -156,6 +162,12 @@ def _leaves(candidate: _Candidate, line: Diagnosis) -> bool:
     return line.verdict == "agree" and _are_possible(candidate.names, line)
 
 
+def _is_unchecked(candidate: _Candidate, line: Diagnosis) -> bool:
+    """Whether a line that is right was not compared with these mistakes."""
+    untried = {name for one in line.untried for name in one.mistakes}
+    return line.verdict == "agree" and not untried.isdisjoint(candidate.names)
+
+
 def _are_possible(names: frozenset[MistakeName], line: Diagnosis) -> bool:
     """Whether these mistakes could have been made there without a trace."""
     traceless = {name for one in line.explanations for name in one.mistakes}
@@ -173,7 +185,9 @@ def _summary(
     names = [" and ".join(one.mistakes) for one in shown]
     if verdict == "explained":
         more = f"; as well as {', or '.join(names[1:])}" if len(names) > 1 else ""
-        return f"{names[0]} explains every line{more}"
+        unchecked = shown[0].unchecked
+        but = f" but {count_of(unchecked, 'line')} where it was not tried" if unchecked else ""
+        return f"{names[0]} explains every line{but}{more}"
     if verdict == "undetermined":
         return f"{', or '.join(names)} would fit, but random numbers would be fitted as easily"
     if not partial:

@@ -305,6 +305,21 @@ def test_numbers_that_are_right_agree(pairs: dict[str, Pair]) -> None:
             assert found.summary.startswith("they agree")
 
 
+def test_only_what_was_computed_is_unaffected(llama: Pair) -> None:
+    """What cannot be made of token ids, or of numbers of this kind, is untried."""
+    parts = llama.parts()
+    found = llama.diagnose(
+        {"probabilities": [math.exp(one) for one in totals(right(llama))]},
+        context=parts[0][0],
+        candidates=[answer for _, answer in parts],
+    )
+    untried = {name for one in found.untried for name in one.mistakes}
+    assert found.verdict == "agree"
+    assert {"template_added", "other_split", "space_missing", "base_2", "negated"} <= untried
+    assert not untried & {*found.unaffected}
+    assert {"bos_missing", "end_missing"} <= {*found.unaffected}
+
+
 def test_lists_and_probabilities_are_diagnosed(llama: Pair) -> None:
     """The same mistakes in other forms."""
     unshifted = [llama.other.unshifted(*part) for part in llama.parts()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.cli.diagnose.aggregate import diagnose_file
-from app.schemas.diagnosis import Diagnosis, Explanation, MistakeName, Verdict
+from app.schemas.diagnosis import Diagnosis, Explanation, MistakeName, Untried, Verdict
 
 
 def explanation(*names: MistakeName, span: tuple[float, float] | None = None) -> Explanation:
@@ -22,7 +22,9 @@ def explanation(*names: MistakeName, span: tuple[float, float] | None = None) ->
     )
 
 
-def line(verdict: Verdict, *found: Explanation, unaffected: Any = ()) -> Diagnosis:
+def line(
+    verdict: Verdict, *found: Explanation, unaffected: Any = (), untried: Any = ()
+) -> Diagnosis:
     return Diagnosis(
         verdict=verdict,
         summary="",
@@ -30,6 +32,7 @@ def line(verdict: Verdict, *found: Explanation, unaffected: Any = ()) -> Diagnos
         tried=9,
         explanations=list(found),
         unaffected=list(unaffected),
+        untried=[Untried(mistakes=[name], reason="words") for name in untried],
     )
 
 
@@ -61,6 +64,15 @@ def test_a_line_that_a_mistake_leaves_alone_does_not_refute_it() -> None:
     mean = line("explained", explanation("mean"))
     assert diagnose_file([mean, line("agree", unaffected=["mean"])], 0).verdict == "explained"
     assert diagnose_file([mean, line("agree")], 0).verdict == "none"
+
+
+def test_a_right_line_on_which_it_was_not_tried_is_counted() -> None:
+    """It neither refutes the mistake nor is it explained; a wrong line does refute it."""
+    wrong = line("explained", explanation("bos_added"))
+    found = diagnose_file([wrong, line("agree", untried=["bos_added"])], 0)
+    assert (found.verdict, found.explanations[0].unchecked) == ("explained", 1)
+    assert "but 1 line where it was not tried" in found.summary
+    assert diagnose_file([wrong, line("none", untried=["bos_added"])], 0).verdict == "none"
 
 
 def test_of_a_pair_one_may_show_alone() -> None:
