@@ -52,9 +52,14 @@ class Explanation(ResponseModel):
     fits: bool
     """No number is farther away than its tolerance."""
     estimate: OmitNone[float] = None
-    """What had to be estimated: a temperature, a k, a number of tokens; absent where nothing."""
+    """What had to be estimated: a temperature; of a softmax over some tokens their number; of
+    ``truncated`` the tokens that were kept, of the context, of all or of each candidate as
+    ``about`` has it. Absent where nothing."""
+    estimates: OmitEmpty[dict[MistakeName, float]] = Field(default_factory=dict)
+    """Of two mistakes each of which has one: both, by name; ``estimate`` is the temperature,
+    or else that of the first."""
     estimate_range: OmitNone[tuple[float, float]] = None
-    """The values that fit as well, least and largest."""
+    """The values in place of ``estimate`` that fit as well, least and largest."""
     largest_difference: float
     """Of a reported number from what the mistake makes, in the unit of the reported; of an order,
     the nats by which its worst misplaced pair contradicts it."""
@@ -67,6 +72,20 @@ class Explanation(ResponseModel):
     chance: OmitNone[float] = None
     """About how many of the explanations of this kind that were tried would fit random numbers of
     the same size and digits. Absent where it does not fit."""
+
+
+class FittingMistakes(ResponseModel):
+    """Mistakes that fit as well, in short."""
+
+    mistakes: list[MistakeName]
+    """One, or two at once."""
+    estimate_range: OmitNone[tuple[float, float]] = None
+    """Of all ways in which they fit: the least and the largest value; absent where nothing was
+    estimated."""
+    largest_difference: float
+    """Of the way that comes nearest."""
+    chance: OmitNone[float] = None
+    """As of an explanation."""
 
 
 class Untried(ResponseModel):
@@ -94,6 +113,9 @@ class Diagnosis(ResponseModel):
     explanations: OmitEmpty[list[Explanation]] = Field(default_factory=list)
     """What fits, best first: several where the numbers cannot tell them apart. Beside ``agree``:
     what would have made the same numbers, within the digits."""
+    also_fitting: OmitEmpty[list[FittingMistakes]] = Field(default_factory=list)
+    """Whatever else fits, by the names of the mistakes: beyond the first explanations, or too
+    easily to be believed."""
     closest: OmitEmpty[list[Explanation]] = Field(default_factory=list)
     """What comes nearest where nothing fits, nearest first."""
     as_reported: OmitNone[Explanation] = None

@@ -10,7 +10,14 @@ from app.audit.diagnosis.mistakes import Mistake
 from app.audit.diagnosis.order import OrderFit, log_chance
 from app.audit.diagnosis.search import Finding
 from app.audit.wording import count_of
-from app.schemas.diagnosis import Diagnosis, Explanation, MistakeName, Untried, Verdict
+from app.schemas.diagnosis import (
+    Diagnosis,
+    Explanation,
+    FittingMistakes,
+    MistakeName,
+    Untried,
+    Verdict,
+)
 from app.schemas.reported import Claim
 
 SHOWN = 8
@@ -67,6 +74,7 @@ def number_diagnosis(
         numbers=numbers,
         tried=tried,
         explanations=explanations,
+        also_fitting=_in_short([explained(one) for one in fitting], explanations),
         closest=closest,
         as_reported=None if right is None else explained(right),
         unaffected=list(unaffected),
@@ -146,6 +154,7 @@ def order_diagnosis(fits: Sequence[OrderFit], untried: Sequence[Untried]) -> Dia
         numbers=len(right.order),
         tried=len(fits),
         explanations=explanations,
+        also_fitting=_in_short([_order_explained(one, chance) for one in fitting], explanations),
         closest=closest,
         as_reported=_order_explained(right, chance),
         untried=list(untried),
@@ -167,6 +176,7 @@ def explained(one: Finding) -> Explanation:
         about="; ".join(words) or "as it should be",
         fits=one.fit.fits,
         estimate=one.estimate,
+        estimates=_estimates(one),
         estimate_range=one.estimate_range,
         largest_difference=one.fit.difference,
         tolerance=one.fit.tolerance,
@@ -186,6 +196,44 @@ def _order_explained(one: OrderFit, chance: float) -> Explanation:
         candidate=one.candidate,
         chance=min(1.0, math.exp(chance)) if one.fits and one.mistakes else None,
     )
+
+
+def _estimates(one: Finding) -> dict[MistakeName, float]:
+    """By name, of mistakes that have one each; none where only one of them has."""
+    found: dict[MistakeName, float] = {}
+    for mistake in one.mistakes:
+        value = one.estimate if mistake.continuous else mistake.estimate
+        if value is not None:
+            found[mistake.name] = value
+    return found if len(found) > 1 else {}
+
+
+def _in_short(
+    fitting: Sequence[Explanation], shown: Sequence[Explanation]
+) -> list[FittingMistakes]:
+    """Those that fit and are not shown, each set of names once."""
+    found: dict[frozenset[MistakeName], FittingMistakes] = {}
+    for one in fitting:
+        if one in shown:
+            continue
+        value = None if one.estimate is None else (one.estimate, one.estimate)
+        span = one.estimate_range or value
+        known = found.get(frozenset(one.mistakes))
+        if known is None:
+            found[frozenset(one.mistakes)] = FittingMistakes(
+                mistakes=one.mistakes,
+                estimate_range=span,
+                largest_difference=one.largest_difference,
+                chance=one.chance,
+            )
+            continue
+        nearest = min(known.largest_difference, one.largest_difference)
+        if span is not None and known.estimate_range is not None:
+            low, high = known.estimate_range
+            span = min(low, span[0]), max(high, span[1])
+        changed = {"largest_difference": nearest, "estimate_range": span}
+        found[frozenset(one.mistakes)] = known.model_copy(update=changed)
+    return list(found.values())
 
 
 def _simplest(fitting: Sequence[Finding]) -> list[Finding]:

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import Field
 
 from app.audit.wording import count_of
-from app.schemas.diagnosis import Diagnosis, Explanation, MistakeName, Verdict
+from app.schemas.diagnosis import Diagnosis, Explanation, FittingMistakes, MistakeName, Verdict
 from app.schemas.response import OmitEmpty, OmitNone, ResponseModel
 
 CHANCE: Final = 0.05
@@ -72,7 +72,7 @@ class _Candidate:
     """Mistakes that explain some line."""
 
     names: frozenset[MistakeName]
-    first: Explanation
+    first: Explanation | FittingMistakes
 
 
 def diagnose_file(lines: Sequence[Diagnosis], failed: int) -> FileDiagnosis:
@@ -106,9 +106,12 @@ def _candidates(lines: Sequence[Diagnosis]) -> list[_Candidate]:
     for line in lines:
         if line.verdict == "agree":
             continue
-        for one in line.explanations:
+        for one in _fitting(line):
             names = frozenset(one.mistakes)
-            found.setdefault(names, _Candidate(names, one))
+            known = found.get(names)
+            # Words are better than names alone.
+            if known is None or not isinstance(known.first, Explanation):
+                found[names] = _Candidate(names, one)
     return list(found.values())
 
 
@@ -120,16 +123,13 @@ def _tested(
     missing = changed = unchecked = 0
     chance = worst = 0.0
     for line in lines:
-        found = _explains(candidate, line)
+        found = _explains(candidate, line, low, high)
         if found is None:
             is_unchecked = _is_unchecked(candidate, line)
             unchecked += is_unchecked
             missing += not (is_unchecked or _leaves(candidate, line))
             continue
         span = found.estimate_range
-        if span is not None and max(low, span[0]) > min(high, span[1]):
-            missing += 1
-            continue
         if span is not None:
             low, high = max(low, span[0]), min(high, span[1])
         if line.verdict != "agree":
@@ -138,7 +138,7 @@ def _tested(
             chance += math.log(max(found.chance or 1.0, 1e-300))
     explanation = FileExplanation(
         mistakes=candidate.first.mistakes,
-        about=candidate.first.about,
+        about=_about(candidate.first),
         estimate_range=None if math.isinf(high) else (low, high),
         lines=changed,
         unchecked=unchecked,
@@ -147,10 +147,24 @@ def _tested(
     return explanation, missing, chance
 
 
-def _explains(candidate: _Candidate, line: Diagnosis) -> Explanation | None:
-    """The explanation of a line that is made of these mistakes, or of those of them that change
-    anything there."""
-    for one in line.explanations:
+def _fitting(line: Diagnosis) -> list[Explanation | FittingMistakes]:
+    """Whatever fits there, shown in full or in short."""
+    return [*line.explanations, *line.also_fitting]
+
+
+def _about(one: Explanation | FittingMistakes) -> str:
+    return one.about if isinstance(one, Explanation) else " and ".join(one.mistakes)
+
+
+def _explains(
+    candidate: _Candidate, line: Diagnosis, low: float, high: float
+) -> Explanation | FittingMistakes | None:
+    """What fits a line and is made of these mistakes, or of those of them that change anything
+    there, with an estimate between these."""
+    for one in _fitting(line):
+        span = one.estimate_range
+        if span is not None and max(low, span[0]) > min(high, span[1]):
+            continue
         names = frozenset(one.mistakes)
         if names <= candidate.names and _are_possible(candidate.names - names, line):
             return one
@@ -170,7 +184,7 @@ def _is_unchecked(candidate: _Candidate, line: Diagnosis) -> bool:
 
 def _are_possible(names: frozenset[MistakeName], line: Diagnosis) -> bool:
     """Whether these mistakes could have been made there without a trace."""
-    traceless = {name for one in line.explanations for name in one.mistakes}
+    traceless = {name for one in _fitting(line) for name in one.mistakes}
     if line.verdict != "agree":
         traceless = set()
     return names <= ALWAYS_POSSIBLE | traceless | {*line.unaffected}

@@ -83,7 +83,8 @@ def diagnose_command(args: dict[str, Any]) -> int:
     path = None if args["input"] == "-" else Path(args["input"])
     source = Source(path, "jsonl")
     try:
-        fields = {**QUICK, **request_fields(args, AuditRequest)}
+        # Whoever waits for one answer goes before a file.
+        fields = {"priority": "bulk", **QUICK, **request_fields(args, AuditRequest)}
     except ValueError as error:
         return fail(error, 2)
     # What cannot be read should be told of before a model is loaded.

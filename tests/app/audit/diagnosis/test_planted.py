@@ -275,6 +275,24 @@ def test_two_mistakes_in_what_was_fed_are_named(llama: Pair, gemma: Pair) -> Non
     assert set(first(cut)) == {"bos_added", "truncated"}
 
 
+def test_two_estimates_are_both_told(llama: Pair) -> None:
+    """Of a temperature, and of what the context was cut to."""
+    parts = [(before[-8:], answer) for before, answer in llama.parts()]
+    numbers = totals([llama.other.logprobs(before, answer, 0.8) for before, answer in parts])
+    best = llama.diagnose({"totals": numbers}).explanations[0]
+    assert set(best.mistakes) == {"temperature", "truncated"}
+    assert best.estimates == {"temperature": pytest.approx(0.8, abs=1e-4), "truncated": 8}
+    assert best.estimate == best.estimates["temperature"]
+
+
+def test_whatever_fits_is_named(llama: Pair) -> None:
+    """However much it is: what is not shown in full is named in short."""
+    found = llama.diagnose({"totals": [None, -4.0, None, None], "decimals": 0})
+    short = [frozenset(one.mistakes) for one in found.also_fitting]
+    assert len(found.explanations) == 8 and short
+    assert len(set(short)) == len(short)
+
+
 def test_bfloat16_is_told_from_mistakes(llama: Pair, tiny_folder: TinyFolder) -> None:
     """What its forward pass gives is noise, and what is wrong beside that is named with it."""
     rough = Pair(llama.client, OtherSystem(tiny_folder("llama"), torch.bfloat16))

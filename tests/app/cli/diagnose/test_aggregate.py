@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from app.cli.diagnose.aggregate import diagnose_file
-from app.schemas.diagnosis import Diagnosis, Explanation, MistakeName, Untried, Verdict
+from app.schemas.diagnosis import (
+    Diagnosis,
+    Explanation,
+    FittingMistakes,
+    MistakeName,
+    Untried,
+    Verdict,
+)
 
 
 def explanation(*names: MistakeName, span: tuple[float, float] | None = None) -> Explanation:
@@ -83,6 +90,17 @@ def test_of_a_pair_one_may_show_alone() -> None:
     assert found.verdict == "explained"
     assert {*found.explanations[0].mistakes} == {"mean", "base_2"}
     assert diagnose_file([both, line("explained", explanation("base_2"))], 0).verdict == "none"
+
+
+def test_what_a_line_shows_in_short_counts() -> None:
+    """A mistake that is not among the first explanations of a line fits it all the same."""
+    short = FittingMistakes(mistakes=["mean"], largest_difference=1e-6, chance=1e-4)
+    full = line("explained", explanation("base_2"))
+    many = full.model_copy(update={"also_fitting": [short]})
+    found = diagnose_file([many, line("explained", explanation("mean"))], 0)
+    assert (found.verdict, found.explanations[0].mistakes) == ("explained", ["mean"])
+    assert found.explanations[0].about == "words"
+    assert found.explanations[0].lines == 2
 
 
 def test_estimates_have_to_agree() -> None:

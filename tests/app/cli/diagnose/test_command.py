@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from app.client import Client
+from app.schemas.audit import AuditRequest
+from app.schemas.audit_response import AuditResponse
 from tests.app.calls import log
 from tests.app.cli.command_line import answer_locally, field_error, printed
 from tests.app.fake_engine import FakeEngine
@@ -45,6 +48,24 @@ def test_numbers_that_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found[0]["id"] == "a"
     assert found[0]["diagnosis"]["verdict"] == "agree"
     assert found[2]["file"]["verdict"] == "agree"
+
+
+def test_a_file_waits_for_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its requests are bulk unless a flag or the line says otherwise."""
+    asked: list[str] = []
+    audit = Client.audit
+
+    def seen(self: Client, request: AuditRequest) -> AuditResponse:
+        asked.append(request.priority)
+        return audit(self, request)
+
+    monkeypatch.setattr(Client, "audit", seen)
+    name = lines(tmp_path, record(1), record(1, priority="interactive"))
+    diagnosed(capsys, name, "--concurrency", "1", status=0)
+    diagnosed(capsys, name, "--concurrency", "1", "--priority", "interactive", status=0)
+    assert asked == ["bulk", *["interactive"] * 3]
 
 
 def test_a_mistake_in_every_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
