@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.audit.diagnosis.comparison import Comparison
+from app.audit.diagnosis.inputs import LENGTHS
 from app.audit.diagnosis.mistakes import Mistake, Setting, mistakes, of_two_in_one_input
 from app.audit.diagnosis.order import order_fits
 from app.audit.diagnosis.questions import (
@@ -136,6 +137,10 @@ class DiagnosisService:
             if search.tokens > MAX_ESTIMATED_TOKENS:
                 words = f"together with another mistake: {search.tokens} tokens are too many"
                 untried.append(Untried(mistakes=["temperature"], reason=words))
+            words = (
+                f"to another length than the usual ones ({', '.join(map(str, LENGTHS[:4]))}, ...)"
+            )
+            untried.append(Untried(mistakes=["truncated"], reason=words))
         numbers = len(search.numbers)
         if numbers < 2:
             words = "a temperature is estimated from one number, and needs another to be checked"

@@ -138,7 +138,7 @@ def _told(lines: Iterator[LineDiagnosis], as_json: bool) -> int:
     shows_table = page.is_terminal and not as_json
     kept: list[LineDiagnosis] = []
     for one in lines:
-        kept.append(one)
+        kept.append(one.in_short())
         if not shows_table:
             sys.stdout.write(f"{one.as_json()}\n")
             sys.stdout.flush()

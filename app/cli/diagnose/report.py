@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.audit.wording import count_of
@@ -36,6 +36,17 @@ class LineDiagnosis:
     line: int
     name: dict[str, Any]
     found: Diagnosis | ClientError
+
+    def in_short(self) -> LineDiagnosis:
+        """What the table and the verdict on the file are made of, without the rest."""
+        if isinstance(self.found, ClientError):
+            return self
+        kept = {
+            "summary": "",
+            "closest": self.found.closest[:1],
+            "untried": [one.model_copy(update={"reason": ""}) for one in self.found.untried],
+        }
+        return replace(self, found=self.found.model_copy(update=kept))
 
     def as_json(self) -> str:
         """One line of JSON, without the line's end."""

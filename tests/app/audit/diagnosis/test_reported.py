@@ -76,6 +76,8 @@ async def test_more_is_asked_only_where_nothing_fits() -> None:
     await audit(agreeing, reported={"totals": TOTALS})
     answer = await audit(failing, reported={"totals": [-7.123456, -9.654321]})
     assert answer["diagnosis"]["verdict"] == "none"
+    reasons = {tuple(one["mistakes"]): one["reason"] for one in answer["diagnosis"]["untried"]}
+    assert "another length than the usual ones" in reasons[("truncated",)]
     assert len(failing.queries) > len(agreeing.queries)
 
 

@@ -36,6 +36,22 @@ def test_wrong_lines_are_shown_and_the_others_counted() -> None:
     assert "mean: 1 line (words)" in text
 
 
+def test_what_is_kept_of_a_line_gives_the_same_report() -> None:
+    """Only the nearest of what does not fit is kept, and no reasons."""
+    near = [explanation(name) for name in ("mean", "base_2", "negated")]
+    none = line("none", untried=["truncated"]).model_copy(update={"closest": near})
+    found = [
+        LineDiagnosis(1, {}, none),
+        LineDiagnosis(2, {}, line("explained", explanation("mean"))),
+        LineDiagnosis(3, {}, line("agree", untried=["mean"])),
+    ]
+    short = [one.in_short() for one in found]
+    assert printed(*short) == printed(*found)
+    assert isinstance(short[0].found, Diagnosis)
+    assert short[0].found.closest == near[:1]
+    assert short[0].found.untried[0].reason == ""
+
+
 def test_lines_that_are_all_right_are_shown() -> None:
     """Nothing is hidden where nothing is wrong."""
     text = printed(LineDiagnosis(1, {"id": "a"}, line("agree")))
