@@ -71,7 +71,7 @@ class Explanation(ResponseModel):
     """Place of the token in its list; absent where there are no lists."""
     chance: OmitNone[float] = None
     """About how many of the explanations of this kind that were tried would fit random numbers of
-    the same size and digits. Absent where it does not fit."""
+    the same size and digits, as far from the right ones as the reported are. Absent where it does not fit."""
 
 
 class FittingMistakes(ResponseModel):
@@ -102,8 +102,9 @@ class Diagnosis(ResponseModel):
 
     verdict: Verdict
     """``agree``: they are right, within their digits and numeric error. ``explained``: what is in
-    ``explanations`` reproduces them. ``undetermined``: something does, but would fit random numbers
-    as easily. ``none``: none of these."""
+    ``explanations`` reproduces them. ``undetermined``: they may be
+    right, or something reproduces them, but random numbers would fit as easily, or there are too
+    few to tell a mistake from low precision. ``none``: none of these."""
     summary: str
     """The same in words."""
     numbers: int

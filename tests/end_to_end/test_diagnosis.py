@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.real_model, pytest.mark.process]
 
 CONTEXT = "The capital of France is"
 CANDIDATES = [" Paris", " London", " a small town"]
+LONGER = [" Paris, and it is a large city", " London, or so they say", " a small town"]
 QUESTION, ANSWERS = "What is the capital of France?", ["Paris", "London"]
 QUICK = {"max_tokens": 1, "num_beams": 1, "max_expansions": 1, "pairs": []}
 
@@ -42,8 +43,9 @@ def test_the_default_models_numbers_are_diagnosed(
     warm = [round(one, 3) for one in totals([other.logprobs(*p, 0.7) for p in parts])]
     assert first(real_server, {"totals": warm}) == ["temperature"]
     rough = OtherSystem(real_folder, torch.bfloat16)
-    noisy = [rough.logprobs(*p) for p in parts]
-    assert first(real_server, {"token_logprobs": noisy}) == ["bf16_noise"]
+    longer = [(other.ids(CONTEXT), other.answer(CONTEXT, one)) for one in LONGER]
+    noisy = {"token_logprobs": [rough.logprobs(*p) for p in longer]}
+    assert first(real_server, noisy, candidates=LONGER) == ["bf16_noise"]
 
 
 def test_a_forgotten_template_is_named(other: OtherSystem, real_server: LiveServer) -> None:

@@ -24,6 +24,16 @@ rounds 2^16 times as finely. Of twelve models the movement was 10,000 to 25,000 
 mean square itself, and seldom four times that. Tokens move independently of each other: n of them
 by the square root of n times as much."""
 
+BF16_USUAL = (0.04, 0.8)
+"""What the root mean square of such movements may be, in 2^16 errors of float32: 0.15 to 0.38 of
+twelve models, and more or less than that by chance and in small models."""
+
+BF16_BIAS = 4.0
+"""By so many of its standard errors their mean may differ from 0: rounding goes either way."""
+
+BF16_NUMBERS = 8
+"""So many numbers are needed to tell bfloat16 from what merely comes near."""
+
 LEAST = 1e-300
 """A tolerance at least: a number may have more decimals than a float can tell."""
 
@@ -62,6 +72,7 @@ class Fit:
         worst: that number.
         odds: natural logarithms of how probable it is for each number to be met by chance.
         values: what the recipe makes of each number.
+        is_noise: what is left is spread as rounding spreads it; True where none is allowed for.
     """
 
     excess: float
@@ -70,11 +81,12 @@ class Fit:
     worst: ReportedNumber
     odds: tuple[float, ...]
     values: tuple[float, ...]
+    is_noise: bool = True
 
     @property
     def fits(self) -> bool:
         """No number is farther away than its tolerance."""
-        return self.excess <= 1.0
+        return self.excess <= 1.0 and self.is_noise
 
     def log_chance(self, parameters: int) -> float:
         """Logarithm of how probable a fit by chance is; so many numbers went into estimates."""
@@ -89,6 +101,10 @@ class Comparison:
         scored: indices of the candidates that could be scored.
         numeric_error: largest and root mean square error of a token's log-probability here, if
             they are known.
+
+    Attributes:
+        numbers: that were reported.
+        is_noise_known: the error was measured, so that bfloat16's can be told from it.
     """
 
     def __init__(
@@ -101,6 +117,8 @@ class Comparison:
         largest, usual = numeric_error or UNKNOWN_ERROR
         self._token_error = TOKEN_ERRORS * largest
         self._noise = BF16_NOISE * usual
+        self._distance = math.inf
+        self.is_noise_known = numeric_error is not None
         self._lengths: dict[int, int] = {}
         self._kept: dict[object, _Kept] = {}
         found: list[tuple[int, int | None, float]] = []
@@ -120,8 +138,19 @@ class Comparison:
             math.fsum(map(abs, values)) / max(1, len(values)),
         )
 
+    def centre(self, right: Fit) -> None:
+        """Take random numbers to be about as far from the right ones as the reported are: whatever
+        is small beside the numbers themselves is near those of many mistakes."""
+        gaps = [one.value - made for one, made in zip(self.numbers, right.values, strict=True)]
+        self._distance = 2 * math.sqrt(3 * math.fsum(gap * gap for gap in gaps) / len(gaps))
+
     def fit(
-        self, recipe: Recipe, paths: Sequence[PathRows | None], *, noisy: bool = False
+        self,
+        recipe: Recipe,
+        paths: Sequence[PathRows | None],
+        *,
+        noisy: bool = False,
+        centred: bool = True,
     ) -> Fit | None:
         """How near the recipe comes; None where it makes no such numbers.
 
@@ -129,13 +158,15 @@ class Comparison:
             recipe: what makes numbers.
             paths: of the recipe's input.
             noisy: whether the other system computed in bfloat16.
+            centred: whether random numbers are taken to be around the right ones, once they are
+                known, or anywhere in the range of the reported.
         """
         made = self._made(recipe, paths, independent=noisy)
         if made is None or not self.numbers:
             return None
         error = self._noise if noisy else self._token_error
         worst: tuple[float, float, float, ReportedNumber] | None = None
-        odds = []
+        odds, left = [], []
         for one in self.numbers:
             number = made[(one.candidate, one.token)]
             tolerance = one.half_unit + number.error * error + abs(number.value) * SUMMING
@@ -146,15 +177,17 @@ class Comparison:
             excess = difference / tolerance
             if worst is None or excess > worst[0]:
                 worst = excess, difference, tolerance, one
-            odds.append(self._odds(one, tolerance))
+            odds.append(self._odds(one, tolerance, self._distance if centred else math.inf))
+            left.append((one.value - number.value) / tolerance)
         if worst is None:
             return None
         values = tuple(made[(one.candidate, one.token)].value for one in self.numbers)
-        return Fit(*worst, tuple(odds), values)
+        return Fit(*worst, tuple(odds), values, not noisy or _is_noise(left))
 
-    def _odds(self, one: ReportedNumber, tolerance: float) -> float:
+    def _odds(self, one: ReportedNumber, tolerance: float, distance: float) -> float:
         """Logarithm of the part of the range of such numbers that is within the tolerance."""
         spread = 2 * one.value if self._kind == "probabilities" else self._spread
+        spread = min(spread, distance)
         return math.log(min(1.0, 2 * tolerance / spread)) if spread > 2 * tolerance else 0.0
 
     def _made(
@@ -190,6 +223,19 @@ class Comparison:
         if len(self._kept) < KEPT:
             self._kept[key] = _Kept(paths, tokens)
         return tokens
+
+
+def _is_noise(left: Sequence[float]) -> bool:
+    """Whether what is left of numbers, in tolerances, is what bfloat16 leaves: about as large, and
+    on either side. Of one or two numbers nothing is known of that."""
+    if len(left) <= 2:
+        return True
+    count = len(left)
+    mean = math.fsum(left) / count
+    usual = math.sqrt(math.fsum(one * one for one in left) / count)
+    spread = math.sqrt(math.fsum((one - mean) ** 2 for one in left) / (count - 1))
+    low, high = (one * 2.0**16 / BF16_NOISE for one in BF16_USUAL)
+    return low <= usual <= high and abs(mean) <= BF16_BIAS * spread / math.sqrt(count)
 
 
 @dataclass(frozen=True, slots=True)

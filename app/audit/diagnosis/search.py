@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from app.audit.diagnosis.comparison import Comparison, Fit
+from app.audit.diagnosis.comparison import BF16_NUMBERS, Comparison, Fit
 from app.audit.diagnosis.mistakes import Continuous, Mistake, goes_with
 from app.audit.diagnosis.recipe import Recipe
 from app.audit.diagnosis.rows import SPAN, TEMPERATURES, PathRows
@@ -25,6 +25,8 @@ HOPELESS_AFTER = 8
 """Of them, before an interval is given up in which nothing can fit."""
 
 NUMBER = re.compile(r"\d+")
+NEAR_ONE = 0.005
+"""A temperature that is nearer to 1 than that is none that anybody sets."""
 
 MAX_ESTIMATED_TOKENS = 128
 """Scored tokens up to which a temperature is estimated together with another mistake."""
@@ -98,13 +100,21 @@ class Search:
         return self._found((*self._pairs(mistakes), *given))
 
     def noisy(self, mistakes: Sequence[Mistake]) -> list[Finding]:
-        """bfloat16, alone and with each mistake for which nothing is fitted."""
+        """bfloat16, alone and, of many numbers, with each mistake for which nothing is fitted;
+        nothing where this server's own error is not known."""
+        if not self._comparison.is_noise_known:
+            return []
         fixed = [(one,) for one in mistakes if not one.parameters]
+        if len(self.numbers) < BF16_NUMBERS:
+            fixed = []
         return [*self._found([()], is_noisy=True), *self._found(fixed, is_noisy=True)]
 
     def right(self) -> Finding | None:
         """The comparison without a mistake."""
-        return self._finding((), is_noisy=False)
+        found = self._finding((), is_noisy=False)
+        if found is not None:
+            self._comparison.centre(found.fit)
+        return found
 
     def _pairs(self, mistakes: Sequence[Mistake]) -> Iterator[tuple[Mistake, ...]]:
         for place, one in enumerate(mistakes):
@@ -142,7 +152,8 @@ class Search:
         self.tried += 1
 
         def fit(made: Recipe) -> Fit | None:
-            return self._comparison.fit(made, paths, noisy=is_noisy)
+            is_right = not mistakes
+            return self._comparison.fit(made, paths, noisy=is_noisy, centred=not is_right)
 
         if continuous is not None:
             return self._estimated(mistakes, recipe, continuous, parameters, fit)
@@ -181,10 +192,10 @@ class Search:
 
 
 def _is_no_mistake(one: Finding) -> bool:
-    """Whether the temperature that was estimated may as well be 1."""
+    """Whether the temperature that was estimated is about 1, or may as well be."""
     span = one.estimate_range
     is_temperature = any(mistake.continuous for mistake in one.mistakes)
-    return is_temperature and span is not None and span[0] <= 1.0 <= span[1]
+    return is_temperature and span is not None and span[0] - NEAR_ONE <= 1.0 <= span[1] + NEAR_ONE
 
 
 def minimum(at: Callable[[float], Fit | None]) -> tuple[float, Fit] | None:

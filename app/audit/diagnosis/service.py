@@ -48,6 +48,13 @@ def check_reported(reported: Reported, candidates: int) -> None:
     count = len(getattr(reported, reported.kind))
     if count != candidates:
         raise InvalidQuery(f"{count} of them for {candidates} candidates", place)
+    there = [one for one in reported.probabilities or () if one is not None]
+    if there and reported.decimals is None and all(one in (0.0, 1.0) for one in there):
+        words = (
+            "none shows a decimal: say what they were rounded to in decimals, or report logarithms "
+            "where exp of them was too small for a number"
+        )
+        raise InvalidQuery(words, place)
 
 
 class DiagnosisService:
@@ -134,6 +141,9 @@ class DiagnosisService:
             search.inputs += rows[known:]
             paired = of_two_in_one_input(more.inputs)
             together = await self._blocking(lambda: self._together(search, applying, paired))
+            if self._info.numeric_error is None:
+                words = "how exact this server's own numbers are was not measured"
+                untried.append(Untried(mistakes=["bf16_noise"], reason=words))
             if search.tokens > MAX_ESTIMATED_TOKENS:
                 words = f"together with another mistake: {search.tokens} tokens are too many"
                 untried.append(Untried(mistakes=["temperature"], reason=words))

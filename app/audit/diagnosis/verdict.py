@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import get_args
 
+from app.audit.diagnosis.comparison import BF16_NUMBERS
 from app.audit.diagnosis.mistakes import Mistake
 from app.audit.diagnosis.order import OrderFit, log_chance
 from app.audit.diagnosis.search import Finding
@@ -25,6 +26,10 @@ SHOWN = 8
 
 CHANCE = 0.05
 """Above it, what fits would fit random numbers too easily to be believed."""
+
+WORSE = 5.0
+"""By so many tolerances numbers have to be wrong before something is estimated of them: whatever
+has a value to be fitted comes nearer than what has none."""
 
 SAME = 1e-9
 """Relative: numbers as near as that are the same."""
@@ -58,11 +63,12 @@ def number_diagnosis(
     nearest = sorted(others, key=lambda one: one.fit.difference)
     verdict: Verdict
     if right is not None and right.fit.fits:
-        verdict, shown, nearest = "agree", fitting, []
+        is_credible = right.fit.log_chance(0) <= math.log(CHANCE)
+        verdict, shown, nearest = "agree" if is_credible else "undetermined", fitting, []
     else:
         if not fitting:
             fitting = _simplest([one for one in together if one.fit.fits])
-        credible = [one for one in fitting if one.log_chance <= math.log(CHANCE)]
+        credible = [one for one in fitting if _is_credible(one, right, numbers)]
         shown = credible or fitting
         verdict = "explained" if credible else "undetermined" if shown else "none"
         nearest = [] if shown else nearest
@@ -70,7 +76,8 @@ def number_diagnosis(
     closest = [explained(one) for one in nearest[:SHOWN]]
     return Diagnosis(
         verdict=verdict,
-        summary=_summary(verdict, explanations, closest, len(shown), numbers),
+        summary=_near(verdict, right, shown)
+        or _summary(verdict, explanations, closest, len(shown), numbers),
         numbers=numbers,
         tried=tried,
         explanations=explanations,
@@ -242,6 +249,32 @@ def _simplest(fitting: Sequence[Finding]) -> list[Finding]:
     is_noise_enough = any(one.is_noisy and not one.mistakes for one in fitting)
     kept = [one for one in fitting if not (is_noise_enough and one.is_noisy and one.mistakes)]
     return sorted(kept, key=lambda one: (one.log_chance, one.parameters, one.fit.excess))
+
+
+def _is_credible(one: Finding, right: Finding | None, numbers: int) -> bool:
+    """Whether it is told from chance, and from being right."""
+    if one.is_noisy and numbers < BF16_NUMBERS:
+        return False
+    if one.parameters and right is not None and right.fit.excess < WORSE:
+        return False
+    return one.log_chance <= math.log(CHANCE)
+
+
+def _near(verdict: Verdict, right: Finding | None, shown: Sequence[Finding]) -> str | None:
+    """In words, where what cannot be told is whether the numbers are right; None elsewhere."""
+    if verdict != "undetermined" or right is None:
+        return None
+    if right.fit.fits:
+        return (
+            "they agree, but numbers with so few digits would by chance as well: give more "
+            "candidates, or more digits"
+        )
+    if any(one.is_noisy and not one.mistakes for one in shown):
+        return (
+            f"right within {right.fit.difference:.4g}, as low precision would give: too few "
+            "numbers to tell it from a mistake"
+        )
+    return None
 
 
 def _is_same(one: Finding, other: Finding) -> bool:
