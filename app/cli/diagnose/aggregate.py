@@ -81,6 +81,11 @@ def diagnose_file(lines: Sequence[Diagnosis], failed: int) -> FileDiagnosis:
     told = [one for one in lines if one.verdict != "undetermined"]
     silent = len(lines) - len(told)
     shared = {"lines": len(lines), "failed": failed, "agreeing": agreeing, "silent": silent}
+    # A line that is right, were it by chance, says nothing against the others.
+    lines = [one for one in lines if one.verdict == "agree" or not _is_right(one)]
+    if silent and not lines:
+        words = "they agree, but would by chance as well"
+        return FileDiagnosis(verdict="undetermined", summary=words, **shared)
     if lines and agreeing == len(lines):
         return FileDiagnosis(verdict="agree", summary="they agree on every line", **shared)
     # Where every line says too little, all of them together may say enough.
@@ -98,6 +103,11 @@ def diagnose_file(lines: Sequence[Diagnosis], failed: int) -> FileDiagnosis:
         partial=[] if shown else partial[:8],
         **shared,
     )
+
+
+def _is_right(line: Diagnosis) -> bool:
+    """Whether its numbers are right, were it by chance."""
+    return line.as_reported is not None and line.as_reported.fits
 
 
 def _candidates(lines: Sequence[Diagnosis]) -> list[_Candidate]:

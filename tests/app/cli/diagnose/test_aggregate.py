@@ -51,6 +51,16 @@ def test_lines_that_agree_agree() -> None:
     assert (found.verdict, found.agreeing, found.exit_status) == ("none", 1, 4)
 
 
+def test_a_line_that_may_be_right_by_chance_refutes_nothing() -> None:
+    """Beside lines that agree they agree; alone it says too little."""
+    silent = line("undetermined").model_copy(update={"as_reported": explanation()})
+    assert diagnose_file([line("agree"), silent], 0).verdict == "agree"
+    alone = diagnose_file([silent, silent], 0)
+    assert alone.verdict == "undetermined" and "by chance" in alone.summary
+    found = diagnose_file([silent, line("explained", explanation("mean"))], 0)
+    assert found.verdict == "explained"
+
+
 def test_what_explains_each_line_explains_the_file() -> None:
     """What fits one line alone does not."""
     lines = [
