@@ -71,7 +71,8 @@ class Explanation(ResponseModel):
     """Place of the token in its list; absent where there are no lists."""
     chance: OmitNone[float] = None
     """About how many of the explanations of this kind that were tried would fit random numbers of
-    the same size and digits, as far from the right ones as the reported are. Absent where it does not fit."""
+    the same size and digits, as far from the right ones as the reported are. Absent where it does
+    not fit."""
 
 
 class FittingMistakes(ResponseModel):
