@@ -675,10 +675,12 @@ async def test_a_forward_that_hangs_counts_as_death() -> None:
 async def test_requests_whose_time_runs_out_do_not_hide_a_hang() -> None:
     """Nobody may be left to wait for the forward, and it hangs none the less."""
     gate = Gate()
-    scheduler = scheduler_of(FakeModel(gate.hold), watchdog=Watchdog(0.1))
+    scheduler = scheduler_of(FakeModel(gate.hold), watchdog=Watchdog(2.0))
     scheduler.start()
+    request = submit(scheduler, ask(1, 1), timeout_s=1.0)
+    await at(gate)
     with pytest.raises(DeadlineExceeded):
-        await submit(scheduler, ask(1, 1), timeout_s=0.01)
+        await request
     assert isinstance(await scheduler.wait_dead(), EngineStalled)
     await scheduler.stop(drain_s=0)
     gate.open()
