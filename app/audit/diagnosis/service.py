@@ -141,16 +141,7 @@ class DiagnosisService:
             search.inputs += rows[known:]
             paired = of_two_in_one_input(more.inputs)
             together = await self._blocking(lambda: self._together(search, applying, paired))
-            if self._info.numeric_error is None:
-                words = "how exact this server's own numbers are was not measured"
-                untried.append(Untried(mistakes=["bf16_noise"], reason=words))
-            if search.tokens > MAX_ESTIMATED_TOKENS:
-                words = f"together with another mistake: {search.tokens} tokens are too many"
-                untried.append(Untried(mistakes=["temperature"], reason=words))
-            words = (
-                f"to another length than the usual ones ({', '.join(map(str, LENGTHS[:4]))}, ...)"
-            )
-            untried.append(Untried(mistakes=["truncated"], reason=words))
+            untried += self._out_of_reach(search)
         numbers = len(search.numbers)
         if numbers < 2:
             words = "a temperature is estimated from one number, and needs another to be checked"
@@ -169,6 +160,20 @@ class DiagnosisService:
                 untried=untried,
             )
         )
+
+    def _out_of_reach(self, search: Search) -> list[Untried]:
+        """What is not looked for where no single mistake fits."""
+        reasons: list[tuple[MistakeName, str]] = []
+        if self._info.numeric_error is None:
+            reasons.append(
+                ("bf16_noise", "how exact this server's own numbers are was not measured")
+            )
+        if search.tokens > MAX_ESTIMATED_TOKENS:
+            words = f"together with another mistake: {search.tokens} tokens are too many"
+            reasons.append(("temperature", words))
+        usual = ", ".join(map(str, LENGTHS[:4]))
+        reasons.append(("truncated", f"to another length than the usual ones ({usual}, ...)"))
+        return [Untried(mistakes=[name], reason=words) for name, words in reasons]
 
     def _together(
         self, search: Search, applying: list[Mistake], paired: list[tuple[Mistake, ...]]

@@ -51,6 +51,8 @@ def any_of(hint: Any, *, deep: bool = True) -> Some:
             return st.sampled_from(arguments)
         case origin if origin is list:
             return st.lists(any_of(arguments[0], deep=False), max_size=2 if deep else 1)
+        case origin if origin is dict:
+            return st.dictionaries(*(any_of(one) for one in arguments), max_size=2)
         case origin if origin is tuple:
             return st.tuples(*(any_of(one) for one in arguments))
     return built(hint, deep=deep)
