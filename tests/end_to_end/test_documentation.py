@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.cli.main import main
+from tests.app.calibration import labelled_decisions
 from tests.documentation import GUIDE, Block, blocks
 from tests.end_to_end.live_server import LiveServer
 
@@ -28,6 +30,7 @@ COMPUTER = re.compile(r"fingerprint \w+, float32, \w+ kernels, chainrule [\w.+]+
 """Of the machine and of the checkout."""
 
 BLOCKS = [block for page in GUIDE for block in blocks(page)]
+LABELLED = Path(labelled_decisions.__file__).with_name("labelled.jsonl")
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 CALLS = [block for block in SHELL if block.shows("json")]
 SAVED = [block for block in SHELL if block.shows("text") and " > " in block.text]
@@ -119,9 +122,15 @@ def test_an_example_prints_what_is_shown(
 
 @pytest.mark.parametrize("block", COMMANDS, ids=label)
 def test_a_command_prints_what_is_shown(
-    block: Block, real_server: LiveServer, capsys: pytest.CaptureFixture[str]
+    block: Block,
+    real_server: LiveServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Tables as they come where nobody looks at a terminal."""
+    """Tables as they come where nobody looks at a terminal; files are those that pages link to."""
+    shutil.copy(LABELLED, tmp_path)
+    monkeypatch.chdir(tmp_path)
     command = COMMAND.fullmatch(block.text)
     assert command is not None, f"no single command: {block.text}"
     assert main([*shlex.split(command["line"]), "--url", real_server.url]) == 0

@@ -89,8 +89,18 @@ async def at(gate: Gate) -> None:
     await asyncio.to_thread(gate.wait_for_forward)
 
 
+OTHERS: list[threading.Thread] = []
+"""Model threads of engines that are other tests'."""
+
+
+@pytest.fixture(autouse=True)
+def _others_threads() -> None:
+    OTHERS[:] = threading.enumerate()
+
+
 def model_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "model"]
+    started = [thread for thread in threading.enumerate() if thread not in OTHERS]
+    return [thread for thread in started if thread.name == "model"]
 
 
 async def turn() -> None:
