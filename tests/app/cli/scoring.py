@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -35,12 +36,14 @@ class AppTransport(httpx.ASGITransport):
         super().__init__(app)
         self._life = app.router.lifespan_context(app)
         self._lives = False
+        self._starting = asyncio.Lock()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer; the first request finds the app started."""
-        if not self._lives:
-            self._lives = True
-            await self._life.__aenter__()
+        async with self._starting:
+            if not self._lives:
+                await self._life.__aenter__()
+                self._lives = True
         return await super().handle_async_request(request)
 
     async def aclose(self) -> None:

@@ -128,7 +128,7 @@ class Counters:
         counts: dict[str, object] = {
             "handlers": len(self._state.lifecycle.active_requests),
             "body bytes": self._bodies._in_flight,
-            "parsers": PARSING_THREADS - self._state.parser._free._value,
+            "parsers": PARSING_THREADS - self._state.parser._threads._free._value,
             "requests": stats.queued_requests,
             "tokens": stats.queued_tokens,
             "queries": self._state.service._scores.inflight_queries if self._state.service else 0,
