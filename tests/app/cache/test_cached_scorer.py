@@ -135,7 +135,7 @@ class House:
 
 async def settle() -> None:
     """Let everything run that can run."""
-    for _ in range(8):
+    for _ in range(32):
         await asyncio.sleep(0)
 
 
