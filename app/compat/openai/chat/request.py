@@ -25,7 +25,7 @@ from app.schemas.bounds import (
     MAX_TOP_LOGPROBS,
     MAX_USER_CHARS,
 )
-from app.schemas.conditions import OFF, UNSET, Schema, absent_or, any_of, given, when
+from app.schemas.conditions import Schema, absent_or, any_of, given, when
 from app.schemas.decode import Stop
 from app.schemas.request import ServingOptions
 
@@ -85,7 +85,7 @@ class ChatRequest(UnsupportedFields, TokenFields, ServingOptions, ChatEnding):
     stream: bool = False
     """Answer with server-sent events, and ``data: [DONE]`` at last. One choice only."""
     stream_options: StreamOptions | None = None
-    """How the stream is sent."""
+    """How the stream is sent; goes with ``stream``."""
     temperature: Annotated[float, Field(ge=0, json_schema_extra={"maximum": 0})] = 0.0
     """Only 0, which is also the default here: nothing is sampled."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -104,6 +104,8 @@ class ChatRequest(UnsupportedFields, TokenFields, ServingOptions, ChatEnding):
     ignore_eos: bool = False
     """The model's own end tokens do not end an answer."""
 
+    # More than these, and generators of requests find none that keeps them all: the others are in
+    # the fields' descriptions alone.
     conditions: ClassVar[tuple[Schema, ...]] = (
         *ChatEnding.conditions,
         *(
@@ -114,20 +116,7 @@ class ChatRequest(UnsupportedFields, TokenFields, ServingOptions, ChatEnding):
                 any_of(absent_or(echo={"enum": [True, None]}), given("prompt_logprobs")),
             )
         ),
-        when(given("prompt_logprobs"), absent_or(stream=OFF)),
-        when(
-            given("top_logprobs", {"minimum": 1, "type": "integer"}),
-            given("logprobs", {"const": True}),
-        ),
-        when(given("stream", {"const": True}), absent_or(n=_ONE)),
-        when(given("stream_options"), given("stream", {"const": True})),
         when(given("top_p", {"exclusiveMaximum": 1, "type": "number"}), absent_or(n=_ONE)),
-        when(
-            given("n", {"exclusiveMinimum": MAX_GRAMMAR_BEAMS, "type": "number"}),
-            absent_or(
-                response_format={"anyOf": [UNSET, given("type", {"const": "text"})]},
-            ),
-        ),
     )
 
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
