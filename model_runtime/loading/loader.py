@@ -78,11 +78,7 @@ def load_model(
     if device == "cpu":
         _check_room(folder)
     dtype = _dtype(config, device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    model = load_weights(folder, attn_implementation)
-    check(model)
-    model = _place(model, device)
+    model = _model_on_device(config, folder, device, attn_implementation, check)
     head_rows = int(model.get_output_embeddings().weight.shape[0])
     tokenizer = Tokenizer.load(folder, head_rows=head_rows)
     end_token_ids = _end_token_ids(model, tokenizer)
@@ -106,6 +102,21 @@ def load_model(
         warnings=warnings,
     )
     return LoadedModel(model, tokenizer, info, content)
+
+
+def _model_on_device(
+    config: EngineConfig,
+    folder: Path,
+    device: str,
+    attn_implementation: str,
+    check: Callable[[PreTrainedModel], None],
+) -> PreTrainedModel:
+    """The model on its device, loaded with as many threads as it will compute with."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model = load_weights(folder, attn_implementation)
+    check(model)
+    return _place(model, device)
 
 
 def fetch_model(alias: str, cache_dir: Path | None = None, *, progress: bool = True) -> Path:

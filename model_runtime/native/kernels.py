@@ -180,11 +180,8 @@ def rotate_and_store(
         bad: [rows] uint8, becomes 1 for rows whose keys or values are not finite, and stays as it
             is for others. Of such rows zeros are stored, asked or not.
     """
-    _, kv_heads, dim = check_stored(keys, values)
-    rows = check_rows("qkv", qkv, qkv.shape[-1])
-    heads = _query_heads(qkv.shape[1], kv_heads, dim)
+    rows, heads, kv_heads, dim = _check_projected(qkv, slots, keys, values)
     rotated = check_angles(cosine, sine, rows, dim)
-    check_indices("slots", slots, rows, keys.shape[0])
     arguments = RotationArguments(
         qkv=qkv.data_ptr(),
         qkv_stride=qkv.stride(0),
@@ -207,6 +204,16 @@ def rotate_and_store(
     )
     held = (qkv, cosine, sine, slots, keys, values, query_norm, key_norm, bad)
     return Operation.of(Kind.ROTATION, arguments, *held)
+
+
+def _check_projected(
+    qkv: Tensor, slots: Tensor, keys: Tensor, values: Tensor
+) -> tuple[int, int, int, int]:
+    """Rows, heads, kv_heads and head_dim, in which all of them agree."""
+    _, kv_heads, dim = check_stored(keys, values)
+    rows = check_rows("qkv", qkv, qkv.shape[-1])
+    check_indices("slots", slots, rows, keys.shape[0])
+    return rows, _query_heads(qkv.shape[1], kv_heads, dim), kv_heads, dim
 
 
 def _query_heads(columns: int, kv_heads: int, dim: int) -> int:
@@ -241,13 +248,9 @@ def attend(
         window: a row sees its ``window`` latest positions; None for all.
         softcap: scores become ``softcap * tanh(score / softcap)``.
     """
-    _, kv_heads, dim = check_stored(keys, values)
-    group = _group(query.shape[-1], kv_heads, dim)
     if (window is not None and window < 1) or (softcap is not None and softcap <= 0):
         raise ValueError("window and softcap must be positive")
-    rows = check_rows("query", query, group * kv_heads * dim)
-    check_shape("y", y, rows, query.shape[1])
-    check_indices("slots", slots, None, keys.shape[0])
+    rows, kv_heads, group, dim = _check_attended(query, keys, values, slots, y)
     check_spans(spans, rows, slots.shape[0])
     arguments = AttentionArguments(
         query=query.data_ptr(),
@@ -268,6 +271,18 @@ def attend(
         softcap=softcap or 0.0,
     )
     return Operation.of(Kind.ATTENTION, arguments, query, keys, values, slots, spans, y)
+
+
+def _check_attended(
+    query: Tensor, keys: Tensor, values: Tensor, slots: Tensor, y: Tensor
+) -> tuple[int, int, int, int]:
+    """Rows, kv_heads, query heads for each of them, and head_dim, in which all of them agree."""
+    _, kv_heads, dim = check_stored(keys, values)
+    group = _group(query.shape[-1], kv_heads, dim)
+    rows = check_rows("query", query, group * kv_heads * dim)
+    check_shape("y", y, rows, query.shape[1])
+    check_indices("slots", slots, None, keys.shape[0])
+    return rows, kv_heads, group, dim
 
 
 def _group(columns: int, kv_heads: int, dim: int) -> int:
