@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.schemas.bounds import MAX_USER_CHARS
 from model_runtime import InvalidQuery
@@ -238,6 +239,18 @@ def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
     # True is 1 in Python, and no number here.
     is_flag = isinstance(value, bool)
     return any(value == one and is_flag == isinstance(one, bool) for one in neutral)
+
+
+def require_neutral(value: object, neutral: str) -> object:
+    """The value, which is falsy: the field is not served.
+
+    Args:
+        value: what was sent.
+        neutral: what should be, and why, for who sends anything else.
+    """
+    if value:
+        raise PydanticCustomError("not_served", "Input should be {neutral}", {"neutral": neutral})
+    return value
 
 
 def _named_priority(value: object) -> object:

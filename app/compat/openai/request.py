@@ -23,9 +23,10 @@ from app.compat.foreign_fields import (
     Neutral,
     Priority,
     UnsupportedFields,
+    require_neutral,
 )
-from app.compat.openai.chat.response_format import ResponseFormat
 from app.compat.openai.prompt_logprobs import PromptLogprobsCount
+from app.compat.openai.response_format import ResponseFormat
 from app.compat.openai.token_fields import TokenFields
 from app.schemas.bounds import (
     MAX_BEAMS,
@@ -216,12 +217,7 @@ class CompletionRequest(UnsupportedFields, TokenFields, ServingOptions):
     @field_validator(*_NOT_SERVED)
     @classmethod
     def _is_neutral(cls, value: object, info: ValidationInfo) -> object:
-        if value:
-            name = str(info.field_name)
-            raise PydanticCustomError(
-                "not_served", "Input should be {neutral}", {"neutral": _NOT_SERVED[name]}
-            )
-        return value
+        return require_neutral(value, _NOT_SERVED[str(info.field_name)])
 
     @field_validator("max_tokens")
     @classmethod

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from app.compat.openai.plan import PromptPath
 from app.compat.openai.request import CompletionRequest
+from app.compat.openai.search_request import search_request
 from app.compat.openai.token_fields import no_token_left
 from app.requests.concurrently import all_of
 from app.requests.deadline import Deadline
@@ -91,24 +92,12 @@ def _search(template: DecodeRequest, path: PromptPath) -> DecodeRequest:
 
 
 def _template(request: CompletionRequest) -> DecodeRequest:
-    """The search behind any prompt: greedy, or beams ranked by the mean log-probability."""
-    several = request.beams > 1
-    return DecodeRequest(
-        model=request.model,
-        priority=request.priority,
-        cache_salt=request.cache_salt,
-        context=[],
-        add_bos=False,
-        strategy="beam" if several else "greedy",
+    """The search behind any prompt."""
+    return search_request(
+        request,
+        beams=request.beams,
         max_tokens=request.max_tokens,
-        num_beams=request.beams if several else None,
-        num_return_sequences=request.n if several else None,
-        json_schema=request.constraint,
-        stop=request.stop,
-        ignore_eos=request.ignore_eos,
-        token_logprobs=request.logprobs is not None,
-        top_logprobs=request.logprobs or 0,
-        stream=request.stream,
+        top_logprobs=request.logprobs,
     )
 
 

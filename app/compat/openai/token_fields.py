@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter
 from pydantic_core import PydanticCustomError
 
-from app.compat.openai.chat.response_format import ResponseFormat
+from app.compat.openai.response_format import ResponseFormat
 from app.decoding.token_rules import TokenRules
 from app.requests.limits import check_ids
 from app.schemas.bounds import MAX_BIASES

@@ -14,8 +14,8 @@ from app.compat.decisions.request import DecisionRequest
 from app.compat.generative_scoring.label_schemas import GenerativeScoringRequest, LabelScoreRequest
 from app.compat.openai.chat.messages import ChatMessage
 from app.compat.openai.chat.request import ChatRequest
-from app.compat.openai.chat.response_format import ResponseFormat
 from app.compat.openai.request import CompletionRequest
+from app.compat.openai.response_format import ResponseFormat
 from app.compat.openai.tokenizer_schemas import TokenizeRequest
 from app.compat.rerank.request import RerankV1Request, RerankV2Request, TeiRequest
 from app.compat.systemone.request import SystemOneRequest

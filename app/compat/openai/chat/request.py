@@ -10,12 +10,18 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.compat.foreign_fields import CHAT_DEFAULTS, Neutral, Priority, UnsupportedFields
+from app.compat.foreign_fields import (
+    CHAT_DEFAULTS,
+    Neutral,
+    Priority,
+    UnsupportedFields,
+    require_neutral,
+)
 from app.compat.openai.chat.messages import ChatMessages
-from app.compat.openai.chat.response_format import ResponseFormat
 from app.compat.openai.ending import ChatEnding
 from app.compat.openai.prompt_logprobs import PromptLogprobsCount
 from app.compat.openai.request import OnlyZero, StreamOptions
+from app.compat.openai.response_format import ResponseFormat
 from app.compat.openai.token_fields import TokenFields
 from app.schemas.bounds import (
     MAX_BEAMS,
@@ -153,12 +159,7 @@ class ChatRequest(UnsupportedFields, TokenFields, ServingOptions, ChatEnding):
     @field_validator(*_NOT_SERVED)
     @classmethod
     def _is_neutral(cls, value: object, info: ValidationInfo) -> object:
-        if value:
-            name = str(info.field_name)
-            raise PydanticCustomError(
-                "not_served", "Input should be {neutral}", {"neutral": _NOT_SERVED[name]}
-            )
-        return value
+        return require_neutral(value, _NOT_SERVED[str(info.field_name)])
 
     @field_validator("max_completion_tokens")
     @classmethod

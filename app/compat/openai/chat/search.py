@@ -6,6 +6,7 @@ from typing import Final
 
 from app.compat.openai.chat.plan import ChatPlan
 from app.compat.openai.chat.request import ChatRequest
+from app.compat.openai.search_request import search_request
 from app.compat.openai.token_fields import no_token_left
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodeResponse
@@ -22,24 +23,12 @@ _FIELDS: Final = {
 
 
 def search_behind(request: ChatRequest, plan: ChatPlan) -> DecodeRequest:
-    """Greedy, or beams ranked by the mean log-probability; kept to the format that is asked for."""
-    several = request.n > 1
-    search = DecodeRequest(
-        model=request.model,
-        priority=request.priority,
-        cache_salt=request.cache_salt,
-        context=[],
-        add_bos=False,
-        strategy="beam" if several else "greedy",
+    """Greedy, or as many beams as answers are asked for."""
+    search = search_request(
+        request,
+        beams=request.n,
         max_tokens=plan.max_tokens,
-        num_beams=request.n if several else None,
-        num_return_sequences=request.n if several else None,
-        json_schema=request.constraint,
-        stop=request.stop,
-        ignore_eos=request.ignore_eos,
-        token_logprobs=request.logprobs,
-        top_logprobs=request.top_logprobs,
-        stream=request.stream,
+        top_logprobs=request.top_logprobs if request.logprobs else None,
     )
     # The ids are the tokenizer's own, so they are not validated again.
     return search.model_copy(update={"context": list(plan.ids)})
