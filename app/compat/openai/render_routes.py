@@ -62,15 +62,7 @@ def _completions(
     request: CompletionRequest, limits: Limits, tokenizer: Tokenizer, info: ModelInfo
 ) -> bytes:
     plan = plan_prompts(request, limits, tokenizer, info).plan
-    settings = SamplingParams(
-        n=request.n,
-        max_tokens=request.max_tokens,
-        stop=request.stop,
-        ignore_eos=request.ignore_eos,
-        logprobs=request.logprobs,
-        prompt_logprobs=_prompt_logprobs(request),
-        seed=request.seed,
-    )
+    settings = _settings(request, request.max_tokens, request.logprobs, _prompt_logprobs(request))
     rendered = []
     for path in plan.paths:
         check_wanted()
@@ -88,17 +80,32 @@ def _prompt_logprobs(request: CompletionRequest) -> int | None:
 
 def _chat(request: ChatRequest, limits: Limits, tokenizer: Tokenizer, info: ModelInfo) -> bytes:
     plan = plan_chat(request, limits, tokenizer, info).plan
-    settings = SamplingParams(
-        n=request.n,
-        max_tokens=plan.max_tokens,
-        stop=request.stop,
-        ignore_eos=request.ignore_eos,
-        logprobs=request.top_logprobs if request.logprobs else None,
-        prompt_logprobs=request.prompt_logprobs,
-        seed=request.seed,
-    )
+    listed = request.top_logprobs if request.logprobs else None
+    settings = _settings(request, plan.max_tokens, listed, request.prompt_logprobs)
     name = f"chatcmpl-{uuid4().hex}"
     return dump_json_chunked(_rendered(request, name, plan.ids, settings, info))
+
+
+def _settings(
+    request: CompletionRequest | ChatRequest,
+    max_tokens: int,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+) -> SamplingParams:
+    schema = request.constraint
+    return SamplingParams(
+        n=request.n,
+        max_tokens=max_tokens,
+        stop=request.stop,
+        ignore_eos=request.ignore_eos,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        seed=request.seed,
+        logit_bias=request.logit_bias or None,
+        allowed_token_ids=request.allowed_token_ids,
+        skip_special_tokens=request.skip_special_tokens,
+        structured_outputs=None if schema is None else {"json": schema},
+    )
 
 
 def _rendered(

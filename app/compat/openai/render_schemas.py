@@ -25,6 +25,12 @@ class SamplingParams(ResponseModel):
     prompt_logprobs: int | None
     """The same of the prompt's own tokens."""
     seed: int | None
+    logit_bias: dict[int, int] | None
+    """By token id: -100 for one that may not come, 100 for all that may; null for none."""
+    allowed_token_ids: list[int] | None
+    skip_special_tokens: bool
+    structured_outputs: dict[str, Any] | None
+    """The JSON schema that the text is kept to, as ``json``; null for none."""
 
 
 _EXAMPLE: dict[str, Any] = {
@@ -42,6 +48,10 @@ _EXAMPLE: dict[str, Any] = {
         "logprobs": None,
         "prompt_logprobs": None,
         "seed": None,
+        "logit_bias": None,
+        "allowed_token_ids": None,
+        "skip_special_tokens": True,
+        "structured_outputs": None,
     },
     "model": "smollm2-135m-instruct",
     "stream": False,

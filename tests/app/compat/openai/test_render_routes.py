@@ -70,6 +70,10 @@ async def test_a_chat_is_one_prompt(client: httpx.AsyncClient, engine: FakeEngin
             "logprobs": 2,
             "prompt_logprobs": None,
             "seed": None,
+            "logit_bias": None,
+            "allowed_token_ids": None,
+            "skip_special_tokens": True,
+            "structured_outputs": None,
         },
         "model": "org/toy",
         "stream": False,
@@ -102,6 +106,22 @@ async def test_what_is_asked_of_each_prompt_is_told(client: httpx.AsyncClient) -
     asked = first["sampling_params"]
     assert (asked["max_tokens"], asked["stop"], asked["seed"]) == (7, ["x"], 4)
     assert (asked["logprobs"], asked["prompt_logprobs"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(COMPLETIONS, {"prompt": "it is"}), (CHAT, {"messages": TALK})]
+)
+async def test_masks_and_formats_are_told(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    """Whoever generates from what is told keeps to them."""
+    schema = {"type": "object"}
+    told = {"logit_bias": {"97": -100}, "allowed_token_ids": [97, 98], "skip_special_tokens": False}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    found = await post(client, path, **body, **told, response_format=wanted)
+    settings = (found[0] if path == COMPLETIONS else found)["sampling_params"]
+    assert {name: settings[name] for name in told} == told
+    assert settings["structured_outputs"] == {"json": schema}
 
 
 async def test_a_full_queue_stands_in_nobodys_way(
