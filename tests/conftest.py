@@ -1,15 +1,16 @@
-"""Models that many tests share: saved once a run."""
+"""Models and a server that many tests share: made once a run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from model_runtime.loading.loader import fetch_model
 from model_runtime.native import library
+from tests.end_to_end.live_server import LiveServer, live_server
 from tests.offline import Offline
 from tests.tiny_models import save_tiny_model
 
@@ -52,3 +53,11 @@ def real_folder() -> Path:
 def real_model(real_folder: Path) -> Offline:
     """The default model, offline."""
     return Offline(real_folder, kv_bytes=256 << 20)
+
+
+@pytest.fixture(scope="session")
+def real_server(real_folder: Path) -> Iterator[LiveServer]:
+    """The default model, served with the default settings: one server for all tests of a process,
+    whose files run in any order."""
+    with live_server(kv_cache_bytes="512MiB") as server:
+        yield server

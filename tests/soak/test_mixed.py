@@ -9,7 +9,7 @@ from tests.soak.checks import Check
 from tests.soak.mixed import Plan, Seen, run
 from tests.soak.mixed_checks import Bounds, checks
 
-SHORT = Plan(warm_up=40, measured=100, leaking=80, leak=2 << 20, known=1)
+SHORT = Plan(warm_up=30, measured=80, leaking=50, leak=2 << 20, known=1)
 LOOSE = Bounds(memory=1 << 20, resident=1 << 20, full=False, refused=0.75, every_kind=False)
 """So few requests are not enough for memory to come to rest."""
 

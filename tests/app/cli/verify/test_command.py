@@ -18,6 +18,7 @@ import pytest
 from app import version
 from app.client import Client
 from app.schemas.score_response import ScoreResponse
+from model_runtime import Engine
 from tests.app.calls import YES
 from tests.app.cli.command_line import answer_locally, field_error, printed, rows
 from tests.app.fake_engine import FakeEngine
@@ -222,31 +223,30 @@ def test_a_server_that_is_not_there_is_status_1(
     assert "127.0.0.1:9" in words
 
 
-def chainrule(*argv: str, model: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "app", *argv],
-        env={**os.environ, "CHAINRULE_MODEL": str(model)},
-        input=stdin,
+@pytest.mark.process
+def test_what_another_process_scored_is_verified(
+    tiny_folder: TinyFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is found to the bit; a changed bit is seen; another model is another fingerprint."""
+    asked = {"context": "what is ", "candidates": ["the end", " a b", "c"], "append_eos": True}
+    scored = subprocess.run(
+        [sys.executable, "-m", "app", "score", "-", "--local", "--receipt"],
+        env={**os.environ, "CHAINRULE_MODEL": str(tiny_folder("llama"))},
+        input=json.dumps(asked),
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-@pytest.mark.process
-def test_another_process_verifies(tiny_folder: TinyFolder, tmp_path: Path) -> None:
-    """What one process scored another finds to the bit; another model is another fingerprint."""
-    llama = tiny_folder("llama")
-    asked = {"context": "what is ", "candidates": ["the end", " a b", "c"], "append_eos": True}
-    scored = chainrule("score", "-", "--local", "--receipt", model=llama, stdin=json.dumps(asked))
     assert scored.returncode == 0, scored.stderr
-    found = chainrule("verify", "-", model=llama, stdin=scored.stdout)
-    assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.splitlines()[-1].startswith("holds: all ")
+    monkeypatch.setattr("app.cli.local_server.Engine", Engine)
+    monkeypatch.setenv("CHAINRULE_MODEL", str(tiny_folder("llama")))
+    found = printed(capsys, "verify", saved(tmp_path, scored.stdout))
+    assert found.splitlines()[-1].startswith("holds: all ")
     answer = json.loads(scored.stdout)
     answer["receipt"]["candidates"][0]["logprobs"][0] *= 1 + 2**-23
-    tampered = chainrule("verify", "-", model=llama, stdin=json.dumps(answer))
-    assert (tampered.returncode, tampered.stderr) == (3, "")
-    other = chainrule("verify", "-", model=tiny_folder("qwen2"), stdin=scored.stdout)
-    assert (other.returncode, other.stderr) == (4, "")
+    printed(capsys, "verify", saved(tmp_path, answer), status=3)
+    monkeypatch.setenv("CHAINRULE_MODEL", str(tiny_folder("qwen2")))
+    printed(capsys, "verify", saved(tmp_path, scored.stdout), status=4)
