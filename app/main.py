@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +42,17 @@ from app.http.middleware.tracing import Tracing, open_traces
 from app.http.openapi import install_document
 from app.http.unknown_path import UnknownPath
 from app.requests.limits import Limits
-from app.routers import audit, calibrations, decode, health, index, models, next_token, score
+from app.routers import (
+    audit,
+    calibrations,
+    decode,
+    health,
+    index,
+    models,
+    next_token,
+    pages,
+    score,
+)
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from model_runtime import Engine
@@ -78,7 +88,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "health", "description": "For probes and dashboards."},
 ]
 
-NATIVE: Final = (score, next_token, decode, audit, calibrations, models, health, index)
+NATIVE: Final = (score, next_token, decode, audit, calibrations, models, health, index, pages)
 COMPATIBLE: Final = (
     *(completions, chat, rendering, tokenization),
     *(decisions, calibration, systemone),
@@ -123,18 +133,22 @@ def create_app(
     for source in NATIVE + COMPATIBLE:
         app.include_router(_strict(source.router))
     metrics.paths = frozenset(_paths_without_parameters(app))
-    methods = _methods_by_path()
-    app.state.routes = [f"{method} {path}" for path in methods for method in methods[path]]
+    methods = _methods_by_path(_api_routes())
+    documented = _methods_by_path(route for route in _api_routes() if route.include_in_schema)
+    app.state.routes = [f"{method} {path}" for path in documented for method in documented[path]]
     app.router.default = UnknownPath(methods, app.router.default)
     return app
 
 
-def _methods_by_path() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _api_routes() -> Iterator[APIRoute]:
     for source in NATIVE + COMPATIBLE:
-        for route in source.router.routes:
-            if isinstance(route, APIRoute):
-                found.setdefault(route.path_format, []).extend(sorted(route.methods or ()))
+        yield from (route for route in source.router.routes if isinstance(route, APIRoute))
+
+
+def _methods_by_path(routes: Iterable[APIRoute]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for route in routes:
+        found.setdefault(route.path_format, []).extend(sorted(route.methods or ()))
     return found
 
 
@@ -152,6 +166,7 @@ def _keep_state(
     )
     app.state.calibrations = CalibrationStore.read(settings.calibrations)
     app.state.has_keys = bool(settings.keys())
+    app.state.has_playground = settings.playground
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.score_cache = cache
     app.state.served_names = settings.served_name

@@ -181,6 +181,9 @@ class Settings(BaseSettings):
     """Folder of calibrations, NAME.json each, as `chainrule calibrate` writes them; those that are
     fitted here are added. Without it they are kept in memory."""
 
+    playground: bool = True
+    """Whether there is a page for people at /playground."""
+
     metrics_key: bool = True
     """Whether /metrics wants an API key, where there is one."""
     metrics_port: int | None = Field(None, ge=0, le=65_535)

@@ -43,6 +43,7 @@ _GROUPS: Final = {
     ),
     "reranking": ("rerank_mode", "rerank_template", "rerank_instruction", "rerank_labels"),
     "decisions": ("decision_debias", "calibrations"),
+    "page": ("playground",),
     "metrics": ("metrics_key", "metrics_port", "metrics_dialect"),
     "logging": ("log_level", "log_format"),
     "traces": ("traces",),

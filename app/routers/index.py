@@ -12,7 +12,8 @@ from pydantic import ConfigDict
 from app import version
 from app.errors.table import ERROR_RESPONSES
 from app.http.json_response import dump_json_chunked
-from app.schemas.response import ResponseModel
+from app.routers.pages import PLAYGROUND_PATH
+from app.schemas.response import OmitNone, ResponseModel
 
 DOCS_PATH: Final = "/docs"
 _NEVER: Final = re.compile(r"q\s*=\s*0(\.0*)?")
@@ -35,6 +36,7 @@ class Index(ResponseModel):
                 {
                     "name": "chainrule",
                     "version": "0.2.0",
+                    "playground": PLAYGROUND_PATH,
                     "docs": DOCS_PATH,
                     "openapi": "/openapi.json",
                     "routes": ["POST /v1/score", "GET /v1/models"],
@@ -45,8 +47,10 @@ class Index(ResponseModel):
 
     name: Literal["chainrule"] = "chainrule"
     version: str
+    playground: OmitNone[str] = None
+    """Where the page for people is; absent where the settings have none."""
     docs: str
-    """Where the page for people is."""
+    """Where the routes are documented, for people."""
     openapi: str
     """Where the document for programs is."""
     routes: list[str]
@@ -55,15 +59,20 @@ class Index(ResponseModel):
 
 @router.get("/", response_model=Index, summary="What there is", responses=_RESPONSES)
 async def index(request: Request) -> Response:
-    """The routes, as JSON; a browser, which takes ``text/html``, is sent to the page, behind the
-    prefix that the server is told of, if any."""
+    """The routes, as JSON; a browser, which takes ``text/html``, is sent to the playground, or to
+    the documentation where there is none, behind the prefix that the server is told of, if any."""
     headers = {"Vary": "Accept"}
+    app = request.app
+    playground = PLAYGROUND_PATH if app.state.has_playground else None
     if _takes_html(request.headers.get("accept", "")):
         prefix = request.scope.get("root_path", "").rstrip("/")
-        return RedirectResponse(f"{prefix}{DOCS_PATH}", headers=headers)
-    app = request.app
+        return RedirectResponse(f"{prefix}{playground or DOCS_PATH}", headers=headers)
     found = Index(
-        version=version(), docs=DOCS_PATH, openapi=app.openapi_url, routes=app.state.routes
+        version=version(),
+        playground=playground,
+        docs=DOCS_PATH,
+        openapi=app.openapi_url,
+        routes=app.state.routes,
     )
     return Response(dump_json_chunked(found), headers=headers, media_type="application/json")
 

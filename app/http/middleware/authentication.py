@@ -1,4 +1,4 @@
-"""Deny by default: without a valid API key nothing answers but health."""
+"""Deny by default: without a valid API key nothing answers but health and the page's files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors.table import Unauthorized, error_response
 
 METRICS_PATH: Final = "/metrics"
-OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
+OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready", "/playground"})
 """Answered to anybody. Compared whole, so no other spelling of a path slips through."""
+OPEN_FOLDER: Final = "/static/"
+"""The files of pages, the same for everybody; nothing else lies below it."""
 
 
 class Authentication:
@@ -33,11 +35,14 @@ class Authentication:
         self._digests = tuple(_digest(key.encode()) for key in keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._open_paths or self._may_pass(scope):
+        if scope["type"] != "http" or self._is_open(scope["path"]) or self._may_pass(scope):
             await self._app(scope, receive, send)
             return
         refusal = Unauthorized("A valid API key is needed: Authorization: Bearer <key>.")
         await error_response(refusal, scope["path"])(scope, receive, send)
+
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or path.startswith(OPEN_FOLDER)
 
     def _may_pass(self, scope: Scope) -> bool:
         if not self._digests:

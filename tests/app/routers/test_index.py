@@ -39,6 +39,7 @@ async def test_programs_get_a_list_of_routes(client: httpx.AsyncClient, accept: 
     assert body == {
         "name": "chainrule",
         "version": version(),
+        "playground": "/playground",
         "docs": "/docs",
         "openapi": "/openapi.json",
     }
@@ -59,7 +60,7 @@ async def test_browsers_are_led_to_the_page(client: httpx.AsyncClient, accept: s
     """By a relative address, whatever host the request names."""
     headers = {"Accept": accept, "Host": "elsewhere.test"}
     response = await client.get("/", headers=headers)
-    assert (response.status_code, response.headers["Location"]) == (307, "/docs")
+    assert (response.status_code, response.headers["Location"]) == (307, "/playground")
     assert response.headers["Vary"] == "Accept"
     page = await client.get(response.headers["Location"])
     assert page.headers["Content-Type"].startswith("text/html")
@@ -70,7 +71,15 @@ async def test_browsers_are_led_there_behind_a_prefix() -> None:
     transport = httpx.ASGITransport(shell_app(FakeEngine()), root_path="/models/small/")
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         response = await client.get("/", headers={"Accept": BROWSER})
-    assert response.headers["Location"] == "/models/small/docs"
+    assert response.headers["Location"] == "/models/small/playground"
+
+
+async def test_without_a_page_they_are_led_to_the_documentation() -> None:
+    """And programs are told of no page."""
+    async with client_of(shell_app(FakeEngine(), playground=False)) as client:
+        response = await client.get("/", headers={"Accept": BROWSER})
+        assert response.headers["Location"] == "/docs"
+        assert "playground" not in (await client.get("/")).json()
 
 
 async def test_it_is_there_before_the_model_is() -> None:

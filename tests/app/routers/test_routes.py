@@ -29,7 +29,7 @@ LOOK_UPS = (
     *("/health", "/health/live", "/health/ready", "/metrics", "/version"),
     *("/v1/models", "/v1/models/{name:path}", "/tokenizer_info"),
     *("/v1/calibrations", "/v1/calibrations/{name}"),
-    *("/docs", "/docs/oauth2-redirect", "/openapi.json"),
+    *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/playground", "/static/{path:path}"),
 )
 QUESTIONS = (
     *("/v1/score", "/score", "/v1/next_token", "/v1/decode", "/v1/audit"),
@@ -68,7 +68,10 @@ def whole_app() -> FastAPI:
 
 def place_of(path: str) -> str:
     """A path that leads to something."""
-    return path.replace("{name:path}", "org/toy").replace("{name}", "mine")
+    names = {"{name:path}": "org/toy", "{name}": "mine", "{path:path}": "main.js"}
+    for parameter, name in names.items():
+        path = path.replace(parameter, name)
+    return path
 
 
 @pytest.mark.anyio
