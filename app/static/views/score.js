@@ -1,0 +1,221 @@
+/** The view Score: candidates given a context, why one of them wins, and by which measure. */
+
+import { h } from "../dom.js";
+import { count, plural } from "../format.js";
+import { clearErrors, showError } from "../form.js";
+import { Latest } from "../latest.js";
+import { MEASURES } from "../token_text.js";
+import { ScoreForm } from "./score_form.js";
+import { entropiesBody, MAX_OPEN, scoreBody, tokensBody } from "./score_request.js";
+import { ScoreResults } from "./score_results.js";
+
+const PATH = "/v1/score";
+const TYPING_MS = 400;
+const OPEN_OF_MANY = 3;
+
+/** What is open where nobody has opened or closed any: all of few, the winners of many. */
+const AUTO = "auto";
+
+class ScoreView {
+  constructor(root, page) {
+    this.page = page;
+    this.latest = new Latest();
+    this.turn = 0;
+    const say = (text) => page.say(text);
+    this.form = new ScoreForm({ onChange: () => this.changed(), onSubmit: () => this.run(), say });
+    this.results = new ScoreResults({
+      onToggle: (index) => this.toggle(index),
+      onMeasure: (measure) => this.measure(measure),
+    });
+    root.append(h("div", { class: "score-view" }, this.form.element, this.results.element));
+  }
+
+  show(state) {
+    this.state = {
+      ...state,
+      candidates: state.candidates.map((text) => `${text}`),
+      measure: state.measure in MEASURES ? state.measure : "logprob",
+    };
+    this.form.fill(this.state);
+    this.run();
+  }
+
+  leave() {
+    clearTimeout(this.typing);
+    this.turn += 1;
+  }
+
+  /** The form was changed: keep it in the link now, and ask when the typing pauses. */
+  changed() {
+    this.keep({ ...this.form.read(), opened: AUTO });
+    clearTimeout(this.typing);
+    this.typing = setTimeout(() => this.run(), TYPING_MS);
+  }
+
+  keep(patch) {
+    Object.assign(this.state, patch);
+    this.page.change(patch);
+  }
+
+  run() {
+    clearTimeout(this.typing);
+    const turn = ++this.turn;
+    const state = { ...this.state };
+    const body = scoreBody(state);
+    this.page.sent(PATH, body);
+    this.latest.run(
+      (signal) => this.page.api.post(PATH, body, { signal }),
+      (answer) => turn === this.turn && this.answered(state, answer),
+      (error) => turn === this.turn && this.failed(error),
+    );
+  }
+
+  answered(state, answer) {
+    clearErrors(this.form.element);
+    this.answer = answer;
+    this.asked = state;
+    this.tokens = new Map();
+    this.askedEntropies = new Set();
+    this.note = "";
+    const { ranked, failed, leaders } = this.results.show(state, answer);
+    for (const one of ranked) if (one.tokens) this.tokens.set(one.index, one.tokens);
+    const known = new Set(ranked.map((one) => one.index));
+    const all = known.size <= MAX_OPEN ? [...known] : leaders.slice(0, OPEN_OF_MANY);
+    const opened =
+      state.opened === AUTO ? all : state.opened.split(",").filter(Boolean).map(Number);
+    this.open = new Set(opened.filter((index) => known.has(index)).slice(0, MAX_OPEN));
+    this.form.candidates.setNotes(notesOf(failed, answer.warnings));
+    this.results.showRanking(this.open);
+    this.page.say(summary(ranked.length, failed.length, answer));
+    this.draw();
+    this.more();
+  }
+
+  failed(error) {
+    clearErrors(this.form.element);
+    this.results.markStale();
+    const place = /^candidates\.(\d+)/u.exec(error.param ?? "")?.[1];
+    const notes = new Map();
+    if (place !== undefined) notes.set(Number(place), { kind: "error", text: error.message });
+    this.form.candidates.setNotes(notes);
+    if (place === undefined) showError(this.form.element, error);
+    else if (!this.form.candidates.list.element.contains(document.activeElement)) {
+      this.form.candidates.focus(Number(place));
+    }
+  }
+
+  draw() {
+    const { open, tokens, note } = this;
+    return this.results.showTokens({ open, tokens, measure: this.state.measure, note });
+  }
+
+  toggle(index) {
+    if (!this.open.delete(index)) {
+      if (this.open.size >= MAX_OPEN) {
+        this.page.say(`No more than ${MAX_OPEN} candidates can be open: close one first`);
+        return false;
+      }
+      this.open.add(index);
+    }
+    this.keep({ opened: [...this.open].join(",") });
+    this.draw();
+    this.more();
+    return this.open.has(index);
+  }
+
+  measure(measure) {
+    this.keep({ measure });
+    this.draw();
+  }
+
+  /** Ask for what is not there yet of the open candidates: tokens first, then their entropies. */
+  more() {
+    if (this.answer.boundary.policy === "marginal") return;
+    const open = [...this.open];
+    const untold = open.filter((index) => !this.tokens.has(index));
+    const unasked = open.filter((index) => !this.askedEntropies.has(index));
+    if (untold.length) this.askMore(PATH, tokensBody, untold, ({ results }) => results);
+    else if (unasked.length) {
+      unasked.forEach((index) => this.askedEntropies.add(index));
+      this.askMore("/v1/audit", entropiesBody, unasked, ({ candidates }) => candidates);
+    }
+  }
+
+  askMore(path, bodyOf, indices, partsOf) {
+    const turn = this.turn;
+    const body = bodyOf(this.asked, this.answer, indices);
+    this.latest.run(
+      (signal) => this.page.api.post(path, body, { signal }),
+      (answer) => {
+        if (turn !== this.turn) return;
+        partsOf(answer).forEach((part, place) => this.learn(indices[place], part.tokens ?? []));
+        this.draw();
+        this.more();
+      },
+      (error) => {
+        if (turn !== this.turn) return;
+        this.note = `${path === PATH ? "Tokens" : "Entropies"} are not shown: ${error.message}`;
+        indices.forEach((index) => this.tokens.has(index) || this.open.delete(index));
+        this.results.showRanking(this.open);
+        this.draw();
+      },
+    );
+  }
+
+  /** Add what an answer says of a candidate's tokens to what is known of them. */
+  learn(index, tokens) {
+    const known = this.tokens.get(index);
+    this.tokens.set(
+      index,
+      known ? known.map((token, place) => ({ ...tokens[place], ...token })) : tokens,
+    );
+  }
+}
+
+/** What is said at single candidates: why one could not be scored, or what is odd about one. */
+function notesOf(failed, warnings = []) {
+  const notes = new Map();
+  for (const warning of warnings) {
+    const place = /^candidates\.(\d+)/u.exec(warning.param ?? "")?.[1];
+    if (place !== undefined) notes.set(Number(place), { kind: "warning", text: warning.message });
+  }
+  for (const { index, error } of failed) notes.set(index, { kind: "error", text: error.message });
+  return notes;
+}
+
+function summary(ranked, failed, { timings_ms: timings, usage }) {
+  const bad = failed ? `, ${count(failed)} could not be` : "";
+  return (
+    `${count(ranked)} scored${bad}: ${plural(usage.scored_tokens, "token")} in ` +
+    ` ${Math.round(timings.total)} ms`
+  );
+}
+
+export const view = {
+  id: "score",
+  title: "Score",
+  path: PATH,
+  initial: {
+    context: "The official name of Britain is",
+    candidates: [
+      " England",
+      " Britain",
+      " the United Kingdom of Great Britain and Northern Ireland",
+    ],
+    normalization: "sum",
+    gnmt_alpha: "",
+    pmi_context: "",
+    calibration_contexts: "N/A",
+    boundary: "",
+    max_expansions: "",
+    append_eos: false,
+    add_bos: "",
+    temperature: "1",
+    measure: "logprob",
+    opened: AUTO,
+  },
+  mount: (root, page) => {
+    const shown = new ScoreView(root, page);
+    return { show: (state) => shown.show(state), leave: () => shown.leave() };
+  },
+};
