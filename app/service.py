@@ -334,6 +334,7 @@ class ScoringService:
             certificate=found.certificate,
             boundary=None if plan.closed is None else plan.closed.boundary,
             compared=found.compared,
+            search_tree=found.search_tree,
             **request_context.response_fields(
                 "decode",
                 self._engine.info,

@@ -43,6 +43,10 @@ if TYPE_CHECKING:  # each name once more, for type checkers and editors
         VocabularyTrie as VocabularyTrie,
         vocabulary_trie as vocabulary_trie,
     )
+    from model_runtime.decoding.recorded import (
+        ExpandedPrefix as ExpandedPrefix,
+        RecordedSearch as RecordedSearch,
+    )
     from model_runtime.decoding.streaming import GeneratedToken as GeneratedToken
     from model_runtime.decoding.top_n.path_score import PathScore as PathScore
     from model_runtime.decoding.top_n.result import (
@@ -149,6 +153,7 @@ _NAMES = {
     "decoding.marginal.covers": ["MarginalResult"],
     "decoding.marginal.marginal": ["MarginalAnswer", "MarginalSearch"],
     "decoding.marginal.vocabulary_trie": ["VocabularyTrie", "vocabulary_trie"],
+    "decoding.recorded": ["ExpandedPrefix", "RecordedSearch"],
     "decoding.streaming": ["GeneratedToken"],
     "decoding.top_n.path_score": ["PathScore"],
     "decoding.top_n.result": ["Pruned", "RankedCandidate", "TopResult"],

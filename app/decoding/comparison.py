@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.decoding.plan import DecodePlan
-from app.decoding.response import decoded_sequences
+from app.decoding.response import decoded_sequences, search_trees
 from app.schemas.decode import DecodeRequest, Strategy
 from app.schemas.decode_response import ComparedStrategy
 from model_runtime import DecodingResult, Tokenizer
@@ -24,7 +24,8 @@ def compared_strategies(
     strategies = plan.request.strategies
     exact = dict(zip(strategies, results, strict=True)).get("exact")
     entries = []
-    for strategy, result in zip(strategies, results, strict=True):
+    trees = search_trees(tokenizer, plan, results)
+    for strategy, result, tree in zip(strategies, results, trees, strict=True):
         reason = _why_unknown(strategy, result, exact, plan.request)
         sequences = decoded_sequences(tokenizer, plan, result) if result is not None else []
         total = sequences[0].logprob if sequences else None
@@ -35,6 +36,7 @@ def compared_strategies(
                 total=total,
                 search_error=_search_error(exact, total) if reason is None else None,
                 reason=reason,
+                search_tree=tree,
             )
         )
     return entries

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from app.decoding.candidates import CandidateSet, parse_candidates
+from app.decoding.search_tree import TreeEnds
 from app.decoding.token_rules import NO_RULES, TokenRules
 from app.requests.limits import check_context, check_entries, check_ids
 from app.requests.prompt import Prompt, parse_prompt
@@ -18,6 +19,7 @@ from model_runtime import (
     ClosedSet,
     Constraint,
     DecodingLimits,
+    DecodingResult,
     ExactSearch,
     Grammar,
     GreedySearch,
@@ -26,6 +28,8 @@ from model_runtime import (
     ModelInfo,
     NothingFollows,
     PathTooLong,
+    RecordedSearch,
+    SearchStrategy,
     StopStrings,
     ThresholdSearch,
     Tokenizer,
@@ -45,6 +49,7 @@ class DecodePlan:
         closed: the candidates; None where anything may be generated.
         searches: to be run, one for each strategy; good for one run.
         text_bytes: what a generated token adds to the text, by its id.
+        tree_ends: where completions end.
     """
 
     request: DecodeRequest
@@ -53,6 +58,7 @@ class DecodePlan:
     closed: CandidateSet | None
     searches: tuple[Search, ...]
     text_bytes: Callable[[int], bytes]
+    tree_ends: TreeEnds
 
     @property
     def prompt_tokens(self) -> int:
@@ -117,10 +123,13 @@ def plan_decode(
     if mask is not None:
         limits = replace(limits, constraint=TokenMask(mask, limits.constraint))
     with attributed_to_constraint(request):
-        searches = tuple(
+        searches: tuple[Search, ...] = tuple(
             make_search(kind, prefix, limits, info, request) for kind in request.strategies
         )
-    return DecodePlan(request, prompt, prefix, closed, searches, text_bytes)
+    if request.search_tree:
+        searches = tuple(RecordedSearch(search, len(prefix)) for search in searches)
+    tree_ends = TreeEnds(ends, max_tokens)
+    return DecodePlan(request, prompt, prefix, closed, searches, text_bytes, tree_ends)
 
 
 @contextmanager
@@ -173,7 +182,7 @@ def _grammar(tokenizer: Tokenizer, request: DecodeRequest, *, ended: bool) -> Co
     return Grammar.compile_json_schema(tokenizer, request.json_schema or {}, end=ended)
 
 
-Search = GreedySearch | BeamSearch | ExactSearch | ThresholdSearch
+Search = SearchStrategy[DecodingResult]
 
 
 def make_search(

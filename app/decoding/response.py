@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from app.decoding.plan import DecodePlan
+from app.decoding.search_tree import search_tree
 from app.requests.token_details import Span, token_details
 from app.schemas.decode_response import CertificateReport, DecodedSequence
 from app.schemas.response import TokenDetail
-from model_runtime import DecodingResult, FinishReason, Hypothesis, Tokenizer
+from app.schemas.search_tree import SearchTree
+from model_runtime import DecodingResult, FinishReason, Hypothesis, RecordedSearch, Tokenizer
 
 
 def decoded_sequences(
@@ -41,6 +45,18 @@ def certificate_report(result: DecodingResult) -> CertificateReport | None:
         upper_bound=certificate.upper_bound,
         expanded=certificate.expanded,
     )
+
+
+def search_trees(
+    tokenizer: Tokenizer, plan: DecodePlan, results: Sequence[DecodingResult | None]
+) -> list[SearchTree | None]:
+    """What each of the plan's searches looked at; None where nobody asked."""
+    return [
+        search_tree(tokenizer, search, result, plan.tree_ends)
+        if isinstance(search, RecordedSearch)
+        else None
+        for search, result in zip(plan.searches, results, strict=True)
+    ]
 
 
 def completion_bytes(tokenizer: Tokenizer, plan: DecodePlan, found: Hypothesis) -> bytes:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from app.decoding.comparison import compared_strategies
 from app.decoding.plan import DecodePlan
-from app.decoding.response import certificate_report, decoded_sequences
+from app.decoding.response import certificate_report, decoded_sequences, search_trees
 from app.schemas.decode_response import CertificateReport, ComparedStrategy, DecodedSequence
+from app.schemas.search_tree import SearchTree
 from model_runtime import DecodingResult, RequestOutput, Tokenizer
 
 
@@ -19,6 +20,7 @@ class DecodeBody:
     sequences: list[DecodedSequence]
     certificate: CertificateReport | None
     compared: list[ComparedStrategy] | None
+    search_tree: SearchTree | None = None
 
     @property
     def scored_tokens(self) -> int:
@@ -36,7 +38,8 @@ def build_decode_body(
     if plan.request.compare is not None:
         return DecodeBody([], certificate, compared_strategies(tokenizer, plan, results))
     (result,) = found
-    return DecodeBody(decoded_sequences(tokenizer, plan, result), certificate, None)
+    (tree,) = search_trees(tokenizer, plan, results)
+    return DecodeBody(decoded_sequences(tokenizer, plan, result), certificate, None, tree)
 
 
 def combine_outputs(

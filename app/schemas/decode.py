@@ -131,6 +131,8 @@ class DecodeRequest(ConstrainedRequest):
     """Tokens that end a sequence, besides the model's own end tokens."""
     ignore_eos: bool = False
     """The model's own end tokens do not end a sequence."""
+    search_tree: bool = False
+    """Answer what the search looked at, as a tree of tokens. Not of a stream."""
     stream: bool = False
     """Answer with server-sent events: a ``token`` event for each token as it is generated, then one
     ``result`` event, which is what the plain answer would have been. Greedy only."""
@@ -150,7 +152,9 @@ class DecodeRequest(ConstrainedRequest):
         when(given("compare"), absent_or(strategy=UNSET, threshold=UNSET)),
         when(
             given("stream", {"const": True}),
-            absent_or(strategy={"enum": ["greedy", None]}, compare=UNSET),
+            absent_or(
+                strategy={"enum": ["greedy", None]}, compare=UNSET, search_tree={"const": False}
+            ),
         ),
         when(given("threshold"), absent_or(length_penalty={"enum": [0, None]})),
         when(
@@ -176,6 +180,13 @@ class DecodeRequest(ConstrainedRequest):
             "context": "The capital of France is",
             "compare": ["greedy", "beam", "exact"],
             "max_tokens": 6,
+        },
+        {
+            "context": "The capital of France is",
+            "strategy": "beam",
+            "num_beams": 2,
+            "max_tokens": 3,
+            "search_tree": True,
         },
         {"context": "The sky is", "candidates": [" blue", " green"], "strategy": "exact"},
         {"context": "The year is", "regex": " (19|20)[0-9]{2}", "stream": True},
@@ -296,6 +307,8 @@ class DecodeRequest(ConstrainedRequest):
     def _is_greedy(cls, value: bool, info: ValidationInfo) -> bool:
         if value and _strategies(info.data) != ("greedy",):
             raise PydanticCustomError("greedy_only", "Only the greedy strategy can be streamed")
+        if value and info.data.get("search_tree"):
+            raise PydanticCustomError("stream_without_tree", "Input goes without search_tree")
         return value
 
 

@@ -20,6 +20,7 @@ from app.schemas.response import (
     example,
 )
 from app.schemas.score_response import BoundaryReport
+from app.schemas.search_tree import SearchTree
 
 
 class DecodedSequence(ResponseModel):
@@ -79,6 +80,8 @@ class ComparedStrategy(ResponseModel):
     why."""
     reason: OmitNone[str] = None
     """Why there is no ``search_error``."""
+    search_tree: OmitNone[SearchTree] = None
+    """What it looked at; absent unless asked for."""
 
 
 _PARIS: Final[dict[str, Any]] = {
@@ -118,6 +121,9 @@ class DecodeResponse(BaseResponse):
     searched, so ``token_ids`` may begin with the context's last tokens."""
     compared: OmitNone[list[ComparedStrategy]] = None
     """One entry for each strategy of ``compare``, in its order; absent without it."""
+    search_tree: OmitNone[SearchTree] = None
+    """What the search looked at; absent unless asked for, and with ``compare``, where each strategy
+    has its own."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [ANSWER_EXAMPLE]})
 

@@ -23,7 +23,7 @@ TIMEOUT_MS = 30_000
 
 
 def find_chromium() -> str:
-    """The system's browser. Where there is none the test is skipped, or fails if one is required."""
+    """The system's browser. Without one the test is skipped, or fails where one is required."""
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None and os.environ.get("REQUIRE_BROWSER") == "1":
         pytest.fail("REQUIRE_BROWSER is set, and no Chromium is installed")

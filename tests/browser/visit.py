@@ -1,4 +1,4 @@
-"""A page in a browser, watched: what it says on its console, whom it asks, who is kept out of it."""
+"""A page in a browser, watched: what it says on its console, whom it asks, whom it keeps out."""
 
 from __future__ import annotations
 
