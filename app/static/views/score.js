@@ -63,6 +63,8 @@ class ScoreView {
     const state = { ...this.state };
     const body = scoreBody(state);
     this.page.sent(PATH, body);
+    if (this.asksMore) this.latest.cancel();
+    this.asksMore = false;
     this.latest.run(
       (signal) => this.page.api.post(PATH, body, { signal }),
       (answer) => turn === this.turn && this.answered(state, answer),
@@ -144,16 +146,19 @@ class ScoreView {
   askMore(path, bodyOf, indices, partsOf) {
     const turn = this.turn;
     const body = bodyOf(this.asked, this.answer, indices);
+    this.asksMore = true;
     this.latest.run(
       (signal) => this.page.api.post(path, body, { signal }),
       (answer) => {
         if (turn !== this.turn) return;
+        this.asksMore = false;
         partsOf(answer).forEach((part, place) => this.learn(indices[place], part.tokens ?? []));
         this.draw();
         this.more();
       },
       (error) => {
         if (turn !== this.turn) return;
+        this.asksMore = false;
         this.note = `${path === PATH ? "Tokens" : "Entropies"} are not shown: ${error.message}`;
         indices.forEach((index) => this.tokens.has(index) || this.open.delete(index));
         this.results.showRanking(this.open);

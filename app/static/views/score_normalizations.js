@@ -138,7 +138,7 @@ function rowOf({ one, value, error, rank, isTied }, { kind, scale, isCost, ties,
     h("span", { class: "standing-rank" }, `${rank}`),
     candidateName(names, one.index),
     h("span", { class: "badge", hidden: !isTied }, isTied && ties > 1 ? "tied" : "wins"),
-    h("span", { class: "number" }, nats(value)),
+    h("span", { class: "number", title: `${value}` }, nats(value)),
     bar({
       value: sign * value,
       ...(error !== undefined && { low: sign * value - error, high: sign * value + error }),

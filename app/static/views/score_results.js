@@ -22,6 +22,8 @@ const RANKING_HELP =
   "candidates that cannot be told apart. The button with the rank opens and closes the tokens.";
 const COLUMNS_HELP =
   "The same log-probs, divided in different ways. In the sum each block is a token.";
+const COMPACT_HELP =
+  "The answer for so many candidates comes in columns, which have the sum and the chosen score alone.";
 const PLOT_HELP =
   "Log-prob added up by token: a line ends where its text ends, and that is its sum, drawn on as " +
   "a dashed line to compare with.";
@@ -72,6 +74,7 @@ export class ScoreResults {
     const { ranked, failed } = resultsOf(answer);
     this.state = state;
     this.ranked = ranked;
+    this.isCompact = Boolean(answer.compact);
     this.kinds = kindsOf(state, ranked);
     this.places = this.kinds.map((kind) => standings(ranked, kind, answer, state.normalization));
     this.element.hidden = false;
@@ -104,7 +107,11 @@ export class ScoreResults {
     const { kinds, places, names, leaders: shown, state } = this;
     if (!this.ranked.length) return;
     this.explained.replaceChildren(explanation({ kinds, places, names }));
-    this.columns.replaceChildren(normalizationColumns({ kinds, places, shown, names, tokens }));
+    const columns = normalizationColumns({ kinds, places, shown, names, tokens });
+    this.columns.replaceChildren(
+      columns,
+      ...(this.isCompact ? [h("p", { class: "help" }, COMPACT_HELP)] : []),
+    );
     const results = this.ranked.filter((one) => open.has(one.index));
     this.cards.show({ results, tokens, measure, names, context: state.context, note });
     this.plotted.hidden = !results.some((one) => tokens.has(one.index));
