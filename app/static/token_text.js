@@ -123,6 +123,9 @@ function content({ text, bytes, start, end }, contextBytes) {
   ];
 }
 
+/** Of a token that is no text by itself: a part of a character. */
+const hex = (bytes) => bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+
 function description(token, place) {
   const rows = [
     ["log-prob", `${nats(token.logprob)} nats`],
@@ -130,6 +133,7 @@ function description(token, place) {
     ["rank", token.rank ?? "not computed"],
     ["entropy", token.entropy === undefined ? "not known yet" : `${nats(token.entropy)} nats`],
     ["token", `${place + 1}, id ${token.id}`],
+    ...(token.text.includes("\uFFFD") ? [["bytes", hex(token.bytes)]] : []),
   ];
   return [
     h("strong", {}, quoted(token.text)),

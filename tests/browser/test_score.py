@@ -6,7 +6,7 @@ import base64
 import json
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Open
 from tests.browser.visit import Visit
@@ -207,6 +207,7 @@ def test_a_thousand_candidates_are_rows_in_sight(visit: Open) -> None:
     expect(rows.first).to_have_attribute("aria-setsize", "1000")
     expect(page.locator(".token-card")).not_to_have_count(0)
     assert page.locator(".token-card").count() <= 3
+    expect(page.locator(".prefix-of").first).to_contain_text("never loses to them on the sum")
     page.locator(".open-tokens").first.focus()
     page.keyboard.press("End")
     last = page.locator(".ranking [aria-posinset='1000'] button")
@@ -253,11 +254,11 @@ def test_what_cannot_be_scored_says_so_at_its_field(visit: Open) -> None:
     page.get_by_label("Normalization").select_option("pmi")
     field = page.locator("[data-name=pmi_context]")
     expect(field.locator(".error")).to_contain_text("empty context")
-    expect(page.locator(".score-results > .warning")).to_be_visible()
+    expect(page.locator(".stale")).to_be_visible()
     page.get_by_label("Compared with", exact=True).fill("N/A")
     expect(field.locator(".error")).to_have_count(0)
     expect(page.locator("[data-kind=pmi]")).to_be_visible()
-    expect(page.locator(".score-results > .warning")).to_be_hidden()
+    expect(page.locator(".stale")).to_be_hidden()
 
 
 def test_playing_sends_one_request_at_a_time(visit: Open) -> None:
@@ -275,6 +276,52 @@ def test_playing_sends_one_request_at_a_time(visit: Open) -> None:
     assert page.evaluate("window.together") == 1
     posts = [path for method, path in one.requests[asked:] if method == "POST"]
     assert posts.count("/v1/score") <= 6
+
+
+def test_an_error_is_shown_where_its_field_is_folded_away(visit: Open) -> None:
+    one = visit("/playground")
+    page = scored(one, "3")
+    one.expect_complaint("422")
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_text("More", exact=True).click()
+    field = page.locator("[data-name=temperature]")
+    expect(field.locator(".error")).to_be_visible()
+    expect(page.get_by_label("Temperature")).to_be_focused()
+
+
+def test_warnings_stand_at_their_candidates(visit: Open) -> None:
+    one = visit("/playground")
+    page = scored(one, "3")
+
+    def warned(route: Route) -> None:
+        answer = route.fetch().json()
+        said = [
+            {"param": "candidates.1", "message": "odd one"},
+            "candidates.0: no blank",
+            "all odd",
+        ]
+        route.fulfill(json={**answer, "warnings": said})
+
+    page.route("**/v1/score", warned)
+    page.get_by_role("button", name="Score", exact=True).click()
+    expect(page.locator(".candidate").nth(1)).to_contain_text("odd one")
+    expect(page.locator(".candidate").nth(0)).to_contain_text("no blank")
+    expect(candidate(page, 2)).to_have_accessible_description("odd one")
+    expect(page.locator("[aria-invalid]")).to_have_count(0)
+    expect(page.locator(".score-results > .warning:visible")).to_have_text("all odd")
+
+
+def test_every_way_to_spell_a_candidate_has_bounds(visit: Open, real_server: LiveServer) -> None:
+    asked = {"context": "It is", "candidates": [" not", " Paris"], "boundary": "marginal"}
+    answer = real_server.post("/v1/score", {**asked, "max_expansions": 2})
+    page = scored(visit(link(**asked, max_expansions="2")), "2")
+    for one in answer["results"]:
+        card = page.locator(f".token-card[data-index='{one['index']}']")
+        for end in ("lower", "upper"):
+            expect(card).to_contain_text(shown(one["marginal"][end]))
+    expect(page.get_by_label("Token paths for each")).to_be_visible()
+    expect(page.locator(".plot")).to_be_hidden()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

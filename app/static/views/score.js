@@ -2,15 +2,17 @@
 
 import { h } from "../dom.js";
 import { count, plural } from "../format.js";
-import { clearErrors, showError } from "../form.js";
+import { clearErrors } from "../form.js";
 import { Latest } from "../latest.js";
 import { MEASURES } from "../token_text.js";
 import { ScoreForm } from "./score_form.js";
+import { notesOf } from "./score_notes.js";
 import { entropiesBody, MAX_OPEN, scoreBody, tokensBody } from "./score_request.js";
 import { ScoreResults } from "./score_results.js";
 
 const PATH = "/v1/score";
 const TYPING_MS = 400;
+const SLOW_MS = 500;
 const OPEN_OF_MANY = 3;
 
 /** What is open where nobody has opened or closed any: all of few, the winners of many. */
@@ -42,12 +44,14 @@ class ScoreView {
 
   leave() {
     clearTimeout(this.typing);
+    clearTimeout(this.slow);
     this.turn += 1;
   }
 
   /** The form was changed: keep it in the link now, and ask when the typing pauses. */
   changed() {
     this.keep({ ...this.form.read(), opened: AUTO });
+    this.turn += 1;
     clearTimeout(this.typing);
     this.typing = setTimeout(() => this.run(), TYPING_MS);
   }
@@ -63,6 +67,8 @@ class ScoreView {
     const state = { ...this.state };
     const body = scoreBody(state);
     this.page.sent(PATH, body);
+    clearTimeout(this.slow);
+    this.slow = setTimeout(() => this.page.say("Scoring…"), SLOW_MS);
     if (this.asksMore) this.latest.cancel();
     this.asksMore = false;
     this.latest.run(
@@ -73,6 +79,7 @@ class ScoreView {
   }
 
   answered(state, answer) {
+    clearTimeout(this.slow);
     clearErrors(this.form.element);
     this.answer = answer;
     this.asked = state;
@@ -86,7 +93,7 @@ class ScoreView {
     const opened =
       state.opened === AUTO ? all : state.opened.split(",").filter(Boolean).map(Number);
     this.open = new Set(opened.filter((index) => known.has(index)).slice(0, MAX_OPEN));
-    this.form.candidates.setNotes(notesOf(failed, answer.warnings));
+    this.tell(notesOf(failed, answer.warnings));
     this.results.showRanking(this.open);
     this.page.say(summary(ranked.length, failed.length, answer));
     this.draw();
@@ -94,16 +101,20 @@ class ScoreView {
   }
 
   failed(error) {
+    clearTimeout(this.slow);
+    this.page.say("");
     clearErrors(this.form.element);
     this.results.markStale();
-    const place = /^candidates\.(\d+)/u.exec(error.param ?? "")?.[1];
-    const notes = new Map();
-    if (place !== undefined) notes.set(Number(place), { kind: "error", text: error.message });
+    const { notes } = notesOf([], [{ ...error, message: error.message }], "error");
+    this.tell({ notes, others: [] });
+    if (notes.size) this.form.candidates.focus([...notes.keys()][0]);
+    else this.form.showError(error);
+  }
+
+  /** What is said at single candidates, and what is said of all. */
+  tell({ notes, others }) {
     this.form.candidates.setNotes(notes);
-    if (place === undefined) showError(this.form.element, error);
-    else if (!this.form.candidates.list.element.contains(document.activeElement)) {
-      this.form.candidates.focus(Number(place));
-    }
+    this.results.showWarnings(others);
   }
 
   draw() {
@@ -175,17 +186,6 @@ class ScoreView {
       known ? known.map((token, place) => ({ ...tokens[place], ...token })) : tokens,
     );
   }
-}
-
-/** What is said at single candidates: why one could not be scored, or what is odd about one. */
-function notesOf(failed, warnings = []) {
-  const notes = new Map();
-  for (const warning of warnings) {
-    const place = /^candidates\.(\d+)/u.exec(warning.param ?? "")?.[1];
-    if (place !== undefined) notes.set(Number(place), { kind: "warning", text: warning.message });
-  }
-  for (const { index, error } of failed) notes.set(index, { kind: "error", text: error.message });
-  return notes;
 }
 
 function summary(ranked, failed, { timings_ms: timings, usage }) {

@@ -1,7 +1,7 @@
 /** What is asked: context, candidates and how they are compared. */
 
 import { h } from "../dom.js";
-import { field } from "../form.js";
+import { field, showError } from "../form.js";
 import { markBlanks } from "../marked_text.js";
 import { CandidateEditor } from "./score_candidates.js";
 
@@ -149,6 +149,15 @@ export class ScoreForm {
     this.candidates.value = state.candidates;
     this.marks.forEach((marked) => marked.refresh());
     this.hideWhatDoesNotApply();
+  }
+
+  /** Show the API's error at its field, wherever that is folded away. */
+  showError(error) {
+    showError(this.element, error);
+    const folded = this.element.querySelector("details:not([open]) .error")?.closest("details");
+    if (!folded) return;
+    folded.open = true;
+    folded.querySelector("[aria-invalid=true]")?.focus();
   }
 
   hideWhatDoesNotApply() {

@@ -39,7 +39,7 @@ const CHOSEN = {
   pmi: { title: "pmi", by: "pmi", help: "the sum minus that under the context compared with" },
   calibrated: {
     title: "calibrated",
-    by: "calibrated",
+    by: "the calibrated score",
     help: "the sum minus its mean under contexts that say nothing",
   },
 };
@@ -99,7 +99,7 @@ export function leaders(ranked, places, count) {
 export function normalizationColumns({ kinds, places, shown, names, tokens }) {
   return h(
     "div",
-    { class: "normalizations" },
+    { class: kinds.length === 4 ? "normalizations four" : "normalizations" },
     ...kinds.map((kind, column) => columnOf(kind, places[column], shown, names, tokens)),
   );
 }

@@ -37,9 +37,10 @@ export class ScoreResults {
   constructor({ onToggle, onMeasure }) {
     this.stale = h(
       "p",
-      { class: "warning", hidden: true },
+      { class: "warning stale", hidden: true },
       "These numbers are of the request before: the one now in the form could not be answered.",
     );
+    this.warnings = h("ul", { class: "warning", hidden: true });
     this.explained = h("div", { class: "explanation", "aria-live": "polite" });
     this.columns = h("div", {});
     this.ranking = new Ranking({ onToggle });
@@ -60,6 +61,7 @@ export class ScoreResults {
       "div",
       { class: "score-results", hidden: true },
       this.stale,
+      this.warnings,
       part("Who wins", "", this.explained),
       part("Ranking", RANKING_HELP, this.ranking.element, this.mass),
       part("Normalizations side by side", COLUMNS_HELP, this.columns),
@@ -124,6 +126,12 @@ export class ScoreResults {
     const first = this.places[0]?.[0]?.one.index;
     const other = this.places.map((rows) => rows[0].one.index).find((index) => index !== first);
     return [first, other ?? this.places[0]?.[1]?.one.index];
+  }
+
+  /** Say what is odd about the request as a whole. */
+  showWarnings(texts) {
+    this.warnings.hidden = texts.length === 0;
+    this.warnings.replaceChildren(...texts.map((text) => h("li", {}, text)));
   }
 
   /** Say that the numbers are those of a request before. */
