@@ -1,6 +1,7 @@
 /** A text field in which blanks at the ends of lines can be seen. */
 
 import { h } from "./dom.js";
+import { blankEnds } from "./token_text.js";
 
 const SIGNS = { " ": "·", "\t": "→" };
 
@@ -33,7 +34,7 @@ export function markBlanks(input) {
 }
 
 function lineMarks(line, isBroken) {
-  const [, head, middle, tail] = /^([ \t]*)(.*?)([ \t]*)$/su.exec(line);
+  const { head, middle, tail } = blankEnds(line, (mark) => mark in SIGNS);
   const sign = (text) => h("span", { class: "blank" }, text);
   const signs = (blanks) => [...blanks].map((each) => sign(SIGNS[each]));
   return [

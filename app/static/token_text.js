@@ -47,9 +47,18 @@ const level = (value, steps) => {
  * @returns {Node[]}
  */
 export function visibleText(text) {
-  const [, head, middle, tail] = /^(\s*)([^]*?)(\s*)$/u.exec(text);
+  const { head, middle, tail } = blankEnds(text, (sign) => /\s/u.test(sign));
   const inner = middle.split("\n").flatMap((line, place) => (place ? [blank("↵"), line] : [line]));
   return [...blanks(head), ...inner, ...blanks(tail)].filter((part) => part !== "");
+}
+
+/** The text in three: what is blank at its two ends, and what lies between. */
+export function blankEnds(text, isBlank) {
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(text[start])) start += 1;
+  while (end > start && isBlank(text[end - 1])) end -= 1;
+  return { head: text.slice(0, start), middle: text.slice(start, end), tail: text.slice(end) };
 }
 
 const SIGNS = { " ": "·", "\n": "↵", "\t": "→", "\r": "␍" };

@@ -4,7 +4,7 @@ import { h } from "../dom.js";
 import { count, plural } from "../format.js";
 import { clearErrors } from "../form.js";
 import { Latest } from "../latest.js";
-import { MEASURES } from "../token_text.js";
+import { MEASURES, quoted } from "../token_text.js";
 import { ScoreForm } from "./score_form.js";
 import { notesOf } from "./score_notes.js";
 import { entropiesBody, MAX_OPEN, scoreBody, tokensBody } from "./score_request.js";
@@ -130,6 +130,8 @@ class ScoreView {
       }
       this.open.add(index);
     }
+    const name = quoted(this.state.candidates[index]);
+    this.page.say(this.open.has(index) ? `The tokens of ${name} are below, under Tokens` : "");
     this.keep({ opened: [...this.open].join(",") });
     this.draw();
     this.more();

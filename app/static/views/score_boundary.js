@@ -55,10 +55,7 @@ function boundaryWords({
 }
 
 /** What is left for all texts that are not among the candidates. */
-export function offMass(
-  { off_candidate_mass: mass, off_candidate_mass_bounds: bounds, boundary },
-  ranked,
-) {
+export function offMass({ off_candidate_mass: mass, off_candidate_mass_bounds: bounds, boundary }) {
   if (mass === undefined && bounds) {
     return h(
       "p",
@@ -66,7 +63,7 @@ export function offMass(
       `Texts that are not among the candidates have ${percent(bounds[0])} to ${percent(bounds[1])} of the model's probability.`,
     );
   }
-  if (mass === undefined) return h("p", { class: "help" }, whyUnknown(boundary, ranked));
+  if (mass === undefined) return h("p", { class: "help" }, whyUnknown(boundary));
   return h(
     "div",
     { class: "off-mass" },
@@ -87,11 +84,8 @@ export function offMass(
   );
 }
 
-function whyUnknown({ shift_bytes: shift }, ranked) {
-  const why = shift
-    ? "scoring starts within the context"
-    : ranked.some((one) => one.prefix_of)
-      ? "one candidate begins another"
-      : "not every candidate was scored to the end";
+/** The page has every candidate scored to its end, which leaves two reasons. */
+function whyUnknown({ shift_bytes: shift }) {
+  const why = shift ? "scoring starts within the context" : "one candidate begins another";
   return `What goes to texts that are not among the candidates is not known here: ${why}.`;
 }

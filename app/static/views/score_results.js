@@ -56,6 +56,8 @@ export class ScoreResults {
         help ? h("p", { class: "help" }, help) : null,
         ...content,
       );
+    const ranking = part("Ranking", RANKING_HELP, this.ranking.element, this.mass);
+    this.rankedBy = ranking.querySelector("h3");
     this.plotted = part("Token by token", PLOT_HELP, this.plot.element);
     this.element = h(
       "div",
@@ -63,7 +65,7 @@ export class ScoreResults {
       this.stale,
       this.warnings,
       part("Who wins", "", this.explained),
-      part("Ranking", RANKING_HELP, this.ranking.element, this.mass),
+      ranking,
       part("Normalizations side by side", COLUMNS_HELP, this.columns),
       this.plotted,
       part("Tokens", TOKENS_HELP, this.cards.element),
@@ -79,6 +81,8 @@ export class ScoreResults {
     this.isCompact = Boolean(answer.compact);
     this.kinds = kindsOf(state, ranked);
     this.places = this.kinds.map((kind) => standings(ranked, kind, answer, state.normalization));
+    const chosen = this.kinds.find((kind) => kind.id === state.normalization);
+    this.rankedBy.textContent = chosen ? `Ranking by ${chosen.by}` : "Ranking";
     this.element.hidden = false;
     this.stale.hidden = true;
     this.element.classList.toggle("empty", ranked.length === 0);
@@ -87,7 +91,7 @@ export class ScoreResults {
       state.candidates,
       [...this.leaders].sort((one, other) => one - other),
     );
-    this.mass.replaceChildren(offMass(answer, ranked));
+    this.mass.replaceChildren(offMass(answer));
     this.meeting.replaceChildren(
       boundaryFigure({
         context: state.context,

@@ -40,25 +40,28 @@ export class TokenCards {
   show({ results, tokens, measure, names, context, note = "" }) {
     closeTip();
     const focused = this.focused();
+    const contextBytes = bytesOf(context).length;
     this.choice
       .querySelectorAll("input")
       .forEach((input) => (input.checked = input.value === measure));
     this.legend.replaceChildren(tokenLegend(measure));
     this.note.textContent = note;
     this.cards.replaceChildren(
-      ...results.map((one) => this.card(one, tokens.get(one.index), measure, names, context)),
+      ...results.map((one) =>
+        this.card(one, tokens.get(one.index), { measure, names, contextBytes }),
+      ),
     );
     this.refocus(focused);
   }
 
-  card(one, tokens, measure, names, context) {
+  card(one, tokens, { measure, names, contextBytes }) {
     const label = `tokens of ${quoted(names.texts[one.index])}`;
     return h(
       "article",
       { class: "token-card", "data-index": one.index },
       h("header", {}, candidateName(names, one.index), " ", ...facts(one, names)),
       tokens
-        ? tokenText(tokens, { measure, label, contextBytes: bytesOf(context).length })
+        ? tokenText(tokens, { measure, label, contextBytes })
         : h(
             "p",
             { class: "help" },
