@@ -94,7 +94,7 @@ function facts(one, names) {
     one.mean_logprob !== undefined && `mean ${nats(one.mean_logprob)}`,
     one.logprob_per_byte !== undefined && `per byte ${nats(one.logprob_per_byte)}`,
     one.baseline_logprob !== undefined && `baseline ${nats(one.baseline_logprob)}`,
-    one.tail_tokens && `${one.tail_tokens} of the tokens lie in the context`,
+    one.tail_tokens && `${plural(one.tail_tokens, "token")} of them in the context`,
     one.greedy && "greedy: each token is the most probable one at its place",
   ].filter(Boolean);
   const shown = [h("span", { class: "help number" }, numbers.join(" · "))];
