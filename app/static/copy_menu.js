@@ -9,15 +9,16 @@ import { curlCommand, pythonProgram } from "./snippets.js";
  * @param {() => ({path: string, body: object} | undefined)} options.request the view's last one
  * @param {() => boolean} options.hasKey whether the server wants a key
  * @param {(text: string) => void} options.say tells what was done
+ * @param {() => void} options.writeLink puts the state into the address
  * @returns {HTMLElement}
  */
-export function copyMenu({ request, hasKey, say }) {
+export function copyMenu({ request, hasKey, say, writeLink }) {
   const ofRequest = (write) => () => {
     const sent = request();
     return sent && write(BASE, sent.path, sent.body, hasKey());
   };
   const buttons = [
-    ["Copy link", "The link", () => location.href],
+    ["Copy link", "The link", () => (writeLink(), location.href)],
     ["Copy as curl", "The curl command", ofRequest(curlCommand)],
     ["Copy as Python", "The Python program", ofRequest(pythonProgram)],
   ].map(([label, what, text]) =>

@@ -24,10 +24,24 @@ const links = new Map();
 /** The last link of each view that was opened. */
 const opened = new Map();
 /** Of each view that was opened, the promise of its page and of what `mount` returned. */
-const tabs = new Tabs(VIEWS, (id) => {
+const tabs = new Tabs(VIEWS, (id, left) => {
+  writeLink();
+  opened.get(left)?.then(({ shown }) => shown.leave());
+  tabs.select(id);
   history.pushState(null, "", links.get(id) ?? `#${id}`);
   follow();
 });
+
+/** Browsers refuse an address that changes with every letter. */
+const WRITING_MS = 250;
+let writing;
+
+/** Put the shown view's state into the address now. */
+function writeLink() {
+  clearTimeout(writing);
+  const link = links.get(tabs.selected);
+  if (link && link !== location.hash) history.replaceState(null, "", link);
+}
 
 let card;
 
@@ -52,15 +66,16 @@ class Page {
       request: () => this.#sent,
       hasKey: () => api.hasKey,
       say: (text) => this.say(text),
+      writeLink,
     });
   }
 
   /** Take over changes of the state into the link, without an entry in the history. */
   change(patch) {
     this.state = { ...this.state, ...patch };
-    const link = linkOf(this.#view, this.state);
-    links.set(this.#view.id, link);
-    if (shownId() === this.#view.id) history.replaceState(null, "", link);
+    links.set(this.#view.id, linkOf(this.#view, this.state));
+    clearTimeout(writing);
+    writing = setTimeout(writeLink, WRITING_MS);
   }
 
   /** The request behind "copy as curl" and "copy as Python". */
@@ -73,9 +88,6 @@ class Page {
     at("status").textContent = text;
   }
 }
-
-const shownId = () =>
-  tabs.buttons.find((one) => one.getAttribute("aria-selected") === "true")?.dataset.id;
 
 /** Make a view, once; what it needs is fetched then. */
 function openedView(entry) {
@@ -137,5 +149,6 @@ installThemeSwitch(at("theme"));
 document.querySelector(".skip").addEventListener("click", skipToTheView);
 at("views").append(tabs.list, ...tabs.panels.values());
 window.addEventListener("popstate", follow);
+window.addEventListener("pagehide", writeLink);
 follow();
 showModel().catch((problem) => (at("model").textContent = problem.message));

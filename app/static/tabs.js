@@ -12,7 +12,8 @@ const MOVES = {
 export class Tabs {
   /**
    * @param {{id: string, title: string}[]} entries
-   * @param {(id: string) => void} onChosen by the person, not by `select`
+   * @param {(id: string, left: string) => void} onChosen by the person: selects the tab, from
+   *     another one
    */
   constructor(entries, onChosen) {
     this.onChosen = onChosen;
@@ -46,9 +47,12 @@ export class Tabs {
     this.panels.forEach((panel, name) => (panel.hidden = name !== id));
   }
 
+  get selected() {
+    return this.buttons.find((one) => one.getAttribute("aria-selected") === "true")?.dataset.id;
+  }
+
   choose(id) {
-    this.select(id);
-    this.onChosen(id);
+    if (id !== this.selected) this.onChosen(id, this.selected);
   }
 
   move(event) {

@@ -90,13 +90,16 @@ def test_back_leads_to_the_view_before(visit: Open) -> None:
 
 def test_a_link_holds_all_of_it(visit: Open) -> None:
     """Whoever opens it sees what its sender saw, whatever script the texts are in."""
-    page = visit("/playground#next").page
+    found = visit("/playground#next")
+    page = found.page
     page.get_by_label("Context").fill("Die Straße 日本語 \"'\\ is")
+    expect(page.locator(".entropy")).not_to_have_text("1.4962")
     page.get_by_label("Tokens shown").fill("3")
     expect(page.locator(".next-list").first.locator("li")).to_have_count(3)
     texts = page.locator(".next-list").first.inner_text()
-    link = page.url.split("/playground")[1]
-    other = visit(f"/playground{link}").page
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#status")).to_contain_text("copied")
+    other = visit(f"/playground{found.clipboard().split('/playground')[1]}").page
     expect(other.get_by_label("Context")).to_have_value("Die Straße 日本語 \"'\\ is")
     expect(other.locator(".next-list").first.locator("li")).to_have_count(3)
     assert other.locator(".next-list").first.inner_text() == texts
