@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import pytest
@@ -117,7 +118,7 @@ def test_both_copies_ask_for_the_same(visit: Open, real_server: LiveServer) -> N
     """As curl in a shell and as Python, whatever quotes the texts have."""
     found = visit("/playground#score")
     page = found.page
-    context = "It's \"so\" \\ $HOME `x` 日本 is"
+    context = 'It\'s "so" \\ $HOME `x` 日本 is'
     page.get_by_label("Context").fill(context)
     page.get_by_role("button", name="Score", exact=True).click()
     expect(page.locator("#status")).to_contain_text("scored")
@@ -133,22 +134,29 @@ def test_both_copies_ask_for_the_same(visit: Open, real_server: LiveServer) -> N
     assert totals[0] == totals[1] and len(totals[0]) >= 3, candidates
 
 
+Start = Callable[..., ServerProcess]
+
+
 @pytest.fixture
-def guarded(tiny_folder: TinyFolder) -> Iterator[ServerProcess]:
-    """A tiny model behind a key."""
-    process = ServerProcess(
-        "model", model=str(tiny_folder("llama")), kv_cache_bytes="64MiB", api_keys="s3cret-key"
-    )
-    try:
-        process.await_line("ready")
-        yield process
-    finally:
+def start(tiny_folder: TinyFolder) -> Iterator[Start]:
+    """Starts servers of a tiny model, all of which are ended with the test."""
+    started: list[ServerProcess] = []
+
+    def start(load: str = "model", **settings: object) -> ServerProcess:
+        model = {"model": str(tiny_folder("llama")), "kv_cache_bytes": "64MiB"}
+        started.append(ServerProcess(load, **(model if load == "model" else {}), **settings))
+        if load == "model":
+            started[-1].await_line("ready")
+        return started[-1]
+
+    yield start
+    for process in started:
         process.kill()
 
 
-def test_a_key_is_asked_for_once(visit_of: Open, guarded: ServerProcess) -> None:
+def test_a_key_is_asked_for_once(visit_of: Open, start: Start) -> None:
     """Kept in memory alone: in no link, no storage, no cookie; a wrong one is refused in words."""
-    found = visit_of(guarded.url, "/playground#next")
+    found = visit_of(start(api_keys="s3cret-key").url, "/playground#next")
     found.expect_complaint("status of 401")
     page = found.page
     dialog = page.get_by_role("dialog")
@@ -170,36 +178,27 @@ def test_a_key_is_asked_for_once(visit_of: Open, guarded: ServerProcess) -> None
     assert "s3cret" not in kept + found.clipboard()
 
 
-def test_a_server_that_is_gone_is_waited_for(visit_of: Open, tiny_folder: TinyFolder) -> None:
+def test_a_server_that_is_gone_is_waited_for(visit_of: Open, start: Start) -> None:
     """The page says so, and goes on by itself when one answers at the same address."""
-    settings = {"model": str(tiny_folder("llama")), "kv_cache_bytes": "64MiB"}
-    process = ServerProcess("model", **settings)
-    process.await_line("ready")
+    process = start()
     found = visit_of(process.url, "/playground#next")
     found.expect_complaint("ERR_|Failed to load resource")
     page = found.page
     expect(page.locator(".next-list li").first).to_be_visible()
-    process.kill()
+    process.signal(signal.SIGKILL)
+    process.exit_code()
     page.get_by_label("Context").fill("the end of it")
     expect(page.locator("#server")).to_contain_text("cannot be reached")
-    again = ServerProcess("model", port=process.url.rsplit(":", 1)[1], **settings)
-    try:
-        again.await_line("ready")
-        expect(page.locator("#server")).to_be_hidden()
-        expect(page.locator("#status")).to_contain_text("tokens in")
-    finally:
-        again.kill()
+    start(port=process.address[1])
+    expect(page.locator("#server")).to_be_hidden(timeout=20_000)
+    expect(page.locator("#status")).to_contain_text("tokens in")
 
 
-def test_a_server_that_loads_is_waited_for(visit_of: Open) -> None:
+def test_a_server_that_loads_is_waited_for(visit_of: Open, start: Start) -> None:
     """In words."""
-    process = ServerProcess("slow")
-    try:
-        found = visit_of(process.url, "/playground#next")
-        found.expect_complaint("status of 503")
-        expect(found.page.locator("#server")).to_contain_text("being loaded")
-    finally:
-        process.kill()
+    found = visit_of(start("slow").url, "/playground#next")
+    found.expect_complaint("status of 503")
+    expect(found.page.locator("#server")).to_contain_text("being loaded")
 
 
 def test_a_full_server_is_asked_again(visit: Open) -> None:

@@ -209,7 +209,7 @@ export const view = {
   path: PATH,
   initial: {
     context: "The capital of France is",
-    labels: " Paris\n Lyon",
+    labels: "",
     top_k: "10",
     temperature: "1",
     top_p: "1",
