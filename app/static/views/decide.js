@@ -87,7 +87,7 @@ function bodyOf({ input, questions, debias, calibration }) {
     input,
     questions: questions.map(({ type, instructions, options }) => ({
       type,
-      ...(instructions !== "" && { instructions }),
+      instructions,
       ...QUESTIONS[type](optionsOf(options)),
     })),
     ...(debias !== "none" && { debias }),
@@ -105,7 +105,7 @@ function card(question, answer) {
   return h(
     "article",
     { class: "card stack decision" },
-    h("h2", {}, question.instructions ?? "Which one fits?"),
+    h("h2", {}, question.instructions),
     h("p", { class: "decided" }, ...decided(answer)),
     h("ol", { class: "decide-list" }, ...rows),
     answer.orders ? h("p", { class: "orders" }, inWords(answer)) : null,

@@ -22,7 +22,7 @@ const OPTIONS = {
 };
 /** What the API calls the options of each type, and how they are written. */
 
-const NEW = { type: "choice", instructions: "", options: "yes\nno\nperhaps" };
+const NEW = { type: "choice", instructions: "Which one is it?", options: "yes\nno\nperhaps" };
 
 export class DecideForm {
   /** @param {{onChange: (patch: object) => void}} options */
