@@ -119,6 +119,8 @@ def create_app(
         version=version(),
         description=DESCRIPTION,
         openapi_tags=TAGS,
+        # FastAPI's own pages take their scripts from elsewhere.
+        docs_url=None,
         redoc_url=None,
         # A redirect would repeat the Host header, which a client may make up.
         redirect_slashes=False,

@@ -12,10 +12,9 @@ from pydantic import ConfigDict
 from app import version
 from app.errors.table import ERROR_RESPONSES
 from app.http.json_response import dump_json_chunked
-from app.routers.pages import PLAYGROUND_PATH
+from app.routers.pages import DOCS_PATH, PLAYGROUND_PATH
 from app.schemas.response import OmitNone, ResponseModel
 
-DOCS_PATH: Final = "/docs"
 _NEVER: Final = re.compile(r"q\s*=\s*0(\.0*)?")
 """How a client says that it does not take a kind (RFC 9110, section 12.4.2)."""
 

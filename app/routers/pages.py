@@ -1,4 +1,4 @@
-"""GET /playground and the files of pages: for people, in a browser."""
+"""GET /playground, GET /docs and the files of both: for people, in a browser."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from starlette.exceptions import HTTPException
 from app.http.static_files import read_static_files
 
 PLAYGROUND_PATH: Final = "/playground"
+DOCS_PATH: Final = "/docs"
 STATIC_PATH: Final = "/static"
 
 FILES: Final = read_static_files(files("app") / "static")
 
-_HEADERS: Final = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "img-src 'self' data:",
-            "font-src 'self'",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    ),
-    "Referrer-Policy": "no-referrer",
-}
-"""Nothing but this server's own files runs on the page or is asked by it."""
+
+def _headers(*more: str) -> dict[str, str]:
+    """Nothing but this server's own files runs on a page or is asked by it."""
+    policy = (
+        "default-src 'none'",
+        "script-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        *more,
+    )
+    return {"Content-Security-Policy": "; ".join(policy), "Referrer-Policy": "no-referrer"}
+
+
+_PLAYGROUND_HEADERS: Final = _headers("style-src 'self'")
+# Swagger UI writes style attributes.
+_DOCS_HEADERS: Final = _headers("style-src 'self' 'unsafe-inline'")
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,7 +45,13 @@ async def playground(request: Request) -> Response:
     """The page, where the settings have it."""
     if not request.app.state.has_playground:
         raise HTTPException(404, "There is no page here: CHAINRULE_PLAYGROUND turns it on.")
-    return FILES["playground.html"].answer(request, _HEADERS)
+    return FILES["playground.html"].answer(request, _PLAYGROUND_HEADERS)
+
+
+@router.get(DOCS_PATH)
+async def docs(request: Request) -> Response:
+    """The page about the routes, which asks for the document with the key, if there is one."""
+    return FILES["docs.html"].answer(request, _DOCS_HEADERS)
 
 
 @router.get(STATIC_PATH + "/{path:path}")

@@ -25,7 +25,7 @@ def rows(page: Page) -> list[list[str]]:
 
 def move(page: Page, label: str, keys: str, times: int) -> None:
     """Move a slider by keys."""
-    page.get_by_label(label).focus()
+    page.get_by_role("slider", name=label).focus()
     for _ in range(times):
         page.keyboard.press(keys)
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors.table import Unauthorized, error_response
 
 METRICS_PATH: Final = "/metrics"
-OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready", "/playground"})
+OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready", "/playground", "/docs"})
 """Answered to anybody. Compared whole, so no other spelling of a path slips through."""
 OPEN_FOLDER: Final = "/static/"
 """The files of pages, the same for everybody; nothing else lies below it."""

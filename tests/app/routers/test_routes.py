@@ -29,7 +29,7 @@ LOOK_UPS = (
     *("/health", "/health/live", "/health/ready", "/metrics", "/version"),
     *("/v1/models", "/v1/models/{name:path}", "/tokenizer_info"),
     *("/v1/calibrations", "/v1/calibrations/{name}"),
-    *("/docs", "/docs/oauth2-redirect", "/openapi.json", "/playground", "/static/{path:path}"),
+    *("/docs", "/openapi.json", "/playground", "/static/{path:path}"),
 )
 QUESTIONS = (
     *("/v1/score", "/score", "/v1/next_token", "/v1/decode", "/v1/audit"),
