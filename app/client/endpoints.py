@@ -112,7 +112,7 @@ def build_request(
     try:
         return schema.model_validate(body)
     except ValidationError as error:
-        raise InvalidRequest.of(error, body) from None
+        raise InvalidRequest.of(error, body, schema.model_json_schema()) from None
 
 
 def _post(

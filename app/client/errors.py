@@ -52,10 +52,14 @@ class InvalidRequest(ClientError):
     """A field does not fit the schema; nothing was sent."""
 
     @classmethod
-    def of(cls, error: ValidationError, body: object) -> InvalidRequest:
-        """The first thing that is wrong with ``body``, as the server would say it."""
+    def of(
+        cls, error: ValidationError, body: object, schema: dict[str, Any] | None = None
+    ) -> InvalidRequest:
+        """The first thing that is wrong with ``body``, of this JSON schema, as the server would say
+        it."""
         items = error.errors(include_url=False, include_context=False, include_input=False)
-        found = first_field_error(({**one, "loc": ("body", *one["loc"])} for one in items), body)
+        located = ({**one, "loc": ("body", *one["loc"])} for one in items)
+        found = first_field_error(located, body, schema)
         return cls(found.message, param=found.param, code=found.code)
 
 

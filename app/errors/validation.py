@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from app.errors.suggestion import Schema, known_fields, suggestion
+
 _CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field"}
 _WORDS = {
     "missing": "this field is required",
@@ -32,11 +34,19 @@ _MAX_SEGMENT = 100
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One field and what is wrong with it. ``path`` is empty for the body as a whole."""
+    """One field and what is wrong with it.
+
+    Attributes:
+        path: to it; empty for the body as a whole.
+        text: the complaint.
+        code: of the error object.
+        meant: the field beside it that an unknown one may stand for.
+    """
 
     path: tuple[str, ...]
     text: str
     code: str
+    meant: str | None = None
 
     @property
     def param(self) -> str | None:
@@ -59,11 +69,14 @@ class BodyError(Protocol):
 
 
 def field_error(error: BodyError) -> FieldError:
-    """The complaint to report of a request to a route."""
-    return first_field_error(error.errors(), error.body)
+    """The complaint to report of a request to a route, which may have left the body's schema with
+    the error, as ``body_schema``."""
+    return first_field_error(error.errors(), error.body, getattr(error, "body_schema", None))
 
 
-def first_field_error(errors: Iterable[Mapping[str, Any]], body: object) -> FieldError:
+def first_field_error(
+    errors: Iterable[Mapping[str, Any]], body: object, schema: Schema | None = None
+) -> FieldError:
     """The complaint to report: the first field at fault, at its most precise.
 
     Where the branches of a union complain about the same value, the branch that got deepest
@@ -72,9 +85,13 @@ def first_field_error(errors: Iterable[Mapping[str, Any]], body: object) -> Fiel
     Args:
         errors: pydantic's, located from ``"body"`` on; at least one.
         body: what was validated.
+        schema: of the body; where it is given, an unknown field is told the one that it may be.
     """
-    found = [_read(item, body) for item in errors]
-    first = found[0]
+    found = [_read(item, body, schema) for item in errors]
+    missing = {one.path for one in found if one.code == "missing_field"}
+    # Under another name it is there all the same.
+    renamed = (one for one in found if one.meant and (*one.path[:-1], one.meant) in missing)
+    first = next(renamed, found[0])
     related = [one for one in found if one.path[: len(first.path)] == first.path]
     path = max((one.path for one in related), key=len)
     same = [one for one in related if one.path == path]
@@ -82,11 +99,29 @@ def first_field_error(errors: Iterable[Mapping[str, Any]], body: object) -> Fiel
     return FieldError(path, ", or ".join(texts), same[0].code)
 
 
-def _read(item: Mapping[str, Any], body: object) -> FieldError:
+def _read(item: Mapping[str, Any], body: object, schema: Schema | None) -> FieldError:
     kind = item["type"]
     place, *rest = item["loc"] or ("body",)
     path = _resolve(rest, body, kind) if place == "body" else tuple(map(str, rest))
-    return FieldError(path, _words(item), _CODES.get(kind, "invalid_value"))
+    words = _words(item)
+    meant = None
+    if kind == "extra_forbidden" and schema is not None and place == "body":
+        meant = _meant(rest, body, schema)
+        words += "" if meant is None else f"; you may mean {meant}"
+    return FieldError(path, words, _CODES.get(kind, "invalid_value"), meant)
+
+
+def _meant(segments: Sequence[str | int], body: object, schema: Schema) -> str | None:
+    """What an unknown field may stand for."""
+    path: list[str | int] = []
+    around, value = body, body
+    for segment in segments:
+        if _holds(value, segment):
+            path.append(segment)
+            around, value = value, value[segment]  # type: ignore[index]
+    if not path or not isinstance(around, Mapping) or str(path[-1]) in _REMOVED_FIELDS:
+        return None
+    return suggestion(str(path[-1]), known_fields(schema, body, path[:-1]), around)
 
 
 def _resolve(segments: Sequence[str | int], body: object, kind: str) -> tuple[str, ...]:

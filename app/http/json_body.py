@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from email.message import Message
+from functools import cache
 from typing import Annotated, Any, Final
 
 from fastapi import Request, Response
@@ -45,16 +46,35 @@ class JsonRoute(APIRoute):
         field = self.body_field.field_info
         declared: Any = Annotated[field.annotation, field]
         body: TypeAdapter[Any] = TypeAdapter(declared)
+        schema = cache(body.json_schema)
 
         async def handle_json(request: Request) -> Response:
             strict, state = _JsonRequest(request.scope, request.receive), request.app.state
             sent = await strict.body_bytes()
             large = len(sent) > LARGE_BODY
             with state.full_collections.deferred() if large else nullcontext():
-                await strict.read(sent, body, state.parser)
-                return await handle(strict)
+                try:
+                    await strict.read(sent, body, state.parser)
+                    return await handle(strict)
+                except RequestValidationError as error:
+                    if not any(one["type"] == "extra_forbidden" for one in error.errors()):
+                        raise
+                    raise UnknownField(error, schema()) from error
 
         return handle_json
+
+
+class UnknownField(RequestValidationError):
+    """A body with a field that there is not.
+
+    Args:
+        error: what was found wrong.
+        schema: of the body, which tells the fields that there are.
+    """
+
+    def __init__(self, error: RequestValidationError, schema: dict[str, Any]) -> None:
+        super().__init__(error.errors(), body=error.body)
+        self.body_schema = schema
 
 
 class QueuedRoute(JsonRoute):
