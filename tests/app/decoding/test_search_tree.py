@@ -1,0 +1,139 @@
+"""The tree of a search, against what the search returns and against all there is to find."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.client import Client
+from app.schemas.decode_response import DecodeResponse
+from app.schemas.search_tree import MAX_TREE_NODES, SearchTree
+from model_runtime import Engine, EngineConfig
+from tests.app.in_process import client_over
+
+MAX_TOKENS = 3
+STRATEGIES = ("greedy", "beam", "exact")
+
+
+@pytest.fixture(scope="module")
+def client(tiny_vocabulary_folder: Path) -> Any:
+    """A Llama over eight tokens."""
+    config = EngineConfig(model=str(tiny_vocabulary_folder), kv_cache_bytes=8 << 20)
+    with client_over(Engine.load(config)) as client:
+        yield client
+
+
+def ask(client: Client, context: list[int], **more: Any) -> DecodeResponse:
+    """Completions of token ids, none of which ends one early."""
+    return client.decode(
+        context=context, max_tokens=MAX_TOKENS, ignore_eos=True, search_tree=True, **more
+    )
+
+
+def paths(tree: SearchTree) -> dict[tuple[int, ...], Any]:
+    """The nodes by the tokens that lead to them."""
+    found: list[tuple[int, ...]] = []
+    for node in tree.nodes:
+        before = () if node.parent is None else found[node.parent]
+        found.append((*before, node.id))
+    assert len(set(found)) == len(found)
+    return dict(zip(found, tree.nodes, strict=True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    context=st.lists(st.integers(3, 7), min_size=1, max_size=4),
+    strategy=st.sampled_from(STRATEGIES),
+    num_beams=st.integers(1, 4),
+)
+def test_a_tree_holds_what_was_returned(
+    client: Client, context: list[int], strategy: str, num_beams: int
+) -> None:
+    """With its numbers, to the bit; sums add up; states say where the search went on."""
+    beams = {} if strategy == "greedy" else {"num_beams": num_beams}
+    answer = ask(client, context, strategy=strategy, **beams)
+    plain = client.decode(
+        context=context, max_tokens=MAX_TOKENS, ignore_eos=True, strategy=strategy, **beams
+    )
+    assert plain.sequences == answer.sequences
+    assert answer.search_tree is not None
+    nodes = paths(answer.search_tree)
+    for sequence in answer.sequences:
+        found = tuple(sequence.token_ids)
+        for length in range(1, len(found) + 1):
+            assert nodes[found[:length]].state == "returned"
+        steps = [nodes[found[:length]].logprob for length in range(1, len(found) + 1)]
+        assert math.fsum(steps) == sequence.logprob
+    for path, node in nodes.items():
+        before = nodes[path[:-1]].total if len(path) > 1 else 0.0
+        assert node.total == before + node.logprob
+        has_children = any(other[:-1] == path for other in nodes)
+        assert has_children == (node.step is not None)
+        assert node.state != "cut" or not has_children
+
+
+@settings(max_examples=15, deadline=None)
+@given(context=st.lists(st.integers(3, 7), min_size=1, max_size=4), beams=st.integers(1, 4))
+def test_what_a_beam_left_is_worse_than_what_it_kept(
+    client: Client, context: list[int], beams: int
+) -> None:
+    """At each length, by the sum of log-probabilities."""
+    tree = ask(client, context, strategy="beam", num_beams=beams).search_tree
+    assert tree is not None
+    nodes = paths(tree)
+    for length in range(1, MAX_TOKENS):
+        here = [(path, node) for path, node in nodes.items() if len(path) == length]
+        kept = [node.total for _, node in here if node.step is not None]
+        cut = [node.total for _, node in here if node.state == "cut"]
+        assert len(kept) <= beams
+        assert not cut or max(cut) <= min(kept)
+
+
+@settings(max_examples=10, deadline=None)
+@given(context=st.lists(st.integers(3, 7), min_size=1, max_size=3))
+def test_nothing_behind_a_cut_of_exact_search_is_better(client: Client, context: list[int]) -> None:
+    """Of all completions that there are."""
+    answer = ask(client, context, strategy="exact")
+    assert answer.search_tree is not None and answer.certificate is not None
+    assert answer.certificate.optimal
+    best = answer.sequences[0].logprob
+    cut = [p for p, node in paths(answer.search_tree).items() if node.state == "cut"]
+    for path in cut[:8]:
+        rest = list(itertools.product(range(8), repeat=MAX_TOKENS - len(path)))
+        scored = client.score(
+            context=context, candidates=[[*path, *more] for more in rest], boundary="separate"
+        )
+        assert max(one.logprob or -math.inf for one in scored.results) <= best + 1e-6
+
+
+def test_a_tree_has_a_bound(client: Client) -> None:
+    """What is left out is counted."""
+    answer = client.decode(
+        context=[3, 4],
+        max_tokens=8,
+        ignore_eos=True,
+        strategy="beam",
+        num_beams=512,
+        search_tree=True,
+    )
+    assert answer.search_tree is not None
+    assert len(answer.search_tree.nodes) == MAX_TREE_NODES
+    assert answer.search_tree.left_out > 1000
+    assert tuple(answer.sequences[0].token_ids) in paths(answer.search_tree)
+
+
+def test_each_compared_strategy_has_its_own(client: Client) -> None:
+    """And the answer none beside them; without the wish there is none at all."""
+    answer = ask(client, [3, 4], compare=list(STRATEGIES), num_beams=2)
+    assert answer.search_tree is None and answer.compared is not None
+    for one in answer.compared:
+        assert one.search_tree is not None and one.sequence is not None
+        assert tuple(one.sequence.token_ids) in paths(one.search_tree)
+    plain = client.decode(context=[3], max_tokens=2)
+    assert plain.search_tree is None
