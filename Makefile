@@ -90,6 +90,10 @@ lint: $(VENV)/.ready-dev ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: screenshots
+screenshots: $(VENV)/.ready-dev model ## take the documentation's pictures of the page; needs Debian's chromium
+	$(BIN)/python -m tests.browser.screenshots
+
 .PHONY: client-sync
 client-sync: $(VENV)/.ready-dev ## write the sync client from the async one
 	$(BIN)/python -m tests.app.client.write_sync_client
