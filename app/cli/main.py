@@ -51,7 +51,7 @@ _GROUPS: Final = {
 """How --help orders the settings. A test sees to it that none is missing."""
 
 _ASKING: Final = {
-    "score": ("score.command", "score the records of a file"),
+    "score": ("score.command", "score candidates, or the records of a file"),
     "next": ("next_token", "list the tokens that may come next"),
     "decode": ("decode", "search for the most probable continuations"),
     "audit": ("audit", "take scores apart"),
@@ -66,8 +66,12 @@ _ASKING: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    args = vars(_parser().parse_args(argv))
-    command = args.pop("command")
+    parser = _parser()
+    args = vars(parser.parse_args(argv))
+    command = args.pop("command", None)
+    if command is None:
+        parser.print_help()
+        return 0
     try:
         status = int(command(args))
         sys.stdout.flush()
@@ -156,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Exact sequence log-probabilities from causal language models, over HTTP.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"chainrule {version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
         help="answer requests until told to stop",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
+from app.client.errors import ClientError, ConnectionFailed
 from app.client.url import server_url
 from app.environment import bound_compiled_products, env_name, let_idle_threads_sleep
 from app.settings import Settings, SettingsError, client_setting, log_ignored_variables
@@ -79,6 +80,15 @@ def find_server(args: dict[str, Any]) -> Iterator[ServerAddress]:
 
     with local_server(settings) as path:
         yield ServerAddress("http://localhost", None, path)
+
+
+def with_advice(error: ClientError) -> ClientError:
+    """The error; where no server listens, with what there is to do."""
+    if isinstance(error, ConnectionFailed) and "refused" in str(error):
+        return ConnectionFailed(
+            f"{error}. No server listens there: chainrule serve starts one, --local does without."
+        )
+    return error
 
 
 def add_server_flags(group: Any) -> None:

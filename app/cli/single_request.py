@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from app.cli.failure import fail
 from app.cli.request_flags import add_request_flags, read_text, request_fields
-from app.cli.server_address import add_server_flags, find_server
+from app.cli.server_address import add_server_flags, find_server, with_advice
 from app.cli.tables import Page
 from app.client import Client, ClientError, InvalidRequest, Retries
 from app.schemas.bounds import MAX_TIMEOUT_MS
@@ -61,7 +61,7 @@ def run_request(
         ):
             reply = send(client, fields)
     except ClientError as error:
-        return fail(error, 2 if isinstance(error, InvalidRequest) else 1)
+        return fail(with_advice(error), 2 if isinstance(error, InvalidRequest) else 1)
     page = Page()
     if args["json"]:
         page.line(reply.model_dump_json())

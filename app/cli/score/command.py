@@ -1,4 +1,4 @@
-"""``chainrule score``: score the records of a file.
+"""``chainrule score``: score candidates on the spot, or the records of a file.
 
 Exit status: 0 all are scored, 1 it could not go on, 2 a wrong command line or setting, 3 done, but
 some records could not be scored. After 1, after an interruption, and after a kill the same command
@@ -25,13 +25,19 @@ from app.cli.extras import check_extra
 from app.cli.failure import fail
 from app.cli.numbers import at_least
 from app.cli.request_flags import add_request_flags, request_fields
+from app.cli.score.candidates import add_row_flags, refuse_row_flags, score_candidates
 from app.cli.score.dataset.flags import add_ray_flags, refuse_ray_flags, score_on_ray
 from app.cli.score.input import BY_SUFFIX, Format, Source
 from app.cli.score.output import FileOutput, OutputError, SidecarPaths, StreamOutput
 from app.cli.score.record import Record
 from app.cli.score.report import tell
 from app.cli.score.run import ScoreRun
-from app.cli.server_address import ServerAddress, add_server_flags, find_server
+from app.cli.server_address import (
+    ServerAddress,
+    add_server_flags,
+    find_server,
+    with_advice,
+)
 from app.client import AsyncClient, ClientError, InvalidRequest, Retries
 from app.schemas.models import ModelCard
 from app.schemas.score import ScoreRequest
@@ -78,9 +84,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.set_defaults(command=score_command)
-    parser.add_argument(
-        "input", metavar="INPUT", help="a file of JSONL, CSV or Parquet; - for stdin"
+    parser.usage = (
+        "chainrule score CONTEXT CANDIDATE [CANDIDATE ...] [flags]\n"
+        "       chainrule score INPUT [flags]"
     )
+    parser.add_argument(
+        "texts",
+        nargs="*",
+        metavar="TEXT",
+        help="a context and candidates; alone: a file of JSONL, CSV or Parquet, - for stdin",
+    )
+    parser.add_argument("--input", metavar="INPUT", help="the file, by a flag")
     parser.add_argument("-o", "--output", type=Path, help="file of results; default: stdout")
     parser.add_argument(
         "--errors", type=Path, help="file of errors; default: OUTPUT.errors.jsonl, or stderr"
@@ -111,6 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="send longer lists of candidates N at a time, with the numbers of one request",
     )
     _add_whom_to_ask(parser)
+    add_row_flags(parser)
     add_ray_flags(parser)
     add_request_flags(parser, ScoreRequest, "context", "candidates", "model")
 
@@ -136,6 +151,12 @@ def score_command(args: dict[str, Any]) -> int:
     if args["output"] == Path("-"):
         args["output"] = None
     try:
+        texts = args.pop("texts")
+        if len(texts) > 1:
+            _refuse_file_flags(args)
+            return score_candidates(args, texts[0], texts[1:])
+        refuse_row_flags(args)
+        args["input"] = _input_of(texts, args["input"])
         fields = _defaults(args)
         if args["ray"]:
             return score_on_ray(args, fields)
@@ -148,8 +169,35 @@ def score_command(args: dict[str, Any]) -> int:
     except BrokenPipeError:
         # Whoever reads the results has read enough, which is no failure to tell of.
         raise
-    except (ClientError, OutputError, OSError) as error:
+    except ClientError as error:
+        return fail(with_advice(error), 1)
+    except (OutputError, OSError) as error:
         return fail(error, 1)
+
+
+def _input_of(texts: list[str], flag: str | None) -> str:
+    """The one file that is named.
+
+    Raises:
+        InvalidRequest: none is, or two are.
+        FileNotFoundError: it is not there: rather a context without candidates.
+    """
+    named = [*texts, *([] if flag is None else [flag])]
+    if len(named) != 1:
+        raise InvalidRequest("name one file, or a context and at least one candidate")
+    if flag is None and named[0] != "-" and not Path(named[0]).exists():
+        raise FileNotFoundError(
+            f"there is no file {named[0]!r}; behind a context at least one candidate is needed: "
+            'chainrule score "The capital of France is" " Paris" " London"'
+        )
+    return named[0]
+
+
+def _refuse_file_flags(args: dict[str, Any]) -> None:
+    for name in ("input", "output", "errors", "format", "output_format", "split", "concurrency"):
+        if args[name] is not None:
+            flag = name.replace("_", "-")
+            raise InvalidRequest(f"--{flag} goes with a file, not with candidates on the spot")
 
 
 async def _run(

@@ -163,7 +163,7 @@ def test_a_bad_setting_is_one_line_and_status_2(
     assert err.startswith("chainrule: error: CHAINRULE_")
 
 
-@pytest.mark.parametrize("argv", [[], ["dance"], ["serve", "--prot", "1"], ["model"]])
+@pytest.mark.parametrize("argv", [["dance"], ["serve", "--prot", "1"], ["model"]])
 def test_a_wrong_command_line_is_status_2(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +172,22 @@ def test_a_wrong_command_line_is_status_2(
         main(argv)
     assert caught.value.code == 2
     assert "usage: chainrule" in capsys.readouterr().err
+
+
+def test_alone_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    """What commands there are; nothing is wrong."""
+    assert main([]) == 0
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_the_version_is_a_flag_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """As of most programs."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    flag = capsys.readouterr().out
+    main(["version"])
+    assert capsys.readouterr().out == flag
 
 
 def test_a_taken_port_is_one_line_and_status_1(capfd: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def test_results_and_errors(
         "candidates.0",
         "invalid_value",
     )
-    assert (bad["line"], bad["id"], bad["error"]["param"]) == (5, None, "candidates")
+    assert (bad["line"], bad["id"], bad["error"]["param"]) == (5, None, "candidate")
     assert capsys.readouterr().err == (
         f"chainrule: 6 lines: 4 scored, 2 not, see {tmp_path / 'out.errors.jsonl'}\n"
     )
