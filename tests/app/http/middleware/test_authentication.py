@@ -17,7 +17,7 @@ from tests.app.stub_engine import StubEngine
 pytestmark = pytest.mark.anyio
 
 KEYS = "first-key, sécond-key"
-OPEN = ("/health", "/health/live", "/health/ready")
+OPEN = ("/health", "/health/live", "/health/ready", "/playground", "/docs", "/static/{path:path}")
 
 
 def bearer(key: bytes) -> dict[bytes, bytes]:
