@@ -179,6 +179,7 @@ class ScoringService:
             off_candidate_mass_bounds=answer.off_candidate_mass_bounds,
             boundary=boundary,
             receipt=answer.receipt,
+            warnings=[*answer.warnings],
             **request_context.response_fields(
                 "score",
                 self._engine.info,
@@ -325,7 +326,8 @@ class ScoringService:
         outcome: RequestOutput[tuple[DecodingResult | None, ...]],
     ) -> DecodeResponse:
         request_context.search_ended()
-        large = plan.request.lists_tokens or plan.request.returned > LARGE
+        asked = plan.request
+        large = asked.lists_tokens or asked.search_tree or asked.returned > LARGE
         found = await self._render(
             request_context, large, build_decode_body, self._engine.tokenizer, plan, outcome.value
         )

@@ -32,7 +32,10 @@ if TYPE_CHECKING:  # each name once more, for type checkers and editors
         FinishReason as FinishReason,
         Hypothesis as Hypothesis,
     )
-    from model_runtime.decoding.limits import DecodingLimits as DecodingLimits
+    from model_runtime.decoding.limits import (
+        CompletionState as CompletionState,
+        DecodingLimits as DecodingLimits,
+    )
     from model_runtime.decoding.marginal.cover_states import MarginalCandidate as MarginalCandidate
     from model_runtime.decoding.marginal.covers import MarginalResult as MarginalResult
     from model_runtime.decoding.marginal.marginal import (
@@ -148,7 +151,7 @@ _NAMES = {
     "decoding.constraints.token_mask": ["TokenMask"],
     "decoding.greedy": ["GreedySearch"],
     "decoding.hypothesis": ["DecodingResult", "FinishReason", "Hypothesis"],
-    "decoding.limits": ["DecodingLimits"],
+    "decoding.limits": ["CompletionState", "DecodingLimits"],
     "decoding.marginal.cover_states": ["MarginalCandidate"],
     "decoding.marginal.covers": ["MarginalResult"],
     "decoding.marginal.marginal": ["MarginalAnswer", "MarginalSearch"],

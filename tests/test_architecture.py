@@ -26,7 +26,9 @@ ONLY_IN = {
     "httpx_sse": {"app/client/"},
     "opentelemetry": {"app/client/trace_context.py", "app/telemetry/traces/"},
     "cachetools": {"app/cache/score_cache.py"},
-    "matplotlib": {"app/cli/calibrate/reliability_plot.py"},
+    "matplotlib": {"app/cli/calibrate/reliability_plot.py", "app/client/display/"},
+    "pandas": {"app/client/display/"},
+    "polars": {"app/client/display/"},
     "llguidance": {"model_runtime/decoding/constraints/grammar.py"},
     "prometheus_client": {
         "app/telemetry/collectors.py",

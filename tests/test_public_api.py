@@ -19,6 +19,7 @@ NAMES = [
     "Certificate",
     "ChainruleError",
     "ClosedSet",
+    "CompletionState",
     "Constraint",
     "CorruptModel",
     "DeadlineExceeded",

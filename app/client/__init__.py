@@ -8,6 +8,7 @@ What to send, what an answer means and when to ask again is decided without I/O,
 """
 
 from app.client.async_client import AsyncClient
+from app.client.display.answers import AuditAnswer, DecodeAnswer, NextTokenAnswer, ScoreAnswer
 from app.client.errors import (
     ApiError,
     ClientError,
@@ -28,17 +29,21 @@ from app.client.sync_client import Client
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "AuditAnswer",
     "Client",
     "ClientError",
     "ConnectionFailed",
     "DeadlineExceeded",
+    "DecodeAnswer",
     "FingerprintMismatch",
     "InvalidRequest",
     "InvalidResponse",
+    "NextTokenAnswer",
     "Overloaded",
     "RequestFailed",
     "RequestRefused",
     "Retries",
+    "ScoreAnswer",
     "Unauthorized",
     "Unavailable",
 ]

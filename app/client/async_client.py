@@ -11,6 +11,7 @@ from tenacity import AsyncRetrying
 
 from app.client.call import Call
 from app.client.concurrency import AsyncItems, AsyncResults, ordered_map_async, sleep_async
+from app.client.display.answers import AuditAnswer, DecodeAnswer, NextTokenAnswer, ScoreAnswer
 from app.client.endpoints import (
     AuditGiven,
     DecodeGiven,
@@ -28,18 +29,16 @@ from app.client.endpoints import (
 )
 from app.client.errors import ClientError
 from app.client.retry import Retries
-from app.client.split.split_score import Answer, Rounds, check_size, split_score
+from app.client.split.split_score import Answer, check_size, split_score
 from app.client.sse import AnswerStream
 from app.client.transport import Options, connection_failed, refused
 from app.schemas.audit import AuditRequest
-from app.schemas.audit_response import AuditResponse
 from app.schemas.calibration import FittedCalibration
 from app.schemas.decode import DecodeRequest
-from app.schemas.decode_response import DecodedToken, DecodeResponse
+from app.schemas.decode_response import DecodedToken
 from app.schemas.models import ModelCard
-from app.schemas.next_token import NextTokenRequest, NextTokenResponse
+from app.schemas.next_token import NextTokenRequest
 from app.schemas.score import ScoreRequest
-from app.schemas.score_response import ScoreResponse
 
 T = TypeVar("T")
 
@@ -97,7 +96,7 @@ class AsyncClient:
         request_id: str | None = None,
         session: str | None = None,
         **fields: Any,
-    ) -> ScoreResponse:
+    ) -> ScoreAnswer:
         """log P(candidate | context) for each candidate."""
         whole = build_request(ScoreRequest, request, fields)
         return await self._ask(score_call(whole, request_id, self._session(session)))
@@ -110,7 +109,7 @@ class AsyncClient:
         request_id: str | None = None,
         session: str | None = None,
         **fields: Any,
-    ) -> NextTokenResponse:
+    ) -> NextTokenAnswer:
         """The asked part of the distribution of the token after the context."""
         whole = build_request(NextTokenRequest, request, fields)
         return await self._ask(next_token_call(whole, request_id, self._session(session)))
@@ -123,7 +122,7 @@ class AsyncClient:
         request_id: str | None = None,
         session: str | None = None,
         **fields: Any,
-    ) -> DecodeResponse:
+    ) -> DecodeAnswer:
         """The most probable continuations."""
         whole = build_request(DecodeRequest, request, {**fields, "stream": False})
         return await self._ask(decode_call(whole, request_id, self._session(session)))
@@ -136,7 +135,7 @@ class AsyncClient:
         request_id: str | None = None,
         session: str | None = None,
         **fields: Any,
-    ) -> AsyncResults[DecodedToken | DecodeResponse]:
+    ) -> AsyncResults[DecodedToken | DecodeAnswer]:
         """Each token of a greedy completion as it is chosen, then what ``decode`` answers.
 
         Once it has begun it is not sent again.
@@ -152,7 +151,7 @@ class AsyncClient:
         request_id: str | None = None,
         session: str | None = None,
         **fields: Any,
-    ) -> AuditResponse:
+    ) -> AuditAnswer:
         """What scores are made of, and what decides between candidates."""
         whole = build_request(AuditRequest, request, fields)
         return await self._ask(audit_call(whole, request_id, self._session(session)))
@@ -179,13 +178,13 @@ class AsyncClient:
         size: int = 1024,
         concurrency: int = 4,
         **fields: Any,
-    ) -> ScoreResponse:
+    ) -> ScoreAnswer:
         """One long list over requests of ``size`` candidates, with the numbers of one request.
 
         See ``split_score`` in ``app.client.split`` for what that means and what cannot be split.
         """
-        rounds = split_score(build_request(ScoreRequest, request, fields), check_size(size))
-        return await self._run_rounds(rounds, concurrency)
+        whole = build_request(ScoreRequest, request, fields)
+        return await self._split(whole, check_size(size), concurrency)
 
     @overload
     def score_many(
@@ -195,7 +194,7 @@ class AsyncClient:
         concurrency: int = ...,
         size: int | None = ...,
         return_errors: Literal[False] = ...,
-    ) -> AsyncResults[ScoreResponse]: ...
+    ) -> AsyncResults[ScoreAnswer]: ...
     @overload
     def score_many(
         self,
@@ -204,7 +203,7 @@ class AsyncClient:
         concurrency: int = ...,
         size: int | None = ...,
         return_errors: Literal[True],
-    ) -> AsyncResults[ScoreResponse | ClientError]: ...
+    ) -> AsyncResults[ScoreAnswer | ClientError]: ...
     def score_many(
         self,
         requests: AsyncItems[ScoreGiven],
@@ -233,7 +232,7 @@ class AsyncClient:
                 request = build_request(ScoreRequest, given, {})
                 if size is None or len(request.candidates) <= size:
                     return await self.score(request)
-                return await self._run_rounds(split_score(request, size), 1)
+                return await self._split(request, size, 1)
             except ClientError as error:
                 if return_errors:
                     return error
@@ -241,8 +240,9 @@ class AsyncClient:
 
         return ordered_map_async(requests, work, concurrency)
 
-    async def _run_rounds(self, rounds: Rounds, concurrency: int) -> ScoreResponse:
-        """Ask what the rounds ask for, until they are done."""
+    async def _split(self, whole: ScoreRequest, size: int, concurrency: int) -> ScoreAnswer:
+        """Ask for the parts until they make up the answer."""
+        rounds = split_score(whole, size)
 
         async def attempt(request: ScoreRequest) -> Answer:
             try:
@@ -256,8 +256,7 @@ class AsyncClient:
                 answers = ordered_map_async(requests, attempt, concurrency)
                 requests = rounds.send([answer async for answer in answers])
         except StopIteration as end:
-            answer: ScoreResponse = end.value
-            return answer
+            return ScoreAnswer.of(end.value, whole)
 
     def _session(self, own: str | None) -> str | None:
         return self._options.session if own is None else own
@@ -265,9 +264,7 @@ class AsyncClient:
     async def _ask(self, call: Call[T]) -> T:
         return call.answer((await self._send(call)).content)
 
-    async def _events(
-        self, call: Call[DecodeResponse]
-    ) -> AsyncResults[DecodedToken | DecodeResponse]:
+    async def _events(self, call: Call[DecodeAnswer]) -> AsyncResults[DecodedToken | DecodeAnswer]:
         stream = AnswerStream(call)
         async with aclosing(await self._send(call, stream=True)) as response:
             try:

@@ -16,18 +16,16 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from app.client.call import Call
+from app.client.display.answers import AuditAnswer, DecodeAnswer, NextTokenAnswer, ScoreAnswer
 from app.client.errors import InvalidRequest
 from app.client.session import session_id
 from app.schemas.audit import AuditRequest
-from app.schemas.audit_response import AuditResponse
 from app.schemas.calibration import FittedCalibration
 from app.schemas.decode import DecodeRequest
-from app.schemas.decode_response import DecodeResponse
 from app.schemas.models import ModelCard, ModelList
-from app.schemas.next_token import NextTokenRequest, NextTokenResponse
+from app.schemas.next_token import NextTokenRequest
 from app.schemas.request import Request
 from app.schemas.score import ScoreRequest
-from app.schemas.score_response import ScoreResponse
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Request)
@@ -45,30 +43,31 @@ _HEALTH: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 def score_call(
     request: ScoreRequest, request_id: str | None = None, session: str | None = None
-) -> Call[ScoreResponse]:
+) -> Call[ScoreAnswer]:
     """POST /v1/score."""
-    return _post("/v1/score", request, ScoreResponse, request_id, session)
+    read = partial(ScoreAnswer.read, request=request)
+    return _post("/v1/score", request, read, request_id, session)
 
 
 def next_token_call(
     request: NextTokenRequest, request_id: str | None = None, session: str | None = None
-) -> Call[NextTokenResponse]:
+) -> Call[NextTokenAnswer]:
     """POST /v1/next_token."""
-    return _post("/v1/next_token", request, NextTokenResponse, request_id, session)
+    return _post("/v1/next_token", request, _reader(NextTokenAnswer), request_id, session)
 
 
 def decode_call(
     request: DecodeRequest, request_id: str | None = None, session: str | None = None
-) -> Call[DecodeResponse]:
+) -> Call[DecodeAnswer]:
     """POST /v1/decode, for the whole answer at once or, with ``stream``, for its events."""
-    return _post("/v1/decode", request, DecodeResponse, request_id, session)
+    return _post("/v1/decode", request, _reader(DecodeAnswer), request_id, session)
 
 
 def audit_call(
     request: AuditRequest, request_id: str | None = None, session: str | None = None
-) -> Call[AuditResponse]:
+) -> Call[AuditAnswer]:
     """POST /v1/audit."""
-    return _post("/v1/audit", request, AuditResponse, request_id, session)
+    return _post("/v1/audit", request, _reader(AuditAnswer), request_id, session)
 
 
 def calibrate_call(request: Given, request_id: str | None = None) -> Call[FittedCalibration]:
@@ -116,15 +115,19 @@ def build_request(
 
 
 def _post(
-    path: str, request: Request, answer: type[M], request_id: str | None, session: str | None
-) -> Call[M]:
+    path: str,
+    request: Request,
+    read: Callable[[bytes], T],
+    request_id: str | None,
+    session: str | None,
+) -> Call[T]:
     try:
         body = request.model_dump_json(exclude_unset=True, serialize_as_any=True).encode()
         sent = session_id(session, request)
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         # Half a surrogate pair is a string in Python and no text anywhere else.
         raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
-    return Call("POST", path, body, _reader(answer), _named(request_id), session_id=sent)
+    return Call("POST", path, body, read, _named(request_id), session_id=sent)
 
 
 def _get(path: str, read: Callable[[bytes], T], request_id: str | None) -> Call[T]:

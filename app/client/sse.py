@@ -6,8 +6,9 @@ from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter
 
 from app.client.call import Call
+from app.client.display.answers import DecodeAnswer
 from app.client.errors import api_error
-from app.schemas.decode_response import DecodedToken, DecodeResponse
+from app.schemas.decode_response import DecodedToken
 
 _TOKEN: TypeAdapter[DecodedToken] = TypeAdapter(DecodedToken)
 
@@ -15,11 +16,11 @@ _TOKEN: TypeAdapter[DecodedToken] = TypeAdapter(DecodedToken)
 class AnswerStream:
     """Takes the events of one stream, gives its tokens and in the end its whole answer."""
 
-    def __init__(self, call: Call[DecodeResponse]) -> None:
+    def __init__(self, call: Call[DecodeAnswer]) -> None:
         self._call = call
         self._is_whole = False
 
-    def read(self, event: ServerSentEvent) -> DecodedToken | DecodeResponse | None:
+    def read(self, event: ServerSentEvent) -> DecodedToken | DecodeAnswer | None:
         """What the event says; None for one of another kind.
 
         Raises:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from app.decoding.candidates import CandidateSet, parse_candidates
-from app.decoding.search_tree import TreeEnds
 from app.decoding.token_rules import NO_RULES, TokenRules
 from app.requests.limits import check_context, check_entries, check_ids
 from app.requests.prompt import Prompt, parse_prompt
@@ -49,7 +48,8 @@ class DecodePlan:
         closed: the candidates; None where anything may be generated.
         searches: to be run, one for each strategy; good for one run.
         text_bytes: what a generated token adds to the text, by its id.
-        tree_ends: where completions end.
+        limits: of every search.
+        vocab_size: of the model.
     """
 
     request: DecodeRequest
@@ -58,7 +58,8 @@ class DecodePlan:
     closed: CandidateSet | None
     searches: tuple[Search, ...]
     text_bytes: Callable[[int], bytes]
-    tree_ends: TreeEnds
+    limits: DecodingLimits
+    vocab_size: int
 
     @property
     def prompt_tokens(self) -> int:
@@ -128,8 +129,9 @@ def plan_decode(
         )
     if request.search_tree:
         searches = tuple(RecordedSearch(search, len(prefix)) for search in searches)
-    tree_ends = TreeEnds(ends, max_tokens)
-    return DecodePlan(request, prompt, prefix, closed, searches, text_bytes, tree_ends)
+    return DecodePlan(
+        request, prompt, prefix, closed, searches, text_bytes, limits, info.vocab_size
+    )
 
 
 @contextmanager

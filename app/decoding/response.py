@@ -52,7 +52,7 @@ def search_trees(
 ) -> list[SearchTree | None]:
     """What each of the plan's searches looked at; None where nobody asked."""
     return [
-        search_tree(tokenizer, search, result, plan.tree_ends)
+        search_tree(tokenizer, search, result, plan.limits, plan.vocab_size)
         if isinstance(search, RecordedSearch)
         else None
         for search, result in zip(plan.searches, results, strict=True)

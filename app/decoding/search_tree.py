@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from app.schemas.search_tree import MAX_TREE_NODES, SearchNode, SearchTree
-from model_runtime import DecodingResult, ExpandedPrefix, RecordedSearch, Tokenizer
+from model_runtime import (
+    CompletionState,
+    DecodingLimits,
+    DecodingResult,
+    ExpandedPrefix,
+    RecordedSearch,
+    Tokenizer,
+)
 
 Path = tuple[int, ...]
 
@@ -16,31 +23,19 @@ SHOWN = 8
 """Continuations of a prefix that are shown, beside those that the search went on with."""
 
 
-@dataclass(frozen=True, slots=True)
-class TreeEnds:
-    """Where completions end, as far as a token or its place tells.
-
-    Attributes:
-        end_token_ids: that end one.
-        max_tokens: after which one ends.
-    """
-
-    end_token_ids: Collection[int]
-    max_tokens: int
-
-
 def search_tree(
     tokenizer: Tokenizer,
     search: RecordedSearch[DecodingResult],
     result: DecodingResult | None,
-    ends: TreeEnds,
+    limits: DecodingLimits,
+    vocab_size: int,
 ) -> SearchTree:
     """The tree, at most ``MAX_TREE_NODES`` nodes of it.
 
     What was returned has a place before all else, and then the prefixes in the order in which they
     were expanded: what is left out is what the search saw last.
     """
-    tree = _Tree({prefix.tokens: prefix for prefix in search.prefixes}, ends)
+    tree = _Tree({prefix.tokens: prefix for prefix in search.prefixes}, limits, vocab_size)
     for found in result.hypotheses if result is not None else ():
         tree.add_returned(found.token_ids, found.token_logprobs)
     for prefix in search.prefixes:
@@ -54,7 +49,8 @@ def search_tree(
 @dataclass(slots=True)
 class _Tree:
     expanded: dict[Path, ExpandedPrefix]
-    ends: TreeEnds
+    limits: DecodingLimits
+    vocab_size: int
     logprobs: dict[Path, float] = field(default_factory=dict)
     """Of the last token of each path that has a place."""
     returned: set[Path] = field(default_factory=set)
@@ -79,21 +75,25 @@ class _Tree:
         for path in sorted(self.logprobs, key=lambda path: (self.logprobs[path], -path[-1])):
             children[path[:-1]].append(path)
         found: dict[Path, tuple[int, float]] = {}
-        waiting = list(children[()])
+        reached: dict[Path, CompletionState] = {(): self.limits.begin()}
+        waiting = list(children.get((), ()))
         while waiting:
             path = waiting.pop()
-            waiting.extend(children[path])
+            waiting.extend(children.get(path, ()))
             parent, before = found.get(path[:-1], (None, 0.0))
             logprob = self.logprobs[path]
             found[path] = len(found), before + logprob
             asked = self.expanded.get(path)
+            after = self._after(reached.get(path[:-1]), path[-1])
+            if after is not None and path in children:
+                reached[path] = after
             yield SearchNode(
                 parent=parent,
                 id=path[-1],
                 text=tokenizer.token_text(path[-1]),
                 logprob=logprob,
                 total=before + logprob,
-                state=self._state(path),
+                state=self._state(path, after),
                 step=asked.step if asked is not None else None,
             )
 
@@ -102,10 +102,20 @@ class _Tree:
             self.logprobs[path] = logprob
         return path in self.logprobs
 
-    def _state(self, path: Path) -> Literal["returned", "expanded", "completed", "cut"]:
+    def _after(self, before: CompletionState | None, token_id: int) -> CompletionState | None:
+        """None where the token may not follow: it was only reported among the most probable."""
+        if before is None:
+            return None
+        allowed = self.limits.allowed(before.length, self.vocab_size, before.constraint)
+        if allowed is not None and token_id not in allowed:
+            return None
+        return self.limits.push(before, token_id)
+
+    def _state(
+        self, path: Path, after: CompletionState | None
+    ) -> Literal["returned", "expanded", "completed", "cut"]:
         if path in self.returned:
             return "returned"
         if path in self.expanded:
             return "expanded"
-        ended = path[-1] in self.ends.end_token_ids or len(path) == self.ends.max_tokens
-        return "completed" if ended else "cut"
+        return "completed" if after is not None and after.finish_reason is not None else "cut"

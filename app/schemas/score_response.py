@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -16,6 +17,9 @@ from app.schemas.response import (
     TokenDetail,
     example,
 )
+
+WARNED_CANDIDATES = 64
+"""So many candidates, the first ones, are looked at for warnings."""
 
 BoundaryPolicy = Literal["joint", "separate", "marginal"]
 
@@ -168,6 +172,37 @@ class CompactScores(ResponseModel):
     failed: OmitNone[FailedColumns] = None
 
 
+class ScoreWarning(ResponseModel):
+    """Something that is right as asked, and may not be what was meant."""
+
+    code: Literal["missing_space", "beginning_of_another"]
+    """``missing_space``: the candidate begins with a letter behind a context that ends with one,
+    and its first token behind a space is over 100 times as probable; not looked for under
+    ``marginal`` and with ``top_n``. ``beginning_of_another``: another
+    candidate goes on where this one ends, so that this one's sum cannot be the lower one."""
+    message: str
+    """For people."""
+    param: str
+    """The candidate: ``candidates.3``."""
+
+
+def beginnings(results: Sequence[CandidateScore]) -> list[ScoreWarning]:
+    """A warning for each of the first candidates that begins another."""
+    return [
+        ScoreWarning(
+            code="beginning_of_another",
+            message=(
+                f"candidates.{one.index} is the beginning of candidates.{one.prefix_of[0]}"
+                + (f" and {len(one.prefix_of) - 1} more" if len(one.prefix_of) > 1 else "")
+                + ": its sum cannot be the lower one; append_eos scores that a candidate ends, too"
+            ),
+            param=f"candidates.{one.index}",
+        )
+        for one in results[:WARNED_CANDIDATES]
+        if one.prefix_of
+    ]
+
+
 class ScoreResponse(BaseResponse):
     """Results in the order of the request's candidates."""
 
@@ -187,6 +222,8 @@ class ScoreResponse(BaseResponse):
     boundary: BoundaryReport
     receipt: OmitNone[Receipt] = None
     """Absent unless asked for."""
+    warnings: OmitEmpty[list[ScoreWarning]] = Field(default_factory=list)
+    """What may not be meant, of the first 64 candidates; absent where there is nothing."""
 
     model_config = ConfigDict(
         json_schema_extra={

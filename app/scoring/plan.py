@@ -13,6 +13,7 @@ from app.requests.worker_threads import check_wanted
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import BoundaryReport
 from app.scoring.baseline import Baseline, read_baseline
+from app.scoring.missing_space import MissingSpaces, missing_spaces, spaceless, token_paths
 from model_runtime import (
     GNMT_ALPHA,
     Boundary,
@@ -101,6 +102,7 @@ class ScorePlan:
         joined: where context and candidates meet.
         baseline: the contexts that scores are compared with.
         candidates: in the request's order; one that cannot be scored is its error.
+        spaces: what else is asked, where a space may be missing.
     """
 
     request: ScoreRequest
@@ -108,11 +110,13 @@ class ScorePlan:
     joined: Join
     baseline: Baseline
     candidates: tuple[Planned, ...]
+    spaces: MissingSpaces | None = None
 
     @property
     def queries(self) -> tuple[LogprobQuery, ...]:
-        """Those of each candidate that can be scored, in order."""
-        return tuple(query for candidate in self.scorable for query in candidate.queries)
+        """Those of each candidate that can be scored, in order, and behind them that of spaces."""
+        queries = tuple(query for candidate in self.scorable for query in candidate.queries)
+        return queries if self.spaces is None else (*queries, self.spaces.query)
 
     @property
     def scorable(self) -> tuple[PlannedCandidate, ...]:
@@ -192,7 +196,8 @@ def _parse(tokenizer: Tokenizer, info: ModelInfo, check: Check, request: ScoreRe
     raise_if_failed(candidates, request.all_or_nothing)
     if request.start_token is not None or _failed_after_joining(joined, candidates):
         joined, candidates = planner.replan(candidates, joined)
-    return ScorePlan(request, prompt, joined, baseline, tuple(candidates))
+    spaces = None if request.top_n is not None else planner.missing_spaces(candidates, joined)
+    return ScorePlan(request, prompt, joined, baseline, tuple(candidates), spaces)
 
 
 def _end_ids(info: ModelInfo) -> tuple[int, ...]:
@@ -261,6 +266,32 @@ class CandidatePlanner:
         joined = self.join(good, joined.policy, start)
         replanned = dict(zip(good, self.plan(good, joined), strict=True))
         return joined, [replanned.get(i, failed) for i, failed in enumerate(candidates)]
+
+    def missing_spaces(self, candidates: Sequence[Planned], joined: Join) -> MissingSpaces | None:
+        """What to ask about candidates that may lack a space; None where there are none."""
+        asked = [
+            index
+            for index in spaceless(self._prompt.content, self._request.candidates)
+            if isinstance(candidates[index], PlannedCandidate)
+        ]
+        if not asked:
+            return None
+        spaced = join(
+            self._tokenizer,
+            self._prompt.content,
+            [f" {self._request.candidates[index]}" for index in asked],
+            boundary=joined.policy,
+            add_bos=self._prompt.add_bos,
+            prefix_token_id=self._prompt.prefix_token_id,
+            check=check_wanted,
+        )
+        plain = {
+            index: joined.prefix + one.token_ids
+            for index in asked
+            if isinstance(one := candidates[index], PlannedCandidate)
+        }
+        before = self._prompt.token_ids(self._tokenizer)
+        return missing_spaces(before, plain, token_paths(asked, spaced))
 
     def _plan(
         self, index: int, asked: QueryTemplate, candidate: JoinedCandidate | InvalidQuery

@@ -10,7 +10,13 @@ from app.requests.token_details import Span, path_bytes, token_details
 from app.requests.worker_threads import check_wanted
 from app.schemas.receipt import Receipt
 from app.schemas.response import TokenDetail
-from app.schemas.score_response import CandidateScore, CompactScores, TopReport
+from app.schemas.score_response import (
+    CandidateScore,
+    CompactScores,
+    ScoreWarning,
+    TopReport,
+    beginnings,
+)
 from app.scoring.candidate_results import Answers, CandidateResult, candidate_results
 from app.scoring.compact import compact_scores
 from app.scoring.plan import ScorePlan
@@ -40,6 +46,7 @@ class ScoreBody:
     compact: CompactScores | None = None
     top: TopReport | None = None
     receipt: Receipt | None = None
+    warnings: Sequence[ScoreWarning] = ()
 
 
 def build_scores(
@@ -56,15 +63,23 @@ def build_scores(
     compact = plan.request.compact
     mass = off_candidate_mass(plan, outcomes)
     found = answers if isinstance(answers, TopResult) else None
+    results = [] if compact else candidate_scores(tokenizer, plan, outcomes, ranking)
     return ScoreBody(
-        results=[] if compact else candidate_scores(tokenizer, plan, outcomes, ranking),
+        results=results,
         compact=compact_scores(outcomes, ranking) if compact else None,
         top=top_report(plan.request, len(ranking.best), found),
         off_candidate_mass=mass if isinstance(mass, float) else None,
         off_candidate_mass_bounds=mass if isinstance(mass, tuple) else None,
         scored_tokens=sum(len(o.logprobs) for o in outcomes if isinstance(o, ScoredCandidate)),
         receipt=build_receipt(info, plan, outcomes) if plan.request.receipt else None,
+        warnings=[*_missing_spaces(plan, answers), *beginnings(results)],
     )
+
+
+def _missing_spaces(plan: ScorePlan, answers: Answers) -> list[ScoreWarning]:
+    if plan.spaces is None or isinstance(answers, TopResult):
+        return []
+    return plan.spaces.warnings(answers[-1])
 
 
 class TokenDetailBuilder:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from model_runtime.decoding.constraints.constraint import Constraint
 from model_runtime.decoding.constraints.stop_strings import StopMatcher
 from model_runtime.decoding.hypothesis import FinishReason, Hypothesis
-from model_runtime.decoding.limits import DecodingLimits
+from model_runtime.decoding.limits import CompletionState, DecodingLimits
 from model_runtime.errors import ChainruleError, InvalidQuery, NonFiniteLogits, NothingFollows
 from model_runtime.types import (
     LogprobQuery,
@@ -112,25 +112,20 @@ class PartialHypothesis:
     def extend(self, row: NextTokens, place: int, limits: DecodingLimits) -> PartialHypothesis:
         """The path with the token at ``place`` of its ``row`` behind it, finished or not."""
         token = row.choices[place]
-        ended = token.id in limits.end_token_ids
-        stop = self.stop.push(token.id) if self.stop is not None else None
-        constraint = self.constraint
-        if constraint is not None and not ended:
-            constraint = constraint.push(token.id)
-        length = self.length + 1
-        reason = _finish_reason(limits, length, ended, stop, constraint)
+        before = CompletionState(self.length, self.stop, self.constraint)
+        after = limits.push(before, token.id)
         return PartialHypothesis(
             tokens=(*self.tokens, token.id),
-            length=length,
+            length=after.length,
             logprob=self.logprob + token.logprob,
             last=GeneratedStep(self.last, token, row.top),
-            stop=stop,
-            constraint=constraint,
-            finish_reason=reason,
-            may_extend=reason is FinishReason.COMPLETE
-            and length < limits.max_tokens
-            and constraint is not None
-            and len(constraint.allowed) > 0,
+            stop=after.stop,
+            constraint=after.constraint,
+            finish_reason=after.finish_reason,
+            may_extend=after.finish_reason is FinishReason.COMPLETE
+            and after.length < limits.max_tokens
+            and after.constraint is not None
+            and len(after.constraint.allowed) > 0,
         )
 
     def as_live(self) -> PartialHypothesis:
@@ -180,20 +175,3 @@ def no_completion_error(limits: DecodingLimits) -> ChainruleError:
         "nothing can be completed: on every path searched the constraint came to allow no token "
         "that has any probability"
     )
-
-
-def _finish_reason(
-    limits: DecodingLimits,
-    length: int,
-    ended: bool,
-    stop: StopMatcher | None,
-    constraint: Constraint | None,
-) -> FinishReason | None:
-    # An end token is no text: what its bytes would complete is no stop.
-    if ended:
-        return FinishReason.END
-    if stop is not None and stop.matched and length > limits.min_tokens:
-        return FinishReason.STOP
-    if constraint is not None and constraint.complete and length >= limits.min_tokens:
-        return FinishReason.COMPLETE
-    return FinishReason.LENGTH if length == limits.max_tokens else None

@@ -7,8 +7,26 @@ from functools import lru_cache
 
 from model_runtime.decoding.constraints.constraint import Constraint
 from model_runtime.decoding.constraints.stop_strings import StopMatcher
+from model_runtime.decoding.hypothesis import FinishReason
 from model_runtime.errors import InvalidQuery, NothingFollows
 from model_runtime.token_set import TokenSet
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionState:
+    """Where a completion stands by its limits.
+
+    Attributes:
+        length: generated tokens so far.
+        stop: the matcher after them; None where there are no stops.
+        constraint: its state after them, but for an end token; None where there is none.
+        finish_reason: why the completion is one; None while it is none.
+    """
+
+    length: int
+    stop: StopMatcher | None
+    constraint: Constraint | None
+    finish_reason: FinishReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +68,25 @@ class DecodingLimits:
             raise InvalidQuery("must lie in 0 .. max_tokens", param="min_tokens")
         if self.top_logprobs < 0:
             raise InvalidQuery("must not be negative", param="top_logprobs")
+
+    def begin(self) -> CompletionState:
+        """No token generated yet."""
+        return CompletionState(0, self.stop, self.constraint)
+
+    def push(self, state: CompletionState, token_id: int) -> CompletionState:
+        """The state after one more token, one of those that are ``allowed``."""
+        length = state.length + 1
+        stop = state.stop.push(token_id) if state.stop is not None else None
+        if token_id in self.end_token_ids:
+            # An end token is no text: what its bytes would complete is no stop.
+            return CompletionState(length, stop, state.constraint, FinishReason.END)
+        constraint = state.constraint.push(token_id) if state.constraint is not None else None
+        reason = FinishReason.LENGTH if length == self.max_tokens else None
+        if constraint is not None and constraint.complete and length >= self.min_tokens:
+            reason = FinishReason.COMPLETE
+        if stop is not None and stop.matched and length > self.min_tokens:
+            reason = FinishReason.STOP
+        return CompletionState(length, stop, constraint, reason)
 
     def masked_ids(self, length: int) -> frozenset[int]:
         """The ids that may not follow ``length`` generated tokens."""

@@ -12,8 +12,9 @@ from model_runtime.types import LogprobQuery, LogprobResult, QueryResult
 
 R = TypeVar("R")
 
-MAX_CONTINUATIONS = 262_144
-"""Continuations that are remembered of a search: 4 MiB."""
+MAX_NUMBERS = 1 << 20
+"""Numbers that are remembered of a search, 8 bytes each: those of the prefixes' tokens, and two of
+a continuation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class RecordedSearch(Generic[R]):
         self._asked: Sequence[LogprobQuery] = ()
         self._step = 0
         self._prefixes: dict[tuple[int, ...], ExpandedPrefix] = {}
+        self._numbers = 0
         self.remembered = 0
         """Continuations that are remembered."""
         self.forgotten = 0
@@ -93,9 +95,11 @@ class RecordedSearch(Generic[R]):
         # Where a prefix is asked again for more, the new answer begins with the old one.
         known = self._prefixes.get(tokens)
         before = 0 if known is None else len(known.ids)
-        if self.remembered - before + len(told) > MAX_CONTINUATIONS:
+        numbers = 2 * (len(told) - before) + (len(tokens) if known is None else 0)
+        if self._numbers + numbers > MAX_NUMBERS:
             self.forgotten += max(0, len(told) - before)
             return
+        self._numbers += numbers
         best = sorted(told.items(), key=lambda one: (-one[1], one[0]))
         self.remembered += len(best) - before
         self._prefixes[tokens] = ExpandedPrefix(

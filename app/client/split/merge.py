@@ -10,7 +10,13 @@ from app.client.split.parts import Key, Part
 from app.client.split.receipt import merged_receipt
 from app.schemas.response import Timings, Usage
 from app.schemas.score import ScoreRequest
-from app.schemas.score_response import CandidateScore, ScoreResponse
+from app.schemas.score_response import (
+    WARNED_CANDIDATES,
+    CandidateScore,
+    ScoreResponse,
+    ScoreWarning,
+    beginnings,
+)
 from model_runtime import competition_ranks, probabilities, tie_groups
 
 Found = Sequence[tuple[Part, ScoreResponse]]
@@ -45,6 +51,7 @@ def merged(
             "usage": _usage(results, every),
             "timings_ms": _slowest(every),
             "receipt": merged_receipt(keys, found),
+            "warnings": _warnings(places, found, results),
         }
     )
 
@@ -95,6 +102,27 @@ def _begun(places: Places, found: Found) -> dict[Key, list[int]]:
             for position in result.prefix_of:
                 begun.setdefault(key, set()).update(places[part.keys[position]])
     return {key: sorted(indices) for key, indices in begun.items()}
+
+
+def _warnings(
+    places: Places, found: Found, results: Sequence[CandidateScore]
+) -> list[ScoreWarning]:
+    """Those that the whole list would be answered with."""
+    moved = {}
+    for part, answer in found:
+        for warning in answer.warnings:
+            key = part.keys[_index(warning)]
+            if warning.code != "missing_space" or key not in part.owned:
+                continue
+            for index in places[key]:
+                update = with_index(warning.message, warning.param, index)
+                moved[index] = warning.model_copy(update=update)
+    first = [moved[index] for index in sorted(moved) if index < WARNED_CANDIDATES]
+    return [*first, *beginnings(results)]
+
+
+def _index(warning: ScoreWarning) -> int:
+    return int(warning.param.rpartition(".")[2])
 
 
 def _moved(result: CandidateScore, index: int) -> CandidateScore:

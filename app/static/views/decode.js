@@ -133,6 +133,9 @@ const streamed = (state) => ({ ...common(state), stream: true, top_logprobs: ALT
 /** The best there is, and how sure that is, in words. */
 function verdict({ certificate, compared }) {
   const exact = compared.find((one) => one.strategy === "exact");
+  if (!certificate) {
+    return [h("p", {}, `Exact search had no time to look at anything: ${exact.reason}. Give it more seconds.`)];
+  }
   const looked = `It asked the model what follows ${plural(certificate.expanded, "prefix").replace("prefixs", "prefixes")}.`;
   if (!exact.sequence) {
     return [h("p", {}, `Exact search found nothing within its budget. ${looked}`)];

@@ -14,6 +14,7 @@ from app.client import (
     Client,
     ClientError,
     ConnectionFailed,
+    DecodeAnswer,
     InvalidRequest,
     InvalidResponse,
     Overloaded,
@@ -23,7 +24,7 @@ from app.client import (
     Unauthorized,
 )
 from app.schemas.decode import DecodeRequest
-from app.schemas.decode_response import DecodedToken, DecodeResponse
+from app.schemas.decode_response import DecodedToken
 from app.schemas.score import ScoreRequest
 from model_runtime import EngineOverloaded, ForwardFailed
 from tests.app.calls import NO, YES, log
@@ -77,7 +78,7 @@ def test_a_stream_gives_tokens_and_then_the_answer() -> None:
     """The last event is what ``decode`` answers."""
     with client_over() as client:
         *tokens, answer = client.stream(DecodeRequest(context="it is"), max_tokens=2)
-        assert isinstance(answer, DecodeResponse)
+        assert isinstance(answer, DecodeAnswer)
         assert answer.sequences == client.decode(context="it is", max_tokens=2).sequences
     texts = [token.text for token in tokens if isinstance(token, DecodedToken)]
     assert "".join(texts) == answer.sequences[0].text == YES
@@ -88,7 +89,7 @@ async def test_a_stream_on_a_loop() -> None:
     """The asynchronous client gives the same events."""
     async with async_client_over() as client:
         events = [event async for event in client.stream(context="it is", max_tokens=2)]
-    assert [type(event) for event in events] == [DecodedToken, DecodedToken, DecodeResponse]
+    assert [type(event) for event in events] == [DecodedToken, DecodedToken, DecodeAnswer]
 
 
 def test_a_field_that_does_not_fit_is_not_sent() -> None:

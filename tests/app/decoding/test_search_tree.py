@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from app.client import Client
 from app.schemas.decode_response import DecodeResponse
 from app.schemas.search_tree import MAX_TREE_NODES, SearchTree
-from model_runtime import Engine, EngineConfig
+from model_runtime import Engine, EngineConfig, RecordedSearch
+from model_runtime.decoding.recorded import MAX_NUMBERS
+from model_runtime.types import LogprobQuery, LogprobResult, QueryResult, RankedLogprob
 from tests.app.in_process import client_over
 
 MAX_TOKENS = 3
@@ -69,7 +72,7 @@ def test_a_tree_holds_what_was_returned(
         for length in range(1, len(found) + 1):
             assert nodes[found[:length]].state == "returned"
         steps = [nodes[found[:length]].logprob for length in range(1, len(found) + 1)]
-        assert math.fsum(steps) == sequence.logprob
+        assert sum(steps) == sequence.logprob
     for path, node in nodes.items():
         before = nodes[path[:-1]].total if len(path) > 1 else 0.0
         assert node.total == before + node.logprob
@@ -110,6 +113,93 @@ def test_nothing_behind_a_cut_of_exact_search_is_better(client: Client, context:
             context=context, candidates=[[*path, *more] for more in rest], boundary="separate"
         )
         assert max(one.logprob or -math.inf for one in scored.results) <= best + 1e-6
+
+
+def states(answer: DecodeResponse) -> dict[tuple[int, ...], str]:
+    """Of each node, by its tokens."""
+    assert answer.search_tree is not None
+    return {path: node.state for path, node in paths(answer.search_tree).items()}
+
+
+def test_a_candidate_that_lost_is_completed(client: Client) -> None:
+    """Also where it is short, or goes on in another one; what is no candidate is cut."""
+    candidates = [[3], [3, 4], [4, 5], [4, 5, 6], [6, 6]]
+    answer = client.decode(
+        context=[3, 4],
+        candidates=candidates,
+        strategy="beam",
+        num_beams=5,
+        search_tree=True,
+        append_eos=False,
+        top_logprobs=4,
+    )
+    found = states(answer)
+    for candidate in map(tuple, candidates):
+        goes_on = any(
+            len(other) > len(candidate)
+            for other in map(tuple, candidates)
+            if other[: len(candidate)] == candidate
+        )
+        expected = {"returned", "completed", "expanded"} if goes_on else {"returned", "completed"}
+        assert found[candidate] in expected
+    others = set(found) - {tuple(c[:n]) for c in candidates for n in range(1, 4)}
+    assert others
+    assert {found[path] for path in others} == {"cut"}
+
+
+def test_a_stop_completes(client: Client) -> None:
+    """The token that ends its text stands for a completion."""
+    plain = ask(client, [3, 4], strategy="greedy")
+    first, second, _ = plain.sequences[0].token_ids
+    assert plain.search_tree is not None
+    stop = paths(plain.search_tree)[first, second].text
+    answer = client.decode(
+        context=[3, 4],
+        max_tokens=3,
+        ignore_eos=True,
+        strategy="beam",
+        num_beams=4,
+        stop=[stop],
+        search_tree=True,
+    )
+    assert "completed" in {
+        state for path, state in states(answer).items() if len(path) < MAX_TOKENS
+    }
+
+
+class Endless:
+    """A greedy search of the first token, for ever."""
+
+    cost = 1
+    longest_path = 1
+    done = False
+
+    def __init__(self) -> None:
+        self.tokens: tuple[int, ...] = (1,)
+
+    def queries(self) -> list[LogprobQuery]:
+        """What follows all tokens so far."""
+        return [LogprobQuery(self.tokens, len(self.tokens))]
+
+    def advance(self, answers: Sequence[QueryResult]) -> None:
+        """A token more."""
+        self.tokens = (*self.tokens, 0)
+
+    def result(self) -> None:
+        """There never is one."""
+
+
+def test_a_long_search_is_remembered_in_bounded_memory() -> None:
+    """Each prefix of a long completion counts with all of its tokens."""
+    search = RecordedSearch(Endless(), prompt_length=1)
+    for _ in range(3000):
+        (query,) = search.queries()
+        row = [RankedLogprob(token, -1.0, token + 1) for token in range(4)]
+        search.advance([LogprobResult(choices=tuple(row))])
+        assert query.tokens[0] == 1
+    held = sum(len(p.tokens) + 2 * len(p.ids) for p in search.prefixes)
+    assert 0.9 * MAX_NUMBERS < held <= MAX_NUMBERS
+    assert search.remembered + search.forgotten == 4 * 3000
 
 
 def test_a_tree_has_a_bound(client: Client) -> None:

@@ -1,0 +1,1 @@
+"""Answers as notebooks show them: tables, HTML and plots."""

@@ -1,0 +1,101 @@
+"""Candidates behind which a space was forgotten: "is" and "Paris" make "isParis"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.schemas.score_response import WARNED_CANDIDATES, ScoreWarning
+from model_runtime import ChainruleError, Join, JoinedCandidate, LogprobQuery, QueryResult
+
+TokenPath = tuple[int, ...]
+
+FAR_MORE_PROBABLE = math.log(100)
+"""Nats by which the first token behind a space must be ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSpaces:
+    """A question beside those of the candidates, about a row that they need anyway.
+
+    Attributes:
+        before: the context's own tokens.
+        indices: of the candidates.
+        first: their first tokens, and what those would be behind a space.
+    """
+
+    before: tuple[int, ...]
+    indices: tuple[int, ...]
+    first: tuple[tuple[int, int], ...]
+
+    @property
+    def query(self) -> LogprobQuery:
+        """The log-probabilities of both tokens of each, in turn, behind the context."""
+        targets = tuple(token for pair in self.first for token in pair)
+        return LogprobQuery(self.before, len(self.before), targets)
+
+    def warnings(self, answer: QueryResult) -> list[ScoreWarning]:
+        """Of the candidates whose token behind a space is far more probable."""
+        if isinstance(answer, ChainruleError):
+            return []
+        pairs = zip(answer.target_logprobs[::2], answer.target_logprobs[1::2], strict=True)
+        return [
+            _warning(index, spaced - plain)
+            for index, (plain, spaced) in zip(self.indices, pairs, strict=True)
+            if spaced - plain > FAR_MORE_PROBABLE
+        ]
+
+
+def spaceless(context: object, candidates: Sequence[object]) -> list[int]:
+    """Those of the first candidates that begin with a letter, where the context ends with one."""
+    if not isinstance(context, str) or not context[-1:].isalpha():
+        return []
+    return [
+        index
+        for index, one in enumerate(candidates[:WARNED_CANDIDATES])
+        if isinstance(one, str) and one[:1].isalpha()
+    ]
+
+
+def missing_spaces(
+    before: tuple[int, ...], plain: Mapping[int, TokenPath], spaced: Mapping[int, TokenPath]
+) -> MissingSpaces | None:
+    """What to ask, of the candidates that leave the context's tokens alone both ways.
+
+    Args:
+        before: the context's own tokens.
+        plain: by the candidate's index, the tokens of the context with the candidate.
+        spaced: the same with a space between the two.
+    """
+    first = {
+        index: (path[len(before)], spaced[index][len(before)])
+        for index, path in plain.items()
+        if _goes_on(path, before) and index in spaced and _goes_on(spaced[index], before)
+    }
+    return MissingSpaces(before, (*first,), (*first.values(),)) if first else None
+
+
+def token_paths(indices: Sequence[int], joined: Join) -> dict[int, TokenPath]:
+    """By the candidate's index, all tokens; without those that could not be joined."""
+    return {
+        index: joined.prefix + one.token_ids
+        for index, one in zip(indices, joined.candidates, strict=True)
+        if isinstance(one, JoinedCandidate)
+    }
+
+
+def _goes_on(path: TokenPath, before: TokenPath) -> bool:
+    return len(path) > len(before) and path[: len(before)] == before
+
+
+def _warning(index: int, ahead: float) -> ScoreWarning:
+    param = f"candidates.{index}"
+    return ScoreWarning(
+        code="missing_space",
+        message=(
+            f"{param} begins with a letter right behind the context's last one; behind a space "
+            f"its first token would be e^{ahead:.1f} times as probable"
+        ),
+        param=param,
+    )
