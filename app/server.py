@@ -64,20 +64,30 @@ class Server(uvicorn.Server):
         lifecycle: of the process.
         drain_s: seconds that requests get to finish once it is to stop.
         delay_s: seconds before that in which it is not ready and takes requests.
+        when_ready: called once it is ready.
     """
 
     def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_s: float, delay_s: float = 0.0
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        drain_s: float,
+        delay_s: float = 0.0,
+        when_ready: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._drain_s = drain_s
         self._delay_s = delay_s
+        self._when_ready = when_ready
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; True ends the main loop."""
         if self._lifecycle.is_terminal:
             self.should_exit = True
+        if self._when_ready is not None and self._lifecycle.phase is Phase.READY:
+            self._when_ready()
+            self._when_ready = None
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
@@ -128,8 +138,17 @@ async def _serve_both(
         await task
 
 
-def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
+def serve(
+    settings: Settings,
+    load: Callable[[], Engine] | None = None,
+    greet: Callable[[int], None] | None = None,
+) -> int:
     """Serve until told to stop; the exit status.
+
+    Args:
+        settings: of the process.
+        load: gives the engine; by default what the settings say.
+        greet: called with the port once requests are answered.
 
     Raises:
         ListenError: the address is taken, or not ours.
@@ -145,7 +164,13 @@ def serve(settings: Settings, load: Callable[[], Engine] | None = None) -> int:
         connections=settings.max_connections,
     )
     config = _config(app, bounds, lifespan="on")
-    server = Server(config, lifecycle, settings.drain_timeout_s, settings.drain_delay_s)
+    server = Server(
+        config,
+        lifecycle,
+        settings.drain_timeout_s,
+        settings.drain_delay_s,
+        None if greet is None else partial(greet, listeners[0].getsockname()[1]),
+    )
     _log_listening("listening", listeners)
     if of_metrics:
         _log_listening("listening for metrics", of_metrics)

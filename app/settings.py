@@ -194,8 +194,9 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line to write."""
-    log_format: Literal["json", "text"] = "json"
-    """One JSON object a line, or text for people."""
+    log_format: Literal["auto", "json", "text", "console"] = "auto"
+    """``json``: one object a line. ``text``: the same facts as text. ``console``: short and
+    coloured, for people. ``auto``: ``console`` on a terminal, else ``json``."""
     traces: bool = False
     """Send spans of requests and forwards to an OpenTelemetry collector, as the variables OTEL_*
     say; needs the otel extra."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -21,7 +20,8 @@ from pydantic import ByteSize
 from app import version
 from app.cli.failure import fail
 from app.cli.lazy_parser import LazyParser
-from app.environment import PREFIX, bound_compiled_products, env_name, let_idle_threads_sleep
+from app.cli.serve import serve_command
+from app.environment import PREFIX, env_name
 from app.settings import Settings, SettingsError, flag_name, log_ignored_variables
 from app.telemetry.logs import configure_logging
 
@@ -66,14 +66,10 @@ _ASKING: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    parser = _parser()
-    args = vars(parser.parse_args(argv))
-    command = args.pop("command", None)
-    if command is None:
-        parser.print_help()
-        return 0
     try:
-        status = int(command(args))
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = _run(argv)
         sys.stdout.flush()
         return status
     except SettingsError as error:
@@ -89,29 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def serve_command(flags: dict[str, Any]) -> int:
-    """``chainrule serve``."""
-    settings = Settings.read(flags)
-    settings.keys()
-    settings.body_bytes_in_flight()
-    configure_logging(settings.log_level, settings.log_format, queued=True)
-    log_ignored_variables()
-    # Until the server listens for signals itself there is nothing that a stop would have to finish.
-    signal.signal(signal.SIGTERM, _leave)
-    let_idle_threads_sleep()
-    bound_compiled_products()
-    # This brings torch, which takes seconds; a wrong flag need not wait for it.
-    from app.server import ListenError, serve
-
-    try:
-        return serve(settings)
-    except ListenError as error:
-        return fail(error, 1)
-
-
-def _leave(*_: object) -> None:
-    logging.shutdown()
-    os._exit(0)
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    args = vars(parser.parse_args(argv))
+    command = args.pop("command", None)
+    if command is None:
+        parser.print_help()
+        return 0
+    return int(command(args))
 
 
 def model_command(flags: dict[str, Any], action: Callable[[Settings], str]) -> int:

@@ -91,11 +91,12 @@ def _goes_on(path: TokenPath, before: TokenPath) -> bool:
 
 def _warning(index: int, ahead: float) -> ScoreWarning:
     param = f"candidates.{index}"
+    times = float(f"{math.exp(min(ahead, 99)):.2g}")
     return ScoreWarning(
         code="missing_space",
         message=(
             f"{param} begins with a letter right behind the context's last one; behind a space "
-            f"its first token would be e^{ahead:.1f} times as probable"
+            f"its first token would be {times:,.0f} times as probable"
         ),
         param=param,
     )

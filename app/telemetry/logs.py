@@ -1,4 +1,5 @@
-"""Log lines: one JSON object each, or text for people. Never two lines for one event.
+"""Log lines: one JSON object each, text with all facts, or short ones for a terminal. Never two
+lines for one event.
 
 Whatever a client can put into a log line (a request id, a method) comes out with its control
 characters escaped, so it can neither forge a line nor drive a terminal.
@@ -82,18 +83,78 @@ class TextFormatter(JsonFormatter):
         return text + facts if traceback is None else f"{text}{facts}\n{traceback}"
 
 
-def configure_logging(level: str, style: Literal["json", "text"], *, queued: bool = False) -> None:
+_RESET: Final = "\x1b[0m"
+_DIM: Final = "\x1b[2m"
+_COLOURS: Final = {
+    "DEBUG": _DIM,
+    "WARNING": "\x1b[33m",
+    "ERROR": "\x1b[31m",
+    "CRITICAL": "\x1b[31m",
+}
+
+
+class ConsoleFormatter(TextFormatter):
+    """The time of day, the message, and the facts in grey; warnings in yellow, errors in red.
+
+    A record with ``plain`` is its message and nothing else: several lines for people.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        if getattr(record, "plain", False):
+            return record.getMessage()
+        entry = self._entry(record)
+        traceback = entry.pop("traceback", None)
+        time_of_day = time.strftime("%H:%M:%S", time.localtime(record.created))
+        for known in ("time", "level", "logger"):
+            entry.pop(known)
+        message = _escape(_for_people(entry))
+        colour = _COLOURS.get(record.levelname, "")
+        facts = "".join(f" {key}={_escape(str(value))}" for key, value in entry.items())
+        line = f"{_DIM}{time_of_day}{_RESET} {colour}{message}{_RESET}{_DIM}{facts}{_RESET}"
+        return line if traceback is None else f"{line}\n{traceback}"
+
+
+def _for_people(entry: dict[str, Any]) -> str:
+    """Take the message out of the facts; that of a request is what was asked and what came back."""
+    message = str(entry.pop("message"))
+    if message != "request" or "status" not in entry:
+        return message
+    method, route, status, ms = (
+        entry.pop(name, None) for name in ("method", "route", "status", "duration_ms")
+    )
+    if isinstance(status, int) and status < 400:
+        entry.pop("request_id", None)
+    return f"{method} {route} {status} in {ms} ms"
+
+
+LogFormat = Literal["auto", "json", "text", "console"]
+
+_FORMATTERS: Final[dict[LogFormat, type[logging.Formatter]]] = {
+    "json": JsonFormatter,
+    "text": TextFormatter,
+    "console": ConsoleFormatter,
+}
+
+
+def configure_logging(level: str, style: LogFormat, *, queued: bool = False) -> None:
     """Send every log line of this process to stderr, ours from ``level`` up.
 
     A server's are ``queued``: it must not wait for whoever reads them. Python's own exit writes
     what still waits; whoever calls ``os._exit`` calls ``logging.shutdown`` first.
     """
     handler = LogWriter(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    handler.setFormatter(_FORMATTERS[chosen_format(style)]())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in ("app", "model_runtime"):
         logging.getLogger(name).setLevel(level.upper())
+
+
+def chosen_format(style: LogFormat) -> LogFormat:
+    """The style itself; ``auto`` is ``console`` on a terminal and ``json`` elsewhere."""
+    if style != "auto":
+        return style
+    return "console" if sys.stderr.isatty() else "json"
 
 
 def dropped_lines() -> int:

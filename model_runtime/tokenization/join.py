@@ -168,9 +168,23 @@ def _head(
         return tokenizer.prefix_ids, True
     if not context_ids:
         raise InvalidQuery(
-            "an empty context needs a first token: add_bos or prefix_token_id", "context"
+            f"an empty context needs a first token: {_first_token(tokenizer)}", "context"
         )
     return (), False
+
+
+def _first_token(tokenizer: Tokenizer) -> str:
+    """What to take for one with this model, in words."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if bos is not None:
+        begin = f"add_bos true puts the BOS {tokenizer.token_text(bos)!r} there"
+        return f"{begin}, prefix_token_id any token (this one is {bos})"
+    if eos is not None:
+        end = (
+            f"prefix_token_id {eos} puts {tokenizer.token_text(eos)!r} there, which ends its texts"
+        )
+        return f"this model has no BOS, but {end}"
+    return f"this model has no BOS; any of 0 to {tokenizer.head_rows - 1} may be prefix_token_id"
 
 
 def _all_checked(

@@ -62,7 +62,7 @@ class ScoreAnswer(ScoreResponse):
         return frames.polars_frame(self._columns(level))
 
     def plot(self, level: ScoreLevel = "candidate", axes: Axes | None = None) -> Axes:
-        """The ranking as bars, or each candidate's sum as it grows token by token.
+        """The ranking as points, or each candidate's sum as it grows token by token.
 
         Args:
             level: ``candidate`` for the ranking, ``token`` for the sums.

@@ -56,7 +56,7 @@ def score_html(answer: ScoreResponse, candidates: Sequence[Candidate], normaliza
         for one in ranked[:MAX_ROWS]
     ]
     heads = (
-        *("rank", "candidate", f"{normalization} score", "", "share", "sum", "mean", "per byte"),
+        *("rank", "candidate", f"score ({normalization})", "", "share", "sum", "mean", "per byte"),
         "tokens",
     )
     parts = [_table(heads, rows, text_columns={1, 3}), _left_out(len(ranked) - len(rows))]
@@ -68,7 +68,7 @@ def score_html(answer: ScoreResponse, candidates: Sequence[Candidate], normaliza
     if listed:
         parts.append(_legend())
     if answer.off_candidate_mass is not None:
-        parts.append(_note(f"All other texts together: {answer.off_candidate_mass:.2%}"))
+        parts.append(_note(f"All other texts together: {_percent(answer.off_candidate_mass)}"))
     return _page(answer, parts)
 
 
@@ -82,7 +82,7 @@ def next_token_html(answer: NextTokenResponse) -> str:
         _left_out(len(answer.tokens) + len(answer.chosen) - len(shown)),
         _note(
             f"Entropy {answer.entropy:.4f} nats. All tokens that are not listed: "
-            f"{answer.remaining_probability:.2%}"
+            f"{_percent(answer.remaining_probability)}"
         ),
     ]
     return _page(answer, [_table(heads, rows, text_columns={1, 4}), *notes])
@@ -187,7 +187,7 @@ def _score_row(
         shown,
         f"{one.score:.4f}{error}",
         _bar(math.exp(one.score - best)),
-        "" if one.probability is None else f"{one.probability:.2%}",
+        "" if one.probability is None else _percent(one.probability),
         *measures,
         "" if one.token_count is None else str(one.token_count),
     ]
@@ -196,7 +196,7 @@ def _score_row(
 def _probability_row(one: TokenProbability, largest: float) -> list[str]:
     logprob = "" if one.logprob == -math.inf else f"{one.logprob:.4f}"
     share = one.probability / largest if largest > 0 else 0.0
-    return [str(one.rank), _visible(one.text), logprob, f"{one.probability:.2%}", _bar(share)]
+    return [str(one.rank), _visible(one.text), logprob, _percent(one.probability), _bar(share)]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: set[int]) -> str:
@@ -231,7 +231,7 @@ def _token_text(tokens: Sequence[TokenDetail | AuditedToken], title: str | None)
 
 def _token(token: TokenDetail | AuditedToken, total: float) -> str:
     level = sum(-token.logprob > step for step in _SURPRISE)
-    facts = [f"log-prob {token.logprob:.4f}", f"P {math.exp(token.logprob):.2%}"]
+    facts = [f"log-prob {token.logprob:.4f}", f"P {_percent(math.exp(token.logprob))}"]
     if token.rank is not None:
         facts.append(f"rank {token.rank}")
     facts.append(f"sum so far {total:.4f}")
@@ -280,6 +280,10 @@ def _cut(text: str) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2%}" if value >= 0.0001 or value <= 0 else f"{100 * value:.0e}%"
 
 
 def _left_out(count: int) -> str:

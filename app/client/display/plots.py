@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ from app.schemas.score_response import ScoreResponse
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_BARS = 40
-"""Bars of a plot; the best ones."""
+MAX_ROWS = 40
+"""Rows of a plot; the best ones."""
 MAX_LINES = 10
 """Texts whose running sums are drawn; the best ones."""
 _LABEL_CHARACTERS = 40
@@ -27,14 +28,16 @@ _LABEL_CHARACTERS = 40
 def plot_scores(
     answer: ScoreResponse, candidates: Sequence[Candidate], normalization: str, axes: Axes | None
 ) -> Axes:
-    """The ranking as bars, best first, each with what its score may be off by."""
+    """The ranking as points, best first, each with what its score may be off by."""
     results = [one for one in candidate_results(answer) if one.score is not None]
-    ranked = sorted(results, key=lambda one: (-(one.score or 0.0), one.index))[:MAX_BARS]
+    ranked = sorted(results, key=lambda one: (-(one.score or 0.0), one.index))[:MAX_ROWS]
     labels = [_label(candidate_text(candidates, one.index), one.index) for one in ranked]
     errors = [one.numeric_error or 0.0 for one in ranked]
-    drawn = _axes(axes, bars=len(ranked))
-    drawn.barh(range(len(ranked)), [one.score or 0.0 for one in ranked], xerr=errors, capsize=3)
-    _name_bars(drawn, labels)
+    drawn = _axes(axes, rows=len(ranked))
+    scores = [one.score or 0.0 for one in ranked]
+    drawn.errorbar(scores, range(len(ranked)), xerr=errors, fmt="o", capsize=3)
+    drawn.grid(axis="x", alpha=0.3)
+    _name_rows(drawn, labels)
     drawn.set_xlabel(f"{normalization} score, nats")
     return drawn
 
@@ -60,10 +63,10 @@ def plot_scored_tokens(
 
 def plot_distribution(answer: NextTokenResponse, axes: Axes | None) -> Axes:
     """The probabilities of the listed tokens as bars, most probable first."""
-    shown = answer.tokens[:MAX_BARS]
-    drawn = _axes(axes, bars=len(shown))
+    shown = answer.tokens[:MAX_ROWS]
+    drawn = _axes(axes, rows=len(shown))
     drawn.barh(range(len(shown)), [one.probability for one in shown])
-    _name_bars(drawn, [repr(one.text) for one in shown])
+    _name_rows(drawn, [_label(one.text, place) for place, one in enumerate(shown)])
     drawn.set_xlabel("probability")
     return drawn
 
@@ -96,16 +99,16 @@ def plot_audit(answer: AuditResponse, axes: Axes | None) -> Axes:
     return _finish_running_sums(drawn)
 
 
-def _axes(given: Axes | None, bars: int | None = None) -> Axes:
+def _axes(given: Axes | None, rows: int | None = None) -> Axes:
     if given is not None:
         return given
     plt = required("matplotlib.pyplot", "plot")
-    size = None if bars is None else (6.4, max(1.6, 0.9 + 0.32 * bars))
+    size = None if rows is None else (6.4, max(1.6, 0.9 + 0.32 * rows))
     axes: Axes = plt.subplots(figsize=size, layout="constrained")[1]
     return axes
 
 
-def _name_bars(axes: Axes, labels: Sequence[str]) -> None:
+def _name_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
 
@@ -127,4 +130,4 @@ def _label(text: str | None, index: int) -> str:
     if text is None:
         return f"candidate {index}"
     cut = text if len(text) <= _LABEL_CHARACTERS else text[: _LABEL_CHARACTERS - 1] + "…"
-    return repr(cut)[1:-1].replace("$", r"\$")
+    return json.dumps(cut, ensure_ascii=False).replace("$", r"\$")

@@ -137,7 +137,7 @@ def _paths(request: CompletionRequest, tokenizer: Tokenizer, info: ModelInfo) ->
         ids = next(encoded) if isinstance(prompt, str) else prompt
         check_ids(param, ids, info)
         path = _begun(request, tokenizer, ids, is_text=text is not None)
-        _check_length(request, param, len(path), info)
+        _check_length(request, param, len(path), tokenizer, info)
         whole, content = path_bytes(tokenizer, path), path_bytes(tokenizer, ids)
         if text is not None and content.endswith(text.encode()):
             content = text.encode()
@@ -171,9 +171,14 @@ def _begun(
     return (tokenizer.bos_token_id, *ids)
 
 
-def _check_length(request: CompletionRequest, param: str, length: int, info: ModelInfo) -> None:
+def _check_length(
+    request: CompletionRequest, param: str, length: int, tokenizer: Tokenizer, info: ModelInfo
+) -> None:
     if length == 0:
-        raise InvalidQuery("an empty prompt needs a first token; set add_bos, or send one", param)
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        first = "set add_bos" if bos is not None else "this model has no BOS"
+        sent = f"[{eos if bos is None else bos}]" if (bos, eos) != (None, None) else "a list of ids"
+        raise InvalidQuery(f"an empty prompt needs a first token: {first}, or send {sent}", param)
     if length + request.max_tokens > info.max_model_len:
         raise PathTooLong(
             f"{length} tokens and max_tokens {request.max_tokens} are too many; the "

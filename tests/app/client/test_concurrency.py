@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.client import Client, ClientError, InvalidRequest, Retries
+from app.client import Client, ClientError, InvalidRequest, Retries, ScoreAnswer
 from app.client.concurrency import AHEAD, ordered_map, ordered_map_async, sleep
 from app.schemas.score_response import ScoreResponse
 from tests.app.in_process import async_client_over, client_over
@@ -186,7 +186,7 @@ def test_errors_are_raised_or_given_in_place() -> None:
         with pytest.raises(InvalidRequest):
             next(found)
         kinds = [type(one) for one in client.score_many(requests, return_errors=True)]
-    assert kinds[:2] == [ScoreResponse, InvalidRequest]
+    assert kinds[:2] == [ScoreAnswer, InvalidRequest]
     assert issubclass(kinds[2], ClientError)
 
 
