@@ -21,16 +21,17 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from app.cli.daemon_thread import run_in_daemon_thread
-from app.cli.extras import check_extra
 from app.cli.failure import fail
 from app.cli.numbers import at_least
 from app.cli.request_flags import add_request_flags, request_fields
-from app.cli.score.candidates import add_row_flags, refuse_row_flags, score_candidates
+from app.cli.score.candidates import score_candidates
 from app.cli.score.dataset.flags import add_ray_flags, refuse_ray_flags, score_on_ray
-from app.cli.score.input import BY_SUFFIX, Format, Source
-from app.cli.score.output import FileOutput, OutputError, SidecarPaths, StreamOutput
+from app.cli.score.files import add_file_flags, find_source, lines_of, writes_parquet
+from app.cli.score.input import Source
+from app.cli.score.output import FileOutput, OutputError, StreamOutput
 from app.cli.score.record import Record
 from app.cli.score.report import tell
+from app.cli.score.rows import RowOutput, add_row_flags, chosen_rows
 from app.cli.score.run import ScoreRun
 from app.cli.server_address import (
     ServerAddress,
@@ -94,24 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="a context and candidates; alone: a file of JSONL, CSV or Parquet, - for stdin",
     )
-    parser.add_argument("--input", metavar="INPUT", help="the file, by a flag")
-    parser.add_argument("-o", "--output", type=Path, help="file of results; default: stdout")
-    parser.add_argument(
-        "--errors", type=Path, help="file of errors; default: OUTPUT.errors.jsonl, or stderr"
-    )
-    parser.add_argument(
-        "--format",
-        choices=("jsonl", "csv", "parquet"),
-        help="of INPUT; default: csv for *.csv, parquet for *.parquet, else jsonl",
-    )
-    parser.add_argument(
-        "--output-format",
-        choices=("jsonl", "parquet"),
-        help="of OUTPUT; default: parquet for *.parquet, else jsonl",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="begin anew where OUTPUT is another run's"
-    )
+    add_file_flags(parser)
     parser.add_argument(
         "--concurrency",
         type=at_least(1, whole=True),
@@ -155,15 +139,7 @@ def score_command(args: dict[str, Any]) -> int:
         if len(texts) > 1:
             _refuse_file_flags(args)
             return score_candidates(args, texts[0], texts[1:])
-        refuse_row_flags(args)
-        args["input"] = _input_of(texts, args["input"])
-        fields = _defaults(args)
-        if args["ray"]:
-            return score_on_ray(args, fields)
-        refuse_ray_flags(args)
-        source = _source(args)
-        with find_server(args) as server:
-            return asyncio.run(_run(args, fields, source, server))
+        return _score_file(args, texts)
     except InvalidRequest as error:
         return fail(error, 2)
     except BrokenPipeError:
@@ -173,6 +149,34 @@ def score_command(args: dict[str, Any]) -> int:
         return fail(with_advice(error), 1)
     except (OutputError, OSError) as error:
         return fail(error, 1)
+
+
+def _score_file(args: dict[str, Any], texts: list[str]) -> int:
+    kind, row_fields = chosen_rows(args, is_file=True)
+    args["input"] = _input_of(texts, args["input"])
+    fields = _defaults(args)
+    try:
+        if args["ray"]:
+            return score_on_ray(args, fields)
+        refuse_ray_flags(args)
+        source = find_source(args)
+        rows = None if kind is None else RowOutput(kind, row_fields)
+        with find_server(args) as server:
+            return asyncio.run(_run(args, fields, source, server, rows))
+    except KeyboardInterrupt:
+        return _stopped(args)
+
+
+def _stopped(args: dict[str, Any]) -> int:
+    """Say how to go on; the exit status."""
+    if args["output"] is None:
+        how = "with --output FILE the same command could go on from here"
+    elif args["input"] == "-":
+        how = f"what was answered is in {args['output']}; standard input cannot be gone on with"
+    else:
+        how = f"what was answered is in {args['output']}; the same command goes on from there"
+    sys.stderr.write(f"\nchainrule: stopped; {how}\n")
+    return 130
 
 
 def _input_of(texts: list[str], flag: str | None) -> str:
@@ -194,17 +198,26 @@ def _input_of(texts: list[str], flag: str | None) -> str:
 
 
 def _refuse_file_flags(args: dict[str, Any]) -> None:
-    for name in ("input", "output", "errors", "format", "output_format", "split", "concurrency"):
+    for name in (
+        *("input", "output", "errors", "format", "output_format", "split", "concurrency"),
+        *("context_column", "candidate_columns"),
+    ):
         if args[name] is not None:
             flag = name.replace("_", "-")
             raise InvalidRequest(f"--{flag} goes with a file, not with candidates on the spot")
 
 
 async def _run(
-    args: dict[str, Any], fields: dict[str, Any], source: Source, server: ServerAddress
+    args: dict[str, Any],
+    fields: dict[str, Any],
+    source: Source,
+    server: ServerAddress,
+    rows: RowOutput | None,
 ) -> int:
     async with _client(server, args["retry_for"] or RETRY_FOR_S, args["session"]) as (client, card):
-        output = await asyncio.to_thread(_output, args, source, fields, card.fingerprint)
+        output: Output | None = rows
+        if output is None:
+            output = await asyncio.to_thread(_output, args, source, fields, card.fingerprint)
         at_once = 1 if source.path is None else READ_AT_ONCE
         job = ScoreRun(
             fields, args["concurrency"] or CONCURRENCY, args["split"], card.fingerprint, at_once
@@ -237,71 +250,6 @@ async def _write_all(
                     progress.set_postfix(errors=output.tally.failed, refresh=False)
 
 
-def _source(args: dict[str, Any]) -> Source:
-    path = None if args["input"] == "-" else Path(args["input"])
-    by_name: Format = "jsonl" if path is None else BY_SUFFIX.get(path.suffix, "jsonl")
-    source = Source(path, args["format"] or by_name)
-    if source.format == "parquet" or _writes_parquet(args):
-        check_extra("pyarrow", "parquet", "Parquet")
-    if source.format == "parquet" and path is None:
-        raise InvalidRequest("Parquet is read from a file, not from standard input")
-    if path is not None:
-        # What cannot be read should be told of before a model is loaded.
-        source.check()
-        for name, place in _written(args).items():
-            if _is_same(path, place):
-                raise InvalidRequest(f"{name} is the input itself")
-    if args["errors"] is not None and args["output"] is not None:
-        _check_errors(args["errors"], args["output"], _lines_of(args))
-    return source
-
-
-def _writes_parquet(args: dict[str, Any]) -> bool:
-    if args["output"] is None:
-        if args["output_format"] == "parquet":
-            raise InvalidRequest("--output-format parquet goes with --output")
-        return False
-    by_name = "parquet" if args["output"].suffix == ".parquet" else "jsonl"
-    return (args["output_format"] or by_name) == "parquet"
-
-
-def _lines_of(args: dict[str, Any]) -> Path:
-    """Where lines are written: the output itself, or what a Parquet file is made of."""
-    output: Path = args["output"]
-    return SidecarPaths.draft_of(output) if _writes_parquet(args) else output
-
-
-def _check_errors(errors: Path, output: Path, lines: Path) -> None:
-    beside = SidecarPaths.of(lines)
-    if _is_same(errors, output):
-        raise InvalidRequest("--errors is the output itself")
-    if _is_same(errors, lines):
-        raise InvalidRequest(f"--errors is {lines.name}, which the output is made of")
-    for place in (beside.manifest, beside.draft):
-        if _is_same(errors, place):
-            raise InvalidRequest(f"--errors is {place.name}, which says what the run was")
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether both are one file, by whatever name, and whether or not it is there yet."""
-    if one.exists() and other.exists():
-        return one.samefile(other)
-    return one.resolve() == other.resolve()
-
-
-def _written(args: dict[str, Any]) -> dict[str, Path]:
-    """Every file that a run writes, by what the user knows it as."""
-    found = {f"--{name}": args[name] for name in ("output", "errors") if args[name] is not None}
-    if args["output"] is not None:
-        lines = _lines_of(args)
-        beside = SidecarPaths.of(lines)
-        found.setdefault("--errors", SidecarPaths.of(args["output"]).errors)
-        found["the draft of --output"] = lines
-        found["what lies beside --output"] = beside.manifest
-        found["the draft of what lies beside --output"] = beside.draft
-    return found
-
-
 def _output(
     args: dict[str, Any], source: Source, fields: dict[str, Any], fingerprint: str
 ) -> Output:
@@ -309,7 +257,7 @@ def _output(
         if args["errors"] is not None:
             raise InvalidRequest("--errors goes with --output")
         return StreamOutput()
-    is_there = args["output"].exists() or _lines_of(args).exists()
+    is_there = args["output"].exists() or lines_of(args).exists()
     if source.path is None and not args["overwrite"] and is_there:
         raise InvalidRequest(
             "what comes from stdin cannot be gone on with; --overwrite begins anew"
@@ -319,10 +267,11 @@ def _output(
         "format": source.format,
         "options": fields,
         "errors": args["errors"] and str(args["errors"].absolute()),
+        **({} if source.columns is None else {"columns": source.columns.described()}),
         "model": fingerprint,
     }
     kind: type[FileOutput] | type[ParquetOutput] = FileOutput
-    if _writes_parquet(args):
+    if writes_parquet(args):
         from app.cli.score.parquet_output import ParquetOutput
 
         kind = ParquetOutput

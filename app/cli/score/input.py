@@ -4,7 +4,7 @@ A line of JSONL is an object with the fields of POST /v1/score and, at will, an 
 which comes back with the result. CSV has a header: ``context``, at will ``id``, and the candidates
 either in one column ``candidates``, as a JSON list, or one a column in ``candidate``,
 ``candidate_1`` and so on, whose empty cells are no candidates. Parquet has a column for each field
-that its records have, see ``parquet_input``.
+that its records have, see ``parquet_input``. ``Columns`` gives other names.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ import csv
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import UnsupportedOperation
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
-from app.cli.score.record import BEGINNING, Place, Record, bad_line, holds_one
+from app.cli.score.record import (
+    BEGINNING,
+    Columns,
+    Place,
+    Record,
+    bad_line,
+    holds_one,
+    wanted_columns,
+)
 from app.client import InvalidRequest
 
 Format = Literal["jsonl", "csv", "parquet"]
@@ -43,10 +51,12 @@ class Source:
     Attributes:
         path: None for standard input.
         format: of its records.
+        columns: where their parts are; None for the names that are known.
     """
 
     path: Path | None
     format: Format
+    columns: Columns | None = None
 
     def records(self, start: Place = BEGINNING) -> Iterator[Record]:
         """All of them from ``start`` on, in order.
@@ -73,7 +83,7 @@ class Source:
             if self.format == "parquet":
                 from app.cli.score.parquet_input import count_rows
 
-                count_rows(file)
+                count_rows(file, self.columns)
 
     def digest(self) -> str | None:
         """SHA-256 of the whole file; None for standard input."""
@@ -83,12 +93,20 @@ class Source:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _read(self, file: BinaryIO, start: Place) -> Iterator[Record]:
+        records = self._whole(file, start)
+        if self.columns is None:
+            return records
+        return (replace(record, columns=self.columns) for record in records)
+
+    def _whole(self, file: BinaryIO, start: Place) -> Iterator[Record]:
         if self.format == "parquet":
             # Its package is an extra, and takes long to import.
             from app.cli.score.parquet_input import parquet_records
 
-            return parquet_records(file, start)
-        return _csv_records(file, start) if self.format == "csv" else _json_records(file, start)
+            return parquet_records(file, start, self.columns)
+        if self.format == "csv":
+            return _csv_records(file, start, self.columns)
+        return _json_records(file, start)
 
 
 def _stdin() -> BinaryIO:
@@ -154,12 +172,12 @@ class _CsvText:
         self.offset = offset
 
 
-def _csv_records(file: BinaryIO, start: Place) -> Iterator[Record]:
+def _csv_records(file: BinaryIO, start: Place, columns: Columns | None) -> Iterator[Record]:
     csv.field_size_limit(MAX_LINE_BYTES)
     text = _CsvText(file)
     reader = csv.reader(text, strict=True)
     try:
-        header = _header(next(reader, []))
+        header = _header(next(reader, []), columns)
     except csv.Error as error:
         raise InvalidRequest(f"the CSV header cannot be read: {error}") from None
     before = 0
@@ -180,19 +198,23 @@ def _csv_records(file: BinaryIO, start: Place) -> Iterator[Record]:
             yield Record(line, raw, Place(text.offset, before + reader.line_num + 1))
 
 
-def _header(cells: list[str]) -> list[str]:
+def _header(cells: list[str], columns: Columns | None) -> list[str]:
     names = [cell.strip() for cell in cells]
     for name in names:
-        if name not in ("id", "context") and not name.startswith("candidate"):
+        is_known = name in ("id", "context") or name.startswith("candidate")
+        if columns is None and not is_known:
             raise InvalidRequest(f"the CSV header has a column {name!r}; known are id, context, "
-                             "candidates, and candidate, candidate_1 and so on")  # fmt: skip
+                                 "candidates, and candidate, candidate_1 and so on; others are "
+                                 "named by --context-column and --candidate-columns")  # fmt: skip
     if len(set(names)) != len(names):
         raise InvalidRequest("the CSV header names a column twice")
-    if "context" not in names:
-        raise InvalidRequest("the CSV header has no column context")
-    if ("candidates" in names) + any(map(holds_one, names)) != 1:
+    for name in wanted_columns(columns):
+        if name not in names:
+            raise InvalidRequest(f"the CSV header has no column {name}")
+    own = columns.candidates if columns is not None else ()
+    if not own and ("candidates" in names) + any(map(holds_one, names)) != 1:
         raise InvalidRequest("the CSV header needs a column candidates, or columns candidate, "
-                         "candidate_1 and so on, and not both")  # fmt: skip
+                             "candidate_1 and so on, and not both")  # fmt: skip
     return names
 
 

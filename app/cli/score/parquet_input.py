@@ -7,14 +7,14 @@ a column too. A null cell is a field that the record does not have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.cli.score.record import Place, Record, Values
+from app.cli.score.record import Columns, Place, Record, Values
 from app.client import InvalidRequest
 from app.schemas.score import ScoreRequest
 
@@ -25,7 +25,9 @@ BUFFER_BYTES: Final = 1 << 20
 """Of each column, read at once: a group of rows is never whole in memory."""
 
 
-def parquet_records(file: BinaryIO, start: Place) -> Iterator[Record]:
+def parquet_records(
+    file: BinaryIO, start: Place, columns: Columns | None = None
+) -> Iterator[Record]:
     """The rows from ``start`` on, in order.
 
     Raises:
@@ -34,10 +36,11 @@ def parquet_records(file: BinaryIO, start: Place) -> Iterator[Record]:
     """
     with _readable():
         table = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
-        _check_columns(table.schema_arrow)
+        _check_columns(table.schema_arrow, columns)
         skipped, groups = _groups_from(table.metadata, start.offset)
     row, skip = start.offset, start.offset - skipped
-    for batch in _batches(table, groups):
+    names = None if columns is None else ("id", *_needed_columns(columns))
+    for batch in _batches(table, groups, names):
         rest = batch.slice(min(skip, batch.num_rows))
         skip -= batch.num_rows - rest.num_rows
         for raw in _rows(rest):
@@ -45,7 +48,7 @@ def parquet_records(file: BinaryIO, start: Place) -> Iterator[Record]:
             yield Record(row, raw, Place(row, row + 1))
 
 
-def count_rows(file: BinaryIO) -> int:
+def count_rows(file: BinaryIO, columns: Columns | None = None) -> int:
     """How many rows it has, by its footer.
 
     Raises:
@@ -53,26 +56,32 @@ def count_rows(file: BinaryIO) -> int:
     """
     with _readable():
         table = pq.ParquetFile(file)
-        _check_columns(table.schema_arrow)
+        _check_columns(table.schema_arrow, columns)
         return int(table.metadata.num_rows)
 
 
-def _check_columns(schema: pa.Schema) -> None:
+def _check_columns(schema: pa.Schema, columns: Columns | None) -> None:
     names = schema.names
-    for name in names:
+    for name in names if columns is None else ():
         if name != "id" and name not in ScoreRequest.model_fields:
             raise InvalidRequest(f"the Parquet file has a column {name!r}; known are id and the "
                                  "fields of /v1/score")  # fmt: skip
     if len(set(names)) != len(names):
         raise InvalidRequest("the Parquet file has two columns of one name")
-    if "context" not in names or "candidates" not in names:
-        raise InvalidRequest("the Parquet file needs columns context and candidates")
+    for name in _needed_columns(columns):
+        if name not in names:
+            raise InvalidRequest(f"the Parquet file has no column {name}")
     kind = schema.field("id").type if "id" in names else pa.string()
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if not (pa.types.is_integer(kind) or _is_text(kind) or pa.types.is_null(kind)):
         raise InvalidRequest(f"the Parquet file's column id is {kind}; it is text or a whole "
                              "number")  # fmt: skip
+
+
+def _needed_columns(columns: Columns | None) -> tuple[str, ...]:
+    columns = columns or Columns()
+    return (columns.context, *(columns.candidates or ("candidates",)))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -92,8 +101,11 @@ def _groups_from(about: pq.FileMetaData, row: int) -> tuple[int, list[int]]:
     return before, []
 
 
-def _batches(table: pq.ParquetFile, groups: list[int]) -> Iterator[pa.RecordBatch]:
-    batches = table.iter_batches(ROWS_AT_ONCE, row_groups=groups)
+def _batches(
+    table: pq.ParquetFile, groups: list[int], names: Sequence[str] | None
+) -> Iterator[pa.RecordBatch]:
+    there = None if names is None else [n for n in names if n in table.schema_arrow.names]
+    batches = table.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=there)
     while True:
         with _readable():
             batch = next(batches, None)

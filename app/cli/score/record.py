@@ -34,6 +34,46 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a record's context and candidates are, under names of its own.
+
+    Nothing else of a record is read then, but its id.
+
+    Attributes:
+        context: the column, or the field of an object, that holds the context.
+        candidates: those that hold candidates: a text is one, a list is all of its entries. Empty
+            for the names that are known anyway.
+    """
+
+    context: str = "context"
+    candidates: tuple[str, ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """For the description of a run."""
+        return {"context": self.context, "candidates": list(self.candidates)}
+
+    def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of the request, and ``id`` where it has one.
+
+        Raises:
+            InvalidRequest: a column holds something else.
+        """
+        found = {"id": record["id"]} if "id" in record else {}
+        if self.context in record:
+            found["context"] = record[self.context]
+        listed: list[Any] = []
+        for name in self.candidates or ("candidates",):
+            value = record.get(name)
+            if isinstance(value, str):
+                listed += [value] if value else []
+            elif isinstance(value, list):
+                listed += value
+            elif value is not None:
+                raise bad_line(f"{name}: it is neither a text nor a list")
+        return {**found, "candidates": listed}
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One record, not parsed yet.
 
@@ -42,11 +82,13 @@ class Record:
         raw: a line of JSON, the cells of a CSV record by column, the values of a row, or what is
             wrong with it.
         end: where the next record may begin.
+        columns: where its parts are; None for the names that are known.
     """
 
     line: int
     raw: bytes | dict[str, str] | Values | InvalidRequest
     end: Place
+    columns: Columns | None = None
 
     def fields(self) -> dict[str, Any]:
         """The fields of the request, and ``id`` where it has one.
@@ -57,8 +99,18 @@ class Record:
         if isinstance(self.raw, InvalidRequest):
             raise self.raw
         if isinstance(self.raw, Values):
-            return self.raw.fields
-        return _of_json(self.raw) if isinstance(self.raw, bytes) else _of_cells(self.raw)
+            return self.raw.fields if self.columns is None else self.columns.of(self.raw.fields)
+        if isinstance(self.raw, bytes):
+            fields = _of_json(self.raw)
+            return fields if self.columns is None else self.columns.of(fields)
+        return _of_cells(self.raw, self.columns or Columns())
+
+
+def wanted_columns(columns: Columns | None) -> tuple[str, ...]:
+    """The columns that a file must have, but for candidates under names that are known."""
+    if columns is None:
+        return ("context",)
+    return (columns.context, *columns.candidates)
 
 
 def holds_one(column: str) -> bool:
@@ -66,13 +118,16 @@ def holds_one(column: str) -> bool:
     return column.startswith("candidate") and column != "candidates"
 
 
-def _of_cells(cells: Mapping[str, str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: cells[name] for name in ("id", "context") if name in cells}
-    if "candidates" in cells:
-        found = _parsed(cells["candidates"].encode(), "candidates: ")
-    else:
-        found = [cell for name, cell in cells.items() if holds_one(name) and cell]
-    return {**fields, "candidates": found}
+def _of_cells(cells: Mapping[str, str], columns: Columns) -> dict[str, Any]:
+    found: dict[str, Any] = dict(cells)
+    names = columns.candidates
+    if not names:
+        names = ("candidates",) if "candidates" in cells else tuple(filter(holds_one, cells))
+    if "candidates" in names:
+        found["candidates"] = _parsed(cells["candidates"].encode(), "candidates: ")
+        if not isinstance(found["candidates"], list):
+            raise bad_line("candidates: it is no JSON list")
+    return Columns(columns.context, names).of(found)
 
 
 def _of_json(line: bytes) -> dict[str, Any]:

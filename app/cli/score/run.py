@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, M
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from app.cli.daemon_thread import run_in_daemon_thread
 from app.cli.score.record import Record
@@ -66,6 +66,16 @@ class RecordRequest:
     id: Mapping[str, Any]
     request: ScoreRequest | InvalidRequest
     names_model: bool = False
+
+
+@runtime_checkable
+class AnswerWriter(Protocol):
+    """A ``ResultWriter`` that wants answers instead of lines."""
+
+    def answered(
+        self, question: RecordRequest, request: ScoreRequest, answer: ScoreResponse
+    ) -> None:
+        """Take the answer to a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +154,9 @@ class ScoreRun:
             return
         if answer.fingerprint != self.fingerprint:
             raise FingerprintMismatch("the server has changed its model since this run began")
+        if isinstance(sink, AnswerWriter) and isinstance(question.request, ScoreRequest):
+            sink.answered(question, question.request, answer)
+            return
         # The numbers are written by the serializer that the server writes them with.
         body = answer.model_dump_json(exclude=NOT_WRITTEN).encode()
         sink.result(_line(head)[:-2] + b"," + body[1:] + b"\n")

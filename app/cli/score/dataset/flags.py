@@ -17,7 +17,10 @@ from app.settings import Settings
 BLOCK_ROWS: Final = 1000
 """Records of a block, by default."""
 
-_ONLY_WITHOUT: Final = ("local", "url", "api_key", "errors", "retry_for", "session")
+_ONLY_WITHOUT: Final = (
+    *("local", "url", "api_key", "errors", "retry_for", "session"),
+    *("context_column", "candidate_columns"),
+)
 _ONLY_WITH: Final = ("ray_address", "actors", "block_rows")
 _ONLY_THIS_PROCESS: Final = {"api_keys": (), "api_key_file": None}
 """Settings that need not leave this process."""

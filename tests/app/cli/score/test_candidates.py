@@ -73,7 +73,10 @@ def test_a_candidate_that_cannot_be_scored_says_why(capsys: pytest.CaptureFixtur
         (("it is", YES, "--split", "2"), "--split goes with a file"),
         (("it is", YES, "--fields", "rank,nothing"), "there is no 'nothing'"),
         ((), "name one file, or a context and at least one candidate"),
-        (("-", "--rows", "csv"), "--rows goes with candidates"),
+        (("-", "--rows", "csv", "-o", "out"), "--rows is of standard output"),
+        (("-", "--fields", "rank,candidate", "-o", "out"), "--fields is of standard output"),
+        (("it is", YES, "--context-column", "a"), "--context-column goes with a file"),
+        (("it is", YES, "--fields", "line"), "there is no 'line'"),
     ],
 )
 def test_what_does_not_go_together(

@@ -226,7 +226,7 @@ def test_a_row_that_is_no_text_is_its_own_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"context": ["a"]}, "needs columns context and candidates"),
+        ({"context": ["a"]}, "has no column candidates"),
         ({"context": ["a"], "candidates": [["b"]], "label": [1]}, "a column 'label'"),
         ({"id": [1.5], "context": ["a"], "candidates": [["b"]]}, "column id is double"),
     ],

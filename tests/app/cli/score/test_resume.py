@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -222,7 +223,9 @@ def test_ctrl_c_at_an_input_that_stays_open(
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stderr is not None
-        assert b"Traceback" not in process.stderr.read()
+        said = process.stderr.read()
+        assert b"Traceback" not in said
+        assert b"standard input cannot be gone on with" in said
     finally:
         _ended(process)
     assert [one["line"] for one in read_jsonl(out)] == [1, 2, 3]
@@ -240,6 +243,9 @@ def test_ctrl_c_is_gone_on_after(tmp_path: Path, recorded: tuple[str, type[_Coun
         assert handler.reached.wait(20)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
+        assert process.stderr is not None
+        words = f"what was answered is in {tmp_path / 'out'}; the same command goes on from there"
+        assert process.stderr.read().decode() == f"\nchainrule: stopped; {words}\n"
     finally:
         _ended(process)
     handler.limit = 100
@@ -262,6 +268,23 @@ def test_a_reader_that_leaves(recorded: tuple[str, type[_Counting]]) -> None:
         _give(process, 1)
         assert process.wait(20) == 141
         assert process.stderr.read() == b""
+    finally:
+        _ended(process)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("package", ["pydantic_core", "_ssl"])
+def test_ctrl_c_is_quiet_while_imports_run(package: str) -> None:
+    """What they take is no reason for a traceback."""
+    process = _started("-", "--url", "http://127.0.0.1:9", stdin=subprocess.PIPE)
+    maps = Path(f"/proc/{process.pid}/maps")
+    try:
+        while package not in maps.read_text() and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
     finally:
         _ended(process)
 
