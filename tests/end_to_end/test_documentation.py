@@ -128,8 +128,12 @@ def test_a_command_prints_what_is_shown(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Tables as they come where nobody looks at a terminal; files are those that pages link to."""
+    """Tables as they come where nobody looks at a terminal; files are those that pages link to, or
+    show before the command that reads them."""
     shutil.copy(LABELLED, tmp_path)
+    for name in re.findall(r"\w+\.csv", block.text):
+        shown = [one for one in BLOCKS if (one.page, one.language) == (block.page, "csv")]
+        (tmp_path / name).write_text(shown[0].text)
     monkeypatch.chdir(tmp_path)
     command = COMMAND.fullmatch(block.text)
     assert command is not None, f"no single command: {block.text}"

@@ -6,10 +6,12 @@ import asyncio
 import json
 import logging
 import math
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +22,13 @@ from app import version
 from app.http.lifecycle import Lifecycle
 from app.server import Server
 from app.telemetry.cache_stats import ScoreCacheStats
-from app.telemetry.logs import JsonFormatter, TextFormatter, request_scope
+from app.telemetry.logs import (
+    ConsoleFormatter,
+    JsonFormatter,
+    TextFormatter,
+    chosen_format,
+    request_scope,
+)
 from app.telemetry.metrics import Metrics
 from model_runtime import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, EngineStats, ModelInfo
 from model_runtime.scheduling.engine_stats import with_value
@@ -203,6 +211,41 @@ def test_a_line_says_when_and_what() -> None:
     }
     text = TextFormatter().format(made)
     assert text == "2025-11-24T16:00:00.250Z INFO     app.x: ready model=m"
+
+
+def test_a_terminal_is_told_in_few_words() -> None:
+    """The time of day, what was asked, and the facts that matter; warnings are coloured."""
+    made = record("request", method="POST", route="/v1/score", status=200, duration_ms=1.5)
+    formatter = ConsoleFormatter()
+    with request_scope("of no interest"):
+        assert formatter.format(made).endswith(
+            "\x1b[0m POST /v1/score 200 in 1.5 ms\x1b[0m\x1b[2m\x1b[0m"
+        )
+    failed = record("request", method="POST", route="/v1/score", status=422, duration_ms=1.5)
+    with request_scope("to be asked about"):
+        assert "request_id=to be asked about" in formatter.format(failed)
+    made = record("odd", weight="x")
+    made.levelname = "WARNING"
+    assert "\x1b[33modd\x1b[0m\x1b[2m weight=x\x1b[0m" in formatter.format(made)
+    assert formatter.format(record("a\nb", plain=True)) == "a\nb"
+
+
+def test_a_client_drives_no_terminal() -> None:
+    """What it sends is spelled out between the colours."""
+    line = ConsoleFormatter().format(record("a\nb", model="x\r\n\x1b[2Jy\u2028z\x9b"))
+    assert re.sub(r"\x1b\[\d*m", "", line).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("style", "is_terminal", "chosen"),
+    [("auto", True, "console"), ("auto", False, "json"), ("text", True, "text")],
+)
+def test_the_format_is_that_of_the_reader(
+    style: Any, is_terminal: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless one is asked for."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    assert chosen_format(style) == chosen
 
 
 def test_a_traceback_stays_on_its_json_line() -> None:

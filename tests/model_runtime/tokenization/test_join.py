@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -269,11 +270,21 @@ def test_an_empty_context_needs_a_first_token(
     with pytest.raises(InvalidQuery, match="first token") as caught:
         join(llama, context, [" yes"])
     assert caught.value.param == "context"
+    assert f"(this one is {llama.bos_token_id})" in str(caught.value)
     assert join(llama, context, [" yes"], add_bos=True).prefix == (llama.bos_token_id,)
     assert join(gemma, context, [" yes"]).prefix == (gemma.bos_token_id,)
     prefixed = join(llama, context, [" yes"], prefix_token_id=7)
     assert (prefixed.prefix, prefixed.bos_added, prefixed.context_tokens) == ((7,), False, 1)
     assert pieces(llama, prefixed.candidates[0]) == [" yes"]
+
+
+def test_an_empty_context_is_told_what_to_take_without_bos() -> None:
+    """The token that ends this model's texts, which may then be taken."""
+    tokenizer = TOKENIZERS["qwen3"]
+    with pytest.raises(InvalidQuery, match="no BOS") as caught:
+        join(tokenizer, "", [" yes"])
+    (told,) = re.findall(r"prefix_token_id (\d+)", str(caught.value))
+    assert join(tokenizer, "", [" yes"], prefix_token_id=int(told)).prefix == (int(told),)
 
 
 def test_the_callers_prefix_token_goes_before_the_rule(gemma: Tokenizer) -> None:
