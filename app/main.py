@@ -32,7 +32,7 @@ from app.http.full_gc import FullGcDeferral
 from app.http.json_body import JsonRoute, Parser, QueuedRoute
 from app.http.lifecycle import Lifecycle
 from app.http.middleware.access_log import AccessLog
-from app.http.middleware.authentication import Authentication
+from app.http.middleware.authentication import Authentication, open_paths
 from app.http.middleware.body_limit import BodyBounds, BodyLimit
 from app.http.middleware.cancellation import CancelOnDisconnect
 from app.http.middleware.head_as_get import HeadAsGet
@@ -168,6 +168,7 @@ def _keep_state(
     )
     app.state.calibrations = CalibrationStore.read(settings.calibrations)
     app.state.has_keys = bool(settings.keys())
+    app.state.open_paths = open_paths(open_metrics=not settings.metrics_key)
     app.state.has_playground = settings.playground
     app.state.keys_apart = len(settings.keys()) > 1 and not settings.share_cache_across_keys
     app.state.score_cache = cache

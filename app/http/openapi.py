@@ -10,7 +10,6 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 
 from app.http.json_response import write_on_thread
-from app.http.middleware.authentication import OPEN_PATHS
 from app.schemas.response import ResponseModel
 
 _BOUNDS: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
@@ -27,7 +26,7 @@ def install_document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         _restore_integers(document["components"])
-        _declare_keys(document, wanted=app.state.has_keys)
+        _declare_keys(document, app.state.open_paths, wanted=app.state.has_keys)
         for model in _parts(ResponseModel):
             extra = model.model_config.get("json_schema_extra")
             shown = document["components"]["schemas"].get(model.__name__, {})
@@ -39,13 +38,13 @@ def install_document(app: FastAPI) -> None:
     _show_off_loop(app)
 
 
-def _declare_keys(document: dict[str, Any], *, wanted: bool) -> None:
+def _declare_keys(document: dict[str, Any], open_paths: frozenset[str], *, wanted: bool) -> None:
     """Say how a key is shown, and where it must be, on a server that has any."""
     scheme = {"type": "http", "scheme": "bearer", "description": "An API key of this server."}
     document["components"]["securitySchemes"] = {"bearer": scheme}
     if wanted:
         document["security"] = [{"bearer": []}]
-        for path in OPEN_PATHS & document["paths"].keys():
+        for path in open_paths & document["paths"].keys():
             for operation in document["paths"][path].values():
                 operation["security"] = []
 

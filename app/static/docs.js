@@ -1,4 +1,7 @@
-/** The documentation of the routes: Swagger UI over the server's own OpenAPI document. */
+/**
+ * The documentation of the routes: Swagger UI over the server's own OpenAPI document. It is what
+ * FastAPI shows, so people know it; it sends requests with the key; and it needs no build.
+ */
 
 import { Api, BASE } from "./api.js";
 import { askKey } from "./key_dialog.js";

@@ -29,7 +29,10 @@ COLOURS = 64
 
 def main() -> int:
     """Draw all of them."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)))
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        sys.stderr.write("no Chromium is installed: apt-get install chromium\n")
+        return 1
     with live_server(kv_cache_bytes="512MiB") as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         for name, (link, shown, height) in PICTURES.items():

@@ -34,6 +34,27 @@ def test_an_example_runs(visit: Open) -> None:
     expect(score.locator(".live-responses-table")).to_contain_text("logprob")
 
 
+SWAGGER_UIS_OWN = {"color-contrast", "nested-interactive", "select-name"}
+"""Kinds of serious faults that axe-core finds in what its makers draw."""
+
+
+def test_no_fault_but_swagger_uis_own_keeps_people_out(visit: Open) -> None:
+    """Of what is ours on that page: its title, its language, the server's state, the dialog."""
+    found = visit("/docs")
+    expect(found.page.locator(".opblock").first).to_be_visible()
+    assert {fault.partition(":")[0] for fault in found.serious_faults()} <= SWAGGER_UIS_OWN
+
+
+def test_a_telephone_is_wide_enough(visit: Open) -> None:
+    """Also with a route opened."""
+    found = visit("/docs", width=360, height=740)
+    page = found.page
+    score = page.locator(".opblock", has=page.get_by_text("/v1/score", exact=True)).first
+    score.locator(".opblock-summary-control").click()
+    expect(score.get_by_role("button", name="Execute")).to_be_visible()
+    assert found.overflow() == 0
+
+
 @pytest.fixture
 def guarded(tiny_folder: TinyFolder) -> Iterator[ServerProcess]:
     """A tiny model behind a key."""

@@ -348,3 +348,15 @@ def test_it_fits_a_telephone(visit: Open) -> None:
     page.locator(".token").last.focus()
     expect(page.get_by_role("tooltip")).to_be_in_viewport(ratio=0.99)
     assert one.overflow() == 0
+
+
+def test_what_may_not_be_meant_is_said_at_its_candidate(visit: Open) -> None:
+    """A space that may be missing; and no more of it once it is there."""
+    page = visit("/playground#score").page
+    page.get_by_label("Context").fill("The capital of France is")
+    first = page.locator(".candidate-text").first
+    first.fill("Paris")
+    row = page.locator(".candidate").first
+    expect(row).to_contain_text("behind a space its first token would be 1,500 times as probable")
+    first.fill(" Paris")
+    expect(row).not_to_contain_text("behind a space")

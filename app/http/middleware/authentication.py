@@ -18,6 +18,11 @@ OPEN_FOLDER: Final = "/static/"
 """The files of pages, the same for everybody; nothing else lies below it."""
 
 
+def open_paths(*, open_metrics: bool) -> frozenset[str]:
+    """What is answered without a key, beside files."""
+    return OPEN_PATHS | {METRICS_PATH} if open_metrics else OPEN_PATHS
+
+
 class Authentication:
     """Lets a request pass that carries one of the keys as ``Authorization: Bearer``.
 
@@ -31,7 +36,7 @@ class Authentication:
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], *, open_metrics: bool = False) -> None:
         self._app = app
-        self._open_paths = OPEN_PATHS | {METRICS_PATH} if open_metrics else OPEN_PATHS
+        self._open_paths = open_paths(open_metrics=open_metrics)
         self._digests = tuple(_digest(key.encode()) for key in keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -117,7 +117,7 @@ function columnOf(kind, rows, shown, names, tokens) {
   return h(
     "section",
     { class: "normalization", "data-kind": kind.id },
-    h("h4", {}, kind.title),
+    h("h3", {}, kind.title),
     h(
       "p",
       { class: "help" },

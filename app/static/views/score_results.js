@@ -52,12 +52,12 @@ export class ScoreResults {
       h(
         "section",
         { class: "result-part" },
-        h("h3", {}, title),
+        h("h2", {}, title),
         help ? h("p", { class: "help" }, help) : null,
         ...content,
       );
     const ranking = part("Ranking", RANKING_HELP, this.ranking.element, this.mass);
-    this.rankedBy = ranking.querySelector("h3");
+    this.rankedBy = ranking.querySelector("h2");
     this.plotted = part("Token by token", PLOT_HELP, this.plot.element);
     this.element = h(
       "div",

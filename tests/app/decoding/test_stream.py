@@ -183,6 +183,7 @@ async def test_proxies_are_asked_not_to_collect(client: httpx.AsyncClient) -> No
         {"strategy": "beam"},
         {"strategy": "exact"},
         {"compare": ["greedy", "beam"]},
+        {"search_tree": True},
         {"stream": 1},
     ],
     ids=repr,

@@ -27,6 +27,8 @@ from app.schemas.request import Request
 from app.schemas.score import ScoreRequest
 from app.settings import Settings
 from model_runtime import InvalidQuery
+from tests.app.conftest import client_of, shell_app
+from tests.app.fake_engine import FakeEngine
 from tests.json_schema import allows
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(create_app(Settings()).openapi()))
@@ -293,3 +295,27 @@ def _is_taken(model: type[Request], body: dict[str, Any]) -> bool:
     except (ValidationError, InvalidQuery):
         return False
     return True
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("metrics_key", [True, False])
+async def test_where_a_key_is_wanted_is_said(metrics_key: bool) -> None:
+    """Of every route, as the server does it."""
+    app = shell_app(FakeEngine(), api_keys=("k",), metrics_key=metrics_key)
+    document = app.openapi()
+    assert document["security"] == [{"bearer": []}]
+    async with client_of(app) as client:
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                response = await client.request(method, path.replace("{", "").replace("}", ""))
+                is_open = operation.get("security") == []
+                assert (response.status_code != 401) == is_open, (method, path)
+                shown = operation.get("security", document["security"])
+                assert shown in ([], [{"bearer": []}])
+
+
+def test_without_keys_none_is_wanted() -> None:
+    """The scheme is there for whoever puts a key in front."""
+    document = shell_app(FakeEngine()).openapi()
+    assert "security" not in document
+    assert set(document["components"]["securitySchemes"]) == {"bearer"}

@@ -62,10 +62,20 @@ async def test_a_key_is_needed_for_what_the_page_asks_alone() -> None:
             assert (await client.get(path)).status_code == 401, path
 
 
+async def test_the_documentation_has_a_policy_too(client: httpx.AsyncClient) -> None:
+    """No script of another place or inside the page; Swagger UI writes style attributes."""
+    response = await client.get("/docs")
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "script-src 'self';" in policy
+    assert "connect-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", response.text)
+
+
 async def test_a_setting_turns_it_off() -> None:
     """And says so."""
     async with client_of(shell_app(FakeEngine(), playground=False)) as client:
         response = await client.get("/playground")
+        assert (await client.get("/docs")).status_code == 200
     assert response.status_code == 404
     assert "CHAINRULE_PLAYGROUND" in response.json()["error"]["message"]
 
