@@ -12,6 +12,8 @@ const PATH = "/v1/decode";
 const TYPING_MS = 500;
 const STRATEGIES = ["greedy", "beam", "exact"];
 const ALTERNATIVES = 5;
+/** Alternatives that an answer may list, of all its tokens together. */
+const MAX_LISTED = 16_384;
 const CLASSES = { greedy: "series-1", beam: "series-2", exact: "series-3" };
 
 class DecodeView {
@@ -117,12 +119,14 @@ function common({ context, max_tokens: maxTokens, stop }) {
 }
 
 function comparison(state) {
+  const listed = Math.floor(MAX_LISTED / (STRATEGIES.length * Math.max(1, Number(state.max_tokens))));
   return {
     ...common(state),
     compare: STRATEGIES,
     num_beams: Number(state.num_beams),
     max_expansions: Number(state.max_expansions),
-    top_logprobs: ALTERNATIVES,
+    token_logprobs: true,
+    top_logprobs: Math.min(ALTERNATIVES, listed),
     search_tree: true,
     timeout_ms: Math.round(Number(state.seconds) * 1000),
   };
