@@ -1,7 +1,5 @@
 /** The server's routes. Waits where the server says that waiting helps, and asks for a key once. */
 
-import { events } from "./events.js";
-
 /** The server's root, without a slash at its end, wherever a proxy has put it. */
 export const BASE = new URL("..", import.meta.url).href.replace(/\/$/, "");
 
@@ -53,6 +51,7 @@ export class Api {
    */
   async *stream(path, body, { signal } = {}) {
     const response = await this.#fetch("POST", path, body, signal);
+    const { events } = await import("./events.js");
     yield* events(response.body);
   }
 

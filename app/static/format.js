@@ -35,7 +35,7 @@ export function times(difference) {
 }
 
 /** A whole number, in groups of three digits. */
-export const count = (value) => value.toLocaleString("en-US");
+export const count = (value) => `${value}`.replace(/\B(?=(\d{3})+$)/gu, ",");
 
 /** "1 token", "2 tokens". */
 export const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;

@@ -4,21 +4,35 @@ import { Api } from "./api.js";
 import { copyMenu } from "./copy_menu.js";
 import { h } from "./dom.js";
 import { error } from "./format.js";
-import { askKey } from "./key_dialog.js";
 import { linkOf, readLink, stateOf } from "./link_state.js";
 import { Server } from "./server.js";
 import { Tabs } from "./tabs.js";
 import { installThemeSwitch } from "./theme.js";
 
+/** The first one's files are fetched with the page, the others' when they are opened. */
 const VIEWS = [
   { id: "score", title: "Score", load: () => import("./views/score.js") },
-  { id: "next", title: "Next", load: () => import("./views/next.js") },
-  { id: "decode", title: "Decode", load: () => import("./views/decode.js") },
-  { id: "decide", title: "Decide", load: () => import("./views/decide.js") },
+  { id: "next", title: "Next", load: () => withStyle("next", import("./views/next.js")) },
+  { id: "decode", title: "Decode", load: () => withStyle("decode", import("./views/decode.js")) },
+  { id: "decide", title: "Decide", load: () => withStyle("decide", import("./views/decide.js")) },
 ];
+
+/** A view's module once its style sheet is there, too. */
+async function withStyle(name, module) {
+  const href = new URL(`views/${name}.css`, import.meta.url).href;
+  const sheet = h("link", { rel: "stylesheet", href });
+  const fetched = new Promise((resolve, reject) => {
+    sheet.addEventListener("load", resolve);
+    sheet.addEventListener("error", () => reject(new Error(`${href} could not be fetched`)));
+  });
+  document.head.append(sheet);
+  await fetched;
+  return module;
+}
 
 const at = (id) => document.getElementById(id);
 
+const askKey = async (wasWrong) => (await import("./key_dialog.js")).askKey(wasWrong);
 const api = new Api(new Server(at("server")), askKey);
 const links = new Map();
 /** The last link of each view that was opened. */

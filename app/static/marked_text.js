@@ -25,7 +25,8 @@ export function markBlanks(input) {
     marks.replaceChildren(
       ...lines.flatMap((line, place) => lineMarks(line, place < lines.length - 1)),
     );
-    follow();
+    // In a frame: to ask now would lay out the page at once.
+    requestAnimationFrame(follow);
   };
   input.addEventListener("input", refresh);
   input.addEventListener("scroll", follow, { passive: true });

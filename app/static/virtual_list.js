@@ -97,7 +97,8 @@ export class VirtualList {
   }
 
   draw() {
-    const { scrollTop } = this.element;
+    // Where everything is in sight it need not be asked for, which would lay out the page at once.
+    const scrollTop = this.tops.at(-1) > this.maxHeight ? this.element.scrollTop : 0;
     const height = Math.min(this.maxHeight, this.tops.at(-1));
     const first = Math.max(0, this.at(scrollTop) - OVERSCAN_ROWS);
     const last = Math.min(this.items.length, this.at(scrollTop + height) + 1 + OVERSCAN_ROWS);

@@ -8,7 +8,6 @@ import { MEASURES, quoted } from "../token_text.js";
 import { ScoreForm } from "./score_form.js";
 import { notesOf } from "./score_notes.js";
 import { entropiesBody, MAX_OPEN, scoreBody, tokensBody } from "./score_request.js";
-import { ScoreResults } from "./score_results.js";
 
 const PATH = "/v1/score";
 const TYPING_MS = 400;
@@ -25,11 +24,19 @@ class ScoreView {
     this.turn = 0;
     const say = (text) => page.say(text);
     this.form = new ScoreForm({ onChange: () => this.changed(), onSubmit: () => this.run(), say });
+    this.element = h("div", { class: "score-view" }, this.form.element);
+    root.append(this.element);
+    this.prepared = this.prepare();
+  }
+
+  /** What shows an answer is fetched behind the form, which can be typed into meanwhile. */
+  async prepare() {
+    const { ScoreResults } = await import("./score_results.js");
     this.results = new ScoreResults({
       onToggle: (index) => this.toggle(index),
       onMeasure: (measure) => this.measure(measure),
     });
-    root.append(h("div", { class: "score-view" }, this.form.element, this.results.element));
+    this.element.append(this.results.element);
   }
 
   show(state) {
@@ -72,10 +79,20 @@ class ScoreView {
     if (this.asksMore) this.latest.cancel();
     this.asksMore = false;
     this.latest.run(
-      (signal) => this.page.api.post(PATH, body, { signal }),
+      (signal) => this.ask(body, signal),
       (answer) => turn === this.turn && this.answered(state, answer),
       (error) => turn === this.turn && this.failed(error),
     );
+  }
+
+  /** The answer, or the error, once there is something to show it with. */
+  async ask(body, signal) {
+    const [asked] = await Promise.allSettled([
+      this.page.api.post(PATH, body, { signal }),
+      this.prepared,
+    ]);
+    if (asked.status === "rejected") throw asked.reason;
+    return asked.value;
   }
 
   answered(state, answer) {

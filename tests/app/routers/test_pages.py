@@ -94,6 +94,32 @@ def test_every_import_leads_to_a_file(path: str) -> None:
         assert found.relative_to(FOLDER.resolve()).as_posix() in FILES, address
 
 
+FIRST_VIEW = ("main.js", "views/score.js", "views/score_results.js")
+"""What the page imports, and what its first view does behind its form."""
+
+
+def test_all_of_the_first_view_is_fetched_at_once() -> None:
+    """The page names each module that will be imported, and no other, so that none waits for one
+    that imports it."""
+    found: set[str] = set()
+
+    def follow(path: str) -> None:
+        if path not in found:
+            found.add(path)
+            text = FILES[path].content.decode()
+            for address in re.findall(
+                r"""^(?:import|\}) [^;]*?from ["'](\.[^"']+)["']""", text, re.M
+            ):
+                place = (FOLDER / path).parent.joinpath(address).resolve()
+                follow(place.relative_to(FOLDER.resolve()).as_posix())
+
+    for path in FIRST_VIEW:
+        follow(path)
+    page = FILES["playground.html"].content.decode()
+    named = re.findall(r'rel="modulepreload" href="static/([^"]+)"', page)
+    assert sorted(["main.js", *named]) == sorted(found)
+
+
 @pytest.mark.parametrize("path", OWN)
 def test_no_file_names_another_host(path: str) -> None:
     """But for the names of XML's vocabularies, which nobody fetches."""
