@@ -15,9 +15,12 @@ from model_runtime import (
     ExpandedPrefix,
     RecordedSearch,
     Tokenizer,
+    TokenSet,
 )
 
 Path = tuple[int, ...]
+_Reached = tuple[CompletionState, TokenSet | None]
+"""Where a path stands, and which tokens may follow; None for all."""
 
 SHOWN = 8
 """Continuations of a prefix that are shown, beside those that the search went on with."""
@@ -75,7 +78,7 @@ class _Tree:
         for path in sorted(self.logprobs, key=lambda path: (self.logprobs[path], -path[-1])):
             children[path[:-1]].append(path)
         found: dict[Path, tuple[int, float]] = {}
-        reached: dict[Path, CompletionState] = {(): self.limits.begin()}
+        reached: dict[Path, _Reached] = {(): self._reached(self.limits.begin())}
         waiting = list(children.get((), ()))
         while waiting:
             path = waiting.pop()
@@ -86,7 +89,7 @@ class _Tree:
             asked = self.expanded.get(path)
             after = self._after(reached.get(path[:-1]), path[-1])
             if after is not None and path in children:
-                reached[path] = after
+                reached[path] = self._reached(after)
             yield SearchNode(
                 parent=parent,
                 id=path[-1],
@@ -102,14 +105,17 @@ class _Tree:
             self.logprobs[path] = logprob
         return path in self.logprobs
 
-    def _after(self, before: CompletionState | None, token_id: int) -> CompletionState | None:
+    def _reached(self, state: CompletionState) -> _Reached:
+        return state, self.limits.allowed(state.length, self.vocab_size, state.constraint)
+
+    def _after(self, before: _Reached | None, token_id: int) -> CompletionState | None:
         """None where the token may not follow: it was only reported among the most probable."""
         if before is None:
             return None
-        allowed = self.limits.allowed(before.length, self.vocab_size, before.constraint)
+        state, allowed = before
         if allowed is not None and token_id not in allowed:
             return None
-        return self.limits.push(before, token_id)
+        return self.limits.push(state, token_id)
 
     def _state(
         self, path: Path, after: CompletionState | None

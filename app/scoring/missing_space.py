@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.schemas.score_response import WARNED_CANDIDATES, ScoreWarning
-from model_runtime import ChainruleError, Join, JoinedCandidate, LogprobQuery, QueryResult
-
-TokenPath = tuple[int, ...]
+from model_runtime import ChainruleError, Join, LogprobQuery, QueryResult, Tokenizer
 
 FAR_MORE_PROBABLE = math.log(100)
 """Nats by which the first token behind a space must be ahead."""
+READ_CHARACTERS = 100
+"""Of a candidate: enough for its first token."""
+READ_CONTEXT_CHARACTERS = 1000
+"""Of the context, with each candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +61,29 @@ def spaceless(context: object, candidates: Sequence[object]) -> list[int]:
 
 
 def missing_spaces(
-    before: tuple[int, ...], plain: Mapping[int, TokenPath], spaced: Mapping[int, TokenPath]
+    tokenizer: Tokenizer, joined: Join, texts: Mapping[int, str]
 ) -> MissingSpaces | None:
     """What to ask, of the candidates that leave the context's tokens alone both ways.
 
+    None also where the tokenizer says nowhere that a text can be cut, so that each candidate would
+    have to be read behind a long context once more.
+
     Args:
-        before: the context's own tokens.
-        plain: by the candidate's index, the tokens of the context with the candidate.
-        spaced: the same with a space between the two.
+        tokenizer: the model's.
+        joined: what the context is tokenized to.
+        texts: of candidates, by their indices.
     """
+    if len(joined.suffix) > READ_CONTEXT_CHARACTERS:
+        return None
+    beginnings = [text[:READ_CHARACTERS] for text in texts.values()]
+    plain = joined.first_tokens(tokenizer, beginnings)
+    spaced = joined.first_tokens(tokenizer, [f" {text}" for text in beginnings])
     first = {
-        index: (path[len(before)], spaced[index][len(before)])
-        for index, path in plain.items()
-        if _goes_on(path, before) and index in spaced and _goes_on(spaced[index], before)
+        index: (one, other)
+        for index, one, other in zip(texts, plain, spaced, strict=True)
+        if one is not None and other is not None
     }
-    return MissingSpaces(before, (*first,), (*first.values(),)) if first else None
-
-
-def token_paths(indices: Sequence[int], joined: Join) -> dict[int, TokenPath]:
-    """By the candidate's index, all tokens; without those that could not be joined."""
-    return {
-        index: joined.prefix + one.token_ids
-        for index, one in zip(indices, joined.candidates, strict=True)
-        if isinstance(one, JoinedCandidate)
-    }
-
-
-def _goes_on(path: TokenPath, before: TokenPath) -> bool:
-    return len(path) > len(before) and path[: len(before)] == before
+    return MissingSpaces(joined.context, (*first,), (*first.values(),)) if first else None
 
 
 def _warning(index: int, ahead: float) -> ScoreWarning:

@@ -13,7 +13,7 @@ from app.requests.worker_threads import check_wanted
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import BoundaryReport
 from app.scoring.baseline import Baseline, read_baseline
-from app.scoring.missing_space import MissingSpaces, missing_spaces, spaceless, token_paths
+from app.scoring.missing_space import MissingSpaces, missing_spaces, spaceless
 from model_runtime import (
     GNMT_ALPHA,
     Boundary,
@@ -269,29 +269,13 @@ class CandidatePlanner:
 
     def missing_spaces(self, candidates: Sequence[Planned], joined: Join) -> MissingSpaces | None:
         """What to ask about candidates that may lack a space; None where there are none."""
-        asked = [
-            index
-            for index in spaceless(self._prompt.content, self._request.candidates)
+        given = self._request.candidates
+        texts = {
+            index: str(given[index])
+            for index in spaceless(self._prompt.content, given)
             if isinstance(candidates[index], PlannedCandidate)
-        ]
-        if not asked:
-            return None
-        spaced = join(
-            self._tokenizer,
-            self._prompt.content,
-            [f" {self._request.candidates[index]}" for index in asked],
-            boundary=joined.policy,
-            add_bos=self._prompt.add_bos,
-            prefix_token_id=self._prompt.prefix_token_id,
-            check=check_wanted,
-        )
-        plain = {
-            index: joined.prefix + one.token_ids
-            for index in asked
-            if isinstance(one := candidates[index], PlannedCandidate)
         }
-        before = self._prompt.token_ids(self._tokenizer)
-        return missing_spaces(before, plain, token_paths(asked, spaced))
+        return missing_spaces(self._tokenizer, joined, texts) if texts else None
 
     def _plan(
         self, index: int, asked: QueryTemplate, candidate: JoinedCandidate | InvalidQuery

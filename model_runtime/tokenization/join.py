@@ -57,6 +57,8 @@ class Join:
         bos_added: the prefix begins with a BOS that the caller did not write, or with all that
             the tokenizer's rule puts there.
         candidates: in the caller's order; one that cannot be scored is its error.
+        context: [context_tokens] all ids of the context alone, BOS included.
+        suffix: the end of the context that texts were tokenized with; empty for ``separate``.
     """
 
     policy: Boundary
@@ -65,11 +67,28 @@ class Join:
     context_tokens: int
     bos_added: bool
     candidates: tuple[JoinedCandidate | InvalidQuery, ...]
+    context: tuple[int, ...]
+    suffix: str
 
     @property
     def start_token(self) -> int:
         """Position of the first scored token."""
         return len(self.prefix)
+
+    def first_tokens(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[int | None]:
+        """The token that each text would begin with behind this context; None where the two merge.
+
+        The context is not tokenized again.
+        """
+        before = len(self.context)
+        kept = before - len(tokenizer.encode(self.suffix))
+        paths = candidate_paths(tokenizer, texts, self.suffix, self.context, kept, no_check)
+        return [
+            path.tokens[before - kept]
+            if isinstance(path, CandidatePath) and path.start == before
+            else None
+            for path in paths
+        ]
 
 
 def join(
@@ -120,6 +139,8 @@ def join(
         context_tokens=len(before),
         bos_added=bos_added,
         candidates=tuple(_joined(tokenizer, paths, before, kept, start, tail_bytes)),
+        context=before,
+        suffix=suffix,
     )
 
 

@@ -14,6 +14,7 @@ from app.cli.score.output import StreamOutput
 from app.cli.score.run import RecordRequest
 from app.cli.tables import Cell, Page, number, percent, quoted
 from app.client import InvalidRequest
+from app.client.display.columns import candidate_results
 from app.schemas.score import ScoreRequest
 from app.schemas.score_response import CandidateScore, ScoreResponse
 
@@ -178,7 +179,9 @@ def _rows(
 
 
 def _best_first(answer: ScoreResponse) -> Iterable[CandidateScore]:
-    return sorted(answer.results, key=lambda one: (one.rank is None, one.rank, one.index))
+    return sorted(
+        candidate_results(answer), key=lambda one: (one.rank is None, one.rank, one.index)
+    )
 
 
 def _text(candidate: str | list[int]) -> str:

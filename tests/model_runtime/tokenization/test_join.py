@@ -365,4 +365,19 @@ def test_no_candidates_is_a_join_of_the_context_alone(llama: Tokenizer) -> None:
         context_tokens=2,
         bos_added=False,
         candidates=(),
+        context=tuple(llama.encode("It is")),
+        suffix="",
     )
+
+
+@pytest.mark.parametrize("boundary", Boundary)
+def test_first_tokens_are_those_of_a_join(llama: Tokenizer, boundary: Boundary) -> None:
+    """Of texts that were no candidates; none where the text merges with the context."""
+    texts = [" yes", "the", "n't", " no"]
+    joined = join(llama, "It is", ["!"], boundary=boundary)
+    assert joined.context == tuple(llama.encode("It is"))
+    for text, token in zip(texts, joined.first_tokens(llama, texts), strict=True):
+        alone = join(llama, "It is", [text], boundary=boundary)
+        merges = alone.start_token < alone.context_tokens
+        assert (token is None) == merges
+        assert merges or token == good(alone.candidates[0]).token_ids[0]
