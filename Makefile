@@ -101,6 +101,10 @@ lint: $(VENV)/.ready-dev ## check style and types
 screenshots: $(VENV)/.ready-dev model ## take the documentation's pictures of the page; needs Debian's chromium
 	$(BIN)/python -m tests.browser.screenshots
 
+.PHONY: notebook
+notebook: $(VENV)/.ready-dev model ## run the documentation's notebook and keep what it shows
+	$(BIN)/python -m tests.end_to_end.notebook
+
 .PHONY: client-sync
 client-sync: $(VENV)/.ready-dev ## write the sync client from the async one
 	$(BIN)/python -m tests.app.client.write_sync_client

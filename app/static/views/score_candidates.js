@@ -7,7 +7,10 @@ import { VirtualList } from "../virtual_list.js";
 
 const ROW_PX = 36;
 const LINE_PX = 20;
-const NOTE_PX = 22;
+const NOTE_LINE_PX = 18;
+/** Of a note, in the narrowest window; what goes beyond its lines is in its tip. */
+const NOTE_LINE_CHARACTERS = 44;
+const NOTE_LINES = 4;
 
 /**
  * Rows of candidates. Enter opens a new row, Shift+Enter breaks the line within one, arrows move
@@ -24,7 +27,7 @@ export class CandidateEditor {
     this.say = say;
     this.rows = [];
     this.list = new VirtualList({
-      rowHeight: (row) => ROW_PX + LINE_PX * (lines(row.text) - 1) + (row.note ? NOTE_PX : 0),
+      rowHeight: (row) => ROW_PX + LINE_PX * (lines(row.text) - 1) + noteHeight(row.note),
       render: (row, index) => this.rowOf(row, index),
       label: "candidates",
       maxHeight: 330,
@@ -189,3 +192,9 @@ export class CandidateEditor {
 }
 
 const lines = (text) => text.split("\n").length;
+
+function noteHeight(note) {
+  if (!note) return 0;
+  const wanted = Math.ceil(note.text.length / NOTE_LINE_CHARACTERS);
+  return NOTE_LINE_PX * Math.min(wanted, NOTE_LINES) + 4;
+}

@@ -13,7 +13,7 @@ export function notesOf(failed, said = [], kind = "warning") {
   const notes = new Map();
   const others = [];
   for (const one of said) {
-    const text = one.message ?? `${one}`;
+    const text = numbered(one.message ?? `${one}`);
     const place = placeOf(one);
     if (place === undefined) others.push(text);
     else
@@ -22,9 +22,13 @@ export function notesOf(failed, said = [], kind = "warning") {
         text: notes.has(place) ? `${notes.get(place).text} ${text}` : text,
       });
   }
-  for (const { index, error } of failed) notes.set(index, { kind: "error", text: error.message });
+  for (const { index, error } of failed) notes.set(index, { kind: "error", text: numbered(error.message) });
   return { notes, others };
 }
+
+/** With candidates named as they are numbered here, from 1. */
+const numbered = (text) =>
+  text.replace(/candidates\.(\d+)/gu, (_, place) => `candidate ${Number(place) + 1}`);
 
 function placeOf(one) {
   if (Number.isInteger(one.index)) return one.index;
