@@ -39,6 +39,11 @@ def otel_variable(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def wants_colours() -> bool:
+    """Whether a terminal may be written to in colours, as other programs understand it."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def variables_of_services() -> list[str]:
     """Those that Kubernetes sets: ``CHAINRULE_SERVICE_HOST``, a port of ``tcp://``."""
     return [name for name in sorted(os.environ) if _is_of_a_service(name, os.environ[name])]

@@ -142,7 +142,7 @@ class ScoringService:
             outcome = await engine.decode(asked, options)
             request_context.search_ended()
         else:
-            outcome = await self._scores.score(asked, options)
+            outcome = await self._scores.score(asked, options, beside=plan.queries_beside)
         lists = request.lists_tokens or request.receipt
         large = lists or len(request.candidates) > LARGE
         answer = await self._render(

@@ -71,9 +71,14 @@ class CachedScorer:
         return len(self._inflight)
 
     async def score(
-        self, queries: Sequence[LogprobQuery], options: RequestOptions
+        self, queries: Sequence[LogprobQuery], options: RequestOptions, *, beside: int = 0
     ) -> RequestOutput[Answers]:
         """Answer queries, in their order. One that cannot be answered is answered by its error.
+
+        Args:
+            queries: what is asked.
+            options: of the request.
+            beside: so many of them, the last ones, are not counted among reused scores.
 
         Raises:
             ChainruleError: the whole request failed; the kinds are those of ``Engine.score``.
@@ -81,7 +86,8 @@ class CachedScorer:
         waiter = Waiter(options, self._threads if _is_large(queries) else None)
         looking_up = waiter.run(self._look_up, queries, waiter)
         keys, wanted = await waiter.deadline.run_before(looking_up)
-        hits = len(waiter.answers)
+        uncounted = set(keys[len(keys) - beside :])
+        hits = len(waiter.answers) - sum(key in waiter.answers for key in uncounted)
         while len(waiter.answers) < len(wanted):
             await self._ask(wanted, waiter)
         self._cache.record_shared(waiter.joined)

@@ -67,8 +67,6 @@ _ASKING: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     try:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _run(argv)
         sys.stdout.flush()
         return status

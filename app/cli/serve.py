@@ -56,7 +56,9 @@ def serve_command(flags: dict[str, Any]) -> int:
 def greeting(settings: Settings, port: int, *, has_keys: bool) -> str:
     """What is said on a terminal once requests are answered."""
     host = _EVERY_ADDRESS.get(settings.host, settings.host)
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    # The zone of an address stands behind a sign that addresses of pages use themselves.
+    shown = f"[{host.replace('%', '%25')}]" if ":" in host else host
+    url = f"http://{shown}:{port}"
     pages = {"the page": "playground", "the API": "docs"}
     if not settings.playground:
         del pages["the page"]

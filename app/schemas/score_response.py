@@ -175,11 +175,13 @@ class CompactScores(ResponseModel):
 class ScoreWarning(ResponseModel):
     """Something that is right as asked, and may not be what was meant."""
 
-    code: Literal["missing_space", "beginning_of_another"]
-    """``missing_space``: the candidate begins with a letter behind a context that ends with one,
-    and its first token behind a space is over 100 times as probable; not looked for under
-    ``marginal`` and with ``top_n``. ``beginning_of_another``: another
-    candidate goes on where this one ends, so that this one's sum cannot be the lower one."""
+    code: str
+    """For programs; there may come to be others.
+
+    ``missing_space``: the candidate begins with a letter behind a context that ends with one, and
+    its first token behind a space is over 100 times as probable; not looked for under ``marginal``
+    and with ``top_n``. ``beginning_of_another``: another candidate goes on where this one ends, so
+    that this one's sum cannot be the lower one."""
     message: str
     """For people."""
     param: str

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from unicodedata import east_asian_width
 
 from app.schemas.score_response import WARNED_CANDIDATES, ScoreWarning
 from model_runtime import ChainruleError, Join, LogprobQuery, QueryResult, Tokenizer
 
 FAR_MORE_PROBABLE = math.log(100)
 """Nats by which the first token behind a space must be ahead."""
+_SPACELESS_SCRIPTS = (
+    ("\u0e00", "\u0eff"),  # Thai and Lao
+    ("\u0f00", "\u0fff"),  # Tibetan
+    ("\u1000", "\u109f"),  # Myanmar
+    ("\u1780", "\u17ff"),  # Khmer
+)
 READ_CHARACTERS = 100
 """Of a candidate: enough for its first token."""
 READ_CONTEXT_CHARACTERS = 1000
@@ -19,44 +26,48 @@ READ_CONTEXT_CHARACTERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class MissingSpaces:
-    """A question beside those of the candidates, about a row that they need anyway.
+    """Questions beside those of the candidates, about a row that they need anyway.
 
     Attributes:
         before: the context's own tokens.
-        indices: of the candidates.
-        first: their first tokens, and what those would be behind a space.
+        first: by the candidate's index, its first token, and what that would be behind a space.
     """
 
     before: tuple[int, ...]
-    indices: tuple[int, ...]
-    first: tuple[tuple[int, int], ...]
+    first: Mapping[int, tuple[int, int]]
 
     @property
-    def query(self) -> LogprobQuery:
-        """The log-probabilities of both tokens of each, in turn, behind the context."""
-        targets = tuple(token for pair in self.first for token in pair)
-        return LogprobQuery(self.before, len(self.before), targets)
+    def queries(self) -> tuple[LogprobQuery, ...]:
+        """The log-probabilities of both tokens of each, behind the context.
 
-    def warnings(self, answer: QueryResult) -> list[ScoreWarning]:
+        One a candidate, so that each is found again whatever it is asked with.
+        """
+        before = self.before
+        return tuple(LogprobQuery(before, len(before), pair) for pair in self.first.values())
+
+    def warnings(self, answers: Sequence[QueryResult]) -> list[ScoreWarning]:
         """Of the candidates whose token behind a space is far more probable."""
-        if isinstance(answer, ChainruleError):
-            return []
-        pairs = zip(answer.target_logprobs[::2], answer.target_logprobs[1::2], strict=True)
-        return [
-            _warning(index, spaced - plain)
-            for index, (plain, spaced) in zip(self.indices, pairs, strict=True)
-            if spaced - plain > FAR_MORE_PROBABLE
-        ]
+        found = []
+        for index, answer in zip(self.first, answers, strict=True):
+            if isinstance(answer, ChainruleError):
+                continue
+            plain, spaced = answer.target_logprobs
+            if spaced - plain > FAR_MORE_PROBABLE:
+                found.append(_warning(index, spaced - plain))
+        return found
 
 
 def spaceless(context: object, candidates: Sequence[object]) -> list[int]:
-    """Those of the first candidates that begin with a letter, where the context ends with one."""
-    if not isinstance(context, str) or not context[-1:].isalpha():
+    """Those of the first candidates that begin with a letter, where the context ends with one.
+
+    Of scripts that put spaces between words.
+    """
+    if not isinstance(context, str) or not _is_spaced_letter(context[-1:]):
         return []
     return [
         index
         for index, one in enumerate(candidates[:WARNED_CANDIDATES])
-        if isinstance(one, str) and one[:1].isalpha()
+        if isinstance(one, str) and _is_spaced_letter(one[:1])
     ]
 
 
@@ -81,9 +92,16 @@ def missing_spaces(
     first = {
         index: (one, other)
         for index, one, other in zip(texts, plain, spaced, strict=True)
-        if one is not None and other is not None
+        # A space that is a token of its own says nothing of the word behind it.
+        if one is not None and other is not None and tokenizer.token_bytes(other).strip()
     }
-    return MissingSpaces(joined.context, (*first,), (*first.values(),)) if first else None
+    return MissingSpaces(joined.context, first) if first else None
+
+
+def _is_spaced_letter(sign: str) -> bool:
+    if not sign.isalpha() or east_asian_width(sign) in ("W", "F"):
+        return False
+    return not any(first <= sign <= last for first, last in _SPACELESS_SCRIPTS)
 
 
 def _warning(index: int, ahead: float) -> ScoreWarning:

@@ -114,9 +114,14 @@ class ScorePlan:
 
     @property
     def queries(self) -> tuple[LogprobQuery, ...]:
-        """Those of each candidate that can be scored, in order, and behind them that of spaces."""
+        """Those of each candidate that can be scored, in order, and behind them those beside."""
         queries = tuple(query for candidate in self.scorable for query in candidate.queries)
-        return queries if self.spaces is None else (*queries, self.spaces.query)
+        return queries if self.spaces is None else (*queries, *self.spaces.queries)
+
+    @property
+    def queries_beside(self) -> int:
+        """How many of the queries, the last ones, are no candidate's."""
+        return 0 if self.spaces is None else len(self.spaces.first)
 
     @property
     def scorable(self) -> tuple[PlannedCandidate, ...]:

@@ -79,7 +79,7 @@ def build_scores(
 def _missing_spaces(plan: ScorePlan, answers: Answers) -> list[ScoreWarning]:
     if plan.spaces is None or isinstance(answers, TopResult):
         return []
-    return plan.spaces.warnings(answers[-1])
+    return plan.spaces.warnings(answers[-plan.queries_beside :])
 
 
 class TokenDetailBuilder:

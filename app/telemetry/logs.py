@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from app.environment import wants_colours
 from app.telemetry.log_writer import LogWriter
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -85,6 +87,7 @@ class TextFormatter(JsonFormatter):
 
 _RESET: Final = "\x1b[0m"
 _DIM: Final = "\x1b[2m"
+_COLOUR_CODE: Final = re.compile("\x1b\\[\\d*m")
 _COLOURS: Final = {
     "DEBUG": _DIM,
     "WARNING": "\x1b[33m",
@@ -97,7 +100,14 @@ class ConsoleFormatter(TextFormatter):
     """The time of day, the message, and the facts in grey; warnings in yellow, errors in red.
 
     A record with ``plain`` is its message and nothing else: several lines for people.
+
+    Args:
+        colours: whether there are any.
     """
+
+    def __init__(self, *, colours: bool = True) -> None:
+        super().__init__()
+        self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
         if getattr(record, "plain", False):
@@ -111,6 +121,8 @@ class ConsoleFormatter(TextFormatter):
         colour = _COLOURS.get(record.levelname, "")
         facts = "".join(f" {key}={_escape(str(value))}" for key, value in entry.items())
         line = f"{_DIM}{time_of_day}{_RESET} {colour}{message}{_RESET}{_DIM}{facts}{_RESET}"
+        if not self._colours:
+            line = _COLOUR_CODE.sub("", line)
         return line if traceback is None else f"{line}\n{traceback}"
 
 
@@ -124,16 +136,10 @@ def _for_people(entry: dict[str, Any]) -> str:
     )
     if isinstance(status, int) and status < 400:
         entry.pop("request_id", None)
-    return f"{method} {route} {status} in {ms} ms"
+    return f"{method} {route} {status} in {ms:.1f} ms"
 
 
 LogFormat = Literal["auto", "json", "text", "console"]
-
-_FORMATTERS: Final[dict[LogFormat, type[logging.Formatter]]] = {
-    "json": JsonFormatter,
-    "text": TextFormatter,
-    "console": ConsoleFormatter,
-}
 
 
 def configure_logging(level: str, style: LogFormat, *, queued: bool = False) -> None:
@@ -143,11 +149,17 @@ def configure_logging(level: str, style: LogFormat, *, queued: bool = False) -> 
     what still waits; whoever calls ``os._exit`` calls ``logging.shutdown`` first.
     """
     handler = LogWriter(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_FORMATTERS[chosen_format(style)]())
+    handler.setFormatter(_formatter(chosen_format(style)))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in ("app", "model_runtime"):
         logging.getLogger(name).setLevel(level.upper())
+
+
+def _formatter(style: LogFormat) -> logging.Formatter:
+    if style == "console":
+        return ConsoleFormatter(colours=wants_colours())
+    return TextFormatter() if style == "text" else JsonFormatter()
 
 
 def chosen_format(style: LogFormat) -> LogFormat:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from app.cli.score.rows import chosen_rows, write_table, written_rows
+from app.cli.score.rows import (
+    chosen_rows,
+    tell_warnings,
+    write_rows,
+    write_table,
+    written_rows,
+)
 from app.cli.single_request import run_request
 from app.cli.tables import Page
 from app.client import Client
@@ -29,8 +34,7 @@ def score_candidates(args: dict[str, Any], context: str, candidates: list[str]) 
         if kind is None or kind == "table":
             write_table(page, reply, candidates)
             return
-        sys.stdout.write(written_rows(kind, fields, reply, candidates, {}, head=True))
-        for warning in reply.warnings:
-            sys.stderr.write(f"chainrule: note: {warning.message}\n")
+        write_rows(written_rows(kind, fields, reply, candidates, {}, head=True))
+        tell_warnings(reply)
 
     return run_request(asked, ScoreRequest, send, show)

@@ -169,12 +169,18 @@ def _score_file(args: dict[str, Any], texts: list[str]) -> int:
 
 def _stopped(args: dict[str, Any]) -> int:
     """Say how to go on; the exit status."""
-    if args["output"] is None:
+    written = None if args["output"] is None else lines_of(args)
+    if args["ray"]:
+        how = "the same command goes on with what is missing"
+    elif written is None:
         how = "with --output FILE the same command could go on from here"
+    elif not written.exists():
+        how = "nothing was answered yet"
     elif args["input"] == "-":
-        how = f"what was answered is in {args['output']}; standard input cannot be gone on with"
+        how = f"what was answered is in {written}; standard input cannot be gone on with"
     else:
-        how = f"what was answered is in {args['output']}; the same command goes on from there"
+        again = "the same command" + (" without --overwrite" if args["overwrite"] else "")
+        how = f"what was answered is in {written}; {again} goes on from there"
     sys.stderr.write(f"\nchainrule: stopped; {how}\n")
     return 130
 
@@ -200,9 +206,9 @@ def _input_of(texts: list[str], flag: str | None) -> str:
 def _refuse_file_flags(args: dict[str, Any]) -> None:
     for name in (
         *("input", "output", "errors", "format", "output_format", "split", "concurrency"),
-        *("context_column", "candidate_columns"),
+        *("context_column", "candidate_columns", "overwrite", "ray"),
     ):
-        if args[name] is not None:
+        if args[name] not in (None, False):
             flag = name.replace("_", "-")
             raise InvalidRequest(f"--{flag} goes with a file, not with candidates on the spot")
 

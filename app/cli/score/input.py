@@ -206,7 +206,8 @@ def _header(cells: list[str], columns: Columns | None) -> list[str]:
             raise InvalidRequest(f"the CSV header has a column {name!r}; known are id, context, "
                                  "candidates, and candidate, candidate_1 and so on; others are "
                                  "named by --context-column and --candidate-columns")  # fmt: skip
-    if len(set(names)) != len(names):
+    wanted = names if columns is None else ["id", *wanted_columns(columns)]
+    if any(names.count(name) > 1 for name in wanted):
         raise InvalidRequest("the CSV header names a column twice")
     for name in wanted_columns(columns):
         if name not in names:
@@ -225,4 +226,5 @@ def _by_column(header: list[str], cells: list[str]) -> dict[str, str] | InvalidR
         "".join(cells).encode()
     except UnicodeEncodeError:
         return bad_line("it is not UTF-8")
+    # Of columns that nobody reads several may have one name, or none.
     return dict(zip(header, cells, strict=True))

@@ -22,10 +22,10 @@ Kind = Literal["table", "jsonl", "csv"]
 
 FIELDS: Final = (
     *("rank", "candidate", "score", "logprob", "probability", "token_count", "mean_logprob"),
-    *("numeric_error", "logprob_per_byte", "tie_group", "greedy", "bound", "error"),
+    *("error", "numeric_error", "logprob_per_byte", "tie_group", "greedy", "bound"),
 )
-"""Of a row; the first seven are written where nobody chooses."""
-USUAL: Final = FIELDS[:7]
+"""Of a row; the first eight are written where nobody chooses."""
+USUAL: Final = FIELDS[:8]
 OF_RECORD: Final = ("line", "id")
 """Where a file is read: what stands before them."""
 
@@ -42,7 +42,7 @@ def add_row_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fields",
         metavar="NAME,NAME",
-        help=f"of a row: {', '.join(FIELDS)}; of a file also line and id; default: the first 7, "
+        help=f"of a row: {', '.join(FIELDS)}; of a file also line and id; default: the first 8, "
         "of a file behind line and id",
     )
 
@@ -54,6 +54,8 @@ def chosen_rows(args: Mapping[str, Any], *, is_file: bool) -> tuple[Kind | None,
         InvalidRequest: a field is unknown, or rows do not go where the results go.
     """
     fields = _fields(args["fields"], is_file=is_file)
+    if is_file and args["output"] is None and args["errors"] is not None:
+        raise InvalidRequest("--errors goes with --output")
     if is_file and args["output"] is not None:
         for name in ("rows", "fields"):
             if args[name] is not None:
@@ -72,6 +74,8 @@ def _fields(chosen: str | None, *, is_file: bool) -> tuple[str, ...]:
         return (*before, *USUAL)
     fields = tuple(name.strip() for name in chosen.split(","))
     known = (*before, *FIELDS)
+    if len(set(fields)) != len(fields):
+        raise InvalidRequest("--fields names a field twice")
     for name in fields:
         if name not in known:
             raise InvalidRequest(f"--fields: there is no {name!r}; there are {', '.join(known)}")
@@ -112,8 +116,21 @@ class RowOutput(StreamOutput):
             self._kind, self._fields, answer, request.candidates, record, head=not self._begun
         )
         self._begun = True
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        write_rows(text)
+        tell_warnings(answer, f"line {question.line}: ")
+
+
+def write_rows(text: str) -> None:
+    """To standard output, in UTF-8 whatever the terminal's own encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
+def tell_warnings(answer: ScoreResponse, where: str = "") -> None:
+    """What an answer warns of, for people, on standard error."""
+    for warning in answer.warnings:
+        sys.stderr.write(f"chainrule: note: {where}{warning.message}\n")
 
 
 def written_rows(

@@ -17,7 +17,8 @@ _POLARS_TYPES = {"integer": "Int64", "number": "Float64", "text": "String", "fla
 
 
 def pandas_frame(columns: Sequence[Column]) -> pandas.DataFrame:
-    """With a missing number as NaN, and whatever else is missing as pandas' NA.
+    """With what is missing as pandas has it for the column's type: NaN in numbers and texts, NA in
+    integers and flags.
 
     Raises:
         ImportError: pandas is not installed.

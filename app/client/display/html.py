@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import accumulate
+from unicodedata import category
 
 from app.client.display.columns import Candidate, candidate_results, candidate_text, decoded
 from app.schemas.audit_response import AuditedToken, AuditResponse
@@ -24,6 +25,8 @@ MAX_TOKEN_ROWS = 10
 """Texts whose tokens are shown."""
 MAX_TOKENS = 400
 """Tokens of a text that are shown, the first ones."""
+MAX_NOTES = 8
+"""Warnings that are shown."""
 MAX_CHARACTERS = 120
 """Of a text in a table."""
 
@@ -31,6 +34,7 @@ _SURPRISE = (math.log(2), math.log(10), math.log(100), math.log(1000))
 """Nats up to which a token has each of the first four colours."""
 _ALPHAS = (0.0, 0.14, 0.28, 0.44, 0.62)
 _LEVELS = ("over 50 %", "over 10 %", "over 1 %", "over 0.1 %", "rarer")
+_JOINERS = "\u200c\u200d"
 _BLANKS = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"}
 
 _LEFT = "text-align:left;padding:1px 10px 1px 0"
@@ -60,7 +64,12 @@ def score_html(answer: ScoreResponse, candidates: Sequence[Candidate], normaliza
         "tokens",
     )
     parts = [_table(heads, rows, text_columns={1, 3}), _left_out(len(ranked) - len(rows))]
-    parts += [f"<p style='{_NOTE}'>{escape(warning.message)}</p>" for warning in answer.warnings]
+    parts += [_note(warning.message) for warning in answer.warnings[:MAX_NOTES]]
+    if len(answer.warnings) > MAX_NOTES:
+        parts.append(_note(f"… and {len(answer.warnings) - MAX_NOTES} more notes of this kind"))
+    if answer.top is not None:
+        proof = "certified" if answer.top.certified else "not certified: the time ran out first"
+        parts.append(_note(f"The best {answer.top.ranked}, {proof}; {answer.top.pruned} pruned."))
     listed = [one for one in ranked if one.tokens][:MAX_TOKEN_ROWS]
     parts += [
         _token_text(one.tokens or (), title=candidate_text(candidates, one.index)) for one in listed
@@ -69,12 +78,15 @@ def score_html(answer: ScoreResponse, candidates: Sequence[Candidate], normaliza
         parts.append(_legend())
     if answer.off_candidate_mass is not None:
         parts.append(_note(f"All other texts together: {_percent(answer.off_candidate_mass)}"))
+    elif answer.off_candidate_mass_bounds is not None:
+        low, high = map(_percent, answer.off_candidate_mass_bounds)
+        parts.append(_note(f"All other texts together: between {low} and {high}"))
     return _page(answer, parts)
 
 
 def next_token_html(answer: NextTokenResponse) -> str:
     """The distribution as bars."""
-    shown = [*answer.tokens[:MAX_ROWS], *answer.chosen]
+    shown = [*answer.tokens[:MAX_ROWS], *answer.chosen[:MAX_ROWS]]
     largest = max((one.probability for one in shown), default=1.0)
     rows = [_probability_row(one, largest) for one in shown]
     heads = ("rank", "token", "log P", "P", "")
@@ -223,7 +235,7 @@ def _token_text(tokens: Sequence[TokenDetail | AuditedToken], title: str | None)
         _token(token, total) for token, total in zip(tokens[:MAX_TOKENS], totals, strict=False)
     ]
     more = f" … {len(tokens) - MAX_TOKENS} more" if len(tokens) > MAX_TOKENS else ""
-    label = escape(_cut(title or ""), quote=True)
+    label = escape("".join(map(_drawn, _cut(title or ""))), quote=True)
     return (
         f"<div style='margin:4px 0' role='group' aria-label='{label}'>{''.join(shown)}{more}</div>"
     )
@@ -241,7 +253,8 @@ def _token(token: TokenDetail | AuditedToken, total: float) -> str:
     else:
         others = [*token.top_logprobs]
     facts += [f"{other.logprob:.4f} {_cut(other.text)!r}" for other in others]
-    title = escape("\n".join(facts), quote=True).replace("\n", "&#10;")
+    lines = ["".join(map(_drawn, fact)) for fact in facts]
+    title = "&#10;".join(escape(line, quote=True) for line in lines)
     style = _TOKEN.format(alpha=_ALPHAS[level])
     return f"<span style='{style}' title='{title}'>{_visible(token.text, plain=True)}</span>"
 
@@ -270,8 +283,16 @@ def _visible(text: str, *, plain: bool = False) -> str:
         _BLANKS.get(sign, sign) if sign != " " or not start <= place < end else sign
         for place, sign in enumerate(cut)
     )
-    shown = escape("".join(sign if sign.isprintable() else "�" for sign in drawn))
+    shown = escape("".join(map(_drawn, drawn)))
     return shown if plain else f"<span style='font-family:monospace'>{shown}</span>"
+
+
+def _drawn(sign: str) -> str:
+    """A sign that can be seen: other blanks as a mark, what joins letters as it is, and whatever
+    else would turn or hide what stands beside it as its number."""
+    if sign.isprintable() or sign in _JOINERS:
+        return sign
+    return "⍽" if category(sign) == "Zs" else f"\\u{ord(sign):04x}"
 
 
 def _cut(text: str) -> str:
@@ -291,7 +312,7 @@ def _left_out(count: int) -> str:
 
 
 def _note(text: str) -> str:
-    return f"<p style='{_NOTE}'>{escape(text)}</p>"
+    return f"<p style='{_NOTE}'>{escape(''.join(map(_drawn, text)))}</p>"
 
 
 def _page(answer: BaseResponse, parts: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def plot_scored_tokens(
     listed = [one for one in answer.results if one.tokens]
     if not listed:
         raise ValueError("the answer lists no tokens: ask for token_logprobs=True")
-    listed.sort(key=lambda one: (-(one.score or 0.0), one.index))
+    listed.sort(key=lambda one: -math.inf if one.score is None else one.score, reverse=True)
     drawn = _axes(axes)
     for one in listed[:MAX_LINES]:
         label = _label(candidate_text(candidates, one.index), one.index)

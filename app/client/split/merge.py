@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from app.client.errors import FingerprintMismatch
@@ -18,6 +19,8 @@ from app.schemas.score_response import (
     beginnings,
 )
 from model_runtime import competition_ranks, probabilities, tie_groups
+
+_CANDIDATE = re.compile(r"candidates\.(\d+)")
 
 Found = Sequence[tuple[Part, ScoreResponse]]
 Places = Mapping[Key, Sequence[int]]
@@ -111,18 +114,18 @@ def _warnings(
     moved = {}
     for part, answer in found:
         for warning in answer.warnings:
-            key = part.keys[_index(warning)]
-            if warning.code != "missing_space" or key not in part.owned:
+            # The other kind is said anew, of the whole list.
+            match = _CANDIDATE.fullmatch(warning.param)
+            if warning.code != "missing_space" or match is None:
+                continue
+            key = part.keys[int(match[1])]
+            if key not in part.owned:
                 continue
             for index in places[key]:
                 update = with_index(warning.message, warning.param, index)
                 moved[index] = warning.model_copy(update=update)
     first = [moved[index] for index in sorted(moved) if index < WARNED_CANDIDATES]
     return [*first, *beginnings(results)]
-
-
-def _index(warning: ScoreWarning) -> int:
-    return int(warning.param.rpartition(".")[2])
 
 
 def _moved(result: CandidateScore, index: int) -> CandidateScore:

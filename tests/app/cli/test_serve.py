@@ -30,6 +30,7 @@ COLOURS = re.compile(r"\x1b\[\d+m")
         ("0.0.0.0", "http://127.0.0.1:7"),
         ("::", "http://[::1]:7"),
         ("fe80::1", "http://[fe80::1]:7"),
+        ("fe80::1%eth0", "http://[fe80::1%25eth0]:7"),
         ("box.example", "http://box.example:7"),
     ],
 )

@@ -162,9 +162,14 @@ def test_a_stop_completes(client: Client) -> None:
         stop=[stop],
         search_tree=True,
     )
-    assert "completed" in {
-        state for path, state in states(answer).items() if len(path) < MAX_TOKENS
-    }
+    assert answer.search_tree is not None
+    nodes = paths(answer.search_tree)
+    texts = {path: "".join(nodes[path[:n]].text for n in range(1, len(path) + 1)) for path in nodes}
+    early = {path for path, node in nodes.items() if node.state == "completed" and len(path) < 3}
+    assert early
+    assert early <= {path for path, text in texts.items() if stop in text}
+    goes_on = {path for path, node in nodes.items() if node.state in ("expanded", "cut")}
+    assert not any(stop in texts[path] for path in goes_on if len(path) < MAX_TOKENS)
 
 
 class Endless:

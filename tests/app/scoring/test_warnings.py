@@ -12,12 +12,12 @@ import pytest
 from app.client import Client
 from app.schemas.score_response import WARNED_CANDIDATES, ScoreWarning
 from app.scoring import missing_space
-from model_runtime import Engine, EngineConfig
+from model_runtime import Engine, EngineConfig, join
 from tests.app.in_process import client_over
 from tests.conftest import TinyFolder
 
 CONTEXT = "it is"
-WORDS = ["the", "yes", "a", "do"]
+WORDS = ["the", "yes", "a", "cold"]
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +115,44 @@ def test_the_numbers_are_those_without_it(client: Client, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("always")
+def test_what_was_asked_before_is_not_computed_again(tiny_folder: TinyFolder) -> None:
+    """Whichever candidates it is asked with, and in whichever order; each counts once."""
+    config = EngineConfig(model=str(tiny_folder("llama")), kv_cache_bytes=8 << 20)
+    with client_over(Engine.load(config), score_cache_bytes=1 << 20) as client:
+        first = client.score(context=CONTEXT, candidates=WORDS)
+        assert first.usage.reused_scores == 0
+        for words in (WORDS, WORDS[:2], WORDS[::-1], WORDS[3:]):
+            answer = client.score(context=CONTEXT, candidates=words)
+            assert answer.usage.computed_tokens == 0
+            assert answer.usage.reused_scores == len(words)
+            assert len(warned(answer, "missing_space")) == len(words)
+
+
+@pytest.mark.parametrize(
+    ("context", "candidate"), [("日本", "語"), ("ภาษา", "ไทย"), ("一", "a"), ("1", "a"), ("a", "")]
+)
+def test_scripts_without_spaces_lack_none(context: str, candidate: str) -> None:
+    """And what is no letter lacks none either."""
+    assert missing_space.spaceless(context, [candidate]) == []
+    assert missing_space.spaceless("it is", ["the"]) == [0]
+
+
+@pytest.mark.usefixtures("always")
+def test_a_space_that_is_a_token_of_its_own_is_not_compared(tiny_folder: TinyFolder) -> None:
+    """It would be as probable as all words together."""
+    tokenizer = Engine.load(
+        EngineConfig(model=str(tiny_folder("llama")), kv_cache_bytes=8 << 20)
+    ).tokenizer
+    joined = join(tokenizer, CONTEXT, ["x"])
+    alone = [t for t in ("q", "z", "j") if tokenizer.encode(f" {t}")[0] == tokenizer.encode(" ")[0]]
+    assert alone
+    assert missing_space.missing_spaces(tokenizer, joined, dict(enumerate(alone))) is None
+
+
+@pytest.mark.usefixtures("always")
 def test_the_first_candidates_are_looked_at(client: Client) -> None:
     """And no more, however many there are; the same where the list is split."""
-    candidates = ["the", *(f" {n}" for n in range(WARNED_CANDIDATES - 2)), "do", "yes"]
+    candidates = ["the", *(f" {n}" for n in range(WARNED_CANDIDATES - 2)), "cold", "yes"]
     expected = ["candidates.0", f"candidates.{WARNED_CANDIDATES - 1}"]
     assert spaces(client, candidates=candidates) == expected
     split = client.score_split(context=CONTEXT, candidates=candidates, size=7)
@@ -127,7 +162,7 @@ def test_the_first_candidates_are_looked_at(client: Client) -> None:
 @pytest.mark.usefixtures("always")
 def test_one_that_fails_is_not_spoken_of(client: Client) -> None:
     """Its error says enough."""
-    assert spaces(client, candidates=["", "do"]) == ["candidates.1"]
+    assert spaces(client, candidates=["", "cold"]) == ["candidates.1"]
 
 
 def test_a_candidate_that_begins_others_is_named(client: Client) -> None:

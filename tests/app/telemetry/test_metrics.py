@@ -19,6 +19,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import version
+from app.environment import wants_colours
 from app.http.lifecycle import Lifecycle
 from app.server import Server
 from app.telemetry.cache_stats import ScoreCacheStats
@@ -228,6 +229,21 @@ def test_a_terminal_is_told_in_few_words() -> None:
     made.levelname = "WARNING"
     assert "\x1b[33modd\x1b[0m\x1b[2m weight=x\x1b[0m" in formatter.format(made)
     assert formatter.format(record("a\nb", plain=True)) == "a\nb"
+
+
+def test_colours_are_left_out_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NO_COLOR and a dumb terminal ask for."""
+    line = ConsoleFormatter(colours=False).format(record("ready", model="m"))
+    assert "\x1b" not in line
+    assert line.endswith(" ready model=m")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert wants_colours()
+    monkeypatch.setenv("TERM", "dumb")
+    assert not wants_colours()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not wants_colours()
 
 
 def test_a_client_drives_no_terminal() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from app.cli.main import main
 from tests.app.calls import NO, YES, log
 from tests.app.cli.command_line import answer_locally, field_error, printed, rows
 from tests.app.fake_engine import FakeEngine
@@ -27,7 +31,8 @@ def test_each_candidate_is_a_line_of_json(capsys: pytest.CaptureFixture[str]) ->
     assert (second["rank"], second["candidate"]) == (2, NO)
     assert first["logprob"] == log(0.5)
     assert list(first) == [
-        *("rank", "candidate", "score", "logprob", "probability", "token_count", "mean_logprob")
+        *("rank", "candidate", "score", "logprob", "probability", "token_count", "mean_logprob"),
+        "error",
     ]
 
 
@@ -39,6 +44,35 @@ def test_fields_are_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     found = list(csv.reader(io.StringIO(out)))
     assert found[0] == ["candidate", "token_count", "error"]
     assert {row[0] for row in found[1:]} == {YES, odd}
+
+
+def test_compact_answers_have_rows_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what their columns have."""
+    out = printed(capsys, "score", "it is", NO, YES, "--local", "--compact")
+    first, second = map(json.loads, out.splitlines())
+    assert (first["candidate"], first["logprob"]) == (YES, log(0.5))
+    assert (second["candidate"], second["token_count"]) == (NO, None)
+
+
+def test_notes_are_told_beside_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, where no program takes them for rows."""
+    assert main(["score", "it is", YES, f"{YES} no", "--local"]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert "note: candidates.0 is the beginning of candidates.1" in shown.err
+
+
+@pytest.mark.process
+def test_rows_are_utf_8_wherever_they_go() -> None:
+    """Whatever the terminal's own encoding is."""
+    program = "from app.cli.score.rows import write_rows; write_rows('\\u00e9\\u65e5\\n')"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert run.stdout.decode() == "é日\n"
 
 
 def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +111,10 @@ def test_a_candidate_that_cannot_be_scored_says_why(capsys: pytest.CaptureFixtur
         (("-", "--fields", "rank,candidate", "-o", "out"), "--fields is of standard output"),
         (("it is", YES, "--context-column", "a"), "--context-column goes with a file"),
         (("it is", YES, "--fields", "line"), "there is no 'line'"),
+        (("it is", YES, "--fields", "rank,rank"), "names a field twice"),
+        (("it is", YES, "--overwrite"), "--overwrite goes with a file"),
+        (("it is", YES, "--ray"), "--ray goes with a file"),
+        (("-", "--rows", "csv", "--errors", "e"), "--errors goes with --output"),
     ],
 )
 def test_what_does_not_go_together(

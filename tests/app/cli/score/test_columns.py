@@ -120,6 +120,23 @@ def test_other_columns_are_another_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert "columns differ" in field_error(capsys, "score", str(given), *out, *other, status=1)
 
 
+def test_columns_that_nobody_reads_may_be_called_anything(tmp_path: Path) -> None:
+    """Alike, or nothing, as spreadsheets write them; those that are read may not."""
+    given = tmp_path / "in.csv"
+    given.write_text("question,good,,,bad\nit is, yes,1,2, no\n")
+    run(given, "-o", tmp_path / "out", *NAMED)
+    assert len(read_jsonl(tmp_path / "out")[0]["results"]) == 2
+    given.write_text("question,good,good,bad\nit is, yes,1, no\n")
+    run(given, "-o", tmp_path / "other", *NAMED, status=2)
+
+
+def test_a_list_in_a_csv_column_of_its_own_is_a_text(tmp_path: Path) -> None:
+    """As the documentation says; one called candidates is a list."""
+    given = write_csv(tmp_path / "in.csv", [{"question": "it is", "good": '[" yes"]', "bad": NO}])
+    run(given, "-o", tmp_path / "out", *NAMED)
+    assert len(read_jsonl(tmp_path / "out")[0]["results"]) == 2
+
+
 def test_a_csv_without_names_says_that_there_are_flags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,8 +62,7 @@ def test_what_is_done_is_not_scored_again(
     """Of a file that lacks a part of its last line, only that line is asked about."""
     (tmp_path / "out").write_bytes(done["out"][:-5])
     run(tmp_path / "in", "-o", tmp_path / "out", "--local", status=3)
-    # One more asks what candidates would be behind a space: see ``app.scoring.missing_space``.
-    assert len(engine.queries) == len(RECORDS[-1]["candidates"]) + 1
+    assert len(engine.queries) == len(RECORDS[-1]["candidates"])
     assert (tmp_path / "out").read_bytes() == done["out"]
 
 
@@ -270,6 +269,47 @@ def test_a_reader_that_leaves(recorded: tuple[str, type[_Counting]]) -> None:
         assert process.stderr.read() == b""
     finally:
         _ended(process)
+
+
+@pytest.mark.parametrize(
+    ("flags", "there", "words"),
+    [
+        ((), "out", "what was answered is in {out}; the same command goes on from there"),
+        (
+            ("--overwrite",),
+            "out",
+            "what was answered is in {out}; the same command without --overwrite goes on from "
+            "there",
+        ),
+        ((), None, "nothing was answered yet"),
+        (
+            ("--output-format", "parquet"),
+            "out.draft.jsonl",
+            "what was answered is in {out}.draft.jsonl; the same command goes on from there",
+        ),
+    ],
+    ids=["plain", "overwrite", "nothing", "parquet"],
+)
+def test_how_to_go_on_is_said_so_that_nothing_is_lost(
+    flags: tuple[str, ...],
+    there: str | None,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After Ctrl+C, by what lies there."""
+
+    def stop(*_: object) -> None:
+        if there is not None:
+            (tmp_path / there).write_text("")
+        raise KeyboardInterrupt
+
+    given = write_jsonl(tmp_path / "in", MANY)
+    monkeypatch.setattr("app.cli.score.command.find_server", stop)
+    run(given, "-o", tmp_path / "out", *flags, status=130)
+    said = words.format(out=tmp_path / "out")
+    assert capsys.readouterr().err == f"\nchainrule: stopped; {said}\n"
 
 
 @pytest.mark.process

@@ -228,6 +228,45 @@ def test_html_tells_what_the_answer_warns_of(scored: ScoreAnswer) -> None:
     assert scored.warnings[0].message in Tags(scored._repr_html_()).text
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u3000b", "a⍽b"),
+        ("\u00a0x", "⍽x"),
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
+        ("\u202eabc", "\\u202eabc"),
+        ("a\x1bb", "a\\u001bb"),
+        (" a b\n", "·a b↵"),
+    ],
+)
+def test_what_cannot_be_seen_is_drawn(client: Client, text: str, shown: str) -> None:
+    """And letters stay what they are; in names for screen readers, too."""
+    page = client.score(context="it is", candidates=[text], token_logprobs=True)._repr_html_()
+    assert shown in Tags(page).text
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+
+
+@pytest.mark.parametrize("fields", [{"compact": True}, {"top_n": 1}, {"boundary": "marginal"}])
+def test_every_kind_of_answer_shows_itself(client: Client, fields: dict[str, Any]) -> None:
+    """Also where numbers are missing; that a ranking is certified is said."""
+    answer = client.score(context="it is", candidates=[" yes", " no", " yes no"], **fields)
+    page = Tags(answer._repr_html_())
+    assert "·yes" in page.text
+    assert ("certified; " in page.text) == ("top_n" in fields)
+    assert len(answer.plot().get_yticklabels()) >= 1
+
+
+def test_a_list_of_notes_is_short(client: Client) -> None:
+    """The others are counted."""
+    candidates = [" yes" + " no" * n for n in range(12)]
+    answer = client.score(context="it is", candidates=candidates)
+    page = Tags(answer._repr_html_())
+    assert len(answer.warnings) == 11
+    assert page.text.count("is the beginning of") == 8
+    assert "and 3 more notes" in page.text
+
+
 def test_html_of_a_long_list_is_short(client: Client) -> None:
     """The best are shown, the others counted."""
     candidates = [f" {n}" for n in range(3 * MAX_ROWS)]
