@@ -32,7 +32,7 @@ from app.requests.deadline import Deadline
 from app.requests.limits import Limits
 from app.requests.model_card import model_card
 from app.requests.request_context import RequestContext
-from app.requests.token_estimate import least_tokens
+from app.requests.token_estimate import least_tokens, takes_long
 from app.requests.worker_threads import WorkerThreads
 from app.schemas.decode import DecodeRequest
 from app.schemas.decode_response import DecodedToken, DecodeResponse
@@ -374,7 +374,11 @@ class ScoringService:
         least = least_tokens(tokenizer, info, request)
         options, check_room = request_context.options, not self._keeps_scores
         async with self._engine.reserve(least, options, check_room=check_room):
-            planning = self._threads.run(request_context.priority, plan, tokenizer, info, *args)
+            planning = self._threads.run(
+                request_context.priority,
+                *(plan, tokenizer, info, *args),
+                takes_long=takes_long(request),
+            )
             with stage("tokenize"):
                 return await request_context.deadline.run_before(planning)
 

@@ -124,7 +124,8 @@ class Settings(BaseSettings):
     """Tokens fed to one forward at most; longer paths are chunked."""
     max_queue_tokens: int = Field(65_536, ge=1)
     """Tokens admitted and not finished at most; beyond it requests get 429, from 15/16 of it on
-    unread, unless scores are kept. 32 scored positions count as one token more."""
+    unread, unless scores are kept. 32 scored positions count as one token more, and
+    16 paths."""
     kv_cache_bytes: ByteSize = Field(ByteSize(2048 * _MIB), ge=1)
     """Memory for keys and values, as in 2147483648 or 2GiB; answers that are kept with them take a
     sixteenth more at most."""
@@ -210,8 +211,11 @@ class Settings(BaseSettings):
         """
         _refuse_misspelt()
         given = dict(flags or {})
-        if env_name("port") in map(str.upper, variables_of_services()):
-            given.setdefault("port", cls.model_fields["port"].default)
+        # A Service called chainrule-metrics has a variable that is named as metrics_port is.
+        of_services = set(map(str.upper, variables_of_services()))
+        for name, field in cls.model_fields.items():
+            if env_name(name) in of_services:
+                given.setdefault(name, field.get_default(call_default_factory=True))
         try:
             return cls(**given)
         except ValidationError as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from threading import Event
 from typing import Any, TypeVar
 
 from model_runtime.batching.trie import fed_tokens
@@ -44,6 +46,8 @@ from model_runtime.types import (
 R = TypeVar("R")
 
 WARM_UP_TOKENS = 64
+EXAMINERS = 2
+"""Threads that go through large requests; whoever finds both taken waits."""
 TOKENS_ON_LOOP = 20_000
 """Tokens of a request that are checked on the event loop; it takes about a millisecond."""
 
@@ -84,6 +88,7 @@ class Engine:
         self._limits = QueryValidator(info.vocab_size, info.max_model_len, cache.capacity)
         self._sample = sample
         self._warm = False
+        self._examiners = ThreadPoolExecutor(EXAMINERS, "examine")
         self._memory_limit_bytes = memory_limit_bytes
 
     @classmethod
@@ -157,13 +162,17 @@ class Engine:
         """
         self._check_warm()
         large = _is_large(queries)
-        errors, strategy = await _off_loop_if(large, self._examine, queries)
+        left = Event()
+        try:
+            errors, strategy = await self._off_loop_if(large, self._examine, queries, left)
+        finally:
+            left.set()
         if strategy is None:
             return _nothing_done(tuple(errors.values()))
         outcome = await self._scheduler.submit(strategy, options)
         if not errors:
             return outcome
-        return _with_value(outcome, await _off_loop_if(large, _merged, outcome.value, errors))
+        return _with_value(outcome, await self._off_loop_if(large, _merged, outcome.value, errors))
 
     async def next_token(
         self, query: LogprobQuery, options: RequestOptions = DEFAULT_OPTIONS
@@ -244,6 +253,7 @@ class Engine:
     async def stop(self, drain_s: float) -> None:
         """Refuse new work, finish what is admitted, end the rest after ``drain_s`` seconds."""
         await self._scheduler.stop(drain_s)
+        self._examiners.shutdown(wait=False, cancel_futures=True)
 
     async def wait_dead(self) -> BaseException:
         """Return when the model thread has died, with what killed it, or was given up."""
@@ -287,13 +297,24 @@ class Engine:
             logprobs.append(answer.logprobs)
         return logprobs
 
+    async def _off_loop_if(self, large: bool, work: Callable[..., R], *args: Any) -> R:
+        """What ``work`` returns; off the event loop where it is large, on few threads."""
+        if not large:
+            return work(*args)
+        return await asyncio.get_running_loop().run_in_executor(self._examiners, work, *args)
+
     def _examine(
-        self, queries: Sequence[LogprobQuery]
+        self, queries: Sequence[LogprobQuery], left: Event
     ) -> tuple[dict[int, InvalidQuery], SingleRound | None]:
-        """What is wrong with queries, by index, and the strategy that asks the others, if any."""
+        """What is wrong with queries, by index, and the strategy that asks the others, if any.
+
+        It ends soon, with whatever it has found, once the caller has ``left``.
+        """
         errors: dict[int, InvalidQuery] = {}
-        good = []
+        good: list[LogprobQuery] = []
         for index, query in enumerate(queries):
+            if left.is_set():
+                return errors, None
             error = self.check(query)
             if error is None:
                 good.append(query)
@@ -322,11 +343,6 @@ def _is_large(queries: Sequence[LogprobQuery]) -> bool:
         len(queries) > TOKENS_ON_LOOP
         or sum(len(query.tokens) for query in queries) > TOKENS_ON_LOOP
     )
-
-
-async def _off_loop_if(large: bool, work: Callable[..., R], *args: Any) -> R:
-    """What ``work`` returns; off the event loop where it is large."""
-    return await asyncio.to_thread(work, *args) if large else work(*args)
 
 
 def _merged(

@@ -84,8 +84,7 @@ class CachedScorer:
             ChainruleError: the whole request failed; the kinds are those of ``Engine.score``.
         """
         waiter = Waiter(options, self._threads if _is_large(queries) else None)
-        looking_up = waiter.run(self._look_up, queries, waiter)
-        keys, wanted = await waiter.deadline.run_before(looking_up)
+        keys, wanted = await waiter.run(self._look_up, queries, waiter)
         uncounted = set(keys[len(keys) - beside :])
         hits = len(waiter.answers) - sum(key in waiter.answers for key in uncounted)
         while len(waiter.answers) < len(wanted):
@@ -143,7 +142,7 @@ class CachedScorer:
     async def _run_call(self, call: InflightCall, waiter: Waiter) -> RequestOutput[Answers]:
         try:
             outcome = await self._score(tuple(call.wanted.values()), call.options)
-            call.answers = await waiter.run(self._keep, call.wanted, outcome.value)
+            call.answers = await waiter.run_for_all(self._keep, call.wanted, outcome.value)
             return outcome
         finally:
             self._inflight.remove(call)

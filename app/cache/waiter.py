@@ -44,7 +44,15 @@ class Waiter:
         self._began = time.monotonic()
 
     async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """What ``work`` returns, which goes through the queries."""
+        """What ``work`` returns, which goes through the queries.
+
+        Raises:
+            DeadlineExceeded: the time ran out first, perhaps while all threads were taken.
+        """
+        return await self.deadline.run_before(self.run_for_all(work, *args))
+
+    async def run_for_all(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """The same for whoever waits: however little time this request has left."""
         if self._threads is None:
             return work(*args)
         return await self._threads.run(self.options.priority, work, *args)

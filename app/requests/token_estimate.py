@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.schemas.decode import DecodeRequest
 from app.schemas.request import ContextRequest, Message, ServingOptions
 from app.schemas.score import ScoreRequest
 from model_runtime import ModelInfo, Tokenizer
+
+LONG_CHARACTERS: Final = 1_000_000
+"""Characters that are tokenized in about a second."""
 
 
 def least_tokens(tokenizer: Tokenizer, info: ModelInfo, request: ServingOptions) -> int:
@@ -26,6 +31,15 @@ def least_tokens(tokenizer: Tokenizer, info: ModelInfo, request: ServingOptions)
         tokens = len(context)
     # What is too long for the model is refused, and costs nothing.
     return max(1, min(tokens, info.max_model_len))
+
+
+def takes_long(request: ServingOptions) -> bool:
+    """Whether its texts may take seconds to tokenize: each candidate perhaps behind all of its
+    context."""
+    context = getattr(request, "context", None)
+    candidates = getattr(request, "candidates", None) or ()
+    repeated = len(context) if isinstance(context, str) else 0
+    return repeated * (1 + len(candidates)) > LONG_CHARACTERS
 
 
 def _may_begin_earlier(request: ContextRequest) -> bool:

@@ -7,7 +7,8 @@ long asks between its pieces whether anybody still wants it::
     waiter    run ────────────────x leaves
     thread        piece | piece | piece | check_wanted raises; free for the next
 
-One thread is never taken by bulk work, so that interactive work does not wait for its end.
+One thread is never taken by bulk work or by work that takes long, so that short interactive work
+does not wait for its end.
 """
 
 from __future__ import annotations
@@ -52,14 +53,15 @@ class WorkerThreads:
     """So many threads at most.
 
     Args:
-        count: at least two: bulk work may take all but one.
+        count: at least two: bulk and long work may take all but one.
     """
 
     def __init__(self, count: int) -> None:
         if count < 2:
             raise ValueError(f"{count} threads leave none for interactive work")
         self._pool = ThreadPoolExecutor(count, "worker")
-        self._free_for_bulk = asyncio.Semaphore(count - 1)
+        self._free_for_long = asyncio.Semaphore(count - 1)
+        self._bulk_turn = asyncio.Semaphore(1)
         self._running: set[_Call] = set()
 
     @property
@@ -67,14 +69,27 @@ class WorkerThreads:
         """Whether a thread works, for somebody or for nobody any more."""
         return bool(self._running)
 
-    async def run(self, priority: Priority, work: Callable[..., T], *args: Any) -> T:
-        """What ``work`` returns. Cancelled before its turn it never begins."""
+    async def run(
+        self, priority: Priority, work: Callable[..., T], *args: Any, takes_long: bool = False
+    ) -> T:
+        """What ``work`` returns. Cancelled before its turn it never begins.
+
+        Args:
+            priority: of the request.
+            work: what to do.
+            args: of the work.
+            takes_long: whether it may take seconds.
+        """
         call = _Call()
         context = copy_context()
         context.run(_call_var.set, call)
         in_context = partial(context.run, self._do, call, work, *args)
         if priority is Priority.BULK:
-            running = await self._submit_bulk(in_context)
+            # One at a time stands in line with what is interactive and takes long.
+            async with self._bulk_turn:
+                running = await self._submit_long(in_context)
+        elif takes_long:
+            running = await self._submit_long(in_context)
         else:
             running = self._pool.submit(in_context)
         try:
@@ -89,11 +104,11 @@ class WorkerThreads:
         finally:
             self._running.discard(call)
 
-    async def _submit_bulk(self, work: Callable[[], T]) -> Future[T]:
-        await self._free_for_bulk.acquire()
+    async def _submit_long(self, work: Callable[[], T]) -> Future[T]:
+        await self._free_for_long.acquire()
         running = self._pool.submit(work)
         loop = asyncio.get_running_loop()
-        running.add_done_callback(partial(on_loop, loop, self._free_for_bulk.release))
+        running.add_done_callback(partial(on_loop, loop, self._free_for_long.release))
         return running
 
 

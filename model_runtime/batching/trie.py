@@ -273,9 +273,15 @@ ROWS_PER_TOKEN = 32
 tokens, but a row is planned and answered for each of them, which takes about a microsecond."""
 
 
+QUERIES_PER_TOKEN = 16
+"""Queries that count as much as one token fed: each takes the model thread some 50 microseconds to
+plan and to answer, whatever it shares."""
+
+
 def rows_cost(queries: Sequence[LogprobQuery]) -> int:
-    """What the asked rows of queries cost, in tokens, beside the tokens themselves."""
-    return sum(query.last_row + 1 - query.score_from for query in queries) // ROWS_PER_TOKEN
+    """What queries and their asked rows cost, in tokens, beside the tokens themselves."""
+    rows = sum(query.last_row + 1 - query.score_from for query in queries)
+    return rows // ROWS_PER_TOKEN + len(queries) // QUERIES_PER_TOKEN
 
 
 def fed_tokens(queries: Sequence[LogprobQuery]) -> int:

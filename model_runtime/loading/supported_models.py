@@ -26,18 +26,19 @@ def check_supported(model: PreTrainedModel) -> None:
     """
     config = model.config.get_text_config()
     # Of such a config a setting that layers differ in cannot be read at all, so this comes first.
-    reason = _differing_layers(config) or next(
+    reason = differing_layers(config) or next(
         filter(None, (check(model, config) for check in _CHECKS)), None
     )
     if reason is not None:
         raise UnsupportedModel(f"{type(model).__name__} {reason}; {TRY_PADDED}")
 
 
-def _differing_layers(config: PreTrainedConfig) -> str | None:
+def differing_layers(config: PreTrainedConfig) -> str | None:
     """Gemma 4: its full layers have wider heads, and fewer of keys and values."""
     if not getattr(config, "is_heterogeneous", False):
         return None
-    return f"has layers that differ in {', '.join(sorted(config.per_layer_attributes))}"
+    differing = sorted(config.per_layer_attributes)
+    return f"has layers that differ in {', '.join(differing) or 'their settings'}"
 
 
 def _other_layers(_model: PreTrainedModel, config: PreTrainedConfig) -> str | None:

@@ -76,7 +76,7 @@ def load_weights(folder: Path, attention: str) -> PreTrainedModel:
     except (SafetensorError, RuntimeError) as error:
         raise CorruptModel(f"the weights do not fit the config: {_one_line(error)}") from error
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as error:
-        raise UnsupportedModel(_why_not_loaded(folder, attention, error)) from error
+        raise UnsupportedModel(why_not_loaded(folder, attention, error)) from error
     _check_report(model, report)
     model.requires_grad_(False)
     return model.eval()
@@ -100,11 +100,18 @@ def _check_report(model: PreTrainedModel, report: dict[str, Any]) -> None:
         )
 
 
-def _why_not_loaded(folder: Path, attention: str, error: Exception) -> str:
+def why_not_loaded(folder: Path, attention: str, error: Exception) -> str:
+    """In one plain line, why transformers could not load a folder with this attention."""
     if error.args == (attention,):  # a table of attention classes that lacks this name
         kind = read_object(folder / "config.json").get("model_type")
         own = "attention that does not go through transformers' AttentionInterface"
         return f"{kind} has {own}; {TRY_PADDED}"
+    if isinstance(error, ImportError):
+        # transformers says at length how to install it, and to restart a notebook.
+        package = re.search(r"requires the (\S+) library|No module named '([\w.]+)'", str(error))
+        if package is not None:
+            kind = read_object(folder / "config.json").get("model_type")
+            return f"{kind} needs the package {package[1] or package[2]}, which is not installed"
     return f"transformers cannot load it: {_one_line(error)}"
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from model_runtime.batching.trie import ROWS_PER_TOKEN
+from model_runtime.batching.trie import QUERIES_PER_TOKEN, ROWS_PER_TOKEN
 from model_runtime.errors import EngineOverloaded, RequestTooLarge
 from model_runtime.scheduling.waiting_line import WaitingLine
 from model_runtime.types import Priority, RequestOptions
@@ -206,7 +206,8 @@ class Admission:
         if cost > limit:
             raise RequestTooLarge(
                 f"the request needs {cost} tokens of work, where {ROWS_PER_TOKEN} scored positions "
-                f"count as one; {priority} requests may need {limit}, by max_queue_tokens"
+                f"count as one, and {QUERIES_PER_TOKEN} paths; {priority} requests may need "
+                f"{limit}, by max_queue_tokens"
             )
 
     def _is_half(self, cost: int) -> bool:

@@ -140,7 +140,9 @@ def test_what_is_no_setting_is_ignored_and_said(
     ]
 
 
-@pytest.mark.parametrize("service", ["CHAINRULE", "CHAINRULE_MODEL", "CHAINRULE_API_KEY"])
+@pytest.mark.parametrize(
+    "service", ["CHAINRULE", "CHAINRULE_MODEL", "CHAINRULE_API_KEY", "CHAINRULE_METRICS"]
+)
 def test_what_kubernetes_sets_for_a_service_is_ignored(
     service: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,7 +152,7 @@ def test_what_kubernetes_sets_for_a_service_is_ignored(
     monkeypatch.setenv("CHAINRULE_MODEL", "some/model")
     caplog.set_level("INFO", "app")
     settings = Settings.read()
-    assert (settings.port, settings.model) == (8000, "some/model")
+    assert (settings.port, settings.metrics_port, settings.model) == (8000, None, "some/model")
     assert Settings.read({"port": "9002"}).port == 9002
     log_ignored_variables()
     (line,) = caplog.records

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from model_runtime.batching.batch import Batch, QuerySlice
-from model_runtime.batching.trie import ROWS_PER_TOKEN
+from model_runtime.batching.trie import QUERIES_PER_TOKEN, ROWS_PER_TOKEN
 from model_runtime.config import EngineConfig
 from model_runtime.decoding.beam import BeamSearch
 from model_runtime.decoding.greedy import GreedySearch
 from model_runtime.decoding.limits import DecodingLimits
-from model_runtime.engine import Engine
+from model_runtime.engine import EXAMINERS, Engine
 from model_runtime.errors import (
     DeadlineExceeded,
     EngineNotReady,
@@ -185,6 +185,50 @@ async def test_a_decode_of_an_impossible_prompt_is_refused() -> None:
 
 
 @on_loop
+async def test_large_requests_are_gone_through_on_few_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many clients leave while theirs are, and no longer than that is noticed."""
+    monkeypatch.setattr("model_runtime.engine.TOKENS_ON_LOOP", 8)
+    async with started(engine_of(FakeModel())) as engine:
+        gate = threading.Event()
+        entered: list[int] = []
+
+        def held(query: LogprobQuery) -> None:
+            entered.append(threading.get_ident())
+            gate.wait(30)
+
+        monkeypatch.setattr(engine, "check", held)
+        queries = [ask(1, 2, i) for i in range(20)]
+        for _ in range(6):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await engine.score(queries)
+        assert len(entered) <= EXAMINERS
+        gate.set()
+        monkeypatch.undo()
+        assert len((await engine.score([ask(1, 2)])).value) == 1
+        await asyncio.sleep(0.1)
+        assert len(entered) <= EXAMINERS
+
+
+@on_loop
+async def test_queries_cost_their_time_on_the_model_thread() -> None:
+    """Also where they share nearly all of their tokens."""
+    gate = Gate()
+    model = FakeModel()
+    async with started(engine_of(model, EngineConfig(max_queue_tokens=4096))) as engine:
+        model.on_run = gate.hold
+        count = 4 * QUERIES_PER_TOKEN
+        queries = [LogprobQuery((1, 2, 3), 3, (i,)) for i in range(count)]
+        task = asyncio.create_task(engine.score(queries))
+        await asyncio.to_thread(gate.wait_for_forward)
+        assert engine.stats().queued_tokens >= 3 + count // QUERIES_PER_TOKEN
+        gate.open()
+        assert len((await task).value) == count
+
+
+@on_loop
 async def test_a_request_costs_its_distinct_tokens() -> None:
     """Candidates that share their context are admitted at the cost of their trie and rows."""
     gate = Gate()
@@ -214,7 +258,7 @@ async def test_rows_that_share_their_tokens_are_charged() -> None:
     asked = [ask(*range(length)) for _ in range(3) for length in range(2, CACHE)]
     async with started(engine_of(FakeModel(), config)) as engine:
         assert len((await engine.score(asked[: CACHE - 2])).value) == CACHE - 2
-        with pytest.raises(RequestTooLarge, match=r"107 tokens .* 64, by max_queue_tokens"):
+        with pytest.raises(RequestTooLarge, match=r"114 tokens .* 64, by max_queue_tokens"):
             await engine.score(asked)
 
 
@@ -228,9 +272,9 @@ async def test_the_time_runs_while_a_request_is_looked_at() -> None:
             patch.setattr(engine._scheduler._batcher, "_clock", clock.monotonic)
             examine = engine._examine
 
-            def slow(queries: Sequence[LogprobQuery]) -> object:
+            def slow(queries: Sequence[LogprobQuery], left: threading.Event) -> object:
                 clock.now += 70.0
-                return examine(queries)
+                return examine(queries, left)
 
             patch.setattr(engine, "_examine", slow)
             await engine.score([ask(1, 2)], RequestOptions(deadline=130.0))

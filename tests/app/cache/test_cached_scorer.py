@@ -548,3 +548,42 @@ async def test_a_real_engine_computes_identical_requests_once(tiny_folder: TinyF
         assert engine.stats().queued_requests == engine.stats().queued_tokens == 0
     finally:
         await engine.stop(5)
+
+
+async def test_the_time_runs_while_all_threads_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the last answer, too: it is not put together for who has no time left."""
+    house = House(cache_bytes=1 << 26)
+    threads = WorkerThreads(2)
+    scores = CachedScorer(house.engine.score, "f", house.cache, threads)
+    queries = [query(n, n + 1) for n in range(QUERIES_ON_LOOP + 5)]
+    filling = asyncio.create_task(scores.score(queries, OPTIONS))
+    while not filling.done():
+        await house.serve()
+        await asyncio.sleep(0.001)
+    gate, entered = threading.Event(), threading.Event()
+    blocked: list[Any] = []
+    loop = asyncio.get_running_loop()
+    get_all = ScoreCache.get_all
+
+    def block() -> None:
+        entered.set()
+        gate.wait(30)
+
+    def take_both(self: ScoreCache, wanted: Any) -> Any:
+        """The other thread now, and this one once it is free."""
+        for _ in range(2):
+            work = threads.run(Priority.INTERACTIVE, block)
+            blocked.append(asyncio.run_coroutine_threadsafe(work, loop))
+        assert entered.wait(30)
+        time.sleep(0.1)
+        return get_all(self, wanted)
+
+    monkeypatch.setattr(ScoreCache, "get_all", take_both)
+    began = time.monotonic()
+    try:
+        with pytest.raises(DeadlineExceeded):
+            await scores.score(queries, RequestOptions(deadline=began + 1.0))
+        assert time.monotonic() - began < 10
+    finally:
+        gate.set()
+        await asyncio.gather(*map(asyncio.wrap_future, blocked))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import service as service_module
+from app.requests.worker_threads import WorkerThreads
 from app.schemas.decode import DecodeRequest
 from app.schemas.next_token import NextTokenRequest
 from app.schemas.request import ServingOptions
@@ -205,6 +206,42 @@ async def test_bulk_work_leaves_a_thread(
     tokenizer.gate.set()
     answers = await asyncio.gather(*tasks)
     assert [len(answer.results) for answer in answers] == [2_000] * 8
+
+
+async def test_long_work_leaves_a_thread(
+    service: ScoringService, tokenizer: HeldTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interactive request that tokenizes for seconds keeps no short one waiting."""
+    monkeypatch.setattr("app.requests.token_estimate.LONG_CHARACTERS", 1_000)
+    tokenizer.held_only = "large"
+    large = ScoreRequest(context="large", candidates=[" x"] * 2_000, boundary="joint")
+    tasks = [asyncio.create_task(service.score(large)) for _ in range(4)]
+    await tokenizer.is_entered()
+    for _ in range(3):
+        assert (await service.next_token(question())).tokens
+    assert tokenizer.held == tokenizer.most == LIMIT - 1
+    tokenizer.gate.set()
+    answers = await asyncio.gather(*tasks)
+    assert [len(answer.results) for answer in answers] == [2_000] * 4
+
+
+async def test_bulk_work_keeps_no_long_interactive_work_out() -> None:
+    """Which waits for what runs, and for one that is in line before it at most."""
+    threads = WorkerThreads(2)
+    gate = threading.Event()
+    order: list[str] = []
+    bulk = [asyncio.create_task(threads.run(Priority.BULK, gate.wait, 30))]
+    await asyncio.sleep(0.01)
+    for n in range(5):
+        bulk.append(asyncio.create_task(threads.run(Priority.BULK, order.append, f"bulk {n}")))
+    await asyncio.sleep(0.01)
+    long = threads.run(Priority.INTERACTIVE, order.append, "long", takes_long=True)
+    task = asyncio.create_task(long)
+    await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.gather(task, *bulk)
+    assert order.index("long") <= 1
+    assert len(order) == 6
 
 
 async def test_bulk_work_that_leaves_its_turn_makes_way(

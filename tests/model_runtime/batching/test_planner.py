@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model_runtime.batching import planner
 from model_runtime.batching.batch import Batch, QueryProgress, results_from_output
 from model_runtime.batching.planner import plan
-from model_runtime.batching.trie import ROWS_PER_TOKEN, fed_tokens, rows_cost
+from model_runtime.batching.trie import QUERIES_PER_TOKEN, ROWS_PER_TOKEN, fed_tokens, rows_cost
 from model_runtime.kv_cache.prefix_cache import PrefixCache
 from model_runtime.types import LogprobQuery, LogprobResult
 from tests.symbolic import SymbolicRunner, fake_logprob
@@ -180,7 +180,8 @@ def test_rows_cost_where_they_share_tokens() -> None:
     """Candidates that begin one another feed few tokens, and are charged for their rows."""
     asked = beginning_one_another(200)
     assert fed_tokens(asked) == 200
-    assert rows_cost(asked) == 200 * 201 // 2 // ROWS_PER_TOKEN == 628
+    rows = 200 * 201 // 2
+    assert rows_cost(asked) == rows // ROWS_PER_TOKEN + 200 // QUERIES_PER_TOKEN == 640
 
 
 def test_what_one_candidate_wants_of_a_shared_row_all_get() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import transformers
 
 from model_runtime.config import EngineConfig
 from model_runtime.errors import UnsupportedModel
+from model_runtime.loading.supported_models import differing_layers
+from model_runtime.loading.weights import why_not_loaded
 from model_runtime.runner.served_model import ModelBackend
 from tests.tiny_models import TINY_VOCAB, tiny_tokenizer
 
@@ -140,3 +144,29 @@ def test_an_unknown_failure_names_the_model_first(
         "FalconForCausalLM is of a kind that is not known here "
         "(AttributeError: no attribute 'heads')"
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError(
+            "\nTimmWrapperModel requires the timm library but it was not found here. "
+            "You can install it with pip:\n`pip install timm`. Please note that you may need to "
+            "restart your runtime after installation.\n"
+        ),
+        ModuleNotFoundError("No module named 'timm'"),
+    ],
+    ids=["transformers", "python"],
+)
+def test_a_package_that_is_missing_is_named_in_a_line(tmp_path: Path, error: ImportError) -> None:
+    """Gemma 3n as published has a vision part that wants one."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3n"}))
+    said = why_not_loaded(tmp_path, "paths", error)
+    assert said == "gemma3n needs the package timm, which is not installed"
+
+
+def test_layers_that_differ_in_nothing_that_is_named() -> None:
+    """Are said to differ all the same."""
+    config = SimpleNamespace(is_heterogeneous=True, per_layer_attributes=set())
+    said = differing_layers(config)  # type: ignore[arg-type]
+    assert said == "has layers that differ in their settings"
